@@ -1,0 +1,61 @@
+"""Finding the token among the raw headers of a request, without believing anything."""
+
+import hashlib
+from collections.abc import Collection, Sequence
+
+from fastapi_cloudflare_access._settings import TokenSource
+from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
+
+HEADER = "Cf-Access-Jwt-Assertion"
+"""The header that Access sets on every request it lets through."""
+COOKIE = "CF_Authorization"
+"""The cookie that the browser brings along."""
+MAX_COOKIES = 64 * 1024
+"""How many bytes of cookies are searched."""
+
+_HEADER = HEADER.lower().encode()
+_COOKIE = COOKIE.encode()
+
+Headers = Collection[tuple[bytes, bytes]]
+
+
+def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None:
+    """Give the one token of a request, or None where it carries none.
+
+    Where the header is there it alone counts, good or bad: the edge sets it, and a cookie can be planted.
+
+    Raises:
+        AmbiguousToken: For more than one header, or for cookies with different values.
+        MalformedToken: For an empty header or cookie.
+    """
+    token = None
+    if "header" in sources:
+        token = _only([value for name, value in headers if name == _HEADER], "assertion header")
+    if token is None and "cookie" in sources:
+        token = _only(_cookies(headers), "cookie")
+    if token == b"":
+        raise MalformedToken("the token is empty")
+    return token
+
+
+def digest(token: bytes) -> str:
+    """Give a short name for a token, for logs: the first 12 hex digits of its SHA-256."""
+    return hashlib.sha256(token).hexdigest()[:12]
+
+
+def _only(values: Sequence[bytes], kind: str) -> bytes | None:
+    if not values:
+        return None
+    if len(values) > 1:
+        raise AmbiguousToken(f"there is more than one {kind}")
+    return values[0]
+
+
+def _cookies(headers: Headers) -> list[bytes]:
+    jars = [value for name, value in headers if name == b"cookie"]
+    if not jars:
+        return []
+    if sum(map(len, jars)) > MAX_COOKIES:
+        raise MalformedToken("there are too many cookies")
+    pairs = (pair.partition(b"=") for jar in jars for pair in jar.split(b";"))
+    return list({value.strip(b" \t") for name, _, value in pairs if name.strip(b" \t") == _COOKIE})

@@ -1,0 +1,111 @@
+"""Strict base64url and strict JSON: one text has one meaning, or none."""
+
+import re
+from binascii import a2b_base64
+from json import JSONDecodeError, JSONDecoder, dumps
+from math import isfinite
+from typing import Any, NoReturn, cast
+
+MAX_DEPTH = 16
+"""How deep JSON may nest."""
+MAX_NUMBER = 32
+"""How many characters a JSON number may have."""
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+_PADDING_AND_LAST = {2: (b"==", frozenset(b"AQgw")), 3: (b"=", frozenset(b"AEIMQUYcgkosw048"))}
+_BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
+_STRINGS_AND_REST = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}"]+')
+
+
+class EncodingProblem(ValueError):
+    """The input is not canonical base64url, or not strict JSON; the message never repeats it."""
+
+
+def decode_base64url(text: bytes) -> bytes:
+    """Decode canonical, unpadded base64url (RFC 7515 section 2, RFC 4648 section 3.5).
+
+    Canonical means that encoding the result gives `text` again, so there is one text for each value.
+
+    Raises:
+        EncodingProblem: For any other text, the empty one included.
+    """
+    if _BASE64URL.fullmatch(text) is None:
+        raise EncodingProblem("not base64url")
+    return decode_base64url_alphabet(text)
+
+
+def decode_base64url_alphabet(text: bytes) -> bytes:
+    """Decode canonical base64url of which the alphabet is already known to be right.
+
+    Raises:
+        EncodingProblem: Where the length is impossible or the unused trailing bits are not zero.
+    """
+    standard = text.translate(_TO_STANDARD)
+    remainder = len(text) % 4
+    if not remainder:
+        return a2b_base64(standard)
+    padding, last = _PADDING_AND_LAST.get(remainder, (b"", frozenset()))
+    if text[-1] not in last:
+        raise EncodingProblem("not canonical base64url")
+    return a2b_base64(standard + padding)
+
+
+def parse_json_object(data: bytes) -> dict[str, Any]:
+    """Parse one JSON object (RFC 8259, RFC 7519 section 7.2).
+
+    UTF-8 without a byte order mark; no member twice; no `NaN`, `Infinity` or number beyond a float; no lone surrogate;
+    numbers of at most 32 characters; at most 16 levels deep.
+
+    Raises:
+        EncodingProblem: For anything else.
+    """
+    try:
+        text = data.decode()
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _check_depth(text)
+        value = _DECODER.decode(text)
+        if "\\u" in text:
+            dumps(value, ensure_ascii=False).encode()
+    except EncodingProblem:
+        raise
+    except UnicodeError:
+        raise EncodingProblem("not UTF-8") from None
+    except (JSONDecodeError, RecursionError):
+        raise EncodingProblem("not JSON") from None
+    if not isinstance(value, dict):
+        raise EncodingProblem("not a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def _check_depth(text: str) -> None:
+    brackets = _STRINGS_AND_REST.sub("", text)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace("[]", "").replace("{}", "")
+    if brackets:
+        raise EncodingProblem("nested too deep")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise EncodingProblem("a member stands twice")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_NUMBER:
+        raise EncodingProblem("a number is too long")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    if len(text) > MAX_NUMBER or not isfinite(value := float(text)):
+        raise EncodingProblem("a number is too long or too large")
+    return value
+
+
+def _constant(_: str) -> NoReturn:
+    raise EncodingProblem("NaN and Infinity are not JSON")
+
+
+_DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)

@@ -1,0 +1,45 @@
+"""RS256 by python-jose with a prebuilt key, and the only place that knows python-jose.
+
+python-jose decides nothing else: shape, header, key choice, JSON and claims are checked by this package.
+"""
+
+from collections.abc import Callable
+
+from jose import jwk
+from jose.backends.cryptography_backend import CryptographyRSAKey
+
+ALGORITHM = "RS256"
+"""The one algorithm Access signs with."""
+
+if jwk.get_key(ALGORITHM) is not CryptographyRSAKey:  # pragma: no cover - seen in a process of its own
+    msg = "python-jose is not using pyca/cryptography; install python-jose[cryptography]"
+    raise RuntimeError(msg)
+
+
+class RS256Key:
+    """A public RSA key that verifies RS256 signatures (RFC 7518 section 3.3)."""
+
+    __slots__ = ("_key", "_material", "_size", "_verify")
+
+    def __init__(self, *, n: str, e: str) -> None:
+        """Build the key from the base64url members of a JWK (RFC 7518 section 6.3.1).
+
+        Raises:
+            Exception: Whatever python-jose or cryptography make of unusable numbers.
+        """
+        self._key = CryptographyRSAKey({"kty": "RSA", "n": n, "e": e}, ALGORITHM)
+        self._verify: Callable[[bytes, bytes], object] = getattr(self._key, "verify")  # noqa: B009 - has no types
+        self._material = (n, e)
+        self._size = (self._key.prepared_key.key_size + 7) // 8
+
+    def __eq__(self, other: object) -> bool:
+        """Keys are equal where modulus and exponent are."""
+        return isinstance(other, RS256Key) and self._material == other._material
+
+    def __hash__(self) -> int:
+        """Follow equality."""
+        return hash(self._material)
+
+    def verifies(self, signature: bytes, signed: bytes) -> bool:
+        """Tell whether the signature, as long as the modulus, belongs to these bytes."""
+        return len(signature) == self._size and self._verify(signed, signature) is True

@@ -1,0 +1,184 @@
+"""From the bytes of a token to verified claims: pure, and in an order that can be read from top to bottom.
+
+`parse` bounds and shapes, `verify` believes: the signature first, then what it covers.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url_alphabet, parse_json_object
+from fastapi_cloudflare_access._jwks import is_kid
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._signature import ALGORITHM
+from fastapi_cloudflare_access.claims import MAX_TIME
+from fastapi_cloudflare_access.errors import (
+    InvalidClaims,
+    InvalidSignature,
+    MalformedToken,
+    TokenExpired,
+    TokenNotYetValid,
+    UnknownKey,
+    UnsupportedAlgorithm,
+    WrongAudience,
+    WrongIssuer,
+    WrongType,
+)
+
+MAX_TOKEN = 16 * 1024
+"""How many bytes a token may have."""
+MAX_HEADER = 1024
+"""How many bytes its decoded JOSE header may have."""
+MAX_UNVERIFIED_PAYLOAD = 8 * 1024
+"""How many bytes of a payload are read before its signature is known."""
+
+_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_FORBIDDEN_PARAMETERS = frozenset(
+    {"crit", "b64", "zip", "enc", "cty", "p2c", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"}
+)
+_TYPES = frozenset({"jwt", "application/jwt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A token of the right shape, none of it believed yet.
+
+    Attributes:
+        kid: The key id its header names.
+        signed: The bytes that the signature covers.
+        payload: The decoded payload.
+        signature: The decoded signature.
+    """
+
+    kid: str
+    signed: bytes
+    payload: bytes
+    signature: bytes
+
+
+class VerifyingKey(Protocol):
+    """A key that can tell whether a signature is its own."""
+
+    def verifies(self, signature: bytes, signed: bytes) -> bool:
+        """Tell whether the signature belongs to these bytes."""
+        ...
+
+
+def parse(token: bytes) -> Parsed:
+    """Take a compact JWS apart (RFC 7515 sections 3.1 and 5.2).
+
+    Raises:
+        MalformedToken: For a wrong size, shape, encoding or header.
+        UnsupportedAlgorithm: For an `alg` other than RS256.
+    """
+    if len(token) > MAX_TOKEN:
+        raise MalformedToken("the token is too long")
+    if (segments := _COMPACT.fullmatch(token)) is None:
+        raise MalformedToken("the token is not three base64url segments")
+    header, payload, signature = segments.groups()
+    try:
+        return Parsed(
+            kid=_read_header(header),
+            signed=token[: segments.end(2)],
+            payload=decode_base64url_alphabet(payload),
+            signature=decode_base64url_alphabet(signature),
+        )
+    except EncodingProblem as problem:
+        raise MalformedToken(f"the token is malformed: {problem}") from None
+
+
+@lru_cache(maxsize=64)
+def _read_header(segment: bytes) -> str:
+    """Give the `kid` of a JOSE header that asks for nothing but RS256 (RFC 7515 section 4.1, RFC 8725 section 3)."""
+    if len(segment) > (MAX_HEADER * 4 + 2) // 3:
+        raise MalformedToken("the header is too long")
+    header = parse_json_object(decode_base64url_alphabet(segment))
+    if header.get("alg") != ALGORITHM:
+        raise UnsupportedAlgorithm("the algorithm is not RS256")
+    if not _FORBIDDEN_PARAMETERS.isdisjoint(header):
+        raise MalformedToken("the header has a parameter that Access never sets")
+    if "typ" in header and str(header["typ"]).lower() not in _TYPES:
+        raise MalformedToken("the header's typ is not JWT")
+    if not is_kid(kid := header.get("kid")):
+        raise MalformedToken("the header has no usable kid")
+    return str(kid)
+
+
+def verify(parsed: Parsed, *, key: VerifyingKey, settings: Settings, now: float) -> dict[str, Any]:
+    """Give the claims of a token that this key signed and these settings accept.
+
+    Raises:
+        CredentialError: The reason why it is refused.
+    """
+    if not key.verifies(parsed.signature, parsed.signed):
+        raise InvalidSignature("the signature is wrong")
+    try:
+        claims = parse_json_object(parsed.payload)
+    except EncodingProblem as problem:
+        raise MalformedToken(f"the payload is malformed: {problem}") from None
+    check_claims(claims, settings=settings, now=now)
+    return claims
+
+
+def screen(parsed: Parsed, *, settings: Settings, now: float) -> None:
+    """Let only a token pass that would be accepted if its key were found, before anything is spent on finding it.
+
+    Raises:
+        UnknownKey: Where the claims, none of them verified, could not pass anyway.
+    """
+    if len(parsed.payload) > MAX_UNVERIFIED_PAYLOAD:
+        raise UnknownKey("the key is unknown, and the payload too long to be read without it")
+    try:
+        check_claims(parse_json_object(parsed.payload), settings=settings, now=now)
+    except (EncodingProblem, *_CLAIM_ERRORS) as problem:
+        raise UnknownKey(f"the key is unknown, and it would be in vain: {problem}") from None
+
+
+_CLAIM_ERRORS = (InvalidClaims, WrongType, WrongIssuer, WrongAudience, TokenExpired, TokenNotYetValid)
+
+
+def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> None:
+    """Check the registered claims (RFC 7519 section 4.1) and those of Access; `aud` becomes a tuple.
+
+    Raises:
+        CredentialError: `WrongType`, `WrongIssuer`, `WrongAudience`, `TokenExpired`, `TokenNotYetValid`, or
+            `InvalidClaims` for a claim that is missing or of the wrong type.
+    """
+    if _claim(claims, "type", str) != "app":
+        raise WrongType("the token is not one for an application")
+    if _claim(claims, "iss", str) != settings.issuer:
+        raise WrongIssuer("the issuer is not the configured team")
+    claims["aud"] = audience = _audience(claims.get("aud"))
+    if settings.audience_tags.isdisjoint(audience):
+        raise WrongAudience("the audience is none of the configured ones")
+    if now >= _time(claims, "exp") + settings.exp_leeway:
+        raise TokenExpired("the token has expired")
+    if _time(claims, "iat") > now + settings.nbf_leeway:
+        raise TokenNotYetValid("the token was issued in the future")
+    if "nbf" in claims and _time(claims, "nbf") > now + settings.nbf_leeway:
+        raise TokenNotYetValid("the token is not valid yet")
+    if not _claim(claims, "sub", str) and not _claim(claims, "common_name", str):
+        raise InvalidClaims("the caller is neither a user nor a service")
+
+
+def _claim(claims: dict[str, Any], name: str, kind: Callable[..., Any]) -> Any:
+    value = claims.get(name)
+    if type(value) is not kind:
+        raise InvalidClaims(f"the claim {name} is missing or of the wrong type")
+    return value
+
+
+def _time(claims: dict[str, Any], name: str) -> int:
+    value: int = _claim(claims, name, int)
+    if not 0 <= value <= MAX_TIME:
+        raise InvalidClaims(f"the claim {name} is out of range")
+    return value
+
+
+def _audience(value: Any) -> tuple[str, ...]:
+    audience = (value,) if type(value) is str else value
+    if type(audience) not in (list, tuple) or not audience or any(type(tag) is not str for tag in audience):
+        raise InvalidClaims("the claim aud is missing or of the wrong type")
+    return tuple(audience)
