@@ -122,7 +122,7 @@ def test_recursion_of_the_parser_never_escapes(monkeypatch: pytest.MonkeyPatch) 
     def overflow(_: str) -> None:
         raise RecursionError
 
-    monkeypatch.setattr("fastapi_cloudflare_access._encoding._DECODER.decode", overflow)
+    monkeypatch.setattr("fastapi_cloudflare_access._encoding._DECODER.raw_decode", overflow)
     with pytest.raises(EncodingProblem):
         parse_json_object(b"{}")
 

@@ -1,6 +1,7 @@
 """Finding the token among the raw headers of a request, without believing anything."""
 
 import hashlib
+import re
 from collections.abc import Collection, Sequence
 
 from fastapi_cloudflare_access._settings import TokenSource
@@ -12,9 +13,11 @@ COOKIE = "CF_Authorization"
 """The cookie that the browser brings along."""
 MAX_COOKIES = 64 * 1024
 """How many bytes of cookies are searched."""
+MAX_DIGESTED = 16 * 1024
+"""How many bytes of a token its digest is made of: servers pass headers of megabytes on."""
 
 _HEADER = HEADER.lower().encode()
-_COOKIE = COOKIE.encode()
+_COOKIE = re.compile(rb"(?:\A|;)[ \t]*" + COOKIE.encode() + rb"[ \t]*(?:=([^;]*)|(?=;|\Z))")
 
 Headers = Collection[tuple[bytes, bytes]]
 
@@ -40,7 +43,7 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
 
 def digest(token: bytes) -> str:
     """Give a short name for a token, for logs: the first 12 hex digits of its SHA-256."""
-    return hashlib.sha256(token).hexdigest()[:12]
+    return hashlib.sha256(token[:MAX_DIGESTED]).hexdigest()[:12]
 
 
 def _only(values: Sequence[bytes], kind: str) -> bytes | None:
@@ -57,5 +60,4 @@ def _cookies(headers: Headers) -> list[bytes]:
         return []
     if sum(map(len, jars)) > MAX_COOKIES:
         raise MalformedToken("there are too many cookies")
-    pairs = (pair.partition(b"=") for jar in jars for pair in jar.split(b";"))
-    return list({value.strip(b" \t") for name, _, value in pairs if name.strip(b" \t") == _COOKIE})
+    return list({value.strip(b" \t") for jar in jars for value in _COOKIE.findall(jar)})

@@ -1,6 +1,7 @@
 """Strict base64url and strict JSON: one text has one meaning, or none."""
 
 import re
+from binascii import Error as BinasciiError
 from binascii import a2b_base64
 from json import JSONDecodeError, JSONDecoder, dumps
 from math import isfinite
@@ -11,10 +12,19 @@ MAX_DEPTH = 16
 MAX_NUMBER = 32
 """How many characters a JSON number may have."""
 
-_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
-_PADDING_AND_LAST = {2: (b"==", frozenset(b"AQgw")), 3: (b"=", frozenset(b"AEIMQUYcgkosw048"))}
-_BASE64URL = re.compile(rb"[A-Za-z0-9_-]+")
-_STRINGS_AND_REST = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}"]+')
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_STANDARD_OR_REFUSED = bytes(byte if byte in _ALPHABET else ord("!") for byte in range(256)).translate(
+    bytes.maketrans(b"-_", b"+/")
+)
+_PADDING_AND_LAST = {
+    0: (b"", _ALPHABET),
+    1: (b"", b""),  # no number of bytes encodes to such a length
+    2: (b"==", b"AQgw"),
+    3: (b"=", b"AEIMQUYcgkosw048"),
+}
+_WHITESPACE = " \t\r\n"
+_STRINGS_AND_REST = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^][{}"]+')  # an open string matches too: no second look
+_AS_LISTS = str.maketrans("{}", "[]")
 
 
 class EncodingProblem(ValueError):
@@ -29,25 +39,13 @@ def decode_base64url(text: bytes) -> bytes:
     Raises:
         EncodingProblem: For any other text, the empty one included.
     """
-    if _BASE64URL.fullmatch(text) is None:
-        raise EncodingProblem("not base64url")
-    return decode_base64url_alphabet(text)
-
-
-def decode_base64url_alphabet(text: bytes) -> bytes:
-    """Decode canonical base64url of which the alphabet is already known to be right.
-
-    Raises:
-        EncodingProblem: Where the length is impossible or the unused trailing bits are not zero.
-    """
-    standard = text.translate(_TO_STANDARD)
-    remainder = len(text) % 4
-    if not remainder:
-        return a2b_base64(standard)
-    padding, last = _PADDING_AND_LAST.get(remainder, (b"", frozenset()))
-    if text[-1] not in last:
+    padding, last = _PADDING_AND_LAST[len(text) % 4]
+    if text[-1:] not in last or not text:
         raise EncodingProblem("not canonical base64url")
-    return a2b_base64(standard + padding)
+    try:
+        return a2b_base64(text.translate(_STANDARD_OR_REFUSED) + padding, strict_mode=True)
+    except BinasciiError:
+        raise EncodingProblem("not base64url") from None
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
@@ -60,10 +58,10 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
         EncodingProblem: For anything else.
     """
     try:
-        text = data.decode()
+        text = data.decode().strip(_WHITESPACE)
         if text.count("[") + text.count("{") > MAX_DEPTH:
             _check_depth(text)
-        value = _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(text)
         if "\\u" in text:
             dumps(value, ensure_ascii=False).encode()
     except EncodingProblem:
@@ -72,15 +70,15 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
         raise EncodingProblem("not UTF-8") from None
     except (JSONDecodeError, RecursionError):
         raise EncodingProblem("not JSON") from None
-    if not isinstance(value, dict):
-        raise EncodingProblem("not a JSON object")
+    if type(value) is not dict or end != len(text):
+        raise EncodingProblem("not one JSON object")
     return cast("dict[str, Any]", value)
 
 
 def _check_depth(text: str) -> None:
-    brackets = _STRINGS_AND_REST.sub("", text)
+    brackets = _STRINGS_AND_REST.sub("", text).translate(_AS_LISTS)
     for _ in range(MAX_DEPTH):
-        brackets = brackets.replace("[]", "").replace("{}", "")
+        brackets = brackets.replace("[]", "")
     if brackets:
         raise EncodingProblem("nested too deep")
 

@@ -27,10 +27,15 @@ class FrozenDict(dict[str, Any]):
         return hash(frozenset(self.items()))
 
 
+_SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None)})
+
+
 def freeze(value: Any) -> Any:
     """Give the same JSON value with mappings as `FrozenDict` and lists as tuples, all the way down."""
-    if isinstance(value, Mapping):
+    if type(value) in _SCALARS:
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(freeze, cast("Sequence[Any]", value)))
+    if isinstance(value, (dict, Mapping)):
         return FrozenDict({key: freeze(item) for key, item in cast("Mapping[str, Any]", value).items()})
-    if isinstance(value, list | tuple):
-        return tuple(freeze(item) for item in cast("Sequence[Any]", value))
     return value

@@ -103,6 +103,7 @@ class Options(TypedDict, total=False):
     challenge: str
     exp_leeway: float
     nbf_leeway: float
+    token_cache_size: int
     refresh_interval: float
     jitter: float
     connect_timeout: float
@@ -151,6 +152,8 @@ class Settings(BaseSettings):
     """How long after `exp` a token still passes."""
     nbf_leeway: Number = Field(30.0, ge=0, le=300)
     """How far `nbf` and `iat` may lie ahead."""
+    token_cache_size: Count = Field(0, ge=0, le=100_000)
+    """How many verified tokens are kept, so that their signature is checked once; 0 for none, some 3 kB each."""
 
     refresh_interval: Number = Field(600.0, ge=60, le=3600)
     """How often the keys are fetched; bounds how long a withdrawn key is honoured."""

@@ -3,13 +3,11 @@
 `parse` bounds and shapes, `verify` believes: the signature first, then what it covers.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url_alphabet, parse_json_object
+from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url, parse_json_object
 from fastapi_cloudflare_access._jwks import is_kid
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._signature import ALGORITHM
@@ -34,15 +32,13 @@ MAX_HEADER = 1024
 MAX_UNVERIFIED_PAYLOAD = 8 * 1024
 """How many bytes of a payload are read before its signature is known."""
 
-_COMPACT = re.compile(rb"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _FORBIDDEN_PARAMETERS = frozenset(
     {"crit", "b64", "zip", "enc", "cty", "p2c", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"}
 )
 _TYPES = frozenset({"jwt", "application/jwt"})
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A token of the right shape, none of it believed yet.
 
     Attributes:
@@ -75,18 +71,13 @@ def parse(token: bytes) -> Parsed:
     """
     if len(token) > MAX_TOKEN:
         raise MalformedToken("the token is too long")
-    if (segments := _COMPACT.fullmatch(token)) is None:
-        raise MalformedToken("the token is not three base64url segments")
-    header, payload, signature = segments.groups()
+    signed, _, signature = token.rpartition(b".")
+    header, _, payload = signed.partition(b".")
     try:
-        return Parsed(
-            kid=_read_header(header),
-            signed=token[: segments.end(2)],
-            payload=decode_base64url_alphabet(payload),
-            signature=decode_base64url_alphabet(signature),
-        )
+        decoded = decode_base64url(payload), decode_base64url(signature)
+        return Parsed(_read_header(header), signed, *decoded)
     except EncodingProblem as problem:
-        raise MalformedToken(f"the token is malformed: {problem}") from None
+        raise MalformedToken(f"the token is not three base64url segments around JSON: {problem}") from None
 
 
 @lru_cache(maxsize=64)
@@ -94,7 +85,7 @@ def _read_header(segment: bytes) -> str:
     """Give the `kid` of a JOSE header that asks for nothing but RS256 (RFC 7515 section 4.1, RFC 8725 section 3)."""
     if len(segment) > (MAX_HEADER * 4 + 2) // 3:
         raise MalformedToken("the header is too long")
-    header = parse_json_object(decode_base64url_alphabet(segment))
+    header = parse_json_object(decode_base64url(segment))
     if header.get("alg") != ALGORITHM:
         raise UnsupportedAlgorithm("the algorithm is not RS256")
     if not _FORBIDDEN_PARAMETERS.isdisjoint(header):
@@ -114,8 +105,17 @@ def verify(parsed: Parsed, *, key: VerifyingKey, settings: Settings, now: float)
     """
     if not key.verifies(parsed.signature, parsed.signed):
         raise InvalidSignature("the signature is wrong")
+    return read_claims(parsed.payload, settings=settings, now=now)
+
+
+def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, Any]:
+    """Give the claims of a payload whose signature was found good, where these settings accept them.
+
+    Raises:
+        CredentialError: The reason why it is refused.
+    """
     try:
-        claims = parse_json_object(parsed.payload)
+        claims = parse_json_object(payload)
     except EncodingProblem as problem:
         raise MalformedToken(f"the payload is malformed: {problem}") from None
     check_claims(claims, settings=settings, now=now)
@@ -155,12 +155,14 @@ def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> N
         raise WrongAudience("the audience is none of the configured ones")
     if now >= _time(claims, "exp") + settings.exp_leeway:
         raise TokenExpired("the token has expired")
-    if _time(claims, "iat") > now + settings.nbf_leeway:
+    if _time(claims, "iat") - settings.nbf_leeway > now:
         raise TokenNotYetValid("the token was issued in the future")
-    if "nbf" in claims and _time(claims, "nbf") > now + settings.nbf_leeway:
+    if "nbf" in claims and _time(claims, "nbf") - settings.nbf_leeway > now:
         raise TokenNotYetValid("the token is not valid yet")
     if not _claim(claims, "sub", str) and not _claim(claims, "common_name", str):
         raise InvalidClaims("the caller is neither a user nor a service")
+    if "jti" in claims:
+        _claim(claims, "jti", str)
 
 
 def _claim(claims: dict[str, Any], name: str, kind: Callable[..., Any]) -> Any:
@@ -171,14 +173,15 @@ def _claim(claims: dict[str, Any], name: str, kind: Callable[..., Any]) -> Any:
 
 
 def _time(claims: dict[str, Any], name: str) -> int:
-    value: int = _claim(claims, name, int)
-    if not 0 <= value <= MAX_TIME:
-        raise InvalidClaims(f"the claim {name} is out of range")
+    value: int | None = claims.get(name)
+    if type(value) is not int or not 0 <= value <= MAX_TIME:
+        raise InvalidClaims(f"the claim {name} is missing, of the wrong type or out of range")
     return value
 
 
 def _audience(value: Any) -> tuple[str, ...]:
-    audience = (value,) if type(value) is str else value
-    if type(audience) not in (list, tuple) or not audience or any(type(tag) is not str for tag in audience):
-        raise InvalidClaims("the claim aud is missing or of the wrong type")
-    return tuple(audience)
+    if type(value) is str:
+        return (value,)
+    if type(value) in (list, tuple) and {*map(type, value)} == {str}:
+        return tuple(value)
+    raise InvalidClaims("the claim aud is missing or of the wrong type")

@@ -1,0 +1,190 @@
+"""The fetch over HTTP: the default one, by httpx, and the bounds that hold for any."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from os import strerror
+from socket import gaierror
+from typing import TYPE_CHECKING
+
+from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
+
+if TYPE_CHECKING:
+    import httpx
+
+OK, NOT_MODIFIED = 200, 304
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
+_SECONDS = r"\s*=\s*\"?([0-9]{1,9})\"?\s*(?:,|$)"
+_MAX_AGE = re.compile(r"(?:^|,)\s*max-age" + _SECONDS, re.IGNORECASE)
+_NOT_FRESH = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?:,|=|$)", re.IGNORECASE)
+
+
+class FetchProblem(Exception):
+    """A fetch brought nothing usable; the message never repeats what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a good fetch brought.
+
+    Attributes:
+        body: The document; None where it is the one we have (304).
+        etag: What to ask with next time.
+        max_age: For how many seconds more the answer calls itself fresh (RFC 9111 section 4.2).
+    """
+
+    body: bytes | None
+    etag: str | None
+    max_age: float | None
+
+
+class HttpxFetch:
+    """The default fetch: one httpx client for each call, so that nothing belongs to an event loop."""
+
+    def __init__(self, *, trust_env: bool, connect_timeout: float, read_timeout: float) -> None:
+        """Keep the options; httpx and the CA certificates are loaded with the first fetch, off the event loop."""
+        self._trust_env = trust_env
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._tls: ssl.SSLContext | None = None
+
+    @asynccontextmanager
+    async def __call__(self, url: str, *, headers: Mapping[str, str]) -> AsyncGenerator[FetchResponse]:
+        """Send a GET request that verifies TLS and follows no redirect.
+
+        Raises:
+            TimeoutError: The server did not connect or send in time.
+            ConnectionError: The connection failed or was lost.
+        """
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(
+                _load_tls, encrypted=url.startswith("https:"), trust_env=self._trust_env
+            )
+        import httpx  # noqa: PLC0415 - takes 100 ms, so a thread has loaded it by now
+
+        try:
+            async with self._client(self._tls) as client, client.stream("GET", url, headers=headers) as response:
+                answered = {name.lower(): value for name, value in response.headers.items()}
+                yield FetchResponse(response.status_code, answered, response.aiter_raw())
+        except httpx.TimeoutException as problem:
+            raise TimeoutError from problem
+        except (httpx.NetworkError, httpx.RemoteProtocolError) as problem:
+            if _tls_problem(problem):
+                raise
+            raise ConnectionError from problem
+
+    def _client(self, tls: ssl.SSLContext) -> "httpx.AsyncClient":
+        import httpx  # noqa: PLC0415 - as above
+
+        timeout = httpx.Timeout(self._read_timeout, connect=self._connect_timeout)
+        return httpx.AsyncClient(verify=tls, trust_env=self._trust_env, timeout=timeout, follow_redirects=False)
+
+
+async def read_document(fetch: Fetch, url: str, *, max_size: int, etag: str | None, no_cache: bool) -> Document:
+    """Fetch a document, whatever the fetch: only 200 and 304, not encoded, bounded while it comes in.
+
+    Args:
+        fetch: The fetch.
+        url: Where the document is.
+        max_size: How many bytes it may have.
+        etag: Of the document we have; the answer may then be 304.
+        no_cache: Whether caches on the way must ask the origin.
+
+    Raises:
+        FetchProblem: The answer cannot be used.
+        Exception: Whatever the fetch raises.
+    """
+    async with fetch(url, headers=_request_headers(etag, no_cache=no_cache)) as response:
+        if response.status == NOT_MODIFIED and etag is not None:
+            return Document(None, etag, _max_age(response.headers))
+        _check(response, max_size)
+        body = bytearray()
+        async for piece in response.body:
+            if len(body) + len(piece) > max_size:
+                raise FetchProblem(f"the document is longer than {max_size} bytes")
+            body += piece
+        return Document(bytes(body), _etag(response.headers), _max_age(response.headers))
+
+
+def describe(problem: BaseException) -> str:
+    """Say in words why a fetch failed, in none that came over the network."""
+    if isinstance(problem, FetchProblem):
+        return str(problem)
+    if tls := _tls_problem(problem):
+        reason = getattr(tls, "verify_message", None) or getattr(tls, "reason", None)
+        return f"TLS failed: {reason or type(tls).__name__}"
+    if isinstance(problem, TimeoutError):
+        return "no answer in time"
+    if errors := [link for link in _chain(problem) if isinstance(link, OSError) and type(link.errno) is int]:
+        return "the host name was not found" if isinstance(errors[-1], gaierror) else strerror(errors[-1].errno or 0)
+    if isinstance(problem, ConnectionError):
+        return "the connection failed or was lost"
+    return f"the fetch failed with {type(problem).__name__}"
+
+
+def _load_tls(*, encrypted: bool, trust_env: bool) -> ssl.SSLContext:
+    import httpx  # noqa: PLC0415 - loaded here so that it is not on the event loop
+
+    try:
+        return httpx.create_ssl_context(trust_env=trust_env) if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    except OSError:
+        raise FetchProblem("the CA certificates cannot be read; see SSL_CERT_FILE and SSL_CERT_DIR") from None
+
+
+def _request_headers(etag: str | None, *, no_cache: bool) -> dict[str, str]:
+    headers = {"User-Agent": _user_agent(), "Accept": "application/json", "Accept-Encoding": "identity"}
+    if etag is not None:
+        headers["If-None-Match"] = etag
+    if no_cache:
+        headers["Cache-Control"] = "no-cache"
+    return headers
+
+
+@cache
+def _user_agent() -> str:
+    return f"fastapi-cloudflare-access/{metadata.version('fastapi-cloudflare-access')}"
+
+
+def _check(response: FetchResponse, max_size: int) -> None:
+    if response.status != OK:
+        redirected = 300 <= response.status < 400 and response.status != NOT_MODIFIED  # noqa: PLR2004
+        refused = "; redirects are not followed" if redirected else ""
+        raise FetchProblem(f"an answer with HTTP status {int(response.status)}{refused}")
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise FetchProblem("an encoded answer, which was not asked for")
+    length = response.headers.get("content-length", "0")
+    if not _LENGTH.fullmatch(length) or int(length) > max_size:
+        raise FetchProblem(f"the document is longer than {max_size} bytes")
+
+
+def _etag(headers: Mapping[str, str]) -> str | None:
+    etag = headers.get("etag", "")
+    return etag if _ETAG.fullmatch(etag) else None
+
+
+def _max_age(headers: Mapping[str, str]) -> float | None:
+    """Read `max-age`, less `Age`; what forbids caching altogether says nothing about keys."""
+    control, age = headers.get("cache-control", "")[:1024], headers.get("age", "0")
+    found = _MAX_AGE.search(control)
+    if found is None or not int(found[1]) or _NOT_FRESH.search(control):
+        return None
+    return max(0.0, int(found[1]) - (float(age) if _LENGTH.fullmatch(age) else 0.0))
+
+
+def _chain(problem: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while problem is not None and len(chain) < 10:  # noqa: PLR2004 - nobody chains further, and a loop ends
+        chain.append(problem)
+        problem = problem.__cause__ or problem.__context__
+    return chain
+
+
+def _tls_problem(problem: BaseException) -> ssl.SSLError | None:
+    return next((link for link in _chain(problem) if isinstance(link, ssl.SSLError)), None)

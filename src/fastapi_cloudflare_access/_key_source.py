@@ -1,0 +1,270 @@
+"""Where verification gets its keys: known ones at once, unknown ones by a shared fetch, all refreshed in time."""
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fastapi_cloudflare_access._clock import SystemClock, ends_within
+from fastapi_cloudflare_access._http import HttpxFetch
+from fastapi_cloudflare_access._key_fetching import RESTART, Flight, KeyFetching, Life
+from fastapi_cloudflare_access._key_policy import Answer
+from fastapi_cloudflare_access._key_store import KeyStore
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._signature import RS256Key
+from fastapi_cloudflare_access._snapshot import Moment
+from fastapi_cloudflare_access.errors import KeysUnavailable, KeyUnconfirmed, UnknownKey
+from fastapi_cloudflare_access.health import EventListener, Health
+from fastapi_cloudflare_access.protocols import Clock, Fetch
+
+CROWD = 1000
+"""How many requests may wait for unknown keys at once; the next are told to come back."""
+ROUNDS = 4
+"""How many fetches one request waits for at most: one that was under way, its own, and two that somebody cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedKeys:
+    """What `export()` gives and `seed()` takes.
+
+    Attributes:
+        document: The certs document.
+        fetched_at: When it was fetched, in seconds since 1970.
+    """
+
+    document: bytes
+    fetched_at: float
+
+
+class KeySource:
+    """The signing keys of the team: fetched, kept and given up by the policy of the settings.
+
+    Nothing belongs to an event loop or a process until it is used there: it may be made at import, used from several
+    loops, and forked.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        fetch: Fetch | None = None,
+        clock: Clock | None = None,
+        on_event: EventListener | None = None,
+    ) -> None:
+        """Begin without keys; nothing is fetched."""
+        self.settings = settings
+        self._on_event = on_event
+        self._reset(fetch or _default_fetch(settings), clock or SystemClock())
+
+    def _reset(self, fetch: Fetch, clock: Clock) -> None:
+        self._clock, self._monotonic, self._wall = clock, clock.monotonic, clock.now
+        self._store = KeyStore(self.settings, self._on_event)
+        self._fetching = KeyFetching(self._store, fetch=fetch, clock=clock)
+
+    @property
+    def generation(self) -> int:
+        """A number that grows whenever the keys change."""
+        return self._store.snapshot.generation
+
+    def lookup(self, kid: str) -> RS256Key | None:
+        """Give a known key, or None: one read of a dictionary, no lock, no waiting.
+
+        Keys that are due for a refresh are still given; a fetch is begun in the background.
+
+        Raises:
+            KeysUnavailable: There are no keys at all, or they are older than the hard limit.
+        """
+        store = self._store
+        if self._monotonic() >= store.attend_at or self._wall() >= store.attend_wall:
+            self._attend()
+        return store.snapshot.keys.get(kid)
+
+    def _attend(self) -> None:
+        store, now = self._store, self._fetching.now()
+        if not store.is_usable(now):
+            raise self._undecided("no fetch has succeeded yet", 1.0)
+        store.postpone(now, max(now.monotonic + RESTART, store.policy.retry_at))
+        store.check_age(now)
+        try:
+            life = self._fetching.life()
+        except RuntimeError:  # called in a thread that has no event loop
+            return
+        self._fetching.ensure_refresher(life)
+        if life.flight is None and now.monotonic >= store.policy.retry_at:
+            self._fetching.begin(life, may_finish=True)
+
+    async def find(self, kid: str) -> RS256Key:
+        """Look for a key that `lookup` does not give, as far as it is worth a fetch.
+
+        Call it only with the `kid` of a token that would pass if the key were there.
+
+        Raises:
+            UnknownKey: It was freshly looked for, and the team has none of that id.
+            KeyUnconfirmed: It cannot be looked for right now.
+            KeysUnavailable: There are no keys at all, or they are older than the hard limit.
+        """
+        deadline = self._monotonic() + self.settings.wait_budget
+        life = self._fetching.life()
+        for _ in range(ROUNDS):
+            if key := self._usable_key(kid):
+                return key
+            flight = self._flight_for(kid, life)
+            if not await self._wait(life, flight, deadline - self._monotonic()):
+                break
+        if key := self._usable_key(kid):
+            return key
+        raise self._undecided("the fetch takes longer than a request waits", 1.0)
+
+    def _usable_key(self, kid: str) -> RS256Key | None:
+        try:
+            return self.lookup(kid)
+        except KeysUnavailable:
+            return None
+
+    def _flight_for(self, kid: str, life: Life) -> Flight:
+        """Give the fetch to wait for, begun where there is none and it is allowed."""
+        now = self._fetching.now()
+        if self._store.is_usable(now):
+            flight = self._flight_for_unknown(kid, life, now)
+        elif now.monotonic < self._store.policy.retry_at and not life.flight:
+            raise self._undecided("the last fetch failed", self._until_retry())
+        else:
+            flight = life.flight or self._fetching.begin(life)
+        if not flight.errand.sequence:
+            flight.errand.sought.add(kid)
+            flight.errand.no_cache = True
+        return flight
+
+    def _flight_for_unknown(self, kid: str, life: Life, now: Moment) -> Flight:
+        verdict = self._store.policy.judge(kid, now.monotonic)
+        if verdict.answer is Answer.ABSENT:
+            self._store.report.counts["key_absent"] += 1
+            raise UnknownKey("the team has no key of that id")
+        if life.flight:
+            return life.flight
+        if verdict.answer is not Answer.FETCH:
+            raise self._limited(verdict.answer.value, verdict.retry_after, now)
+        return self._fetching.begin(life)
+
+    async def _wait(self, life: Life, flight: Flight, seconds: float) -> bool:
+        if life.waiting >= CROWD:
+            raise self._limited("crowd", 1.0, self._fetching.now())
+        life.waiting += 1
+        try:
+            return await ends_within(self._clock, seconds, flight.task)
+        finally:
+            life.waiting -= 1
+
+    def _limited(self, reason: str, retry_after: float, now: Moment) -> KeysUnavailable | KeyUnconfirmed:
+        self._store.report.limited(reason, retry_after, now)
+        return self._undecided(f"unknown keys are not looked for now ({reason})", retry_after)
+
+    def _undecided(self, why: str, retry_after: float) -> KeysUnavailable | KeyUnconfirmed:
+        retry_after = max(1.0, retry_after)
+        if self._store.is_usable(self._fetching.now()):
+            return KeyUnconfirmed(f"the key of the token is not known: {why}", retry_after=retry_after)
+        have = "the keys are too old" if self._store.snapshot.fetched else "there are no keys"
+        return KeysUnavailable(f"{have}: {self._store.report.last_error or why}", retry_after=retry_after)
+
+    def _until_retry(self) -> float:
+        return max(1.0, self._store.policy.retry_at - self._monotonic())
+
+    async def refresh(self) -> None:
+        """Fetch the keys now, past all caches; what is no longer published is dropped at once.
+
+        Raises:
+            KeysUnavailable: The fetch failed; the message says why. The keys stay.
+        """
+        life = self._fetching.life()
+        while (flight := life.flight) and flight.errand.sequence:
+            await asyncio.wait({flight.task})
+        flight = flight or self._fetching.begin(life)
+        errand = flight.errand
+        errand.no_cache = errand.may_finish = errand.at_once = True
+        await asyncio.wait({flight.task})
+        if errand.error is not None:
+            raise KeysUnavailable(f"the keys could not be fetched: {errand.error}", retry_after=self._until_retry())
+
+    def health(self) -> Health:
+        """Tell the state of the keys."""
+        store, now = self._store, self._fetching.now()
+        state, snapshot = store.state(now), store.snapshot
+        lives = [life for _, life in self._fetching.lives()]
+        return Health(
+            state=state,
+            ready=state in {"ok", "degraded"},
+            local=self.settings.is_local,
+            age=store.age(now),
+            generation=snapshot.generation,
+            kids=len(snapshot.keys),
+            missing=len(snapshot.missing),
+            skipped=len(snapshot.listed.skipped),
+            last_error=store.report.last_error,
+            consecutive_failures=store.policy.failures,
+            next_refresh_in=max(0.0, store.due() - now.monotonic),
+            refresher_alive=any(life.is_refreshing for life in lives),
+            fetching=any(life.flight for life in lives),
+            waiting=sum(life.waiting for life in lives),
+            remembered_unknown_keys=store.policy.remembered,
+            **store.report.counts,
+        )
+
+    def seed(self, document: bytes, *, fetched_at: float) -> None:
+        """Begin with a certs document that was fetched before, and refresh it at the next occasion.
+
+        It is as old as it is: `fetched_at` counts for every limit. One older than the keys at hand is ignored.
+
+        Args:
+            document: The certs document.
+            fetched_at: When it was fetched, in seconds since 1970.
+
+        Raises:
+            ConfigurationError: It is no certs document, or its time is none.
+        """
+        self._store.seed(document, fetched_at, self._fetching.now())
+        for loop, life in self._fetching.lives():
+            loop.call_soon_threadsafe(life.changed.set)
+
+    def export(self) -> ExportedKeys | None:
+        """Give the last certs document, for `seed()` in another process; None where there is none."""
+        now = self._fetching.now()
+        age = self._store.age(now)
+        return None if age is None else ExportedKeys(self._store.snapshot.document, now.wall - age)
+
+    async def start(self) -> None:
+        """Fetch the keys and begin to refresh them; called twice, it is counted.
+
+        Raises:
+            KeysUnavailable: There are none within `startup_timeout`, and `fail_fast` is set.
+        """
+        life = self._fetching.life()
+        life.users += 1
+        try:
+            await self._fetching.first_keys(life)
+        except BaseException:
+            await self.stop()
+            raise
+        self._fetching.ensure_refresher(life)
+
+    async def stop(self) -> None:
+        """Stop refreshing the keys, once called as often as `start`."""
+        life = self._fetching.life()
+        life.users = max(0, life.users - 1)
+        if not life.users:
+            await life.end()
+
+    @contextmanager
+    def stand_in(self, *, fetch: Fetch, clock: Clock) -> Generator[None]:
+        """For tests: begin anew with another fetch and clock, and afterwards be as before."""
+        before = vars(self).copy()
+        self._reset(fetch, clock)
+        try:
+            yield
+        finally:
+            vars(self).update(before)
+
+
+def _default_fetch(settings: Settings) -> Fetch:
+    return HttpxFetch(
+        trust_env=not settings.is_local, connect_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
+    )

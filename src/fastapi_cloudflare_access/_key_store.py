@@ -1,0 +1,198 @@
+"""The keys and everything known about them, without any waiting: what a fetch brings, how old it is, what is due."""
+
+import math
+from dataclasses import dataclass, field
+from threading import Lock
+
+from fastapi_cloudflare_access._http import Document, describe
+from fastapi_cloudflare_access._jwks import JwksProblem, KeySet, parse_jwks
+from fastapi_cloudflare_access._key_policy import KeyPolicy
+from fastapi_cloudflare_access._key_report import KeyReport
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._snapshot import Fetched, Moment, Snapshot, confirmation_due, merge
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.health import EventListener, State
+
+FUTURE = 60.0
+"""How far the clock of whoever exported a snapshot may be ahead, in seconds."""
+
+
+@dataclass(eq=False, slots=True)
+class Errand:
+    """What one fetch is for. Until it begins, others may join in and ask for more.
+
+    Attributes:
+        start: When (monotonic) it may begin.
+        booked: How many tokens of the bucket it took.
+        no_cache: Whether caches on the way must ask the origin.
+        may_finish: Whether it may confirm a removal.
+        at_once: Whether removals need no confirmation.
+        sought: The unknown keys it is for.
+        sequence: Its number; 0 until it begins.
+        error: Why it failed, in words; None once it succeeded.
+    """
+
+    start: float
+    booked: int
+    no_cache: bool = False
+    may_finish: bool = False
+    at_once: bool = False
+    sought: set[str] = field(default_factory=set[str])
+    sequence: int = 0
+    error: str | None = "the fetch was cancelled"
+
+
+class KeyStore:
+    """The state of one key source.
+
+    Attributes:
+        snapshot: The keys.
+        policy: When fetches may start.
+        report: What happened.
+        attend_at: From then on (monotonic) a lookup has more to do than to look.
+        attend_wall: The same on the wall clock, for a machine that slept.
+    """
+
+    def __init__(self, settings: Settings, on_event: EventListener | None) -> None:
+        """Begin without keys."""
+        self.settings = settings
+        self.snapshot = Snapshot()
+        self.policy = KeyPolicy(settings)
+        self.report = KeyReport(on_event)
+        self.attend_at = self.attend_wall = float("-inf")
+        self._sequence = 0
+        self._lock = Lock()
+
+    def age(self, now: Moment) -> float | None:
+        """Seconds since the last good fetch."""
+        fetched = self.snapshot.fetched
+        return None if fetched is None else fetched.until(now)
+
+    def state(self, now: Moment) -> State:
+        """Say how good the keys are."""
+        age = self.age(now)
+        if age is None:
+            return "cold"
+        if age > self.settings.max_staleness:
+            return "expired"
+        return "degraded" if age > self.settings.soft_staleness else "ok"
+
+    def is_usable(self, now: Moment) -> bool:
+        """Tell whether there are keys within the hard limit."""
+        age = self.age(now)
+        return age is not None and age <= self.settings.max_staleness
+
+    def due(self) -> float:
+        """When (monotonic) the refresher must fetch next."""
+        confirmation = confirmation_due(self.snapshot, self.settings.removal_delay)
+        wanted = self.policy.refresh_at if confirmation is None else min(self.policy.refresh_at, confirmation)
+        return max(wanted, self.policy.retry_at)
+
+    def postpone(self, now: Moment, until: float) -> None:
+        """Let lookups only look until then, or until the keys expire."""
+        age = self.age(now)
+        left = -math.inf if age is None else self.settings.max_staleness - age
+        self.attend_at = min(until, now.monotonic + left)
+        self.attend_wall = now.wall + (self.attend_at - now.monotonic)
+
+    def begin(self, errand: Errand) -> None:
+        """Number an errand as it begins, and count it."""
+        with self._lock:
+            self._sequence += 1
+            errand.sequence = self._sequence
+        self.report.counts["fetches"] += 1
+
+    def book_retry(self, errand: Errand, now: float) -> bool:
+        """Tell whether the errand may try a second time, and count that."""
+        cold = not errand.booked
+        if not self.policy.book_retry(now, cold=cold):
+            return False
+        errand.booked += not cold
+        self.report.counts["fetches"] += 1
+        return True
+
+    def forked(self) -> None:
+        """Be fit for use in a new process: another thread of the old one may have held the lock."""
+        self._lock = Lock()
+
+    def accept(self, errand: Errand, document: Document, *, at: Moment, seconds: float) -> None:
+        """Take over what a good fetch brought, unless something newer is there.
+
+        Raises:
+            JwksProblem: The document cannot be used.
+        """
+        fetched = self._parse(errand, document, at)
+        with self._lock:
+            old = self.snapshot
+            if errand.sequence > old.sequence:
+                delay = self.settings.removal_delay if self.settings.confirm_removals and not errand.at_once else None
+                self.snapshot = merge(old, fetched, removal_delay=delay, may_finish=errand.may_finish)
+            new = self.snapshot
+        errand.error = None
+        self.policy.succeeded(at.monotonic, max_age=document.max_age)
+        self._remember(errand, old, new, at)
+        self.postpone(at, self.due())
+        self.report.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
+
+    def _parse(self, errand: Errand, document: Document, at: Moment) -> Fetched:
+        old = self.snapshot
+        if document.body is None:
+            return Fetched(at, errand.sequence, old.document, old.listed, old.etag)
+        key_set = parse_jwks(document.body, max_keys=self.settings.max_keys)
+        return Fetched(at, errand.sequence, document.body, key_set, document.etag)
+
+    def _remember(self, errand: Errand, old: Snapshot, new: Snapshot, at: Moment) -> None:
+        for kid in new.keys.keys() - old.keys.keys():
+            self.policy.appeared(kid)
+        for kid in errand.sought - new.keys.keys():
+            self.policy.absent(kid, at.monotonic)
+
+    def reject(self, errand: Errand, problem: BaseException, *, at: Moment) -> None:
+        """Note that a fetch failed; the keys stay."""
+        errand.error = str(problem) if isinstance(problem, JwksProblem) else describe(problem)
+        policy = self.policy
+        policy.failed(at.monotonic, cold=not self.is_usable(at), booked=errand.booked)
+        self.postpone(at, self.due())
+        retry_in = policy.retry_at - at.monotonic
+        self.report.failed(problem, errand.error, at=at, failures=policy.failures, retry_in=retry_in)
+        self.check_age(at)
+
+    def check_age(self, now: Moment) -> None:
+        """Tell, once, that the keys are stale."""
+        age = self.age(now)
+        if age is not None and age > self.settings.soft_staleness:
+            self.report.stale(age, now)
+
+    def seed(self, document: bytes, fetched_at: float, now: Moment) -> None:
+        """Take over a document fetched elsewhere, unless it is older than what is there.
+
+        Raises:
+            ConfigurationError: It is no certs document, or its time is none.
+        """
+        key_set, age = self._checked_seed(document, fetched_at, now)
+        with self._lock:
+            old, current = self.snapshot, self.age(now)
+            if current is not None and current < age:
+                return
+            self._sequence += 1
+            at = Moment(now.monotonic - age, now.wall - age)
+            fetched = Fetched(at, self._sequence, document, key_set, None)
+            new = self.snapshot = merge(old, fetched, removal_delay=None, may_finish=True)
+        self.policy.due_now()
+        self._remember(Errand(start=0, booked=0), old, new, now)
+        self.postpone(now, self.due())
+        self.report.refreshed(old, new, at=now, seconds=0.0, modified=True)
+
+    def _checked_seed(self, document: object, fetched_at: object, now: Moment) -> tuple[KeySet, float]:
+        if not isinstance(document, bytes) or len(document) > self.settings.max_document_size:
+            raise ConfigurationError("seed() takes a certs document as bytes, no longer than max_document_size")
+        if (
+            isinstance(fetched_at, bool)
+            or not isinstance(fetched_at, int | float)
+            or not 0 <= fetched_at <= now.wall + FUTURE
+        ):
+            raise ConfigurationError("fetched_at must be the time of the fetch: seconds since 1970, not ahead of now")
+        try:
+            return parse_jwks(document, max_keys=self.settings.max_keys), max(0.0, now.wall - fetched_at)
+        except JwksProblem as problem:
+            raise ConfigurationError(f"seed() got no usable keys: {problem}") from None
