@@ -1,0 +1,23 @@
+"""Everything to test a protected app with; never loaded by one."""
+
+from fastapi_cloudflare_access._clock import SystemClock
+from fastapi_cloudflare_access.testing.certs import CertsEndpoint, SeenRequest
+from fastapi_cloudflare_access.testing.clock import FakeClock
+from fastapi_cloudflare_access.testing.fetch import MemoryFetch
+from fastapi_cloudflare_access.testing.forgeries import FORGERIES, Forgery
+from fastapi_cloudflare_access.testing.overriding import override
+from fastapi_cloudflare_access.testing.server import CertsServer
+from fastapi_cloudflare_access.testing.team import LocalTeam
+
+__all__ = [
+    "FORGERIES",
+    "CertsEndpoint",
+    "CertsServer",
+    "FakeClock",
+    "Forgery",
+    "LocalTeam",
+    "MemoryFetch",
+    "SeenRequest",
+    "SystemClock",
+    "override",
+]

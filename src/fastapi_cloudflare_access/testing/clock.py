@@ -1,0 +1,144 @@
+"""A clock that moves when the test says so; nothing ever waits in real time."""
+
+from asyncio import AbstractEventLoop, Future, ensure_future, get_running_loop, wait
+from asyncio import sleep as give_way
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeVar
+
+T = TypeVar("T")
+
+EPOCH = 1_767_225_600.0
+"""What a new `FakeClock` shows: 2026-01-01T00:00:00Z."""
+
+_MONOTONIC_START = 1_000.0
+_TURNS = 50
+
+
+class FakeClock:
+    """A [`Clock`][fastapi_cloudflare_access.protocols.Clock] driven by hand.
+
+    Whoever sleeps on it wakes when `advance` or `run_for` has moved it far enough. It may be moved from any thread, so
+    it also drives an app behind Starlette's `TestClient`.
+    """
+
+    def __init__(self, now: float = EPOCH) -> None:
+        """Start at the wall time `now`, in seconds since 1970."""
+        self._offset = now - _MONOTONIC_START
+        self._monotonic = _MONOTONIC_START
+        self._sleepers: list[_Sleeper] = []
+        self._lock = Lock()
+
+    def now(self) -> float:
+        """The wall clock, in seconds since 1970."""
+        return self._offset + self._monotonic
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that is never set; far from the wall clock in value, so that mix-ups show."""
+        return self._monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        """Return once the clock has been moved by that many seconds; after one turn of the loop for none or less."""
+        if seconds <= 0:
+            await give_way(0)
+            return
+        loop = get_running_loop()
+        with self._lock:
+            sleeper = _Sleeper(self._monotonic + seconds, loop.create_future(), loop)
+            self._sleepers.append(sleeper)
+        try:
+            await sleeper.woken
+        finally:
+            with self._lock:
+                self._sleepers.remove(sleeper)
+
+    @property
+    def sleeping(self) -> int:
+        """How many tasks sleep on this clock."""
+        with self._lock:
+            return len([sleeper for sleeper in self._sleepers if sleeper.is_waiting])
+
+    def advance(self, seconds: float) -> None:
+        """Move both clocks ahead and wake whoever is due; they run when their event loop next turns.
+
+        Raises:
+            ValueError: For a negative number.
+        """
+        self._move_to(self._monotonic + _forward(seconds))
+
+    async def run_for(self, seconds: float) -> None:
+        """Move ahead from sleeper to sleeper, letting every task run as far as it gets before time moves on.
+
+        What runs in other threads or waits for real sockets is not waited for.
+
+        Raises:
+            ValueError: For a negative number.
+        """
+        end = self._monotonic + _forward(seconds)
+        await _settle()
+        while (due := self._next_due()) <= end:
+            self._move_to(due)
+            await _settle()
+        self._move_to(end)
+
+    async def run_until(self, work: Awaitable[T]) -> T:
+        """Give the result of `work`, moving ahead from sleeper to sleeper as long as it waits, and no further."""
+        task = ensure_future(work)
+        try:
+            await _settle()
+            while not task.done():
+                if (due := self._next_due()) < float("inf"):
+                    self._move_to(due)
+                    await _settle()
+                else:
+                    await wait({task})
+            return task.result()
+        finally:
+            task.cancel()
+
+    def shift_wall(self, seconds: float) -> None:
+        """Set the wall clock ahead, or back for a negative number; the monotonic clock and the sleepers stay."""
+        self._offset += seconds
+
+    def _next_due(self) -> float:
+        with self._lock:
+            return min((sleeper.due for sleeper in self._sleepers if sleeper.is_waiting), default=float("inf"))
+
+    def _move_to(self, moment: float) -> None:
+        with self._lock:
+            self._monotonic = max(self._monotonic, moment)
+            due = [sleeper for sleeper in self._sleepers if sleeper.due <= self._monotonic]
+        for sleeper in sorted(due, key=lambda sleeper: sleeper.due):
+            sleeper.wake()
+
+
+@dataclass(eq=False, slots=True)
+class _Sleeper:
+    due: float
+    woken: Future[None]
+    loop: AbstractEventLoop
+
+    @property
+    def is_waiting(self) -> bool:
+        return not self.woken.done() and not self.loop.is_closed()
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # the loop of a sleeper may have been closed over it
+            self.loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+
+def _forward(seconds: float) -> float:
+    if not seconds >= 0:
+        raise ValueError("time only goes forward; shift_wall() sets the wall clock back")
+    return seconds
+
+
+async def _settle() -> None:
+    for _ in range(_TURNS):
+        await give_way(0)

@@ -1,0 +1,52 @@
+"""The certs endpoint in memory, on the team's clock: nothing is sent and nothing waits in real time."""
+
+from asyncio import Event
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from math import isinf
+
+from fastapi_cloudflare_access.protocols import Clock, FetchResponse
+from fastapi_cloudflare_access.testing.certs import Answer, CertsEndpoint
+
+
+class MemoryFetch(CertsEndpoint):
+    """A [`Fetch`][fastapi_cloudflare_access.protocols.Fetch] to give `CloudflareAccess(fetch=…)`.
+
+    ```python
+    team = LocalTeam("acme")
+    access = CloudflareAccess(
+        team_domain=team.team_domain, audience=team.audience, fetch=MemoryFetch(team), clock=team.clock
+    )
+    ```
+    """
+
+    @asynccontextmanager
+    async def __call__(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator[FetchResponse]:
+        """Answer one fetch.
+
+        Raises:
+            ConnectionError: The fault that was asked for.
+        """
+        answer = self.answer(url, headers)
+        await _wait(self.team.clock, answer.delay)
+        if answer.ending == "refused":
+            raise ConnectionResetError("the connection was broken, as asked for")
+        yield FetchResponse(answer.status, answer.headers, _body(self.team.clock, answer))
+
+
+async def _body(clock: Clock, answer: Answer) -> AsyncIterator[bytes]:
+    for number, piece in enumerate(answer.pieces):
+        if number:
+            await _wait(clock, answer.pause)
+        yield piece
+    if answer.ending == "hang":
+        await _wait(clock, float("inf"))
+    if answer.ending == "reset":
+        raise ConnectionResetError("the connection was broken, as asked for")
+
+
+async def _wait(clock: Clock, seconds: float) -> None:
+    if isinf(seconds):
+        await Event().wait()
+    if seconds:
+        await clock.sleep(seconds)

@@ -1,0 +1,98 @@
+"""Three verifications of the same tokens over the same certs: this package's, and the two that Cloudflare documents."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+
+from fastapi_cloudflare_access import CloudflareAccess
+from fastapi_cloudflare_access.errors import AccessError
+from fastapi_cloudflare_access.testing import CertsServer
+
+SCRIPTS = Path(__file__).parents[1] / "differential"
+PATIENCE = 60
+"""Seconds that installing and running the JavaScript may take."""
+
+Verdicts = dict[str, str]
+"""By the name of a token: `accepted`, or why not."""
+
+
+def ours(certs: CertsServer, tokens: dict[str, str], *, exp_leeway: float = 0, nbf_leeway: float = 0) -> Verdicts:
+    """This package, by default without leeway, as the others."""
+    access = CloudflareAccess(
+        team_domain=certs.origin, audience=certs.team.audience, exp_leeway=exp_leeway, nbf_leeway=nbf_leeway
+    )
+
+    async def verdict(token: str) -> str:
+        try:
+            await access._verifier.verify(token.encode())
+        except AccessError as refused:
+            return refused.reason
+        return "accepted"
+
+    async def verdicts() -> Verdicts:
+        async with access:
+            return {name: await verdict(token) for name, token in tokens.items()}
+
+    return asyncio.run(verdicts())
+
+
+def pyjwt(certs: CertsServer, tokens: dict[str, str]) -> Verdicts:
+    """The documented Python: each published key is tried, whatever the token says of its key."""
+    document = httpx.get(f"{certs.origin}/cdn-cgi/access/certs", trust_env=False).json()
+    keys: list[Any] = [jwt.algorithms.RSAAlgorithm.from_jwk(json.dumps(key)) for key in document["keys"]]
+
+    def verdict(token: str) -> str:
+        why = ""
+        for key in keys:
+            try:
+                jwt.decode(token, key=key, audience=certs.team.audience, algorithms=["RS256"])
+            except Exception as error:  # noqa: BLE001 - as documented
+                why = type(error).__name__
+            else:
+                return "accepted"
+        return why
+
+    return {name: verdict(token) for name, token in tokens.items()}
+
+
+def jose(certs: CertsServer, tokens: dict[str, str], node_modules: Path) -> Verdicts:
+    """The documented JavaScript, by Node."""
+    task = {"teamDomain": certs.origin, "audience": certs.team.audience, "tokens": list(tokens.values())}
+    node = str(shutil.which("node"))
+    done = subprocess.run(
+        [node, str(node_modules / "verify.mjs")],
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    return dict(zip(tokens, json.loads(done.stdout), strict=True))
+
+
+def install_jose(cache: Path) -> Path | str:
+    """Give the folder of the JavaScript with what it imports, installed where it is not yet, or why there is none."""
+    folder = cache / "installed"
+    npm = shutil.which("npm")
+    if not npm or not shutil.which("node"):
+        return "there is no Node here"
+    if not folder.exists():
+        attempt = Path(tempfile.mkdtemp(dir=cache))
+        shutil.copy(SCRIPTS / "package.json", attempt)
+        command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, cwd=attempt, capture_output=True, timeout=PATIENCE, check=False)
+        if not (attempt / "node_modules/jose").is_dir():
+            return "npm could not install jose"
+        with suppress(OSError):  # another process was first
+            attempt.rename(folder)
+    shutil.copy(SCRIPTS / "verify.mjs", folder)
+    return folder

@@ -1,0 +1,563 @@
+"""The face: one object as dependency, on every kind of route."""
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from traceback import walk_tb
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request, Security, WebSocket
+from openapi_spec_validator import validate
+from pydantic import BaseModel
+from starlette.responses import JSONResponse
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fastapi_cloudflare_access import (
+    AccessRefused,
+    Claims,
+    CloudflareAccess,
+    ConfigurationError,
+    ServiceClaims,
+    UserClaims,
+)
+from fastapi_cloudflare_access._token import verify as real_verify
+from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+
+TEAM = LocalTeam("acme")
+ADA = TEAM.headers(TEAM.user_token("ada@example.com", groups=["engines"]))
+BOT = TEAM.headers(TEAM.service_token("deploy-bot"))
+NOBODY: dict[str, str] = {}
+BAD = {"Cf-Access-Jwt-Assertion": "a.b.c"}
+
+
+def make(**options: Any) -> CloudflareAccess[Any]:
+    given: dict[str, Any] = {
+        "team_domain": TEAM.team_domain,
+        "audience": TEAM.audience,
+        "fetch": MemoryFetch(TEAM),
+        "clock": TEAM.clock,
+        "user_claims": UserClaims,
+    }
+    return CloudflareAccess(**(given | options))
+
+
+def is_ada(caller: Claims) -> bool:
+    return isinstance(caller, UserClaims) and caller.email == "ada@example.com"
+
+
+@pytest.fixture
+def access() -> CloudflareAccess[Any]:
+    return make()
+
+
+@pytest.fixture
+def app(access: CloudflareAccess[Any]) -> FastAPI:
+    """Every dependency of the tree, on a route and on a WebSocket each."""
+    app = FastAPI(lifespan=access.lifespan)
+    nodes = {
+        "access": access,
+        "user": access.user,
+        "service": access.service,
+        "optional": access.optional,
+        "require": access.require(is_ada),
+        "require-user": access.require_user(is_ada),
+        "require-service": access.require_service(lambda caller: caller.common_name.endswith(".access")),
+    }
+    for name, node in nodes.items():
+
+        @app.get(f"/{name}")
+        async def route(caller: Annotated[Any, Depends(node)]) -> str:
+            return type(caller).__name__
+
+        @app.websocket(f"/{name}")
+        async def socket(socket: WebSocket, caller: Annotated[Any, Depends(node)]) -> None:
+            await socket.accept()
+            await socket.send_text(type(caller).__name__)
+            await socket.close()
+
+    return app
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    with TestClient(app) as client:
+        yield client
+
+
+OUTCOMES = [
+    ("access", ADA, 200, "UserClaims"),
+    ("access", BOT, 200, "ServiceClaims"),
+    ("access", NOBODY, 401, None),
+    ("access", BAD, 401, None),
+    ("user", ADA, 200, "UserClaims"),
+    ("user", BOT, 403, None),
+    ("user", NOBODY, 401, None),
+    ("user", BAD, 401, None),
+    ("service", ADA, 403, None),
+    ("service", BOT, 200, "ServiceClaims"),
+    ("service", NOBODY, 401, None),
+    ("service", BAD, 401, None),
+    ("optional", ADA, 200, "UserClaims"),
+    ("optional", BOT, 200, "ServiceClaims"),
+    ("optional", NOBODY, 200, "NoneType"),
+    ("optional", BAD, 401, None),
+    ("require", ADA, 200, "UserClaims"),
+    ("require", BOT, 403, None),
+    ("require", NOBODY, 401, None),
+    ("require-user", ADA, 200, "UserClaims"),
+    ("require-user", TEAM.headers(TEAM.user_token("bob@example.com")), 403, None),
+    ("require-user", BOT, 403, None),
+    ("require-user", NOBODY, 401, None),
+    ("require-service", BOT, 200, "ServiceClaims"),
+    ("require-service", ADA, 403, None),
+    ("require-service", NOBODY, 401, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "status", "body"), OUTCOMES, ids=[f"{i}-{row[0]}" for i, row in enumerate(OUTCOMES)]
+)
+def test_a_route_lets_in_whom_its_dependency_lets_in(
+    client: TestClient, name: str, headers: dict[str, str], status: int, body: str | None
+) -> None:
+    response = client.get(f"/{name}", headers=headers)
+    assert response.status_code == status
+    assert response.json() == body if body else set(response.json()) == {"detail"}
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "status", "body"), OUTCOMES, ids=[f"{i}-{row[0]}" for i, row in enumerate(OUTCOMES)]
+)
+def test_a_websocket_lets_in_whom_its_dependency_lets_in(
+    client: TestClient, name: str, headers: dict[str, str], status: int, body: str | None
+) -> None:
+    if body:
+        with client.websocket_connect(f"/{name}", headers=headers) as socket:
+            assert socket.receive_text() == body
+    else:
+        with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect(f"/{name}", headers=headers):
+            pytest.fail("accepted")
+        assert caught.value.status_code == status
+
+
+def test_a_whole_router_and_a_whole_app_are_protected(access: CloudflareAccess[Any]) -> None:
+    app = FastAPI(dependencies=[Depends(access)])
+    router = APIRouter(prefix="/jobs", dependencies=[Depends(access.service)])
+
+    @app.get("/")
+    @router.get("/start")
+    async def route() -> str:
+        return "ok"
+
+    app.include_router(router)
+    client = TestClient(app)
+    assert [client.get("/", headers=headers).status_code for headers in (ADA, BOT, NOBODY)] == [200, 200, 401]
+    assert [client.get("/jobs/start", headers=headers).status_code for headers in (ADA, BOT, NOBODY)] == [403, 200, 401]
+
+
+@pytest.fixture
+def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    seen: list[str] = []
+
+    def counted(parsed: Any, **options: Any) -> Any:
+        seen.append(parsed.kid)
+        return real_verify(parsed, **options)
+
+    monkeypatch.setattr("fastapi_cloudflare_access._verifier.verify", counted)
+    return seen
+
+
+def test_a_request_is_verified_once_however_many_ask(access: CloudflareAccess[Any], verifications: list[str]) -> None:
+    app = FastAPI(dependencies=[Depends(access)])
+    router = APIRouter(dependencies=[Depends(access.user), Depends(access.require(is_ada))])
+
+    @router.get(
+        "/", dependencies=[Depends(access.optional), Depends(access, use_cache=False), Security(access, scopes=["x"])]
+    )
+    async def route(
+        a: Annotated[UserClaims, Depends(access.user)],
+        b: Annotated[Claims, Depends(access.require_user(is_ada))],
+        c: Annotated[Claims | None, Depends(access.optional, use_cache=False)],
+    ) -> bool:
+        return a is b is c
+
+    app.include_router(router)
+    client = TestClient(app)
+    assert client.get("/", headers=ADA).json() is True
+    assert len(verifications) == 1
+    assert client.get("/", headers=ADA).json() is True
+    assert len(verifications) == 2
+
+
+def test_one_object_never_believes_what_another_accepted() -> None:
+    first, second = make(), make(audience="0" * 64)
+    app = FastAPI(dependencies=[Depends(first)])
+
+    @app.get("/", dependencies=[Depends(second)])
+    async def route() -> None:
+        pytest.fail("let in")
+
+    response = TestClient(app).get("/", headers=ADA)
+    assert response.status_code == 401
+
+
+def test_a_sibling_accepts_its_own_audience_over_the_same_keys(access: CloudflareAccess[Any]) -> None:
+    other = LocalTeam("acme", audience=[TEAM.audience, "other"], clock=TEAM.clock)
+    sibling = access.with_audience("other")
+    app = FastAPI(lifespan=access.lifespan)
+    app.add_api_route("/", _ok, dependencies=[Depends(access)])
+    app.add_api_route("/other", _ok, dependencies=[Depends(sibling)])
+    theirs = TEAM.headers(other.user_token("ada@example.com", audience="other", key=TEAM.current))
+    with TestClient(app) as client:
+        assert [client.get(path, headers=ADA).status_code for path in ("/", "/other")] == [200, 401]
+        assert [client.get(path, headers=theirs).status_code for path in ("/", "/other")] == [401, 200]
+    assert sibling.keys is access.keys
+    with pytest.raises(ConfigurationError, match="audience"):
+        access.with_audience()
+
+
+async def _ok() -> str:
+    return "ok"
+
+
+def test_the_cookie_counts_where_there_is_no_header(client: TestClient) -> None:
+    token = TEAM.user_token("ada@example.com")
+    assert client.get("/user", headers={"cookie": f"CF_Authorization={token}"}).status_code == 200
+    assert client.get("/user", headers={"cookie": f"CF_Authorization={token}", **BAD}).status_code == 401
+    assert client.get("/user", headers={"cookie": "CF_Authorization=x", **ADA}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {TEAM.user_token('ada@example.com')}"},
+        {"Cf-Access-Authenticated-User-Email": "ada@example.com"},
+        {"Cf_Access_Jwt_Assertion": TEAM.user_token("ada@example.com")},
+        {"Cf-Access-Token": TEAM.user_token("ada@example.com")},
+    ],
+    ids=["bearer", "email", "underscores", "cf-access-token"],
+)
+def test_nothing_else_is_believed(client: TestClient, headers: dict[str, str]) -> None:
+    response = client.get("/access", headers=headers)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Cloudflare-Access")
+
+
+def test_token_sources_narrow_what_is_read_and_what_openapi_says() -> None:
+    access = make(token_sources=("header",))
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(access)])
+    client = TestClient(app)
+    cookie = {"cookie": f"CF_Authorization={TEAM.user_token('ada@example.com')}"}
+    assert [client.get("/", headers=headers).status_code for headers in (ADA, cookie)] == [200, 401]
+    assert list(app.openapi()["components"]["securitySchemes"]) == ["CloudflareAccessHeader"]
+
+
+# what handlers and middleware see
+
+
+def test_the_claims_are_on_the_request_for_logging_middleware(access: CloudflareAccess[Any]) -> None:
+    seen: list[Any] = []
+
+    class Logging:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app(scope, receive, send)
+            if scope["type"] == "http":
+                seen.append(getattr(Request(scope).state, "access", None))
+
+    app = FastAPI(lifespan=access.lifespan)
+    app.add_middleware(Logging)
+
+    @app.get("/")
+    async def route(request: Request, user: Annotated[UserClaims, Depends(access.user)]) -> bool:
+        return request.state.access is user
+
+    app.add_api_route("/optional", _ok, dependencies=[Depends(access.optional)])
+    with TestClient(app) as client:
+        assert client.get("/", headers=ADA).json() is True
+        client.get("/optional")
+        client.get("/", headers=BAD)
+    assert [getattr(claims, "email", None) for claims in seen] == ["ada@example.com", None, None]
+
+
+class Custom(BaseModel):
+    groups: tuple[str, ...] = ()
+
+
+class MyClaims(UserClaims):
+    custom: Custom = Custom()
+
+    @property
+    def broken(self) -> str:
+        raise RuntimeError
+
+
+def test_a_model_of_the_apps_own_types_the_custom_claims() -> None:
+    access = make(user_claims=MyClaims)
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(user: Annotated[MyClaims, Depends(access.user)]) -> list[str]:
+        assert type(user) is MyClaims
+        return list(user.custom.groups)
+
+    client = TestClient(app)
+    assert client.get("/", headers=ADA).json() == ["engines"]
+    wrong = TEAM.headers(TEAM.user_token("ada@example.com", custom={"groups": 5}))
+    assert client.get("/", headers=wrong).status_code == 401
+
+
+def test_a_model_that_fails_refuses_the_token(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(UserClaims):
+        def model_post_init(self, context: Any, /) -> None:
+            raise KeyError(self.email)
+
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(make(user_claims=Failing))])
+    assert TestClient(app).get("/", headers=ADA).status_code == 401
+    (record,) = [record for record in caplog.records if hasattr(record, "reason")]
+    assert record.__dict__["reason"] == "invalid_claims"
+    assert "KeyError" in record.getMessage()
+    assert "ada@" not in record.getMessage()
+
+
+@pytest.mark.parametrize("model", [None, dict, ServiceClaims, BaseModel, "UserClaims", UserClaims.model_construct()])
+def test_a_claims_model_that_is_none_is_refused_at_construction(model: Any) -> None:
+    with pytest.raises(ConfigurationError, match="subclass of UserClaims"):
+        make(user_claims=model)
+
+
+# policies
+
+
+def test_require_gives_the_same_callable_for_equal_policies(access: CloudflareAccess[Any]) -> None:
+    assert access.require(is_ada) is access.require(is_ada)
+    assert access.require(is_ada) is not access.require_user(is_ada)
+    assert access.require(is_ada) is not make().require(is_ada)
+
+
+def _raises(caller: Claims) -> bool:
+    raise ZeroDivisionError
+
+
+def _truthy(caller: Claims) -> Any:
+    return "yes"
+
+
+def _none(caller: Claims) -> Any:
+    return None
+
+
+class _Awaitable:
+    async def __call__(self, caller: Claims) -> bool:
+        return True
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize(
+    "policy", [_raises, _truthy, _none, _Awaitable()], ids=["raises", "truthy", "none", "awaitable"]
+)
+def test_only_a_plain_true_lets_in(policy: Any, caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(make().require(policy))])
+    assert TestClient(app).get("/", headers=ADA).status_code == 403
+    assert any(record.levelno == logging.ERROR and "policy" in record.getMessage() for record in caplog.records)
+
+
+async def _asynchronous(caller: Claims) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [None, True, "admin", _asynchronous, type("Unhashable", (), {"__call__": _truthy, "__hash__": None})()],
+    ids=["none", "true", "text", "asynchronous", "unhashable"],
+)
+def test_what_cannot_be_a_policy_is_refused_where_it_is_given(access: CloudflareAccess[Any], policy: Any) -> None:
+    for require in (access.require, access.require_user, access.require_service):
+        with pytest.raises(ConfigurationError, match="a policy must be"):
+            require(policy)
+
+
+# overrides
+
+
+def test_an_override_replaces_the_caller_for_all_but_optional(app: FastAPI, access: CloudflareAccess[Any]) -> None:
+    app.dependency_overrides[access] = lambda: TEAM.user("ada@example.com")
+    client = TestClient(app)
+    statuses = {
+        name: client.get(f"/{name}").status_code for name in ("access", "user", "require", "require-user", "service")
+    }
+    assert statuses == {"access": 200, "user": 200, "require": 200, "require-user": 200, "service": 403}
+    assert client.get("/optional").json() == "NoneType"
+    with client.websocket_connect("/user") as socket:
+        assert socket.receive_text() == "UserClaims"
+
+
+def test_an_override_of_optional_reaches_the_whole_tree(app: FastAPI, access: CloudflareAccess[Any]) -> None:
+    app.dependency_overrides[access.optional] = lambda: TEAM.service("deploy-bot")
+    client = TestClient(app)
+    assert [client.get(f"/{name}").json() for name in ("optional", "access", "service")] == ["ServiceClaims"] * 3
+
+
+# OpenAPI
+
+
+def test_openapi_names_both_schemes_as_alternatives_and_is_valid(app: FastAPI) -> None:
+    document = app.openapi()
+    validate(document)
+    assert document["components"]["securitySchemes"] == {
+        "CloudflareAccessHeader": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "Cf-Access-Jwt-Assertion",
+            "description": "The token that Cloudflare Access adds to a request.",
+        },
+        "CloudflareAccessCookie": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "CF_Authorization",
+            "description": "The same token as the browser's cookie.",
+        },
+    }
+    either: list[dict[str, list[str]]] = [{"CloudflareAccessHeader": []}, {"CloudflareAccessCookie": []}]
+    for name in ("access", "user", "service", "require", "require-user", "require-service"):
+        security = document["paths"][f"/{name}"]["get"]["security"]
+        assert sorted(security, key=str) == sorted(either, key=str)
+
+
+def test_openapi_can_say_that_anonymous_callers_are_welcome(access: CloudflareAccess[Any]) -> None:
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(access.optional)], openapi_extra=access.optional.openapi_extra)
+    document = app.openapi()
+    validate(document)
+    assert document["paths"]["/"]["get"]["security"] == [{"CloudflareAccessHeader": []}, {}]
+
+
+def test_openapi_tells_no_parameters_for_the_dependencies(app: FastAPI) -> None:
+    for path in app.openapi()["paths"].values():
+        assert "parameters" not in path["get"]
+
+
+# lifespan
+
+
+def test_the_lifespan_keeps_the_keys_fresh_and_ends(access: CloudflareAccess[Any], app: FastAPI) -> None:
+    assert access.keys.health().state == "cold"
+    with TestClient(app):
+        health = access.keys.health()
+        assert (health.state, health.refresher_alive, health.fetches) == ("ok", True, 1)
+    assert not access.keys.health().refresher_alive
+
+
+def test_a_lifespan_of_ones_own_enters_the_object() -> None:
+    access = make()
+    order: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+        async with access:
+            order.append("begun")
+            yield {"own": "state"}
+            order.append("ended")
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/", dependencies=[Depends(access)])
+    async def route(request: Request) -> str:
+        return str(request.state.own)
+
+    with TestClient(app) as client:
+        assert client.get("/", headers=ADA).json() == "state"
+    assert order == ["begun", "ended"]
+
+
+def test_entered_twice_it_ends_with_the_last() -> None:
+    access = make()
+    outer, inner = FastAPI(lifespan=access.lifespan), FastAPI(lifespan=access.lifespan)
+    with TestClient(outer):
+        with TestClient(inner):
+            assert access.keys.health().refresher_alive
+        assert access.keys.health().refresher_alive
+    assert not access.keys.health().refresher_alive
+
+
+def test_without_a_lifespan_keys_are_fetched_on_the_way() -> None:
+    access = make()
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(access)])
+    client = TestClient(app)
+    assert [client.get("/", headers=ADA).status_code for _ in range(3)] == [200, 200, 200]
+    health = access.keys.health()
+    assert (health.state, health.refresher_alive, health.fetches) == ("ok", False, 1)
+
+
+def test_no_keys_give_503_with_retry_after_and_never_401() -> None:
+    fetch = MemoryFetch(TEAM)
+    fetch.fail_with(500)
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(make(fetch=fetch))])
+    app.add_api_websocket_route("/", _socket, dependencies=[Depends(make(fetch=fetch))])
+    response = TestClient(app).get("/", headers=ADA)
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) >= 1
+    assert "www-authenticate" not in response.headers
+
+
+async def _socket(socket: WebSocket) -> None:
+    await socket.accept()
+
+
+def test_a_readiness_route_is_ready_made(access: CloudflareAccess[Any]) -> None:
+    app = FastAPI()
+    app.add_api_route("/ready", access.readiness)
+    client = TestClient(app)
+    cold = client.get("/ready")
+    assert (cold.status_code, cold.json()) == (503, {"ready": False, "state": "cold"})
+    access.keys.seed(TEAM.certs_body(), fetched_at=TEAM.clock.now())
+    warm = client.get("/ready")
+    assert (warm.status_code, warm.json()) == (200, {"ready": True, "state": "ok"})
+    assert warm.headers["cache-control"] == "no-store"
+
+
+def test_a_local_team_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    make(team_domain="http://127.0.0.1:8788")
+    assert "local" in caplog.text
+    assert "http://127.0.0.1:8788" in caplog.text
+    caplog.clear()
+    make()
+    assert not caplog.records
+
+
+# what escapes
+
+
+def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(app: FastAPI) -> None:
+    """A collector that walks the chain of exceptions and the locals of their frames finds no token."""
+    caught: list[AccessRefused] = []
+
+    @app.exception_handler(AccessRefused)
+    async def collect(_: Request, refused: AccessRefused) -> Any:
+        caught.append(refused)
+        frames.extend(
+            frame.f_locals for frame, _ in walk_tb(refused.__traceback__) if "cloudflare" in frame.f_code.co_filename
+        )
+        return JSONResponse({}, 418)
+
+    token = TEAM.user_token("ada@example.com", expires_in=-60)
+    frames: list[dict[str, Any]] = []
+    with TestClient(app) as client:
+        assert client.get("/access", headers=TEAM.headers(token)).status_code == 418
+    (refused,) = caught
+    assert refused.error.reason == "token_expired"
+    assert not any(
+        (refused.error.__traceback__, refused.error.__context__, refused.error.__cause__, refused.__context__)
+    )
+    assert frames
+    assert token[:12] not in repr(
+        [{name: vars(value) if name == "error" else value for name, value in frame.items()} for frame in frames]
+    )

@@ -1,0 +1,76 @@
+"""The door that shows the health and the events."""
+
+import inspect
+import re
+
+import pytest
+from pydantic import ValidationError
+from support.key_rig import KeyRig
+
+from fastapi_cloudflare_access import health
+from fastapi_cloudflare_access.health import Health, KeyEvent
+
+pytestmark = pytest.mark.anyio
+
+
+def test_the_tree_of_events_is_drawn_as_it_grows() -> None:
+    drawn = set(re.findall(r"[├└]── (\w+)", inspect.getdoc(health) or ""))
+    assert drawn == {kind.__name__ for kind in KeyEvent.__subclasses__()}
+
+
+def test_every_event_has_a_name_of_its_own_in_snake_case() -> None:
+    kinds = KeyEvent.__subclasses__()
+    assert [kind.name for kind in kinds] == [re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds]
+
+
+def test_every_field_of_the_health_is_described() -> None:
+    described = re.findall(r"^\s+(\w+): ", (inspect.getdoc(Health) or "").split("Attributes:")[1], re.MULTILINE)
+    assert described == list(Health.model_fields)
+
+
+async def test_a_source_without_keys_is_cold_and_not_ready() -> None:
+    assert KeyRig().keys.health().model_dump() == {
+        "state": "cold",
+        "ready": False,
+        "local": False,
+        "age": None,
+        "generation": 0,
+        "kids": 0,
+        "missing": 0,
+        "skipped": 0,
+        "last_error": None,
+        "consecutive_failures": 0,
+        "next_refresh_in": 0.0,
+        "refresher_alive": False,
+        "fetching": False,
+        "waiting": 0,
+        "remembered_unknown_keys": 0,
+        "fetches": 0,
+        "fetch_failures": 0,
+        "parse_failures": 0,
+        "rate_limited": 0,
+        "key_absent": 0,
+    }
+
+
+async def test_a_source_at_work_is_ok_and_ready() -> None:
+    rig = KeyRig(jitter=0)
+    await rig.keys.start()
+    await rig.clock.run_for(100)
+    seen = rig.keys.health()
+    assert (seen.state, seen.ready, seen.age, seen.kids, seen.generation) == ("ok", True, 100, 2, 1)
+    assert (seen.next_refresh_in, seen.refresher_alive, seen.fetches) == (500, True, 1)
+    await rig.keys.stop()
+    assert not rig.keys.health().refresher_alive
+
+
+async def test_a_loopback_team_is_called_local() -> None:
+    rig = KeyRig()
+    local = type(rig.keys)(rig.settings.model_copy(update={"team_domain": "http://127.0.0.1:1"}))
+    assert local.health().local
+
+
+def test_a_health_cannot_be_changed() -> None:
+    seen = KeyRig().keys.health()
+    with pytest.raises(ValidationError):
+        seen.ready = True

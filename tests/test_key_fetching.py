@@ -1,0 +1,333 @@
+"""One fetch at a time, the start, the refresher, and what belongs to a loop or a process."""
+
+import asyncio
+import os
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from support.key_rig import KeyRig, outcome
+
+from fastapi_cloudflare_access._key_fetching import Life
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
+from fastapi_cloudflare_access.health import RefresherDied
+
+pytestmark = pytest.mark.anyio
+
+
+async def started(**options: Any) -> KeyRig:
+    rig = KeyRig(**options)
+    await rig.keys.start()
+    return rig
+
+
+# The start
+
+
+async def test_the_start_fetches_the_keys_before_it_returns() -> None:
+    rig = await started()
+    assert rig.keys.lookup(rig.kid)
+    assert rig.certs.fetches == 1
+    await rig.keys.stop()
+
+
+async def test_the_start_tries_three_times_and_goes_on_without_keys() -> None:
+    rig = KeyRig()
+    rig.certs.fail_with(503)
+    starting = asyncio.ensure_future(rig.keys.start())
+    await rig.clock.run_for(10)
+    assert starting.done()
+    assert rig.keys.health().state == "cold"
+    assert rig.keys.health().refresher_alive
+    assert rig.certs.fetches >= 3
+    rig.certs.recover()
+    await rig.clock.run_for(5)
+    assert rig.keys.health().state == "ok", "and faster than every minute"
+    await rig.keys.stop()
+
+
+async def test_the_start_takes_ten_seconds_at_most() -> None:
+    rig = KeyRig()
+    rig.certs.hang()
+    starting = asyncio.ensure_future(rig.keys.start())
+    await rig.clock.run_for(9.9)
+    assert not starting.done()
+    await rig.clock.run_for(0.2)
+    assert starting.done()
+    await rig.keys.stop()
+
+
+async def test_a_start_that_must_have_keys_refuses_without_and_leaves_nothing_behind() -> None:
+    before = asyncio.all_tasks()
+    rig = KeyRig(fail_fast=True)
+    rig.certs.fail_with(500)
+    starting = asyncio.ensure_future(rig.keys.start())
+    await rig.clock.run_for(10)
+    with pytest.raises(KeysUnavailable) as refused:
+        await starting
+    assert str(refused.value) == (
+        "there are no keys from https://acme.cloudflareaccess.com/cdn-cgi/access/certs: an answer with HTTP status 500"
+    )
+    await rig.clock.run_for(1)
+    assert asyncio.all_tasks() == before
+    assert not rig.keys.health().refresher_alive
+
+
+async def test_a_start_that_must_have_keys_says_so_when_nobody_answers() -> None:
+    rig = KeyRig(fail_fast=True, startup_timeout=2)
+    rig.certs.hang()
+    starting = asyncio.ensure_future(rig.keys.start())
+    await rig.clock.run_for(2)
+    with pytest.raises(KeysUnavailable, match="no answer in time"):
+        await starting
+
+
+async def test_a_start_without_time_tries_nothing_itself() -> None:
+    rig = await started(startup_timeout=0)
+    assert rig.certs.fetches == 0
+    await rig.clock.run_for(0)
+    assert rig.certs.fetches == 1
+    await rig.keys.stop()
+
+
+def test_keys_at_the_start_and_no_time_for_them_do_not_go_together() -> None:
+    with pytest.raises(ConfigurationError, match="startup_timeout"):
+        Settings.load(team_domain="acme", audience="tag", fail_fast=True, startup_timeout=0)
+
+
+async def test_a_start_with_keys_at_hand_does_not_wait() -> None:
+    rig = KeyRig()
+    rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
+    rig.certs.hang()
+    await rig.keys.start()
+    await rig.clock.run_for(0)
+    assert rig.certs.fetches == 1
+    await rig.keys.stop()
+
+
+async def test_started_twice_it_stops_with_the_second_stop() -> None:
+    rig = await started()
+    await rig.keys.start()
+    await rig.keys.stop()
+    assert rig.keys.health().refresher_alive
+    await rig.keys.stop()
+    assert not rig.keys.health().refresher_alive
+    await rig.keys.stop()
+    await rig.keys.start()
+    assert rig.keys.health().refresher_alive
+    await rig.keys.stop()
+
+
+async def test_stopping_leaves_no_task_behind_in_the_middle_of_a_fetch() -> None:
+    before = asyncio.all_tasks()
+    rig = await started(jitter=0)
+    rig.certs.hang()
+    await rig.clock.run_for(602)
+    assert rig.keys.health().fetching
+    await rig.keys.stop()
+    await rig.clock.run_for(0)
+    assert asyncio.all_tasks() == before
+    assert rig.clock.sleeping == 0
+
+
+# The refresher
+
+
+async def test_the_refresher_fetches_every_ten_minutes_give_or_take_a_tenth() -> None:
+    rig = await started()
+    await rig.clock.run_for(7200)
+    starts = [request.at for request in rig.certs.requests]
+    pauses = [late - early for early, late in pairwise(starts)]
+    assert 300 <= pauses[0] <= 600
+    assert all(540 <= pause <= 660 for pause in pauses[1:])
+    assert len(set(pauses)) == len(pauses)
+    await rig.keys.stop()
+
+
+async def test_workers_that_start_together_drift_apart() -> None:
+    rigs = [await started() for _ in range(20)]
+    assert len({round(rig.keys.health().next_refresh_in, 3) for rig in rigs}) == 20
+    for rig in rigs:
+        await rig.keys.stop()
+
+
+async def test_a_fetch_for_an_unknown_key_counts_as_a_refresh() -> None:
+    rig = await started(jitter=0)
+    await rig.clock.run_for(500)
+    await rig.find("nobody's")
+    await rig.clock.run_for(500)
+    assert rig.certs.fetches == 2
+    await rig.keys.stop()
+
+
+async def test_a_removal_begun_by_an_unknown_key_is_confirmed_by_the_refresher_thirty_seconds_later() -> None:
+    rig = await started(jitter=0)
+    gone = rig.old_kid
+    rig.team.withdraw()
+    await rig.clock.run_for(100)
+    await rig.find("nobody's")
+    await rig.clock.run_for(29.9)
+    assert rig.keys.lookup(gone)
+    await rig.clock.run_for(0.2)
+    assert rig.keys.lookup(gone) is None
+    await rig.keys.stop()
+
+
+async def test_failing_refreshes_are_tried_again_within_a_minute_and_recover() -> None:
+    rig = await started()
+    rig.certs.fail_with(503)
+    await rig.clock.run_for(3600)
+    starts = [request.at for request in rig.certs.requests][2:]
+    assert max(late - early for early, late in pairwise(starts)) <= 60
+    rig.certs.recover()
+    await rig.clock.run_for(60)
+    assert rig.keys.health().consecutive_failures == 0
+    await rig.keys.stop()
+
+
+async def test_task_dies_and_health_says_so_and_it_lives_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = await started()
+    with monkeypatch.context() as broken:
+        broken.setattr(rig.keys._store, "due", lambda: 1 / 0)
+        rig.keys._fetching.life().changed.set()
+        await rig.clock.run_for(0)
+    assert not rig.keys.health().refresher_alive
+    assert RefresherDied(at=rig.clock.now(), cause="ZeroDivisionError") in rig.events
+    await rig.clock.run_for(1)
+    assert rig.keys.health().refresher_alive
+    await rig.clock.run_for(700)
+    assert rig.certs.fetches == 2
+    await rig.keys.stop()
+
+
+async def test_a_refresher_that_somebody_cancelled_is_replaced_by_a_lookup_that_finds_the_keys_due() -> None:
+    rig = await started()
+    task = rig.keys._fetching.life().refresher
+    assert task
+    task.cancel()
+    await rig.clock.run_for(700)
+    assert not rig.keys.health().refresher_alive
+    assert rig.certs.fetches == 1
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(1)
+    assert rig.keys.health().refresher_alive
+    assert rig.certs.fetches == 2
+    await rig.keys.stop()
+
+
+async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_finish_a_removal() -> None:
+    rig = await started(jitter=0, unknown_key_burst=1, unknown_key_interval=60)
+    gone = rig.old_kid
+    rig.team.withdraw()
+    await rig.clock.run_for(60)
+    await rig.find("first")
+    await rig.clock.run_for(20)
+    flight = rig.keys._fetching.begin(rig.keys._fetching.life())
+    assert not flight.errand.may_finish
+    await rig.clock.run_for(60)
+    assert flight.task.done()
+    assert flight.errand.may_finish
+    assert rig.keys.lookup(gone) is None
+    await rig.keys.stop()
+
+
+async def test_under_any_flood_an_hour_sees_at_most_740_starts() -> None:
+    """Unknown keys, edges that disagree, and refreshes every minute together."""
+    rig = await started(refresh_interval=60)
+    rig.certs.flap()
+    rig.team.withdraw()
+    for number in range(3600 * 2):
+        _ = rig.ask(f"kid-{number}")
+        await _step(rig, 0.5)
+    await rig.keys.stop()
+    assert 600 <= rig.certs.fetches <= 740
+
+
+async def _step(rig: KeyRig, seconds: float) -> None:
+    rig.clock.advance(seconds)
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+# Loops and processes
+
+
+def test_second_event_loop_works() -> None:
+    rig = KeyRig()
+
+    async def use() -> tuple[bool, int]:
+        await rig.keys.start()
+        key = rig.keys.lookup(rig.kid)
+        await rig.keys.stop()
+        return key is not None, rig.certs.fetches
+
+    assert asyncio.run(use()) == (True, 1)
+    assert asyncio.run(use()) == (True, 1), "the keys are kept"
+
+
+def test_a_loop_that_was_closed_over_a_running_source_is_forgotten() -> None:
+    rig = KeyRig(jitter=0)
+
+    async def use() -> None:
+        await rig.keys.start()
+        rig.certs.hang()
+        await rig.clock.run_for(602)
+        assert rig.keys.health().fetching
+
+    asyncio.run(use())
+    assert not rig.keys.health().refresher_alive
+    rig.certs.recover()
+
+    async def again() -> int:
+        assert rig.keys.lookup(rig.kid)
+        await rig.keys.start()
+        await rig.clock.run_for(700)
+        await rig.keys.stop()
+        return len(rig.keys._fetching.lives())
+
+    assert asyncio.run(again()) == 1
+    assert rig.keys.health().age is not None
+
+
+async def test_two_live_loops_each_have_their_own_fetch_over_the_same_keys() -> None:
+    rig = KeyRig()
+    rig.certs.hang(times=1)
+    mine = rig.ask(rig.kid)
+    await rig.clock.run_for(1.5)
+
+    def other_thread() -> str:
+        return asyncio.run(outcome(lambda: rig.keys.find(rig.kid)))
+
+    assert await asyncio.to_thread(other_thread) == "ok"
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(10)
+    assert await mine == "ok", "whoever brought the key"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
+def test_a_forked_process_keeps_the_keys_and_begins_its_own_tasks() -> None:
+    rig = KeyRig()
+    asyncio.run(rig.keys.start())
+    inherited = rig.keys._fetching
+    others = asyncio.new_event_loop()
+    inherited._lives[others] = Life()
+
+    async def use() -> bool:
+        known = rig.keys.lookup(rig.kid) is not None
+        await rig.keys.start()
+        await rig.clock.run_for(0)
+        alive = rig.keys.health().refresher_alive
+        await rig.keys.stop()
+        return known and alive and len(inherited._lives) == 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads; the child only runs a loop
+        child = os.fork()
+    if not child:
+        os._exit(0 if asyncio.run(use()) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    inherited._pid -= 1
+    assert inherited.lives() == [], "and so it would be here, if this were the child"
+    others.close()

@@ -1,0 +1,834 @@
+"""The policy of the keys, on a fake clock: who gets which key when, and what that costs in fetches."""
+
+import asyncio
+import time
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from support.key_rig import KeyRig, outcome
+
+from fastapi_cloudflare_access._key_source import CROWD, ExportedKeys
+from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed
+from fastapi_cloudflare_access.health import RateLimited, RefreshFailed
+from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
+
+pytestmark = pytest.mark.anyio
+
+NOBODYS = "0" * 64
+
+
+async def warm(**options: Any) -> KeyRig:
+    """A source that has its keys, and no lifespan."""
+    rig = KeyRig(**options)
+    assert await rig.find(rig.kid) == "ok"
+    return rig
+
+
+# Known keys
+
+
+async def test_a_known_key_is_given_at_once() -> None:
+    rig = await warm()
+    assert rig.keys.lookup(rig.kid) is rig.keys.lookup(rig.kid) is not None
+    assert rig.keys.lookup(NOBODYS) is None
+    assert rig.certs.fetches == 1
+
+
+async def test_known_kid_latency_unaffected_by_slow_unknown_kid_refresh() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.hang()
+    waiting = rig.ask(NOBODYS)
+    await rig.clock.run_for(1)
+    began = time.perf_counter()
+    assert all(rig.keys.lookup(rig.kid) for _ in range(1000))
+    assert time.perf_counter() - began < 0.1, "a thousand lookups, none of which waits"
+    await rig.clock.run_for(10)
+    assert await waiting == "key_unconfirmed"
+
+
+async def test_flood_of_unknown_kids_fetches_bounded_and_known_never_fail() -> None:
+    rig = await warm()
+    begun = rig.clock.monotonic()
+    for second in range(60):
+        asked = await rig.find_all(*(f"{second}-{number}" for number in range(20)))
+        assert {*asked} <= {"unknown_key", "key_unconfirmed"}
+        assert rig.keys.lookup(rig.kid)
+        await rig.clock.run_for(1)
+    assert rig.certs.fetches <= 1 + 3 + (rig.clock.monotonic() - begun) / 5
+    assert rig.keys.health().remembered_unknown_keys <= 256
+    assert rig.keys.health().state == "ok", "a flood is no outage"
+
+
+async def test_rotation_with_many_tasks_fetches_equal_rotations() -> None:
+    rig = await warm()
+    for _ in range(5):
+        await rig.clock.run_for(20)
+        kid = rig.rotate()
+        asked = await rig.find_all(*[kid] * 50)
+        assert Counter(asked) == {"ok": 50}
+    assert rig.certs.fetches == 1 + 5
+
+
+# Unknown keys, by the table of the contract
+
+
+async def test_a_fresh_key_is_found_by_one_forced_fetch() -> None:
+    rig = await warm(etag=True)
+    await rig.clock.run_for(10)
+    kid = rig.rotate()
+    assert rig.keys.lookup(kid) is None
+    assert await rig.find(kid) == "ok"
+    last = rig.certs.requests[-1].headers
+    assert last["cache-control"] == "no-cache"
+    assert "if-none-match" not in last
+
+
+async def test_a_key_that_is_not_there_is_unknown_and_for_a_second_without_another_fetch() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    assert await rig.find(NOBODYS) == "unknown_key"
+    assert await rig.find(NOBODYS) == "unknown_key"
+    assert rig.certs.fetches == 2
+    await rig.clock.run_for(1)
+    assert await rig.find(NOBODYS) == "unknown_key"
+    assert rig.certs.fetches == 3
+    assert rig.keys.health().key_absent == 3
+
+
+async def test_with_an_empty_bucket_a_key_is_unconfirmed_and_the_caller_told_when_to_come_back() -> None:
+    rig = await warm(unknown_key_burst=1)
+    await rig.clock.run_for(2)
+    assert await rig.find("a") == "unknown_key"
+    await rig.clock.run_for(1)
+    with pytest.raises(KeyUnconfirmed) as refusal:
+        await rig.keys.find("b")
+    assert refusal.value.retry_after == pytest.approx(4)
+    event = rig.events[-1]
+    assert isinstance(event, RateLimited)
+    assert event.reason == "bucket"
+    assert event.retry_after == pytest.approx(4)
+    assert rig.keys.health().rate_limited == 1
+
+
+async def test_within_a_second_of_a_start_the_next_fetch_waits_its_turn_and_serves_all() -> None:
+    rig = await warm()
+    kid = rig.rotate()
+    asked = [rig.ask(kid), rig.ask(NOBODYS)]
+    await rig.clock.run_for(0.9)
+    assert rig.certs.fetches == 1
+    await rig.clock.run_for(0.2)
+    assert [await task for task in asked] == ["ok", "unknown_key"]
+    assert rig.certs.fetches == 2
+
+
+async def test_a_fetch_that_was_under_way_already_says_nothing_about_a_key_that_came_later() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.slow(1.5, times=1)
+    first = rig.ask(NOBODYS)
+    await rig.clock.run_for(0)
+    kid = rig.rotate()
+    second = rig.ask(kid)
+    await rig.clock.run_for(2)
+    assert [await first, await second] == ["unknown_key", "ok"]
+
+
+async def test_failed_fetch_does_not_consume_limiter() -> None:
+    rig = await warm(backoff_cap=1)
+    await rig.clock.run_for(20)
+    rig.certs.fail_with(503)
+    for _ in range(10):
+        assert await rig.find(NOBODYS) == "key_unconfirmed"
+        await rig.clock.run_for(2)
+    rig.certs.recover()
+    for number in range(3):
+        assert await rig.find(f"kid-{number}") == "unknown_key"
+        await rig.clock.run_for(1)
+
+
+async def test_during_back_off_an_unknown_key_is_unconfirmed_and_costs_no_fetch() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.fail_with(503, times=1)
+    assert await rig.find(NOBODYS) == "key_unconfirmed"
+    failed = rig.events[-2]
+    assert isinstance(failed, RefreshFailed)
+    fetches = rig.certs.fetches
+    await rig.clock.run_for(failed.retry_in / 2)
+    assert await rig.find(rig.rotate()) == "key_unconfirmed"
+    assert rig.certs.fetches == fetches
+    await rig.clock.run_for(failed.retry_in)
+    assert await rig.find(rig.kid) == "ok"
+
+
+async def test_a_request_waits_three_seconds_and_the_fetch_goes_on() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.slow(4)
+    kid = rig.rotate()
+    asked = asyncio.ensure_future(rig.keys.find(kid))
+    await rig.clock.run_for(2.9)
+    assert not asked.done()
+    assert rig.keys.health().waiting == 1
+    await rig.clock.run_for(0.2)
+    with pytest.raises(KeyUnconfirmed) as refusal:
+        await asked
+    assert refusal.value.retry_after == 1
+    await rig.clock.run_for(1)
+    assert rig.keys.lookup(kid)
+    assert rig.keys.health().waiting == 0
+
+
+async def test_without_a_wait_budget_a_request_never_waits_and_the_fetch_is_made_all_the_same() -> None:
+    rig = KeyRig(wait_budget=0)
+    assert await rig.find(rig.kid) == "keys_unavailable"
+    await rig.clock.run_for(0)
+    assert await rig.find(rig.kid) == "ok"
+
+
+async def test_cancelled_waiter_does_not_cancel_fetch_and_engages_the_limiter() -> None:
+    rig = await warm(unknown_key_burst=1)
+    await rig.clock.run_for(2)
+    rig.certs.slow(1)
+    kid = rig.rotate()
+    impatient, patient = (rig.ask(kid) for _ in range(2))
+    await rig.clock.run_for(0.5)
+    impatient.cancel()
+    await rig.clock.run_for(1)
+    assert impatient.cancelled()
+    assert await patient == "ok"
+    assert await rig.find(NOBODYS) == "key_unconfirmed", "the token of the bucket is spent"
+
+
+async def test_a_fetch_that_somebody_cancelled_is_begun_again() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.hang(times=1)
+    asked = rig.ask(rig.rotate())
+    await rig.clock.run_for(0)
+    flight = rig.keys._fetching.life().flight
+    assert flight
+    flight.task.cancel()
+    await rig.clock.run_for(1)
+    assert await asked == "ok"
+
+
+async def test_a_fetch_that_is_cancelled_again_and_again_ends_the_waiting() -> None:
+    rig = await warm(unknown_key_burst=10)
+    rig.certs.hang()
+    asked = rig.ask(NOBODYS)
+    for _ in range(4):
+        await rig.clock.run_for(0)
+        for _, life in rig.keys._fetching.lives():
+            if life.flight:
+                life.flight.task.cancel()
+    await rig.clock.run_for(0)
+    assert asked.done()
+    assert await asked == "key_unconfirmed"
+
+
+async def test_a_crowd_waits_and_whoever_comes_after_it_is_told_to_come_back() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.slow(1)
+    kid = rig.rotate()
+    crowd = [rig.ask(kid) for _ in range(CROWD + 5)]
+    await rig.clock.run_for(2)
+    assert Counter([await one for one in crowd]) == {"ok": CROWD, "key_unconfirmed": 5}
+    assert rig.keys.health().waiting == 0
+
+
+async def test_any_text_at_all_may_be_asked_for() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    for kid in ("", "\ud800", "x" * 100_000):
+        assert await rig.find(kid) in {"unknown_key", "key_unconfirmed"}
+
+
+# No keys
+
+
+async def test_without_keys_the_first_request_fetches_them_and_all_others_wait_for_that() -> None:
+    rig = KeyRig()
+    with pytest.raises(KeysUnavailable):
+        rig.keys.lookup(rig.kid)
+    assert rig.certs.fetches == 0, "a lookup alone fetches nothing while there is nothing to serve"
+    assert await rig.find_all(rig.kid, rig.old_kid, NOBODYS) == ["ok", "ok", "unknown_key"]
+    assert rig.certs.fetches == 1
+
+
+async def test_without_keys_and_with_a_failing_endpoint_every_request_is_503_at_once() -> None:
+    rig = KeyRig()
+    rig.certs.fail_with(503)
+    with pytest.raises(KeysUnavailable, match="no keys: an answer with HTTP status 503") as refusal:
+        await rig.keys.find(rig.kid)
+    assert refusal.value.retry_after >= 1
+    assert await rig.find(rig.kid) == "keys_unavailable"
+    assert rig.certs.fetches == 1
+
+
+async def test_no_keys_backoff_caps_at_5s_and_starts_one_fetch_in_two_and_a_half_seconds_at_most() -> None:
+    rig = KeyRig()
+    rig.certs.refuse()
+    for _ in range(7200):
+        assert await rig.find(rig.kid) == "keys_unavailable"
+        rig.clock.advance(0.25)
+    assert rig.certs.fetches <= 1800 / 2.5
+    starts = [request.at for request in rig.certs.requests]
+    assert max(late - early for early, late in pairwise(starts)) <= 5.3
+
+
+async def test_a_crowd_without_keys_is_told_that_there_are_none() -> None:
+    rig = KeyRig()
+    rig.certs.hang()
+    crowd = [rig.ask(rig.kid) for _ in range(CROWD + 1)]
+    await rig.clock.run_for(4)
+    assert {await one for one in crowd} == {"keys_unavailable"}
+
+
+# Ages
+
+
+async def test_keys_past_the_interval_are_served_at_once_while_one_fetch_renews_them() -> None:
+    rig = await warm()
+    await rig.clock.run_for(700)
+    assert rig.certs.fetches == 1, "without a lifespan nothing runs in the background"
+    for _ in range(100):
+        assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    assert rig.certs.fetches == 2
+    assert rig.keys.health().age == 0
+    assert not rig.keys.health().refresher_alive
+
+
+async def test_without_a_lifespan_no_task_is_left_behind() -> None:
+    before = asyncio.all_tasks()
+    rig = await warm()
+    await rig.clock.run_for(700)
+    rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(10)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_lookup_in_a_thread_without_an_event_loop_gives_the_key() -> None:
+    rig = await warm()
+    await rig.clock.run_for(700)
+    assert await asyncio.to_thread(rig.keys.lookup, rig.kid)
+    assert rig.certs.fetches == 1
+
+
+async def test_failed_refresh_keeps_keys() -> None:
+    rig = await warm()
+    rig.certs.fail_with(503)
+    for _ in range(200):
+        await rig.clock.run_for(30)
+        assert rig.keys.lookup(rig.kid)
+    assert rig.keys.health().state == "degraded"
+    assert rig.keys.health().last_error == "an answer with HTTP status 503"
+
+
+async def test_an_unknown_key_during_an_outage_is_unconfirmed_not_unknown() -> None:
+    rig = await warm()
+    await rig.clock.run_for(60)
+    rig.certs.refuse()
+    assert await rig.find(NOBODYS) == "key_unconfirmed"
+
+
+async def test_expired_key_set_is_503_not_401() -> None:
+    rig = await warm()
+    rig.certs.fail_with(503)
+    await rig.clock.run_for(86_400)
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(6)
+    with pytest.raises(KeysUnavailable, match="too old"):
+        rig.keys.lookup(rig.kid)
+    assert await rig.find(rig.kid) == "keys_unavailable"
+    assert rig.keys.health().state == "expired"
+    assert not rig.keys.health().ready
+
+
+async def test_outage_longer_than_max_staleness_ends_with_the_first_good_fetch() -> None:
+    rig = await warm(max_staleness=3600)
+    rig.certs.fail_with(503)
+    await rig.clock.run_for(4000)
+    assert await rig.find(rig.kid) == "keys_unavailable"
+    rig.certs.recover()
+    await rig.clock.run_for(5)
+    assert await rig.find(rig.kid) == "ok"
+    assert rig.keys.health().state == "ok"
+
+
+async def test_from_30_minutes_on_health_says_degraded_and_it_is_told_once() -> None:
+    rig = await warm()
+    rig.certs.fail_with(503)
+    await rig.clock.run_for(1799)
+    rig.keys.lookup(rig.kid)
+    assert rig.keys.health().state == "ok"
+    for _ in range(10):
+        await rig.clock.run_for(90)
+        rig.keys.lookup(rig.kid)
+    assert rig.keys.health().state == "degraded"
+    assert rig.keys.health().ready
+    assert rig.count("keys_stale") == 1
+    rig.certs.recover()
+    await rig.clock.run_for(90)
+    rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    assert rig.keys.health().state == "ok"
+
+
+async def test_a_machine_that_slept_refreshes_its_keys_at_the_first_lookup() -> None:
+    rig = await warm()
+    rig.clock.shift_wall(3600)
+    assert rig.keys.health().age == 3600
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(2)
+    assert rig.keys.health().age == pytest.approx(1, abs=1.1)
+    rig.clock.shift_wall(90_000)
+    with pytest.raises(KeysUnavailable):
+        rig.keys.lookup(rig.kid)
+
+
+async def test_a_wall_clock_set_back_neither_ages_nor_renews_the_keys() -> None:
+    rig = await warm()
+    rig.clock.shift_wall(-10_000)
+    await rig.clock.run_for(100)
+    assert rig.keys.health().age == 100
+    await rig.clock.run_for(600)
+    rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    assert rig.certs.fetches == 2
+
+
+async def test_a_wall_clock_set_ahead_during_an_outage_does_not_break_the_back_off() -> None:
+    rig = await warm()
+    await rig.clock.run_for(700)
+    rig.certs.fail_with(503)
+    for _ in range(50):
+        rig.clock.shift_wall(3600 / 50)
+        rig.keys.lookup(rig.kid)
+        await rig.clock.run_for(0.02)
+    assert rig.certs.fetches <= 4
+
+
+# Sets of keys
+
+
+async def test_a_withdrawn_key_is_used_until_a_fetch_30_seconds_later_confirms_it() -> None:
+    rig = await warm()
+    gone = rig.old_kid
+    rig.team.withdraw()
+    await rig.clock.run_for(700)
+    rig.keys.lookup(gone)
+    await rig.clock.run_for(29)
+    assert rig.keys.lookup(gone)
+    assert rig.keys.health().missing == 1
+    await rig.clock.run_for(1)
+    rig.keys.lookup(gone)
+    await rig.clock.run_for(0)
+    assert rig.keys.lookup(gone) is None
+    assert rig.names()[-4:] == ["refreshed", "key_missing", "refreshed", "key_removed"]
+
+
+async def test_unknown_keys_can_begin_a_removal_but_never_finish_one() -> None:
+    rig = await warm(refresh_interval=3600, soft_staleness=7200)
+    gone = rig.old_kid
+    rig.team.withdraw()
+    await rig.clock.run_for(2)
+    assert await rig.find(NOBODYS) == "unknown_key"
+    assert rig.keys.health().missing == 1
+    for number in range(5):
+        await rig.clock.run_for(5)
+        assert await rig.find(f"kid-{number}") == "unknown_key"
+    assert rig.keys.lookup(gone)
+
+
+async def test_flapping_edge_does_not_drop_key() -> None:
+    rig = await warm()
+    both = rig.old_kid
+    rig.certs.flap()
+    rig.team.withdraw()
+    await rig.keys.start()
+    for _ in range(120):
+        await rig.clock.run_for(60)
+        assert rig.keys.lookup(both)
+    assert rig.count("key_missing") > 1
+    await rig.keys.stop()
+
+
+async def test_revoked_key_gone_within_interval_plus_35s() -> None:
+    for _ in range(20):
+        rig = KeyRig()
+        await rig.keys.start()
+        await rig.clock.run_for(700)
+        gone = rig.old_kid
+        rig.team.withdraw()
+        rig.certs.slow(1)
+        await rig.clock.run_for(1.1 * 600 + 35)
+        assert rig.keys.lookup(gone) is None
+        await rig.keys.stop()
+
+
+async def test_without_confirmation_a_withdrawn_key_goes_with_the_next_fetch() -> None:
+    rig = await warm(confirm_removals=False)
+    gone = rig.old_kid
+    rig.team.withdraw()
+    await rig.clock.run_for(700)
+    rig.keys.lookup(gone)
+    await rig.clock.run_for(0)
+    assert rig.keys.lookup(gone) is None
+
+
+async def test_an_unchanged_document_confirms_a_removal() -> None:
+    rig = await warm(etag=True)
+    gone = rig.old_kid
+    rig.team.withdraw()
+    await rig.keys.start()
+    await rig.clock.run_for(700)
+    assert rig.keys.lookup(gone) is None
+    assert rig.certs.requests[-1].headers["if-none-match"]
+    await rig.keys.stop()
+
+
+@pytest.mark.parametrize(
+    "fault", ["html", "empty", "no_keys", "garbage", "oversize", "truncate", "gzip_bomb", "hang", "stall"]
+)
+async def test_whatever_the_endpoint_answers_known_keys_stay(fault: str) -> None:
+    rig = await warm()
+    getattr(rig.certs, fault)()
+    await rig.clock.run_for(700)
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(6)
+    assert rig.keys.lookup(rig.kid)
+    health = rig.keys.health()
+    assert health.consecutive_failures >= 1
+    assert health.last_error
+    assert health.fetch_failures + health.parse_failures >= 1
+
+
+async def test_a_document_that_cannot_be_used_is_counted_apart_from_one_that_did_not_come() -> None:
+    rig = await warm()
+    rig.certs.html(times=1)
+    await rig.clock.run_for(700)
+    rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    assert (rig.keys.health().fetch_failures, rig.keys.health().parse_failures) == (0, 1)
+
+
+async def test_a_drip_of_bytes_ends_with_the_deadline_of_the_whole_fetch() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.drip(0.5)
+    asked = rig.ask(rig.rotate())
+    await rig.clock.run_for(4.9)
+    assert rig.keys.health().fetching
+    await rig.clock.run_for(0.2)
+    assert not rig.keys.health().fetching
+    assert rig.keys.health().last_error == "no answer in time"
+    assert await asked == "key_unconfirmed"
+
+
+@pytest.mark.parametrize("raised", [ValueError("x"), OSError(), BaseExceptionGroup("x", [KeyError()])], ids=repr)
+async def test_whatever_a_fetch_raises_is_a_failed_fetch(raised: BaseException) -> None:
+    def fetch(url: str, *, headers: object) -> Any:
+        raise raised
+
+    rig = KeyRig()
+    with rig.keys.stand_in(fetch=fetch, clock=rig.clock):
+        assert await rig.find(rig.kid) == "keys_unavailable"
+        assert rig.keys.health().fetch_failures == 1
+
+
+# Freshness over HTTP
+
+
+async def test_304_renews_the_age_and_nothing_else() -> None:
+    rig = await warm(etag=True)
+    generation = rig.keys.generation
+    await rig.clock.run_for(700)
+    rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    assert rig.keys.health().age == 0
+    assert rig.keys.generation == generation
+    assert rig.keys.lookup(rig.kid)
+    assert "if-none-match" not in rig.certs.requests[0].headers
+    assert rig.certs.requests[1].headers["if-none-match"]
+
+
+@pytest.mark.parametrize("control", ["max-age=0", "no-cache", "no-store, max-age=1", "max-age=0, must-revalidate"])
+async def test_max_age_zero_does_not_loop(control: str) -> None:
+    rig = await warm(headers={"cache-control": control})
+    await rig.keys.start()
+    await rig.clock.run_for(3600)
+    assert rig.certs.fetches <= 1 + 3600 / 540 + 1
+    await rig.keys.stop()
+
+
+async def test_max_age_shortens_the_interval_to_a_minute_at_least() -> None:
+    rig = await warm(headers={"cache-control": "max-age=5"})
+    await rig.keys.start()
+    await rig.clock.run_for(3600)
+    assert 3600 / 66 <= rig.certs.fetches <= 3600 / 54 + 2
+    await rig.keys.stop()
+
+
+# Second tries
+
+
+async def test_a_lost_connection_is_tried_again_once_at_once() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.refuse(times=1)
+    assert await rig.find(rig.rotate()) == "ok"
+    assert rig.certs.fetches == 3
+    assert rig.keys.health().fetches == 3
+    assert rig.keys.health().fetch_failures == 0
+
+
+async def test_a_second_lost_connection_is_a_failed_fetch() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.reset()
+    assert await rig.find(rig.rotate()) == "key_unconfirmed"
+    assert rig.certs.fetches == 3
+    await rig.clock.run_for(2)
+    assert await rig.find(rig.kid) == "key_unconfirmed"
+    assert rig.certs.fetches == 4, "no second try after a failed fetch"
+
+
+async def test_an_answer_that_is_no_good_is_not_tried_again() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.fail_with(503)
+    await rig.find(NOBODYS)
+    assert rig.certs.fetches == 2
+
+
+async def test_second_tries_can_be_switched_off() -> None:
+    rig = await warm(fetch_retries=0)
+    await rig.clock.run_for(2)
+    rig.certs.refuse()
+    await rig.find(NOBODYS)
+    assert rig.certs.fetches == 2
+
+
+# Refreshing by hand
+
+
+async def test_a_lookup_that_finds_a_fetch_under_way_begins_no_other() -> None:
+    rig = await warm()
+    rig.certs.slow(1)
+    await rig.clock.run_for(700)
+    asked = rig.ask(NOBODYS)
+    await rig.clock.run_for(0)
+    rig.clock.shift_wall(3600)
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(2)
+    assert await asked == "unknown_key"
+    assert rig.certs.fetches == 2
+
+
+async def test_refresh_drops_what_is_no_longer_published_at_once() -> None:
+    rig = await warm()
+    gone = rig.old_kid
+    rig.team.withdraw()
+    await rig.clock.run_for(2)
+    await rig.keys.refresh()
+    assert rig.keys.lookup(gone) is None
+    assert rig.certs.requests[-1].headers["cache-control"] == "no-cache"
+
+
+async def test_refresh_waits_for_the_fetch_under_way_and_makes_its_own() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.slow(2, times=1)
+    asked = rig.ask(NOBODYS)
+    await rig.clock.run_for(0.5)
+    gone = rig.old_kid
+    rig.team.withdraw()
+    refreshed = asyncio.ensure_future(rig.keys.refresh())
+    await rig.clock.run_for(3)
+    await refreshed
+    assert rig.keys.lookup(gone) is None
+    assert await asked == "unknown_key"
+    assert rig.certs.fetches == 3
+
+
+async def test_refresh_joins_a_fetch_that_has_not_begun() -> None:
+    rig = await warm()
+    asked = rig.ask(rig.rotate())
+    await rig.clock.run_for(0)
+    refreshed = asyncio.ensure_future(rig.keys.refresh())
+    await rig.clock.run_for(1)
+    await refreshed
+    assert await asked == "ok"
+    assert rig.certs.fetches == 2
+
+
+async def test_refresh_does_not_wait_for_the_back_off() -> None:
+    rig = await warm()
+    rig.certs.refuse()
+    await rig.clock.run_for(100)
+    assert await outcome(rig.keys.refresh) == "keys_unavailable"
+    rig.certs.recover()
+    refreshed = asyncio.ensure_future(rig.keys.refresh())
+    await rig.clock.run_for(1)
+    await refreshed
+    assert rig.keys.health().last_error is None
+
+
+async def test_refresh_that_fails_says_why_and_keeps_the_keys() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.redirect("https://evil.example/")
+    with pytest.raises(KeysUnavailable, match="HTTP status 302; redirects are not followed") as refusal:
+        await rig.keys.refresh()
+    assert refusal.value.retry_after >= 1
+    assert rig.keys.lookup(rig.kid)
+
+
+async def test_refresh_that_somebody_cancels_says_so() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.hang()
+    refreshed = asyncio.ensure_future(rig.keys.refresh())
+    await rig.clock.run_for(0)
+    flight = rig.keys._fetching.life().flight
+    assert flight
+    flight.task.cancel()
+    with pytest.raises(KeysUnavailable, match="cancelled"):
+        await refreshed
+
+
+# Seeds
+
+
+async def test_an_exported_set_is_a_seed_for_another_source() -> None:
+    rig = await warm()
+    await rig.clock.run_for(100)
+    exported = rig.keys.export()
+    assert exported is not None
+    assert exported == ExportedKeys(rig.team.certs_body(), rig.clock.now() - 100)
+    other = KeyRig()
+    other.clock.shift_wall(rig.clock.now() - other.clock.now())
+    other.keys.seed(exported.document, fetched_at=exported.fetched_at)
+    assert other.keys.health().age == pytest.approx(100)
+    assert other.keys.lookup(rig.kid)
+    assert other.keys.export() == exported
+
+
+async def test_nothing_is_exported_where_there_is_nothing() -> None:
+    assert KeyRig().keys.export() is None
+
+
+async def test_a_seed_is_refreshed_at_the_first_lookup() -> None:
+    rig = KeyRig()
+    rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
+    assert rig.certs.fetches == 0
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    assert rig.certs.fetches == 1
+
+
+async def test_a_seed_is_refreshed_by_the_refresher_at_once() -> None:
+    rig = await warm()
+    await rig.keys.start()
+    await rig.clock.run_for(10)
+    rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
+    await rig.clock.run_for(0)
+    assert rig.certs.fetches == 2
+    await rig.keys.stop()
+
+
+async def test_a_seed_as_old_as_the_hard_limit_is_no_key() -> None:
+    rig = KeyRig()
+    rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now() - 86_401)
+    assert rig.keys.health().state == "expired"
+    with pytest.raises(KeysUnavailable):
+        rig.keys.lookup(rig.kid)
+
+
+async def test_a_seed_older_than_the_keys_is_ignored() -> None:
+    rig = await warm()
+    former = rig.team.certs_body()
+    await rig.clock.run_for(10)
+    rig.rotate()
+    assert await rig.find(rig.kid) == "ok"
+    rig.keys.seed(former, fetched_at=rig.clock.now() - 10)
+    assert rig.keys.lookup(rig.kid)
+
+
+@pytest.mark.parametrize(
+    ("document", "fetched_at"),
+    [
+        ("text", 0.0),
+        (None, 0.0),
+        (b"{}", 0.0),
+        (b"<html>", 0.0),
+        (b" " * 100_000, 0.0),
+        ("certs", float("nan")),
+        ("certs", float("inf")),
+        ("certs", -1.0),
+        ("certs", True),
+        ("certs", "now"),
+        ("certs", 1e12),
+    ],
+    ids=str,
+)
+async def test_a_seed_that_is_none_is_refused_in_words(document: Any, fetched_at: Any) -> None:
+    rig = KeyRig()
+    with pytest.raises(ConfigurationError, match=r"seed\(\)|fetched_at"):
+        rig.keys.seed(rig.team.certs_body() if document == "certs" else document, fetched_at=fetched_at)
+    assert rig.keys.health().state == "cold"
+
+
+# Standing in
+
+
+async def test_a_stand_in_begins_anew_and_leaves_everything_as_it_was() -> None:
+    rig = await warm()
+    other = LocalTeam("other", clock=FakeClock())
+    with rig.keys.stand_in(fetch=MemoryFetch(other), clock=other.clock):
+        assert rig.keys.health().state == "cold"
+        assert await rig.find(other.current.kid) == "ok"
+        assert rig.keys.lookup(rig.kid) is None
+    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.lookup(other.current.kid) is None
+    assert rig.certs.fetches == 1
+
+
+# Fresh keys in time
+
+
+@pytest.mark.parametrize("noise", [0, 1, 20])
+@pytest.mark.parametrize("lag", [0, 3])
+async def test_fresh_kid_accepted_within_10s_for_each_noise_x_lag(noise: int, lag: float) -> None:
+    """Five requests a second with the new key, beside `noise` random ones."""
+    rig = await warm()
+    for second in range(40):
+        for number in range(noise):
+            await _ask(rig, f"{second}-{number}")
+        await rig.clock.run_for(1)
+    rig.certs.lag(lag)
+    kid, rotated = rig.rotate(), rig.clock.monotonic()
+    accepted: float | None = None
+    for step in range(60):
+        for number in range(noise // 5):
+            await _ask(rig, f"{rotated}-{step}-{number}")
+        if await _ask(rig, kid) == "ok":
+            accepted = rig.clock.monotonic() - rotated
+            break
+        await rig.clock.run_for(0.2)
+    assert accepted is not None
+    assert accepted <= 9
+    assert accepted < 0.2 or noise or lag
+
+
+async def _ask(rig: KeyRig, kid: str) -> str | None:
+    """Begin to look for a key, and say what came of it where that was at once."""
+    task = rig.ask(kid)
+    await rig.clock.run_for(0)
+    return task.result() if task.done() else None

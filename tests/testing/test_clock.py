@@ -1,0 +1,204 @@
+"""The fake clock moves by hand, and everything that waits on it moves along."""
+
+from asyncio import CancelledError, Event, Task, create_task, gather, new_event_loop, to_thread
+from asyncio import sleep as give_way
+from contextlib import suppress
+
+import pytest
+
+from fastapi_cloudflare_access.protocols import Clock
+from fastapi_cloudflare_access.testing import FakeClock
+from fastapi_cloudflare_access.testing.clock import EPOCH
+
+pytestmark = pytest.mark.anyio
+
+
+async def _turns(count: int = 5) -> None:
+    for _ in range(count):
+        await give_way(0)
+
+
+async def test_it_stands_still_until_it_is_moved() -> None:
+    clock = FakeClock()
+    assert (clock.now(), clock.now()) == (EPOCH, EPOCH)
+
+
+async def test_it_is_a_clock_of_the_package() -> None:
+    clock: Clock = FakeClock(now=5.0)
+    assert clock.now() == 5.0
+
+
+async def test_advance_moves_both_clocks_by_the_same_amount() -> None:
+    clock = FakeClock()
+    before = clock.monotonic()
+    clock.advance(2.5)
+    assert (clock.now() - EPOCH, clock.monotonic() - before) == (2.5, 2.5)
+
+
+async def test_the_two_clocks_differ_so_that_mixing_them_up_shows() -> None:
+    assert abs(FakeClock().now() - FakeClock().monotonic()) > 1e6
+
+
+@pytest.mark.parametrize("seconds", [60.0, -3600.0])
+async def test_shifting_the_wall_leaves_the_monotonic_clock_alone(seconds: float) -> None:
+    clock = FakeClock()
+    before = clock.monotonic()
+    clock.shift_wall(seconds)
+    assert (clock.now() - EPOCH, clock.monotonic() - before) == (seconds, 0)
+
+
+async def test_a_sleeper_wakes_when_its_time_has_come_and_not_before() -> None:
+    clock = FakeClock()
+    task = create_task(clock.sleep(10))
+    await _turns()
+    clock.advance(9.999)
+    await _turns()
+    early = task.done()
+    clock.advance(0.001)
+    await _turns()
+    assert (early, task.done()) == (False, True)
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+async def test_a_sleep_of_nothing_gives_way_once_and_returns(seconds: float) -> None:
+    clock = FakeClock()
+    task = create_task(clock.sleep(seconds))
+    await _turns()
+    assert task.done()
+
+
+async def test_run_for_wakes_sleepers_in_order_each_at_its_own_time() -> None:
+    clock = FakeClock()
+    start = clock.monotonic()
+    seen: list[tuple[str, float]] = []
+
+    async def tick(name: str, pause: float) -> None:
+        for _ in range(3):
+            await clock.sleep(pause)
+            seen.append((name, clock.monotonic() - start))
+
+    tasks = [create_task(tick("slow", 2.5)), create_task(tick("quick", 1))]
+    await clock.run_for(10)
+    assert seen == [("quick", 1), ("quick", 2), ("slow", 2.5), ("quick", 3), ("slow", 5), ("slow", 7.5)]
+    assert all(task.done() for task in tasks)
+    assert clock.monotonic() - start == 10
+
+
+async def test_run_for_stops_short_of_later_sleepers() -> None:
+    clock = FakeClock()
+    task = create_task(clock.sleep(10))
+    await clock.run_for(9)
+    assert (task.done(), clock.sleeping) == (False, 1)
+    await clock.run_for(1)
+    assert (task.done(), clock.sleeping) == (True, 0)
+
+
+async def test_one_big_step_still_wakes_the_earliest_first() -> None:
+    clock = FakeClock()
+    woken: list[int] = []
+
+    async def sleep(seconds: int) -> None:
+        await clock.sleep(seconds)
+        woken.append(seconds)
+
+    tasks = [create_task(sleep(seconds)) for seconds in (3, 1, 2)]
+    await _turns()
+    clock.advance(10)
+    await gather(*tasks)
+    assert woken == [1, 2, 3]
+
+
+async def test_a_cancelled_sleeper_is_forgotten() -> None:
+    clock = FakeClock()
+    task = create_task(clock.sleep(10))
+    await _turns()
+    task.cancel()
+    with suppress(CancelledError):
+        await task
+    assert clock.sleeping == 0
+    clock.advance(10)
+
+
+async def test_a_sleeper_cancelled_as_it_is_woken_does_no_harm() -> None:
+    clock = FakeClock()
+    task = create_task(clock.sleep(10))
+    await _turns()
+    clock.advance(10)
+    task.cancel()
+    with pytest.raises(CancelledError):
+        await task
+    assert clock.sleeping == 0
+
+
+async def test_it_may_be_moved_from_another_thread() -> None:
+    clock = FakeClock()
+    task = create_task(clock.sleep(10))
+    await _turns()
+    await to_thread(clock.advance, 10)
+    await _turns()
+    assert task.done()
+
+
+async def test_a_sleeper_on_a_closed_loop_is_no_longer_counted_or_waited_for() -> None:
+    clock = FakeClock()
+    loop = new_event_loop()
+
+    def leave_one_sleeping() -> Task[None]:
+        task = loop.create_task(clock.sleep(10))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        return task
+
+    task = await to_thread(leave_one_sleeping)
+    assert (task.done(), clock.sleeping) == (False, 0)
+    await clock.run_for(20)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+async def test_time_does_not_go_backwards(seconds: float) -> None:
+    clock = FakeClock()
+    with pytest.raises(ValueError, match="shift_wall"):
+        clock.advance(seconds)
+    with pytest.raises(ValueError, match="shift_wall"):
+        await clock.run_for(seconds)
+
+
+async def test_run_until_moves_as_far_as_the_work_waits_and_no_further() -> None:
+    clock = FakeClock()
+
+    async def work() -> str:
+        await clock.sleep(1)
+        await clock.sleep(2)
+        return "done"
+
+    later = create_task(clock.sleep(600))
+    assert await clock.run_until(work()) == "done"
+    assert (clock.now() - EPOCH, later.done()) == (3, False)
+    later.cancel()
+
+
+async def test_run_until_waits_for_what_does_not_wait_on_the_clock() -> None:
+    clock = FakeClock()
+    assert await clock.run_until(to_thread(clock.now)) == EPOCH
+
+
+async def test_run_until_hands_on_what_the_work_raises() -> None:
+    async def work() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await FakeClock().run_until(work())
+
+
+async def test_cancelling_run_until_cancels_the_work() -> None:
+    clock = FakeClock()
+    work = create_task(Event().wait())
+    outer = create_task(clock.run_until(work))
+    await _turns(60)
+    outer.cancel()
+    with suppress(CancelledError):
+        await outer
+    await _turns()
+    assert work.cancelled()

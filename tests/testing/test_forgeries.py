@@ -1,0 +1,124 @@
+"""Every forgery is refused by a real app for the reason it names, and every reason can be caused by the kit."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+
+from fastapi_cloudflare_access import Claims, CloudflareAccess, UserClaims, errors
+from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
+from fastapi_cloudflare_access.testing.fetch import MemoryFetch
+
+access = CloudflareAccess(team_domain="acme", audience="forgeries")
+app = FastAPI()
+
+
+@app.get("/")
+async def caller(_: Annotated[Claims, Depends(access)]) -> None: ...
+
+
+@app.get("/user")
+async def user(_: Annotated[UserClaims, Depends(access.user)]) -> None: ...
+
+
+@app.get("/forbidden", dependencies=[Depends(access.require(lambda _: False))])
+async def forbidden() -> None: ...
+
+
+@pytest.fixture
+def team() -> LocalTeam:
+    return LocalTeam("acme")
+
+
+@pytest.fixture
+def certs(team: LocalTeam) -> Iterator[MemoryFetch]:
+    with team.serve(access) as certs:
+        yield certs
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_is_refused_for_the_reason_it_names(
+    team: LocalTeam, certs: MemoryFetch, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(app) as client, caplog.at_level(logging.INFO, "fastapi_cloudflare_access"):
+        answer = client.get("/", headers=team.headers(team.forge(name)))
+    reasons = [vars(record)["reason"] for record in caplog.records if "reason" in vars(record)]
+    assert (answer.status_code, reasons) == (401, [FORGERIES[name].reason])
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_says_in_a_few_words_what_is_wrong(name: str) -> None:
+    forgery = FORGERIES[name]
+    assert (forgery.name, len(forgery.about) > 5) == (name, True)
+
+
+def test_the_base_of_the_forgeries_is_let_in(team: LocalTeam, certs: MemoryFetch) -> None:
+    with TestClient(app) as client:
+        assert client.get("/", headers=team.headers(team.user_token("ada@example.com"))).status_code == 200
+
+
+def test_without_a_previous_key_the_forgery_of_it_is_still_one(team: LocalTeam, certs: MemoryFetch) -> None:
+    team.withdraw()
+    with TestClient(app) as client:
+        assert client.get("/", headers=team.headers(team.forge("previous_key"))).status_code == 401
+
+
+def nobody(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+    client.get("/")
+
+
+def two_headers(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+    [header] = team.headers(team.user("ada@example.com")).items()
+    client.get("/", headers=[header, header])
+
+
+def wrong_kind(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+    client.get("/user", headers=team.headers(team.service("deploy-bot")))
+
+
+def refused_by_a_policy(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+    client.get("/forbidden", headers=team.headers(team.user("ada@example.com")))
+
+
+def keys_too_old(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+    certs.fail_with(503)
+    team.clock.advance(86_401)
+    client.get("/", headers=team.headers(team.user("ada@example.com")))
+
+
+def key_that_cannot_be_looked_for(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+    certs.fail_with(503)
+    client.get("/", headers=team.headers(team.forge("unknown_kid")))
+
+
+NOT_BY_A_TOKEN: dict[str, Callable[[TestClient, LocalTeam, MemoryFetch], None]] = {
+    "missing_token": nobody,
+    "ambiguous_token": two_headers,
+    "wrong_caller": wrong_kind,
+    "forbidden": refused_by_a_policy,
+    "keys_unavailable": keys_too_old,
+    "key_unconfirmed": key_that_cannot_be_looked_for,
+}
+NOT_YET = {"token_revoked"}  # nothing asks for it before sessions are checked
+
+
+@pytest.mark.parametrize("reason", NOT_BY_A_TOKEN)
+def test_reasons_that_no_token_causes_are_caused_by_the_rest_of_the_kit(
+    team: LocalTeam, certs: MemoryFetch, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(app) as client, caplog.at_level(logging.INFO, "fastapi_cloudflare_access"):
+        NOT_BY_A_TOKEN[reason](client, team, certs)
+    assert reason in [vars(record).get("reason") for record in caplog.records]
+
+
+def test_every_reason_code_of_the_package_is_caused_by_the_kit() -> None:
+    leaves = {
+        kind.reason
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.AccessError) and not kind.__subclasses__()
+    }
+    caused = {forgery.reason for forgery in FORGERIES.values()} | set(NOT_BY_A_TOKEN) | NOT_YET
+    assert caused == leaves - {"configuration_error"}

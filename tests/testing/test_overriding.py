@@ -1,0 +1,213 @@
+"""An override replaces the caller for every dependency of an access object, and for nothing else."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+
+from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.testing import LocalTeam, override
+
+
+class Custom(BaseModel):
+    level: int
+
+
+class MyClaims(UserClaims):
+    custom: Custom
+
+
+access = CloudflareAccess(team_domain="acme", audience="wiki")
+mine = CloudflareAccess(team_domain="acme", audience="wiki", user_claims=MyClaims)
+app = FastAPI()
+team = LocalTeam("acme")
+ada, bot = team.user("ada@example.com"), team.service("deploy-bot")
+
+
+def is_ada(caller: Claims) -> bool:
+    return isinstance(caller, UserClaims) and caller.email == "ada@example.com"
+
+
+@app.get("/any")
+async def any_caller(caller: Annotated[UserClaims | ServiceClaims, Depends(access)]) -> tuple[str, str]:
+    return caller.principal
+
+
+@app.get("/user")
+async def user(user: Annotated[UserClaims, Depends(access.user)]) -> str | None:
+    return user.email
+
+
+@app.get("/service")
+async def service(service: Annotated[ServiceClaims, Depends(access.service)]) -> str:
+    return service.common_name
+
+
+@app.get("/optional")
+async def optional(caller: Annotated[Any, Depends(access.optional)]) -> bool:
+    return caller is not None
+
+
+@app.get("/ada", dependencies=[Depends(access.require(is_ada))])
+async def only_ada(request: Request) -> str | None:
+    email: str | None = request.state.access.email
+    return email
+
+
+@app.get("/mine")
+async def level(user: Annotated[MyClaims, Depends(mine.user)]) -> int:
+    return user.custom.level
+
+
+router = APIRouter(prefix="/router", dependencies=[Depends(access.user)])
+
+
+@router.get("/")
+async def routed() -> str:
+    return "in"
+
+
+@app.websocket("/ws")
+async def talk(socket: WebSocket, user: Annotated[UserClaims, Depends(access.user)]) -> None:
+    await socket.accept()
+    await socket.send_text(str(user.email))
+    await socket.close()
+
+
+app.include_router(router)
+mounted = FastAPI(dependencies=[Depends(access)])
+mounted.add_api_route("/", lambda: "in")
+app.mount("/mounted", mounted)
+client = TestClient(app)
+
+
+def statuses() -> dict[str, int]:
+    paths = ("any", "user", "service", "optional", "ada", "router/")
+    return {path: client.get(f"/{path}").status_code for path in paths}
+
+
+def test_a_user_is_what_every_dependency_sees() -> None:
+    with override(app, access, ada):
+        assert statuses() == {"any": 200, "user": 200, "service": 403, "optional": 200, "ada": 200, "router/": 200}
+        assert client.get("/user").json() == client.get("/ada").json() == "ada@example.com"
+        assert client.get("/optional").json() is True
+
+
+def test_a_service_is_what_every_dependency_sees() -> None:
+    with override(app, access, bot):
+        assert statuses() == {"any": 200, "user": 403, "service": 200, "optional": 200, "ada": 403, "router/": 403}
+        assert client.get("/service").json() == bot.common_name
+
+
+def test_nobody_is_refused_but_where_a_caller_is_optional() -> None:
+    with override(app, access, None):
+        assert statuses() == {"any": 401, "user": 401, "service": 401, "optional": 200, "ada": 401, "router/": 401}
+        assert client.get("/optional").json() is False
+
+
+def test_policies_still_run() -> None:
+    with override(app, access, team.user("bob@example.com")):
+        assert client.get("/ada").status_code == 403
+
+
+def test_websockets_are_reached() -> None:
+    with override(app, access, ada), client.websocket_connect("/ws") as socket:
+        assert socket.receive_text() == "ada@example.com"
+
+
+def test_a_token_in_the_request_changes_nothing() -> None:
+    with override(app, access, ada):
+        headers = {"Cf-Access-Jwt-Assertion": "nonsense"}
+        assert client.get("/user", headers=headers).json() == "ada@example.com"
+
+
+@pytest.mark.anyio
+async def test_it_works_in_an_async_test() -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        with override(app, access, ada):
+            assert (await client.get("/user")).json() == "ada@example.com"
+        assert (await client.get("/user")).status_code == 401
+
+
+def test_afterwards_nobody_gets_in() -> None:
+    with override(app, access, ada):
+        pass
+    assert (app.dependency_overrides, client.get("/user").status_code) == ({}, 401)
+
+
+def test_afterwards_nobody_gets_in_even_if_the_test_fails() -> None:
+    with pytest.raises(LookupError), override(app, access, ada):
+        raise LookupError
+    assert app.dependency_overrides == {}
+
+
+def test_overrides_nest() -> None:
+    with override(app, access, ada):
+        with override(app, access, bot):
+            assert client.get("/any").json() == list(bot.principal)
+        assert client.get("/any").json() == list(ada.principal)
+
+
+def test_overrides_of_the_apps_own_give_way_and_come_back() -> None:
+    def own() -> UserClaims:
+        return team.user("own@example.com")
+
+    def other() -> None: ...
+
+    app.dependency_overrides |= {access: own, other: other}
+    try:
+        with override(app, access, ada):
+            assert client.get("/user").json() == "ada@example.com"
+            app.dependency_overrides.pop(other)
+        assert app.dependency_overrides == {access: own}
+    finally:
+        app.dependency_overrides.clear()
+
+
+def test_another_access_object_is_not_reached() -> None:
+    with override(app, access, ada):
+        assert client.get("/mine").status_code == 401
+
+
+def test_a_mounted_app_is_reached_by_an_override_of_its_own() -> None:
+    with override(app, access, ada):
+        assert client.get("/mounted/").status_code == 401
+    with override(mounted, access, ada):
+        assert client.get("/mounted/").status_code == 200
+
+
+def test_a_user_becomes_one_of_the_apps_own_model() -> None:
+    with override(app, mine, team.user("ada@example.com", custom={"level": 5})) as user:
+        assert type(user) is MyClaims
+        assert client.get("/mine").json() == 5
+    with override(app, mine, user) as same:
+        assert same is user
+
+
+def test_a_user_that_does_not_fit_the_apps_own_model_is_refused_with_what_is_missing() -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"does not fit MyClaims: see custom\.level"),
+        override(app, mine, team.user("ada@example.com", custom={"floor": 1})),
+    ):
+        pytest.fail("it was taken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda: (None, access, ada), "takes a FastAPI app, not NoneType"),
+        (lambda: (app, access.user, ada), "takes the CloudflareAccess object of your app, not function"),
+        (
+            lambda: (app, access, "ada@example.com"),
+            "gives UserClaims, .* gives ServiceClaims, or None for nobody, not str",
+        ),
+        (lambda: (app, access, {"sub": "1"}), "not dict"),
+    ],
+)
+def test_the_wrong_things_are_refused_with_the_right_ones(arguments: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message), override(*arguments()):
+        pytest.fail("it was taken")

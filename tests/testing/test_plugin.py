@@ -1,0 +1,192 @@
+"""The fixtures are found by pytest itself, isolate each test, and cost nothing where they are not used."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+
+from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+
+access = CloudflareAccess(team_domain="acme", audience="wiki")
+app = FastAPI()
+ROOT = Path(__file__).parents[2]
+
+SUITE = """
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
+
+from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+
+access = CloudflareAccess(team_domain="acme", audience="wiki")
+app = FastAPI()
+
+
+@app.get("/")
+async def me(user: Annotated[UserClaims, Depends(access.user)]) -> str | None:
+    return user.email
+
+
+@pytest.mark.parametrize("run", range(4))
+def test_sync(access_as_user, run):
+    access_as_user(app, access)
+    assert TestClient(app).get("/").json() == "ada@example.com"
+
+
+@pytest.mark.{mark}
+async def test_async(access_as_user, access_team):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        with access_team.serve(access):
+            async with access:
+                access_team.rotate()
+                headers = access_team.headers(access_team.user("ada@example.com"))
+                assert (await client.get("/", headers=headers)).status_code == 200
+        assert (await client.get("/")).status_code == 401
+        access_as_user(app, access)
+        assert (await client.get("/")).status_code == 200
+"""
+
+
+@app.get("/user")
+async def user(user: Annotated[UserClaims, Depends(access.user)]) -> str | None:
+    return user.email
+
+
+@app.get("/service")
+async def service(service: Annotated[ServiceClaims, Depends(access.service)]) -> str:
+    return service.common_name
+
+
+def test_pytest_finds_the_plugin_by_itself() -> None:
+    names = {entry.name: entry.value for entry in entry_points(group="pytest11")}
+    assert names["fastapi_cloudflare_access"] == "pytest_fastapi_cloudflare_access"
+
+
+def test_a_user_is_the_caller_to_the_end_of_the_test(access_as_user: Callable[..., UserClaims]) -> None:
+    user = access_as_user(app, access, "bob@example.com", groups=["admins"])
+    assert user.custom["groups"] == ("admins",)
+    assert TestClient(app).get("/user").json() == "bob@example.com"
+
+
+def test_a_service_is_the_caller_to_the_end_of_the_test(access_as_service: Callable[..., ServiceClaims]) -> None:
+    service = access_as_service(app, access, "backup-bot", expires_in=60)
+    assert service.exp - service.iat == 60
+    assert TestClient(app).get("/service").json() == service.common_name
+
+
+def test_the_last_caller_counts(
+    access_as_user: Callable[..., UserClaims], access_as_service: Callable[..., ServiceClaims]
+) -> None:
+    access_as_user(app, access)
+    access_as_service(app, access)
+    assert TestClient(app).get("/user").status_code == 403
+
+
+@pytest.mark.parametrize("run", range(2))
+def test_no_caller_is_left_from_another_test(run: int) -> None:
+    assert (app.dependency_overrides, TestClient(app).get("/user").status_code) == ({}, 401)
+
+
+@pytest.mark.parametrize("run", range(2))
+def test_a_team_is_new_in_each_test_and_its_keys_are_not(access_team: LocalTeam, run: int) -> None:
+    assert access_team.keys == LocalTeam("acme").keys
+    access_team.rotate()
+    assert access_team.keys != LocalTeam("acme").keys
+
+
+def test_certs_are_on_a_real_socket(access_certs: CertsServer, access_team: LocalTeam) -> None:
+    assert access_certs.origin == access_team.issuer
+    url = f"{access_team.issuer}/cdn-cgi/access/certs"
+    assert httpx.get(url, trust_env=False).content == access_team.certs_body()
+
+
+def run(folder: Path, *arguments: str, options: Iterable[str] = ()) -> str:
+    """Run pytest in a process of its own and give what it printed."""
+    command = [
+        sys.executable,
+        *options,
+        "-m",
+        "pytest",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        *arguments,
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout + done.stderr
+
+
+def test_a_project_that_does_not_use_the_fixtures_imports_nothing(tmp_path: Path) -> None:
+    (tmp_path / "test_unrelated.py").write_text(
+        "import sys\n\n\ndef test_it():\n"
+        "    loaded = {'fastapi_cloudflare_access', 'fastapi', 'jose', 'cryptography'} & {*sys.modules}\n"
+        "    assert loaded == set()\n"
+    )
+    assert "1 passed" in run(tmp_path, "-W", "error", "-p", "no:asyncio")
+
+
+def test_each_fixture_is_documented(tmp_path: Path) -> None:
+    _, *fixtures = run(tmp_path, "--fixtures").split("\naccess_")
+    documented = {text.split(" -- ")[0]: text.splitlines()[1].strip() for text in fixtures}
+    assert set(documented) == {"team", "as_user", "as_service", "certs"}
+    assert "no docstring available" not in documented.values()
+
+
+@pytest.mark.parametrize(
+    ("mark", "arguments"),
+    [
+        ("anyio", ("-p", "no:asyncio")),
+        ("anyio", ("-p", "no:asyncio", "-n", "2")),
+        ("asyncio", ("-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function")),
+    ],
+    ids=["anyio", "anyio and xdist", "pytest-asyncio"],
+)
+def test_they_work_in_suites_of_every_kind(tmp_path: Path, mark: str, arguments: tuple[str, ...]) -> None:
+    if mark == "asyncio":
+        pytest.importorskip("pytest_asyncio")
+    (tmp_path / "test_suite.py").write_text(SUITE.replace("{mark}", mark))
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
+    )
+    assert "5 passed" in run(tmp_path, "-W", "error", *arguments)
+
+
+def test_a_protected_app_loads_neither_the_kit_nor_the_issuer() -> None:
+    script = """
+import sys
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+access = CloudflareAccess(team_domain="acme", audience="wiki")
+app = FastAPI(lifespan=access.lifespan, dependencies=[Depends(access)])
+app.openapi()
+ours = [name for name in sys.modules if name.startswith("fastapi_cloudflare_access.")]
+print([name for name in ours if name.partition(".")[2].startswith(("testing", "_issuer", "_minting"))])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_the_guide_shows_the_tests_of_the_example() -> None:
+    shown = (ROOT / "docs/guides/testing.md").read_text()
+    assert f"\n{(ROOT / 'examples/test_testing_app.py').read_text()}```" in shown
+
+
+def test_the_guide_names_every_fault() -> None:
+    shown = (ROOT / "docs/guides/testing.md").read_text()
+    ways = {name for name in vars(CertsServer.__mro__[1]) if not name.startswith("_")}
+    faults = ways - {"fetches", "answer"}
+    assert {name for name in faults if f"`{name}(" not in shown and f".{name}(" not in shown} == set()

@@ -1,0 +1,228 @@
+"""Served by a team of the test, an app's own access object verifies as ever, and afterwards is as it was."""
+
+import asyncio
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.testclient import TestClient
+from starlette.testclient import WebSocketDenialResponse
+
+from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access._clock import SystemClock
+from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+
+access = CloudflareAccess(team_domain="acme", audience=["wiki", "shop"])
+app = FastAPI(lifespan=access.lifespan)
+
+
+@app.get("/me")
+async def me(user: Annotated[UserClaims, Depends(access.user)]) -> str | None:
+    return user.email
+
+
+@app.get("/jobs")
+async def jobs(service: Annotated[ServiceClaims, Depends(access.service)]) -> str:
+    return service.common_name
+
+
+@app.websocket("/ws")
+async def talk(socket: WebSocket, user: Annotated[UserClaims, Depends(access.user)]) -> None:
+    await socket.accept()
+    await socket.send_text(str(user.email))
+    await socket.close()
+
+
+@pytest.fixture
+def team() -> LocalTeam:
+    return LocalTeam("some-other-name", audience="its-own")
+
+
+def ada(team: LocalTeam[Any]) -> dict[str, str]:
+    return team.headers(team.user("ada@example.com"))
+
+
+def test_the_app_lets_the_teams_callers_in_and_nobody_else(team: LocalTeam) -> None:
+    with team.serve(access), TestClient(app) as client:
+        assert client.get("/me", headers=ada(team)).json() == "ada@example.com"
+        assert client.get("/jobs", headers=team.headers(team.service("bot"))).json() == team.client_id("bot")
+        assert client.get("/me", headers=team.headers(team.service("bot"))).status_code == 403
+        assert client.get("/me", headers=team.headers(team.forge("wrong_key"))).status_code == 401
+        assert client.get("/me").status_code == 401
+
+
+def test_cookies_work_as_well(team: LocalTeam) -> None:
+    with team.serve(access), TestClient(app, cookies=team.cookies(team.user("ada@example.com"))) as client:
+        assert client.get("/me").json() == "ada@example.com"
+
+
+def test_websockets_are_verified_too(team: LocalTeam) -> None:
+    with team.serve(access), TestClient(app) as client:
+        with client.websocket_connect("/ws", headers=ada(team)) as socket:
+            assert socket.receive_text() == "ada@example.com"
+        with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/ws"):
+            pytest.fail("it was accepted")
+        assert refused.value.status_code == 401
+
+
+def test_no_lifespan_is_needed(team: LocalTeam) -> None:
+    with team.serve(access):
+        assert TestClient(app).get("/me", headers=ada(team)).status_code == 200
+
+
+def test_it_may_begin_inside_a_running_lifespan(team: LocalTeam) -> None:
+    other = LocalTeam("acme", audience="wiki")
+    with other.serve(access), TestClient(app) as client:
+        theirs = ada(other)
+        with team.serve(access):
+            assert client.get("/me", headers=ada(team)).status_code == 200
+            assert client.get("/me", headers=theirs).status_code == 401
+        assert client.get("/me", headers=theirs).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_it_works_in_an_async_test(team: LocalTeam) -> None:
+    transport = httpx.ASGITransport(app)
+    with team.serve(access):
+        async with access, httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            team.rotate()
+            assert (await client.get("/me", headers=ada(team))).json() == "ada@example.com"
+
+
+def test_the_team_takes_over_issuer_and_audiences_and_gets_its_own_back(team: LocalTeam) -> None:
+    before = team.issuer, team.audiences
+    with team.serve(access):
+        assert (team.issuer, team.audiences) == ("https://acme.cloudflareaccess.com", ("wiki", "shop"))
+    assert (team.issuer, team.audiences) == before
+
+
+def test_every_audience_of_the_app_can_be_asked_for(team: LocalTeam) -> None:
+    with team.serve(access), TestClient(app) as client:
+        user = team.user("ada@example.com", audience="shop")
+        assert client.get("/me", headers=team.headers(user)).status_code == 200
+
+
+def state(access: CloudflareAccess) -> list[object]:
+    return [*vars(access.keys).items(), access._verifier.clock, access.keys.health(), access.keys.find.__func__]  # type: ignore[attr-defined]
+
+
+def test_afterwards_the_object_is_as_it_was(team: LocalTeam) -> None:
+    before = state(access)
+    with team.serve(access), TestClient(app) as client:
+        client.get("/me", headers=ada(team))
+        assert access.keys.health().kids == 2
+    assert state(access) == before
+    assert isinstance(access._verifier.clock, SystemClock)
+
+
+def test_afterwards_the_object_is_as_it_was_even_if_the_test_fails(team: LocalTeam) -> None:
+    before, own = state(access), (team.issuer, team.audiences)
+    with pytest.raises(LookupError), team.serve(access):
+        raise LookupError
+    assert (state(access), (team.issuer, team.audiences)) == (before, own)
+
+
+def test_an_object_with_a_fetch_of_its_own_gets_it_back(team: LocalTeam) -> None:
+    fetch = MemoryFetch(team)
+    mine = CloudflareAccess(team_domain="acme", audience="wiki", fetch=fetch, clock=team.clock)
+    with team.serve(mine) as certs:
+        asyncio.run(mine.keys.refresh())
+        assert (certs.fetches, fetch.fetches) == (1, 0)
+    asyncio.run(mine.keys.refresh())
+    assert (certs.fetches, fetch.fetches) == (1, 1)
+
+
+def test_the_keys_are_there_from_the_start(team: LocalTeam) -> None:
+    with team.serve(access) as certs, TestClient(app) as client:
+        assert access.keys.health().kids == 2
+        assert client.get("/me", headers=ada(team)).status_code == 200
+        assert certs.fetches == 0
+
+
+def test_a_rotation_is_followed_by_one_fetch(team: LocalTeam) -> None:
+    with team.serve(access) as certs, TestClient(app) as client:
+        team.rotate()
+        assert [client.get("/me", headers=ada(team)).status_code for _ in range(3)] == [200, 200, 200]
+        assert certs.fetches == 1
+
+
+def test_an_outage_is_survived_for_a_day(team: LocalTeam) -> None:
+    with team.serve(access) as certs, TestClient(app) as client:
+        certs.fail_with(503)
+        team.clock.advance(86_000)
+        during = client.get("/me", headers=ada(team)).status_code
+        team.clock.advance(1_000)
+        after = client.get("/me", headers=ada(team))
+        assert (during, after.status_code, "retry-after" in after.headers) == (200, 503, True)
+
+
+def test_a_request_that_waits_moves_the_clock_and_not_the_test(team: LocalTeam) -> None:
+    with team.serve(access) as certs, TestClient(app) as client:
+        client.get("/me", headers=ada(team))
+        certs.hang()
+        team.rotate()
+        headers, before = ada(team), team.clock.now()
+        assert client.get("/me", headers=headers).status_code == 503
+        assert 0 < team.clock.now() - before <= 10
+
+
+def test_an_app_that_starts_in_an_outage_starts_without_waiting(team: LocalTeam) -> None:
+    with team.serve(access) as certs:
+        certs.hang()
+        team.clock.advance(100_000)
+        with TestClient(app) as client:
+            assert client.get("/me", headers=ada(team)).status_code == 503
+
+
+def test_the_app_may_refresh_its_keys_itself(team: LocalTeam) -> None:
+    with team.serve(access) as certs:
+        certs.slow(4)
+        asyncio.run(access.keys.refresh())
+        assert certs.fetches == 1
+
+
+def test_a_token_expires_when_the_clock_is_moved(team: LocalTeam) -> None:
+    with team.serve(access), TestClient(app) as client:
+        headers = team.headers(team.user("ada@example.com", expires_in=60))
+        before = client.get("/me", headers=headers).status_code
+        team.clock.advance(71)
+        assert (before, client.get("/me", headers=headers).status_code) == (200, 401)
+
+
+def test_the_machines_clock_can_be_kept() -> None:
+    team = LocalTeam(clock=SystemClock())
+    with team.serve(access), TestClient(app) as client:
+        assert client.get("/me", headers=ada(team)).status_code == 200
+
+
+def test_siblings_are_served_together(team: LocalTeam) -> None:
+    sibling = access.with_audience("admin")
+    siblings = FastAPI()
+
+    @siblings.get("/")
+    async def admin(user: Annotated[UserClaims, Depends(sibling.user)]) -> None: ...
+
+    with team.serve(access, sibling), TestClient(siblings) as client:
+        user = team.user("ada@example.com", audience="admin")
+        assert team.audiences == ("wiki", "shop", "admin")
+        assert client.get("/", headers=team.headers(user)).status_code == 200
+        assert client.get("/", headers=ada(team)).status_code == 401
+
+
+@pytest.mark.parametrize(("wrong", "named"), [((), "nothing"), ((app,), "FastAPI"), ((access, None), "NoneType")])
+def test_only_access_objects_can_be_served(team: LocalTeam, wrong: tuple[Any, ...], named: str) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=f"CloudflareAccess objects of your app, not {named}"),
+        team.serve(*wrong),
+    ):
+        pytest.fail("it was served")
+
+
+def test_one_team_serves_one_team(team: LocalTeam) -> None:
+    other = CloudflareAccess(team_domain="other", audience="a")
+    with (
+        pytest.raises(ConfigurationError, match=r"acme\.cloudflareaccess\.com, https://other"),
+        team.serve(access, other),
+    ):
+        pytest.fail("it was served")

@@ -1,0 +1,109 @@
+"""A team for tests is named as the access object names its own, and shares its keys with every other of that name."""
+
+import json
+from base64 import urlsafe_b64decode
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access._jwks import parse_jwks
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._token import parse, verify
+from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
+from fastapi_cloudflare_access.testing.team import shared_key
+
+
+@pytest.mark.parametrize(
+    ("name", "issuer"),
+    [
+        ("acme", "https://acme.cloudflareaccess.com"),
+        ("acme.fed.cloudflareaccess.com", "https://acme.fed.cloudflareaccess.com"),
+        ("http://127.0.0.1:8787", "http://127.0.0.1:8787"),
+    ],
+)
+def test_it_takes_every_form_of_a_team_domain(name: str, issuer: str) -> None:
+    team = LocalTeam(name)
+    assert (team.issuer, team.team_domain) == (issuer, issuer)
+
+
+@pytest.mark.parametrize("name", ["evil.com", "", "Acme"])
+def test_it_refuses_what_the_access_object_would_refuse(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="team_domain"):
+        LocalTeam(name)
+
+
+@pytest.mark.parametrize("audience", ["", [], [""]])
+def test_a_team_without_an_audience_is_refused(audience: str | list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="audience"):
+        LocalTeam(audience=audience)
+
+
+def test_its_audience_is_a_tag_that_is_the_same_in_every_run() -> None:
+    assert LocalTeam("acme").audience == "5f89da0438fa1b1767532b58bd38cda2396f39889ab9e492e7f8f20d22fc9e9f"
+    assert LocalTeam("other").audience != LocalTeam("acme").audience
+
+
+def test_teams_of_one_name_share_their_keys_and_nothing_else() -> None:
+    first, second = LocalTeam("acme"), LocalTeam("acme")
+    assert first.keys == second.keys
+    first.rotate()
+    assert second.keys == LocalTeam("acme").keys
+    second.rotate()
+    assert first.keys == second.keys
+
+
+def test_teams_of_different_names_have_different_keys() -> None:
+    assert not {key.kid for key in LocalTeam("acme").keys} & {key.kid for key in LocalTeam("other").keys}
+
+
+def test_a_key_is_made_once_even_if_threads_ask_together() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        keys = list(threads.map(lambda _: shared_key("asked together", 0), range(4)))
+    assert len({key.kid for key in keys}) == 1
+
+
+def test_a_new_team_stands_at_a_fixed_time() -> None:
+    assert isinstance(LocalTeam().clock, FakeClock)
+    assert LocalTeam().user("ada@example.com").issued_at.isoformat() == "2026-01-01T00:00:00+00:00"
+
+
+def test_user_and_service_are_the_claims_that_a_handler_gets() -> None:
+    team = LocalTeam()
+    user, service = team.user("ada@example.com", groups=["admins"]), team.service("deploy-bot")
+    assert (type(user), type(service)) == (UserClaims, ServiceClaims)
+    assert (user.email, user.custom["groups"]) == ("ada@example.com", ("admins",))
+    assert service.common_name == team.client_id("deploy-bot")
+
+
+@pytest.mark.parametrize("kind", ["user", "service"])
+def test_headers_and_cookies_carry_a_token_that_verifies_to_the_same_claims(kind: str) -> None:
+    team = LocalTeam()
+    caller = team.user("ada@example.com", custom={"level": [5]}) if kind == "user" else team.service("deploy-bot")
+    token = team.headers(caller)["Cf-Access-Jwt-Assertion"]
+    assert team.cookies(caller) == {"CF_Authorization": token}
+    settings = Settings.load(team_domain=team.team_domain, audience=team.audience)
+    parsed = parse(token.encode())
+    claims = verify(parsed, key=parse_jwks(team.certs_body()).keys[parsed.kid], settings=settings, now=team.clock.now())
+    assert type(caller).model_validate(claims) == caller
+
+
+def test_a_service_keeps_its_text_audience_on_the_wire() -> None:
+    team = LocalTeam()
+    payload = team.token(team.service("deploy-bot")).split(".")[1]
+    assert json.loads(urlsafe_b64decode(payload + "=="))["aud"] == team.audience
+
+
+def test_a_token_is_sent_as_it_is() -> None:
+    assert LocalTeam().headers("a.b.c") == {"Cf-Access-Jwt-Assertion": "a.b.c"}
+
+
+@pytest.mark.parametrize("caller", [None, 5, {"email": "ada@example.com"}])
+def test_what_is_no_caller_is_refused_with_what_is_one(caller: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"team\.user\(…\), team\.service\(…\) or a token"):
+        LocalTeam().token(caller)
+
+
+def test_an_unknown_forgery_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigurationError, match=r"no forgery 'expird'; there are empty, .*, expired, "):
+        LocalTeam().forge("expird")
