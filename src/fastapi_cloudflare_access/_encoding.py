@@ -62,7 +62,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
         if text.count("[") + text.count("{") > MAX_DEPTH:
             _check_depth(text)
         value, end = _DECODER.raw_decode(text)
-        if "\\u" in text:
+        if "\\" in text:
             dumps(value, ensure_ascii=False).encode()
     except EncodingProblem:
         raise

@@ -62,6 +62,11 @@ class KeySource:
         self._fetching = KeyFetching(self._store, fetch=fetch, clock=clock)
 
     @property
+    def clock(self) -> Clock:
+        """Where time comes from, here and for whoever verifies with these keys."""
+        return self._clock
+
+    @property
     def generation(self) -> int:
         """A number that grows whenever the keys change."""
         return self._store.snapshot.generation

@@ -13,7 +13,6 @@ from fastapi_cloudflare_access._token import Parsed, parse, read_claims, screen,
 from fastapi_cloudflare_access._token_cache import Remembered, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import InvalidClaims, KeysUnavailable
-from fastapi_cloudflare_access.protocols import Clock
 
 U = TypeVar("U", bound=UserClaims, default=UserClaims)
 
@@ -21,13 +20,12 @@ U = TypeVar("U", bound=UserClaims, default=UserClaims)
 class Verifier(Generic[U]):
     """Verifies tokens by one set of settings over one key source."""
 
-    __slots__ = ("_cache", "clock", "keys", "settings", "user_claims")
+    __slots__ = ("_cache", "keys", "settings", "user_claims")
 
-    def __init__(self, settings: Settings, *, keys: KeySource, clock: Clock, user_claims: type[U]) -> None:
+    def __init__(self, settings: Settings, *, keys: KeySource, user_claims: type[U]) -> None:
         """Put the parts together; nothing is fetched."""
         self.settings = settings
         self.keys = keys
-        self.clock = clock
         self.user_claims = user_claims
         size = settings.token_cache_size
         self._cache = TokenCache[U](size) if size else None
@@ -43,12 +41,12 @@ class Verifier(Generic[U]):
         """
         digest = sha256(token).digest() if self._cache else b""
         if self._cache and (known := self._cache.get(digest)):
-            if self._known_key(known.kid) is known.key and known.starts <= self.clock.now() < known.ends:
+            if self._known_key(known.kid) is known.key and known.starts <= self.keys.clock.now() < known.ends:
                 return known.caller or self._again(known.payload)
             self._cache.drop(digest)
         parsed = parse(token)
         key = self._known_key(parsed.kid) or await self._find_key(parsed)
-        claims = verify(parsed, key=key, settings=self.settings, now=self.clock.now())
+        claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
         caller = self._typed(claims)
         if self._cache:
             self._cache.put(digest, self._remember(parsed, key, claims, caller))
@@ -56,7 +54,7 @@ class Verifier(Generic[U]):
 
     def _again(self, payload: bytes) -> U | ServiceClaims:
         """Make a caller anew, of a model of the app, which may not be as frozen as ours are."""
-        return self._typed(read_claims(payload, settings=self.settings, now=self.clock.now()))
+        return self._typed(read_claims(payload, settings=self.settings, now=self.keys.clock.now()))
 
     def _remember(
         self, parsed: Parsed, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
@@ -78,15 +76,16 @@ class Verifier(Generic[U]):
             return None
 
     async def _find_key(self, parsed: Parsed) -> RS256Key:
-        screen(parsed, settings=self.settings, now=self.clock.now())
+        screen(parsed, settings=self.settings, now=self.keys.clock.now())
         return await self.keys.find(parsed.kid)
 
     def _typed(self, claims: dict[str, Any]) -> U | ServiceClaims:
         model = self.user_claims if claims["sub"] else ServiceClaims
         try:
-            return model.__pydantic_validator__.validate_python(claims)
+            caller: U | ServiceClaims = model.__pydantic_validator__.validate_python(claims)
         except ValidationError as invalid:
             names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors() if error["loc"]}))
             raise InvalidClaims(f"claims of the wrong type: {names}") from None
         except Exception as failure:  # noqa: BLE001 - a validator of the application's own model
             raise InvalidClaims(f"the claims model failed with {type(failure).__name__}") from None
+        return caller

@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from fastapi_cloudflare_access._answers import log_refusal, readiness, refusal
-from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access._credentials import COOKIE, HEADER, Headers, digest, find_token
 from fastapi_cloudflare_access._key_source import KeySource
 from fastapi_cloudflare_access._settings import Options, Settings, TokenSource
@@ -130,10 +129,9 @@ class CloudflareAccess(_Scheme, Generic[U]):
         if not _is_user_model(user_claims):
             raise ConfigurationError("user_claims must be a subclass of UserClaims")
         settings = Settings.load(**options)
-        clock = clock or SystemClock()
         keys = KeySource(settings, fetch=fetch, clock=clock, on_event=on_event)
         model: type[U] = user_claims
-        self._grow(Verifier(settings, keys=keys, clock=clock, user_claims=model))
+        self._grow(Verifier(settings, keys=keys, user_claims=model))
         if settings.is_local:
             logger.warning("the Cloudflare Access team is a local one at %s: for development only", settings.issuer)
 
@@ -157,6 +155,11 @@ class CloudflareAccess(_Scheme, Generic[U]):
     def settings(self) -> Settings:
         """The settings in force."""
         return self._verifier.settings
+
+    @property
+    def user_claims(self) -> type[U]:
+        """The model of a user's claims."""
+        return self._verifier.user_claims
 
     @property
     def keys(self) -> KeySource:
@@ -193,7 +196,7 @@ class CloudflareAccess(_Scheme, Generic[U]):
         settings = self.settings.with_audience(audience)
         mine = self._verifier
         sibling: CloudflareAccess[U] = object.__new__(type(self))
-        sibling._grow(Verifier(settings, keys=mine.keys, clock=mine.clock, user_claims=mine.user_claims))
+        sibling._grow(Verifier(settings, keys=mine.keys, user_claims=mine.user_claims))
         return sibling
 
     async def identify(self, connection: HTTPConnection) -> U | ServiceClaims | None:

@@ -126,6 +126,13 @@ def test_a_client_that_goes_away_disturbs_nobody(server: CertsServer, capfd: pyt
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_fault_of_the_kit_itself_is_shown(server: CertsServer, capfd: pytest.CaptureFixture[str]) -> None:
+    server._script.append((lambda _: 1 / 0, None))  # type: ignore[arg-type,return-value]
+    with pytest.raises(httpx.RemoteProtocolError):
+        get(server)
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
 def test_no_thread_is_left_behind(team: LocalTeam) -> None:
     with CertsServer(team):
         pass

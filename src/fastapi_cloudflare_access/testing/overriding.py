@@ -66,7 +66,7 @@ def _check(app: object, access: object, caller: object) -> None:
 
 
 def _of_the_model(access: CloudflareAccess[Any], caller: Any) -> Any:
-    model: type[UserClaims] = access._verifier.user_claims  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    model: type[UserClaims] = access.user_claims
     if not isinstance(caller, UserClaims) or isinstance(caller, model):
         return caller
     try:

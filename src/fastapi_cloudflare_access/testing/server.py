@@ -2,11 +2,12 @@
 
 import socket
 import struct
+import sys
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access._settings import CERTS_PATH
@@ -73,8 +74,10 @@ class _Server(ThreadingHTTPServer):
         self._thread.join()
         self.server_close()
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing where a client went away."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

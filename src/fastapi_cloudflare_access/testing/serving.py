@@ -28,8 +28,6 @@ def served(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Generat
             stack.enter_context(keys.stand_in(fetch=certs, clock=team.clock))
             stack.enter_context(_waiting_on(team.clock, keys))
             _fetch_in_a_loop_of_its_own(keys)
-        for access in accesses:
-            stack.enter_context(_by_the_clock_of(team, access))
         certs.requests.clear()
         yield certs
 
@@ -60,16 +58,6 @@ def _in_the_name_of(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -
         yield
     finally:
         team.issuer, team.audiences = before
-
-
-@contextmanager
-def _by_the_clock_of(team: Issuer, access: CloudflareAccess[Any]) -> Generator[None]:
-    verifier = access._verifier  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    before, verifier.clock = verifier.clock, team.clock
-    try:
-        yield
-    finally:
-        verifier.clock = before
 
 
 @contextmanager

@@ -1,0 +1,30 @@
+"""Check a built wheel: it is whole, typed and licensed, holds nothing else, and imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+PACKAGE = "fastapi_cloudflare_access"
+IMPORT = f"import sys, {PACKAGE} as package; sys.exit(not package.__file__.startswith(sys.argv[1]))"
+
+
+def problems(wheel: Path) -> list[str]:
+    """Say what is wrong with the wheel."""
+    packed = set(ZipFile(wheel).namelist())
+    sources = {str(path.relative_to("src")) for path in Path("src").rglob("*.py")}
+    found = [f"{name} is missing" for name in sorted((sources | {f"{PACKAGE}/py.typed"}) - packed)]
+    found += [f"{name} does not belong" for name in sorted(packed) if PACKAGE not in name.partition("/")[0]]
+    if not any(name.endswith("licenses/LICENSE") for name in packed):
+        found.append("the licence is missing")
+    command = [sys.executable, "-c", IMPORT, str(wheel)]
+    if subprocess.run(command, env={"PYTHONPATH": str(wheel)}, check=False).returncode:  # a wheel is a zip file
+        found.append("it does not import")
+    return found
+
+
+if __name__ == "__main__":
+    wheel = Path(sys.argv[1]).resolve()
+    found = problems(wheel)
+    print(f"{wheel.name}:", "; ".join(found) or "whole, typed, licensed, importable")
+    sys.exit(bool(found))

@@ -1,0 +1,25 @@
+"""The demo shows the main job: whom the quickstart app lets in, and whom it does not."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_demo_shows_what_each_caller_gets() -> None:
+    command = [sys.executable, str(ROOT / "scripts/demo.py"), "--once"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, encoding="utf-8").stdout
+    titles_and_statuses = re.findall(r"^(\w.+)\ncurl -i .+\n→ (\d+) ", shown, re.MULTILINE)
+    assert titles_and_statuses == [
+        ("A user", "200"),
+        ("A service token", "202"),
+        ("An expired token", "401"),
+        ("A forged token: signed by a stranger", "401"),
+        ("A foreign token: for another application of the team", "401"),
+        ("No token", "401"),
+        ("A user where only services may", "403"),
+    ]
+    reasons = re.findall(r"^  log: refused: (\w+)", shown, re.MULTILINE)
+    assert reasons == ["token_expired", "invalid_signature", "wrong_audience", "wrong_caller"]
