@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from traceback import walk_tb
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from fastapi_cloudflare_access import (
     UserClaims,
 )
 from fastapi_cloudflare_access._token import verify as real_verify
+from fastapi_cloudflare_access.health import AccessEvent, RequestRefused
 from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
 
 TEAM = LocalTeam("acme")
@@ -116,6 +118,7 @@ OUTCOMES = [
 ]
 
 
+@pytest.mark.conformance(36, 42)
 @pytest.mark.parametrize(
     ("name", "headers", "status", "body"), OUTCOMES, ids=[f"{i}-{row[0]}" for i, row in enumerate(OUTCOMES)]
 )
@@ -127,6 +130,7 @@ def test_a_route_lets_in_whom_its_dependency_lets_in(
     assert response.json() == body if body else set(response.json()) == {"detail"}
 
 
+@pytest.mark.conformance(50)
 @pytest.mark.parametrize(
     ("name", "headers", "status", "body"), OUTCOMES, ids=[f"{i}-{row[0]}" for i, row in enumerate(OUTCOMES)]
 )
@@ -229,6 +233,7 @@ def test_the_cookie_counts_where_there_is_no_header(client: TestClient) -> None:
     assert client.get("/user", headers={"cookie": "CF_Authorization=x", **ADA}).status_code == 200
 
 
+@pytest.mark.conformance(48)
 @pytest.mark.parametrize(
     "headers",
     [
@@ -331,6 +336,35 @@ def test_a_claims_model_that_is_none_is_refused_at_construction(model: Any) -> N
         make(user_claims=model)
 
 
+def test_a_refusal_is_an_event_with_its_reason_and_the_digest_of_the_token() -> None:
+    events: list[AccessEvent] = []
+    access = make(on_event=events.append)
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(access.user)])
+    app.add_api_route("/sibling", _ok, dependencies=[Depends(access.with_audience("other"))])
+    client = TestClient(app)
+    for path, headers in (("/", ADA), ("/", NOBODY), ("/", BOT), ("/sibling", ADA)):
+        client.get(path, headers=headers)
+    refused = [event for event in events if isinstance(event, RequestRefused)]
+    assert [event.reason for event in refused] == ["missing_token", "wrong_caller", "wrong_audience"]
+    assert [event.token_digest for event in refused] == [None, _digest_of(BOT), _digest_of(ADA)]
+    assert {event.at for event in refused} == {TEAM.clock.now()}
+
+
+def test_a_failing_listener_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(event: AccessEvent) -> None:
+        raise ZeroDivisionError
+
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(make(on_event=fail))])
+    assert TestClient(app).get("/").status_code == 401
+    assert "a listener failed at the event request_refused" in caplog.text
+
+
+def _digest_of(headers: dict[str, str]) -> str:
+    return sha256(headers["Cf-Access-Jwt-Assertion"].encode()).hexdigest()[:12]
+
+
 # policies
 
 
@@ -407,6 +441,7 @@ def test_an_override_of_optional_reaches_the_whole_tree(app: FastAPI, access: Cl
 # OpenAPI
 
 
+@pytest.mark.conformance(49)
 def test_openapi_names_both_schemes_as_alternatives_and_is_valid(app: FastAPI) -> None:
     document = app.openapi()
     validate(document)
@@ -496,6 +531,7 @@ def test_without_a_lifespan_keys_are_fetched_on_the_way() -> None:
     assert (health.state, health.refresher_alive, health.fetches) == ("ok", False, 1)
 
 
+@pytest.mark.conformance(24, 44)
 def test_no_keys_give_503_with_retry_after_and_never_401() -> None:
     fetch = MemoryFetch(TEAM)
     fetch.fail_with(500)
@@ -536,6 +572,7 @@ def test_a_local_team_is_announced(caplog: pytest.LogCaptureFixture) -> None:
 # what escapes
 
 
+@pytest.mark.conformance(53)
 def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(app: FastAPI) -> None:
     """A collector that walks the chain of exceptions and the locals of their frames finds no token."""
     caught: list[AccessRefused] = []

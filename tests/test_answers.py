@@ -69,6 +69,7 @@ def test_the_table_has_a_row_for_every_error() -> None:
     assert {row[0] for row in TABLE} == set(leaves(errors.AccessError)) - {errors.ConfigurationError}
 
 
+@pytest.mark.conformance(40, 41, 42, 43, 44, 46)
 @pytest.mark.parametrize(("kind", "reason", "status", "challenge"), TABLE, ids=[row[1] for row in TABLE])
 def test_an_error_gives_its_reason_its_status_and_its_challenge(
     kind: type[errors.AccessError], reason: str, status: int, challenge: str | None
@@ -86,6 +87,7 @@ def test_an_error_gives_its_reason_its_status_and_its_challenge(
     assert reason not in str(refused.detail)
 
 
+@pytest.mark.conformance(44)
 @pytest.mark.parametrize(("seconds", "header"), [(0, "1"), (0.2, "1"), (1, "1"), (1.2, "2"), (60, "60")])
 def test_retry_after_is_in_whole_seconds_and_never_zero(seconds: float, header: str) -> None:
     refused = refusal(errors.KeyUnconfirmed("x", retry_after=seconds), connection(), challenge="x")
@@ -99,6 +101,7 @@ def test_the_scheme_of_the_challenge_is_a_setting() -> None:
     assert (refused.headers or {})["WWW-Authenticate"] == "Bearer"
 
 
+@pytest.mark.conformance(41)
 def test_what_tells_keys_apart_is_told_to_nobody() -> None:
     """An unknown key, a wrong signature and a foreign audience look the same from outside."""
     answers = [
@@ -108,6 +111,7 @@ def test_what_tells_keys_apart_is_told_to_nobody() -> None:
     assert len({(str(answer), str(getattr(answer, "headers", ""))) for answer in answers}) == 1
 
 
+@pytest.mark.conformance(50)
 @pytest.mark.parametrize(
     ("kind", "code"),
     [
@@ -128,6 +132,7 @@ def test_a_websocket_is_closed_where_the_server_cannot_answer_the_handshake(
     assert 0 < len(refused.reason.encode()) <= 123
 
 
+@pytest.mark.conformance(50)
 def test_a_websocket_handshake_is_answered_where_the_server_can() -> None:
     refused = refusal(
         errors.MissingToken("x"), connection("websocket", extensions={"websocket.http.response": {}}), challenge="x"
@@ -136,6 +141,7 @@ def test_a_websocket_handshake_is_answered_where_the_server_can() -> None:
     assert refused.status_code == 401
 
 
+@pytest.mark.conformance(53, 54)
 @pytest.mark.parametrize(
     ("error", "level"),
     [
@@ -156,6 +162,7 @@ def test_a_refusal_leaves_one_record_with_the_reason_and_the_digest(
     assert record.getMessage() == f"refused: {error.reason} (x), token 3c469e9d6c58"
 
 
+@pytest.mark.conformance(45)
 def test_a_failing_log_handler_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     class Failing(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -170,6 +177,7 @@ def test_a_failing_log_handler_changes_no_answer(caplog: pytest.LogCaptureFixtur
         logger.removeHandler(handler)
 
 
+@pytest.mark.conformance(46)
 def test_the_app_can_answer_in_its_own_way() -> None:
     app = FastAPI()
     access = CloudflareAccess(team_domain="acme", audience="tag")

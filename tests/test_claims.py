@@ -16,27 +16,32 @@ ADA = TEAM.user("ada@example.com", custom={"department": "engines", "groups": ["
 BOT = TEAM.service("deploy-bot")
 
 
+@pytest.mark.conformance(36, 38)
 def test_a_user_has_typed_claims() -> None:
     assert (ADA.email, ADA.country, ADA.type, ADA.aud) == ("ada@example.com", "US", "app", (TEAM.audience,))
     assert ADA.expires_at == datetime.fromtimestamp(ADA.exp, UTC)
     assert ADA.issued_at == datetime.fromtimestamp(ADA.iat, UTC)
 
 
+@pytest.mark.conformance(36)
 def test_a_service_has_typed_claims() -> None:
     assert (BOT.sub, BOT.nbf) == ("", None)
     assert BOT.common_name.endswith(".access")
 
 
+@pytest.mark.conformance(37)
 def test_the_principal_is_what_to_key_records_on() -> None:
     assert ADA.principal == (TEAM.issuer, ADA.sub)
     assert BOT.principal == (TEAM.issuer, BOT.common_name)
 
 
+@pytest.mark.conformance(39)
 def test_unknown_claims_stay_readable() -> None:
     assert ADA.h_INTERNAL_DO_NOT_USE == "app.example.com"  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     assert ADA.model_extra["h_INTERNAL_DO_NOT_USE"] == "app.example.com"
 
 
+@pytest.mark.conformance(39)
 def test_an_unknown_claim_never_stands_before_what_the_model_defines() -> None:
     user = TEAM.user(
         "ada@example.com", claims={"principal": "root", "model_dump": "x", "expires_at": 0, "__class__": "x"}
@@ -62,6 +67,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.conformance(39)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_claims_cannot_be_changed(change: Callable[[Any], object]) -> None:
     before = ADA.model_dump_json()
@@ -117,6 +123,7 @@ def test_nothing_is_coerced_and_nothing_is_repeated(name: str, value: Any) -> No
     assert "input_value" not in str(caught.value)
 
 
+@pytest.mark.conformance(36)
 @pytest.mark.parametrize(
     ("name", "value"), [("sub", "x"), ("common_name", ""), ("common_name", None), ("common_name", 5)]
 )

@@ -10,6 +10,7 @@ HEADER = b"cf-access-jwt-assertion"
 BOTH: tuple[TokenSource, ...] = ("header", "cookie")
 
 
+@pytest.mark.conformance(43, 48)
 @pytest.mark.parametrize(
     ("headers", "token"),
     [
@@ -54,12 +55,14 @@ def test_an_empty_header_is_malformed_and_not_absent(jar: bytes) -> None:
         find_token([(HEADER, b""), (b"cookie", jar)], BOTH)
 
 
+@pytest.mark.conformance(43)
 @pytest.mark.parametrize("values", [(b"a", b"b"), (b"a", b"a"), (b"", b"a"), (b"a", b"a", b"a")])
 def test_more_than_one_header_is_ambiguous_even_where_they_agree(values: tuple[bytes, ...]) -> None:
     with pytest.raises(AmbiguousToken):
         find_token([(HEADER, value) for value in values], BOTH)
 
 
+@pytest.mark.conformance(43)
 @pytest.mark.parametrize(
     "jars",
     [

@@ -18,6 +18,7 @@ def test_what_was_encoded_is_decoded(data: bytes) -> None:
     assert decode_base64url(urlsafe_b64encode(data).rstrip(b"=")) == data
 
 
+@pytest.mark.conformance(3)
 @pytest.mark.parametrize("data", [b"a", b"ab", b"abc", b"\xff\xfe"])
 def test_of_all_last_characters_only_one_decodes(data: bytes) -> None:
     text = urlsafe_b64encode(data).rstrip(b"=")
@@ -32,6 +33,7 @@ def test_of_all_last_characters_only_one_decodes(data: bytes) -> None:
     assert len({value for _, value in accepted}) == len(accepted)
 
 
+@pytest.mark.conformance(3)
 @pytest.mark.parametrize(
     "text",
     [
@@ -71,6 +73,7 @@ def test_a_json_object_is_parsed(data: bytes, value: object) -> None:
     assert parse_json_object(data) == value
 
 
+@pytest.mark.conformance(4, 5, 28)
 @pytest.mark.parametrize(
     "data",
     [
@@ -109,6 +112,7 @@ def test_anything_but_one_strict_json_object_is_refused(data: bytes) -> None:
         parse_json_object(data)
 
 
+@pytest.mark.conformance(6, 28)
 def test_json_may_nest_to_the_limit_and_no_deeper() -> None:
     at_limit = b'{"a":' * (MAX_DEPTH - 1) + b"{}" + b"}" * (MAX_DEPTH - 1)
     padded = b'{"b":' + b"[" * 5 + b"]" * 5 + b',"a":' + at_limit[5:]
@@ -118,6 +122,7 @@ def test_json_may_nest_to_the_limit_and_no_deeper() -> None:
         parse_json_object(b'{"b":' + padded + b"}")
 
 
+@pytest.mark.conformance(6)
 def test_recursion_of_the_parser_never_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     def overflow(_: str) -> None:
         raise RecursionError

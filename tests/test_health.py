@@ -8,21 +8,23 @@ from pydantic import ValidationError
 from support.key_rig import KeyRig
 
 from fastapi_cloudflare_access import health
-from fastapi_cloudflare_access.health import Health, KeyEvent
+from fastapi_cloudflare_access.health import AccessEvent, Health, KeyEvent
 
 pytestmark = pytest.mark.anyio
+
+KINDS = [*AccessEvent.__subclasses__(), *KeyEvent.__subclasses__()]
 
 
 def test_the_tree_of_events_is_drawn_as_it_grows() -> None:
     drawn = set(re.findall(r"[├└]── (\w+)", inspect.getdoc(health) or ""))
-    assert drawn == {kind.__name__ for kind in KeyEvent.__subclasses__()}
+    assert drawn == {kind.__name__ for kind in KINDS}
 
 
 def test_every_event_has_a_name_of_its_own_in_snake_case() -> None:
-    kinds = KeyEvent.__subclasses__()
-    assert [kind.name for kind in kinds] == [re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds]
+    assert [kind.name for kind in KINDS] == [re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower() for kind in KINDS]
 
 
+@pytest.mark.conformance(54)
 def test_every_field_of_the_health_is_described() -> None:
     described = re.findall(r"^\s+(\w+): ", (inspect.getdoc(Health) or "").split("Attributes:")[1], re.MULTILINE)
     assert described == list(Health.model_fields)

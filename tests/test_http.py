@@ -78,6 +78,7 @@ async def test_304_without_having_asked_for_it_is_refused() -> None:
         await read(answer(status=304))
 
 
+@pytest.mark.conformance(19, 20)
 @pytest.mark.parametrize("status", [100, 201, 204, 206, 301, 302, 307, 400, 403, 404, 429, 500, 503, 520])
 async def test_only_200_is_taken(status: int) -> None:
     with pytest.raises(FetchProblem, match=str(status)):
@@ -89,6 +90,7 @@ async def test_a_redirect_is_called_one() -> None:
         await read(answer(status=302, headers={"location": "https://evil.example/"}))
 
 
+@pytest.mark.conformance(19)
 @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", ""])
 async def test_an_encoded_answer_is_refused(encoding: str) -> None:
     with pytest.raises(FetchProblem, match="encoded"):
@@ -105,6 +107,7 @@ async def test_an_announced_length_that_is_too_much_or_no_number_is_refused_befo
         await read(answer(b"{}", headers={"content-length": length}))
 
 
+@pytest.mark.conformance(19, 20)
 async def test_a_body_is_refused_as_soon_as_it_is_longer_than_allowed() -> None:
     pulled: list[int] = []
 
@@ -185,6 +188,7 @@ async def test_the_default_fetch_brings_the_certs_of_a_real_server() -> None:
     assert [request.headers["accept-encoding"] for request in server.requests] == ["identity", "identity"]
 
 
+@pytest.mark.conformance(20)
 async def test_the_default_fetch_follows_no_redirect() -> None:
     team = LocalTeam("acme", clock=SystemClock())
     with CertsServer(team) as server, CertsServer(LocalTeam("evil")) as evil:
@@ -220,6 +224,7 @@ async def test_a_silent_server_is_a_timeout() -> None:
             )
 
 
+@pytest.mark.conformance(20)
 async def test_tls_that_fails_stays_what_it_is_and_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     refused.verify_message = "self-signed certificate"
@@ -239,6 +244,7 @@ async def test_tls_that_fails_stays_what_it_is_and_is_described(monkeypatch: pyt
     assert describe(failed.value) == "TLS failed: self-signed certificate"
 
 
+@pytest.mark.conformance(20)
 async def test_tls_is_verified_with_the_certificates_of_the_machine() -> None:
     fetch = httpx_fetch()
     fetch._tls = _http._load_tls(encrypted=True, trust_env=False)
@@ -288,6 +294,7 @@ async def test_a_chain_of_causes_that_bites_its_tail_is_described() -> None:
     assert describe(first) == "the fetch failed with ValueError"
 
 
+@pytest.mark.conformance(57)
 def test_neither_the_package_nor_a_key_source_loads_httpx() -> None:
     code = (
         "import sys; from fastapi_cloudflare_access import CloudflareAccess; "

@@ -32,6 +32,7 @@ def test_the_documented_certs_document_gives_both_keys() -> None:
     assert keys.skipped == ()
 
 
+@pytest.mark.conformance(13)
 def test_only_the_keys_member_counts() -> None:
     certs = LocalTeam("acme").certs()
     with pytest.raises(JwksProblem, match="no list of keys"):
@@ -84,6 +85,7 @@ BAD: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.conformance(14, 15, 16)
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 @pytest.mark.parametrize("bad_first", [True, False])
 def test_an_unusable_key_is_skipped_alone(
@@ -96,6 +98,7 @@ def test_an_unusable_key_is_skipped_alone(
     assert len(keys.skipped) == 1
 
 
+@pytest.mark.conformance(14, 15)
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_set_without_a_usable_key_is_refused(
     bad: Callable[[dict[str, Any]], Any], jwks: tuple[dict[str, Any], dict[str, Any]]
@@ -104,6 +107,7 @@ def test_a_set_without_a_usable_key_is_refused(
         parse_jwks(document(bad(jwks[0])))
 
 
+@pytest.mark.conformance(14)
 @pytest.mark.parametrize("lacking", ["alg", "use"])
 def test_alg_and_use_may_be_absent_and_key_ops_may_hold_verify(lacking: str, jwks: tuple[dict[str, Any], Any]) -> None:
     key = {name: value for name, value in jwks[0].items() if name != lacking} | {"key_ops": ["verify"]}
@@ -115,10 +119,12 @@ def test_a_symmetric_key_does_not_shadow_the_rsa_key_of_the_same_kid(jwks: tuple
     assert list(keys.keys) == [jwks[0]["kid"]]
 
 
+@pytest.mark.conformance(17)
 def test_the_same_key_twice_is_one(jwks: tuple[dict[str, Any], Any]) -> None:
     assert parse_jwks(document(jwks[0], jwks[0])) == parse_jwks(document(jwks[0]))
 
 
+@pytest.mark.conformance(17)
 def test_of_two_keys_with_one_kid_neither_is_used(jwks: tuple[dict[str, Any], dict[str, Any]]) -> None:
     first, second = jwks
     clash = second | {"kid": first["kid"]}
@@ -127,6 +133,7 @@ def test_of_two_keys_with_one_kid_neither_is_used(jwks: tuple[dict[str, Any], di
     assert keys.skipped == ("two different keys with one kid",)
 
 
+@pytest.mark.conformance(19)
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b"{}", b'{"keys":null}', b'{"keys":{}}', b'{"keys":[]}', b'{"keys":[],"keys":[]}']
 )

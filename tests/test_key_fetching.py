@@ -175,6 +175,19 @@ async def test_a_removal_begun_by_an_unknown_key_is_confirmed_by_the_refresher_t
     await rig.keys.stop()
 
 
+async def test_a_removal_that_waits_for_its_confirmation_does_not_hurry_fetches_that_fail() -> None:
+    rig = await started()
+    rig.team.withdraw()
+    await rig.clock.run_for(100)
+    await rig.find("nobody's")
+    rig.certs.fail_with(503)
+    before = rig.certs.fetches
+    await rig.clock.run_for(300)
+    assert rig.keys.health().missing == 1
+    assert rig.certs.fetches - before < 60
+    await rig.keys.stop()
+
+
 async def test_failing_refreshes_are_tried_again_within_a_minute_and_recover() -> None:
     rig = await started()
     rig.certs.fail_with(503)
@@ -233,6 +246,7 @@ async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_
     await rig.keys.stop()
 
 
+@pytest.mark.conformance(23)
 async def test_under_any_flood_an_hour_sees_at_most_740_starts() -> None:
     """Unknown keys, edges that disagree, and refreshes every minute together."""
     rig = await started(refresh_interval=60)
@@ -254,6 +268,7 @@ async def _step(rig: KeyRig, seconds: float) -> None:
 # Loops and processes
 
 
+@pytest.mark.conformance(56)
 def test_second_event_loop_works() -> None:
     rig = KeyRig()
 
@@ -291,6 +306,7 @@ def test_a_loop_that_was_closed_over_a_running_source_is_forgotten() -> None:
     assert rig.keys.health().age is not None
 
 
+@pytest.mark.conformance(22, 56)
 async def test_two_live_loops_each_have_their_own_fetch_over_the_same_keys() -> None:
     rig = KeyRig()
     rig.certs.hang(times=1)
@@ -306,6 +322,7 @@ async def test_two_live_loops_each_have_their_own_fetch_over_the_same_keys() -> 
     assert await mine == "ok", "whoever brought the key"
 
 
+@pytest.mark.conformance(56)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
 def test_a_forked_process_keeps_the_keys_and_begins_its_own_tasks() -> None:
     rig = KeyRig()

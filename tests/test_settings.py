@@ -22,6 +22,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.conformance(13, 18)
 @pytest.mark.parametrize(
     ("team_domain", "issuer"),
     [
@@ -45,6 +46,7 @@ def test_the_issuer_and_the_certs_url_derive_from_the_team_domain(team_domain: s
     assert settings.is_local == issuer.startswith("http://")
 
 
+@pytest.mark.conformance(18, 20, 57)
 @pytest.mark.parametrize(
     "team_domain",
     [
@@ -130,6 +132,7 @@ def test_one_or_several_audiences_are_taken(audience: Any, tags: tuple[str, ...]
     assert settings.audience_tags == set(tags)
 
 
+@pytest.mark.conformance(30, 57)
 @pytest.mark.parametrize(
     "audience",
     [

@@ -4,13 +4,13 @@ The client learns the OAuth error and the class of fault, never the reason code,
 """
 
 import logging
-from contextlib import suppress
 from math import ceil
 
 from fastapi import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
+from fastapi_cloudflare_access._telling import log
 from fastapi_cloudflare_access.errors import (
     AccessError,
     AmbiguousToken,
@@ -81,11 +81,10 @@ def refusal(
 
 
 def log_refusal(error: AccessError, token_digest: str | None) -> None:
-    """Write one record with the reason code and the digest of the token; a failing handler changes no answer."""
+    """Write one record with the reason code and the digest of the token."""
     level = logging.INFO if isinstance(error, MissingToken) else logging.WARNING
     extra = {"reason": error.reason, "token_digest": token_digest}
-    with suppress(Exception):
-        logger.log(level, "refused: %s (%s), token %s", error.reason, error, token_digest or "none", extra=extra)
+    log(logger, level, "refused: %s (%s), token %s", error.reason, error, token_digest or "none", extra=extra)
 
 
 def readiness(health: Health) -> JSONResponse:

@@ -35,7 +35,8 @@ def freeze(value: Any) -> Any:
     if type(value) in _SCALARS:
         return value
     if isinstance(value, (list, tuple)):
-        return tuple(map(freeze, cast("Sequence[Any]", value)))
+        items = cast("Sequence[Any]", value)
+        return tuple(items) if _SCALARS.issuperset(map(type, items)) else tuple(map(freeze, items))
     if isinstance(value, (dict, Mapping)):
         return FrozenDict({key: freeze(item) for key, item in cast("Mapping[str, Any]", value).items()})
     return value

@@ -99,7 +99,10 @@ def _read_key(entry: Any) -> tuple[str, RS256Key]:
     n, e = entry.get("n"), entry.get("e")
     if not _is(str, n) or not _is(str, e):
         raise JwksProblem("no modulus or exponent")
-    return kid, _build_key(n, e)
+    key = _build_key(n, e)
+    if isinstance(key, JwksProblem):
+        raise key.with_traceback(None)
+    return kid, key
 
 
 def _may_verify(operations: Any) -> bool:
@@ -110,8 +113,16 @@ def _is(kind: type, value: Any) -> bool:
     return type(value) is kind
 
 
-@lru_cache(maxsize=64)
-def _build_key(n: str, e: str) -> RS256Key:
+@lru_cache(maxsize=256)
+def _build_key(n: str, e: str) -> RS256Key | JwksProblem:
+    """Build a key, or say why not; either is remembered, since looking for a prime takes longer than all the rest."""
+    try:
+        return _check_and_build(n, e)
+    except JwksProblem as problem:
+        return problem
+
+
+def _check_and_build(n: str, e: str) -> RS256Key:
     modulus, exponent = _integer(n), _integer(e)
     if not MIN_BITS <= modulus.bit_length() <= MAX_BITS:
         raise JwksProblem(f"not of {MIN_BITS} to {MAX_BITS} bits")

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi_cloudflare_access._jwks import JwksProblem
 from fastapi_cloudflare_access._snapshot import Moment, Snapshot
+from fastapi_cloudflare_access._telling import log, tell
 from fastapi_cloudflare_access.health import (
     EventListener,
     KeyAdded,
@@ -50,37 +51,32 @@ class KeyReport:
     limited_told_at: float = float("-inf")
 
     def emit(self, event: KeyEvent) -> None:
-        """Call the listener; what it raises goes no further."""
-        if self.on_event is None:
-            return
-        try:
-            self.on_event(event)
-        except Exception:
-            logger.exception("a listener of key events failed at %s", event.name)
+        """Call the listener."""
+        tell(self.on_event, event, logger)
 
     def refreshed(self, old: Snapshot, new: Snapshot, *, at: Moment, seconds: float, modified: bool) -> None:
         """Tell of a good fetch and of each key it changed."""
         self.last_error, self.stale_told = None, False
-        logger.debug("the keys were fetched: %d keys, generation %d", len(new.keys), new.generation)
+        log(logger, logging.DEBUG, "the keys were fetched: %d keys, generation %d", len(new.keys), new.generation)
         self.emit(
             Refreshed(at=at.wall, kids=len(new.keys), generation=new.generation, seconds=seconds, modified=modified)
         )
         self._changed(old.keys, new.keys, at)
         for kid in new.missing.keys() - old.missing.keys():
-            logger.info("key %s is no longer published", _shown(kid))
+            log(logger, logging.INFO, "key %s is no longer published", _shown(kid))
             self.emit(KeyMissing(at=at.wall, kid=_shown(kid)))
         if new.listed.skipped != old.listed.skipped:
             for reason in new.listed.skipped:
-                logger.warning("an entry of the certs document is skipped: %s", reason)
+                log(logger, logging.WARNING, "an entry of the certs document is skipped: %s", reason)
         for reason in new.listed.skipped:
             self.emit(KeySkipped(at=at.wall, reason=reason))
 
     def _changed(self, old: Mapping[str, Any], new: Mapping[str, Any], at: Moment) -> None:
         for kid in [kid for kid in old if new.get(kid) != old[kid]]:
-            logger.info("key %s is used no more", _shown(kid))
+            log(logger, logging.INFO, "key %s is used no more", _shown(kid))
             self.emit(KeyRemoved(at=at.wall, kid=_shown(kid)))
         for kid in [kid for kid in new if new[kid] != old.get(kid)]:
-            logger.info("key %s is used from now on", _shown(kid))
+            log(logger, logging.INFO, "key %s is used from now on", _shown(kid))
             self.emit(KeyAdded(at=at.wall, kid=_shown(kid)))
 
     def failed(self, problem: BaseException, cause: str, *, at: Moment, failures: int, retry_in: float) -> None:
@@ -88,7 +84,14 @@ class KeyReport:
         parsing = isinstance(problem, JwksProblem)
         self.counts["parse_failures" if parsing else "fetch_failures"] += 1
         self.last_error = cause
-        logger.warning("the keys could not be fetched (%d in a row, next try in %.1f s): %s", failures, retry_in, cause)
+        log(
+            logger,
+            logging.WARNING,
+            "the keys could not be fetched (%d in a row, next try in %.1f s): %s",
+            failures,
+            retry_in,
+            cause,
+        )
         reason: Any = "parse_failed" if parsing else "fetch_failed"
         self.emit(
             RefreshFailed(at=at.wall, reason=reason, cause=cause, consecutive_failures=failures, retry_in=retry_in)
@@ -98,7 +101,7 @@ class KeyReport:
         """Tell once that the keys are stale."""
         if not self.stale_told:
             self.stale_told = True
-            logger.warning("the keys are %.0f s old; last error: %s", age, self.last_error or "none")
+            log(logger, logging.WARNING, "the keys are %.0f s old; last error: %s", age, self.last_error or "none")
             self.emit(KeysStale(at=at.wall, age=age))
 
     def limited(self, reason: Any, retry_after: float, at: Moment) -> None:
@@ -106,12 +109,14 @@ class KeyReport:
         self.counts["rate_limited"] += 1
         if at.monotonic - self.limited_told_at >= QUIET:
             self.limited_told_at = at.monotonic
-            logger.warning("unknown keys are not looked for now (%s), next in %.1f s", reason, retry_after)
+            log(
+                logger, logging.WARNING, "unknown keys are not looked for now (%s), next in %.1f s", reason, retry_after
+            )
         self.emit(RateLimited(at=at.wall, reason=reason, retry_after=retry_after))
 
     def died(self, problem: BaseException, at: Moment) -> None:
         """Tell that the refresher died."""
-        logger.error("the refresher died of %s and is started again", type(problem).__name__)
+        log(logger, logging.ERROR, "the refresher died of %s and is started again", type(problem).__name__)
         self.emit(RefresherDied(at=at.wall, cause=type(problem).__name__))
 
 

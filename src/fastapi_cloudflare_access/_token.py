@@ -3,7 +3,6 @@
 `parse` bounds and shapes, `verify` believes: the signature first, then what it covers.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -146,9 +145,9 @@ def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> N
         CredentialError: `WrongType`, `WrongIssuer`, `WrongAudience`, `TokenExpired`, `TokenNotYetValid`, or
             `InvalidClaims` for a claim that is missing or of the wrong type.
     """
-    if _claim(claims, "type", str) != "app":
+    if _text(claims, "type") != "app":
         raise WrongType("the token is not one for an application")
-    if _claim(claims, "iss", str) != settings.issuer:
+    if _text(claims, "iss") != settings.issuer:
         raise WrongIssuer("the issuer is not the configured team")
     claims["aud"] = audience = _audience(claims.get("aud"))
     if settings.audience_tags.isdisjoint(audience):
@@ -159,15 +158,15 @@ def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> N
         raise TokenNotYetValid("the token was issued in the future")
     if "nbf" in claims and _time(claims, "nbf") - settings.nbf_leeway > now:
         raise TokenNotYetValid("the token is not valid yet")
-    if not _claim(claims, "sub", str) and not _claim(claims, "common_name", str):
+    if not _text(claims, "sub") and not _text(claims, "common_name"):
         raise InvalidClaims("the caller is neither a user nor a service")
     if "jti" in claims:
-        _claim(claims, "jti", str)
+        _text(claims, "jti")
 
 
-def _claim(claims: dict[str, Any], name: str, kind: Callable[..., Any]) -> Any:
-    value = claims.get(name)
-    if type(value) is not kind:
+def _text(claims: dict[str, Any], name: str) -> str:
+    value: str | None = claims.get(name)
+    if type(value) is not str:
         raise InvalidClaims(f"the claim {name} is missing or of the wrong type")
     return value
 

@@ -18,10 +18,11 @@ from fastapi_cloudflare_access._answers import log_refusal, readiness, refusal
 from fastapi_cloudflare_access._credentials import COOKIE, HEADER, Headers, digest, find_token
 from fastapi_cloudflare_access._key_source import KeySource
 from fastapi_cloudflare_access._settings import Options, Settings, TokenSource
+from fastapi_cloudflare_access._telling import log, tell
 from fastapi_cloudflare_access._verifier import U, Verifier
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden, MissingToken, WrongCaller
-from fastapi_cloudflare_access.health import EventListener
+from fastapi_cloudflare_access.health import EventListener, RequestRefused
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -119,7 +120,7 @@ class CloudflareAccess(_Scheme, Generic[U]):
             user_claims: A subclass of `UserClaims` of your own, with typed `custom` claims.
             fetch: How the keys are fetched; by default with httpx.
             clock: Where time comes from; by default the machine's clocks.
-            on_event: Called with each event of the key source.
+            on_event: Called with each event: a request refused, a key added, a refresh failed, and so on.
             **options: The settings. `team_domain` and `audience`, where left out, are read from
                 `CF_ACCESS_TEAM_DOMAIN` and `CF_ACCESS_AUDIENCE`.
 
@@ -131,13 +132,14 @@ class CloudflareAccess(_Scheme, Generic[U]):
         settings = Settings.load(**options)
         keys = KeySource(settings, fetch=fetch, clock=clock, on_event=on_event)
         model: type[U] = user_claims
-        self._grow(Verifier(settings, keys=keys, user_claims=model))
+        self._grow(Verifier(settings, keys=keys, user_claims=model), on_event)
         if settings.is_local:
             logger.warning("the Cloudflare Access team is a local one at %s: for development only", settings.issuer)
 
-    def _grow(self, verifier: Verifier[U]) -> None:
+    def _grow(self, verifier: Verifier[U], on_event: EventListener | None) -> None:
         """Build the tree of dependencies: `optional` is the root, this object depends on it, the rest on this."""
         self._verifier = verifier
+        self._on_event = on_event
         self._entered: list[KeySource] = []
         self._nodes: dict[tuple[Any, Policy], Callable[..., Awaitable[Any]]] = {}
         super().__init__(verifier.settings.token_sources[-1])
@@ -196,7 +198,7 @@ class CloudflareAccess(_Scheme, Generic[U]):
         settings = self.settings.with_audience(audience)
         mine = self._verifier
         sibling: CloudflareAccess[U] = object.__new__(type(self))
-        sibling._grow(Verifier(settings, keys=mine.keys, user_claims=mine.user_claims))
+        sibling._grow(Verifier(settings, keys=mine.keys, user_claims=mine.user_claims), self._on_event)
         return sibling
 
     async def identify(self, connection: HTTPConnection) -> U | ServiceClaims | None:
@@ -231,7 +233,9 @@ class CloudflareAccess(_Scheme, Generic[U]):
             return error.with_traceback(None)
 
     def _refusal(self, error: AccessError, connection: HTTPConnection) -> Exception:
-        log_refusal(error, _digest(connection, self.settings.token_sources))
+        name = _digest(connection, self.settings.token_sources)
+        log_refusal(error, name)
+        tell(self._on_event, RequestRefused(at=self.keys.clock.now(), reason=error.reason, token_digest=name), logger)
         return refusal(error, connection, challenge=self.settings.challenge)
 
     def _required(self, kind: type[Any], policy: Any) -> Callable[..., Awaitable[Any]]:
@@ -295,11 +299,12 @@ def _allows(policy: Policy, caller: Any) -> bool:
     """Ask the policy; only a plain True lets the caller in."""
     try:
         decision = policy(caller)
-    except Exception:
-        logger.exception("a policy failed, the caller is refused")
+    except Exception:  # noqa: BLE001 - whatever it raises, it is the policy's own
+        log(logger, logging.ERROR, "a policy failed, the caller is refused", exc_info=True)
         return False
     if not isinstance(decision, bool):
-        logger.error("a policy gave %s instead of True or False, the caller is refused", type(decision).__name__)
+        kind = type(decision).__name__
+        log(logger, logging.ERROR, "a policy gave %s instead of True or False, the caller is refused", kind)
     return decision is True
 
 

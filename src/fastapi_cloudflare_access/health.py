@@ -1,16 +1,18 @@
-"""What the key source tells about itself: its health, when asked, and events, as they happen.
+"""What the package tells about itself: the health of the keys, when asked, and events, as they happen.
 
 ```
-KeyEvent
-├── Refreshed          a fetch brought a usable document, or 304
-├── RefreshFailed      it did not; the keys stay
-├── KeyAdded           a key is used from now on
-├── KeyMissing         a key is no longer published; it goes once that is confirmed
-├── KeyRemoved         a key is used no more
-├── KeySkipped         an entry of the document cannot be used
-├── RateLimited        an unknown key cannot be looked for now
-├── KeysStale          the keys are older than `soft_staleness`
-└── RefresherDied      the refreshing task died; it is started again
+AccessEvent
+├── RequestRefused     a request was refused
+└── KeyEvent           something happened to the keys
+    ├── Refreshed          a fetch brought a usable document, or 304
+    ├── RefreshFailed      it did not; the keys stay
+    ├── KeyAdded           a key is used from now on
+    ├── KeyMissing         a key is no longer published; it goes once that is confirmed
+    ├── KeyRemoved         a key is used no more
+    ├── KeySkipped         an entry of the document cannot be used
+    ├── RateLimited        an unknown key cannot be looked for now
+    ├── KeysStale          the keys are older than `soft_staleness`
+    └── RefresherDied      the refreshing task died; it is started again
 ```
 
 Listeners are called in the event loop and must be quick; what they raise is logged and goes no further.
@@ -81,7 +83,7 @@ class Health(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyEvent:
+class AccessEvent:
     """The root of the events.
 
     Attributes:
@@ -89,8 +91,29 @@ class KeyEvent:
         at: When, in seconds since 1970.
     """
 
-    name: ClassVar[str] = "key_event"
+    name: ClassVar[str] = "access_event"
     at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRefused(AccessEvent):
+    """A request or WebSocket handshake was refused.
+
+    Attributes:
+        reason: The reason code of the error.
+        token_digest: The first 12 hexadecimal digits of the token's SHA-256; None where there is no one token.
+    """
+
+    name = "request_refused"
+    reason: str
+    token_digest: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyEvent(AccessEvent):
+    """The root of the events of the key source."""
+
+    name = "key_event"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,5 +238,5 @@ class RefresherDied(KeyEvent):
     cause: str
 
 
-EventListener: TypeAlias = Callable[[KeyEvent], object]
+EventListener: TypeAlias = Callable[[AccessEvent], object]
 """What `on_event` takes."""

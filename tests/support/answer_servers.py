@@ -70,7 +70,7 @@ def hypercorn_serving(app: Any) -> Generator[str]:
     loop, stopping = asyncio.new_event_loop(), asyncio.Event()
 
     async def serve() -> None:
-        await serve_hypercorn(app, config, shutdown_trigger=stopping.wait)  # type: ignore[arg-type]
+        await serve_hypercorn(app, config, shutdown_trigger=stopping.wait)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

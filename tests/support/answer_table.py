@@ -10,6 +10,7 @@ from typing import Any, cast
 from fastapi import Depends, FastAPI, WebSocket
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, LocalTeam, SystemClock
 
 Team = LocalTeam[SystemClock]
@@ -96,12 +97,12 @@ class Row:
         return ANSWERS[self.reason]
 
 
-def ada(team: Team) -> str:
+def ada(team: Issuer) -> str:
     """The token of a user."""
     return team.user_token("ada@example.com")
 
 
-def bot(team: Team) -> str:
+def bot(team: Issuer) -> str:
     """The token of a service."""
     return team.service_token("deploy-bot")
 

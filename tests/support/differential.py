@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import jwt
+from jwt.algorithms import RSAAlgorithm
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.errors import AccessError
@@ -47,7 +48,7 @@ def ours(certs: CertsServer, tokens: dict[str, str], *, exp_leeway: float = 0, n
 def pyjwt(certs: CertsServer, tokens: dict[str, str]) -> Verdicts:
     """The documented Python: each published key is tried, whatever the token says of its key."""
     document = httpx.get(f"{certs.origin}/cdn-cgi/access/certs", trust_env=False).json()
-    keys: list[Any] = [jwt.algorithms.RSAAlgorithm.from_jwk(json.dumps(key)) for key in document["keys"]]
+    keys: list[Any] = [RSAAlgorithm.from_jwk(json.dumps(key)) for key in document["keys"]]
 
     def verdict(token: str) -> str:
         why = ""

@@ -1,0 +1,141 @@
+"""A table of faults of the certs endpoint, by outcomes, over real sockets."""
+
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from support.key_rig import outcome
+
+from fastapi_cloudflare_access._clock import SystemClock
+from fastapi_cloudflare_access._key_source import KeySource
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+
+pytestmark = pytest.mark.anyio
+
+BUDGET, FETCH_TIMEOUT, SLACK = 1.0, 1.5, 2.0
+Team = LocalTeam[SystemClock]
+NOBODYS = "0" * 64
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault, how the reason for the failed fetch begins, and how many connections it cost."""
+
+    fault: Callable[[CertsServer], None]
+    error: str | None
+    connections: int = 1
+
+
+ROWS = {
+    "503": Row(lambda server: server.fail_with(503), "an answer with HTTP status 503"),
+    "404": Row(lambda server: server.fail_with(404), "an answer with HTTP status 404"),
+    "redirect": Row(
+        lambda server: server.redirect("http://127.0.0.1:1/"),
+        "an answer with HTTP status 302; redirects are not followed",
+    ),
+    "html": Row(lambda server: server.html(), "the certs document is unusable: "),
+    "empty": Row(lambda server: server.empty(), "the certs document is unusable: "),
+    "no keys": Row(lambda server: server.no_keys(), "the certs document has no usable key"),
+    "a list": Row(lambda server: server.answer_with(b"[]"), "the certs document is unusable: "),
+    "garbage": Row(lambda server: server.garbage(), "the certs document is unusable: "),
+    "304 unasked": Row(lambda server: server.answer_with(b"", status=304), "an answer with HTTP status 304"),
+    "oversize": Row(lambda server: server.oversize(5_000_000), "the document is longer than 65536 bytes"),
+    "gzip bomb": Row(lambda server: server.gzip_bomb(), "an encoded answer, which was not asked for"),
+    "lying length": Row(
+        lambda server: server.answer_with(b"{}", headers={"content-length": "9999999"}),
+        "the document is longer than 65536 bytes",
+    ),
+    "truncated": Row(lambda server: server.truncate(), "the connection failed or was lost", 2),
+    "reset in the middle": Row(lambda server: server.reset(), "Connection reset by peer", 2),
+    "refused": Row(lambda server: server.refuse(), "Connection reset by peer", 2),
+    "silence": Row(lambda server: server.hang(), None),
+    "silence in the middle": Row(lambda server: server.stall(), None),
+    "a drip of bytes": Row(lambda server: server.drip(0.2), None),
+}
+"""The error is None where the request leaves before the fetch has failed."""
+
+
+def source(server: CertsServer) -> KeySource:
+    return KeySource(
+        Settings.load(
+            team_domain=server.origin,
+            audience="tag",
+            wait_budget=BUDGET,
+            fetch_timeout=FETCH_TIMEOUT,
+            unknown_key_gap=0.1,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def team() -> Team:
+    return LocalTeam("acme", clock=SystemClock())
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+async def test_with_keys_no_fault_refuses_a_known_key_or_holds_a_request_past_its_budget(row: Row, team: Team) -> None:
+    with CertsServer(team) as server:
+        keys = source(server)
+        assert await outcome(lambda: keys.find(team.current.kid)) == "ok"
+        before = server.fetches
+        row.fault(server)
+        began = time.monotonic()
+        assert await outcome(lambda: keys.find(NOBODYS)) == "key_unconfirmed"
+        assert time.monotonic() - began < BUDGET + SLACK
+        assert keys.lookup(team.current.kid)
+        health = keys.health()
+        assert (health.last_error or "").startswith(row.error or "")
+        assert (health.last_error is None) == (row.error is None)
+        assert (health.state, health.kids) == ("ok", 2)
+        assert server.fetches - before == row.connections
+        await keys.stop()
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+async def test_without_keys_every_fault_is_503_within_the_budget_and_recovery_is_complete(row: Row, team: Team) -> None:
+    with CertsServer(team) as server:
+        keys = source(server)
+        row.fault(server)
+        began = time.monotonic()
+        assert await outcome(lambda: keys.find(team.current.kid)) == "keys_unavailable"
+        assert time.monotonic() - began < BUDGET + SLACK
+        assert keys.health().state == "cold"
+        server.recover()
+        await keys.refresh()
+        assert keys.lookup(team.current.kid)
+        assert keys.health().last_error is None
+
+
+async def test_a_fetch_that_hangs_ends_at_its_deadline(team: Team) -> None:
+    with CertsServer(team) as server:
+        keys = source(server)
+        server.hang()
+        began = time.monotonic()
+        assert await outcome(keys.refresh) == "keys_unavailable"
+        assert FETCH_TIMEOUT - 0.05 < time.monotonic() - began < FETCH_TIMEOUT + SLACK
+        assert keys.health().last_error == "no answer in time"
+
+
+async def test_no_fault_makes_memory_grow(team: Team) -> None:
+    with CertsServer(team) as server:
+        keys = source(server)
+        await keys.refresh()
+        tracemalloc.start()
+        server.oversize(1_000_000)
+        await outcome(keys.refresh)
+        server.html()
+        await outcome(keys.refresh)
+        settled, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for _ in range(2):
+            server.answer_with(b" " * 60_000)
+            await outcome(keys.refresh)
+            server.truncate()
+            await outcome(keys.refresh)
+        after, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert after - settled < 300_000
+    assert peak - settled < 3_000_000
