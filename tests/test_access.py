@@ -1,11 +1,12 @@
 """The face: one object as dependency, on every kind of route."""
 
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from traceback import walk_tb
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Security, WebSocket
@@ -374,6 +375,41 @@ def test_require_gives_the_same_callable_for_equal_policies(access: CloudflareAc
     assert access.require(is_ada) is not make().require(is_ada)
 
 
+class HasGroup(NamedTuple):
+    value: Any
+
+    def __call__(self, caller: UserClaims) -> bool:
+        return self.value in caller.custom["groups"]
+
+
+class HasEmail(NamedTuple):
+    value: str
+
+    def __call__(self, caller: UserClaims) -> bool:
+        return caller.email == self.value
+
+
+def test_policies_of_different_types_are_never_one_though_they_compare_equal(access: CloudflareAccess[Any]) -> None:
+    group: Any = HasGroup("x")
+    email: Any = HasEmail("x")
+    assert group == email
+    assert access.require_user(group) is not access.require_user(email)
+    again: Any = HasGroup("x")
+    assert access.require_user(group) is access.require_user(again)
+
+
+def test_what_a_policy_raises_takes_no_claim_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def look_up(caller: UserClaims) -> bool:
+        return {"bob@example.com": True}[str(caller.email)]
+
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(make().require_user(look_up))])
+    assert TestClient(app).get("/", headers=ADA).status_code == 403
+    assert "a policy failed with KeyError at " in caplog.text
+    assert __file__ in caplog.text
+    assert "ada@" not in caplog.text + repr([vars(record) for record in caplog.records])
+
+
 def _raises(caller: Claims) -> bool:
     raise ZeroDivisionError
 
@@ -386,6 +422,10 @@ def _none(caller: Claims) -> Any:
     return None
 
 
+def _awaitable(caller: Claims) -> Any:
+    return _asynchronous(caller)
+
+
 class _Awaitable:
     async def __call__(self, caller: Claims) -> bool:
         return True
@@ -393,7 +433,9 @@ class _Awaitable:
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize(
-    "policy", [_raises, _truthy, _none, _Awaitable()], ids=["raises", "truthy", "none", "awaitable"]
+    "policy",
+    [_raises, _truthy, _none, _awaitable],
+    ids=["raises", "truthy", "none", "awaitable"],
 )
 def test_only_a_plain_true_lets_in(policy: Any, caplog: pytest.LogCaptureFixture) -> None:
     app = FastAPI()
@@ -408,13 +450,44 @@ async def _asynchronous(caller: Claims) -> bool:
 
 @pytest.mark.parametrize(
     "policy",
-    [None, True, "admin", _asynchronous, type("Unhashable", (), {"__call__": _truthy, "__hash__": None})()],
-    ids=["none", "true", "text", "asynchronous", "unhashable"],
+    [
+        None,
+        True,
+        "admin",
+        _asynchronous,
+        _Awaitable(),
+        HasGroup(["x"]),
+        type("Unhashable", (), {"__call__": _truthy, "__hash__": None})(),
+    ],
+    ids=["none", "true", "text", "asynchronous", "awaitable", "unhashable inside", "unhashable"],
 )
 def test_what_cannot_be_a_policy_is_refused_where_it_is_given(access: CloudflareAccess[Any], policy: Any) -> None:
     for require in (access.require, access.require_user, access.require_service):
         with pytest.raises(ConfigurationError, match="a policy must be"):
             require(policy)
+
+
+@pytest.mark.parametrize(
+    ("port", "value"),
+    [
+        ("fetch", 5),
+        ("fetch", _asynchronous),
+        ("clock", 5),
+        ("clock", time.time),
+        ("on_event", 5),
+        ("on_event", _asynchronous),
+    ],
+)
+def test_a_port_of_the_wrong_shape_is_refused_at_construction(port: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{port} must be a"):
+        make(**{port: value})
+
+
+def test_a_dependency_called_by_hand_is_named_by_the_error(access: CloudflareAccess[Any]) -> None:
+    with pytest.raises(TypeError, match=r"access\.user\(\) missing"):
+        access.user()  # type: ignore[unused-awaitable]
+    with pytest.raises(TypeError, match=r"access\.require\(\) missing"):
+        access.require(is_ada)()  # type: ignore[unused-awaitable]
 
 
 # overrides

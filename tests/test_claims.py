@@ -1,6 +1,8 @@
 """The claims models: typed, frozen, and open to what is not documented."""
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -74,6 +76,18 @@ def test_claims_cannot_be_changed(change: Callable[[Any], object]) -> None:
     with pytest.raises((ValidationError, TypeError, AttributeError)):
         change(ADA)
     assert ADA.model_dump_json() == before
+
+
+@pytest.mark.parametrize(
+    "copy_of",
+    [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it)), lambda it: it.model_copy(deep=True)],  # noqa: S301
+    ids=["copy", "deepcopy", "pickle", "model_copy"],
+)
+def test_claims_can_be_copied_and_stay_frozen(copy_of: Callable[[Any], Any]) -> None:
+    again = copy_of(ADA)
+    assert again == ADA
+    assert type(again.custom) is type(ADA.custom)
+    assert copy.copy(ADA.custom) == ADA.custom
 
 
 def test_claims_are_hashable_and_equal_where_they_say_the_same() -> None:

@@ -9,7 +9,7 @@ from support.key_rig import KeyRig
 
 from fastapi_cloudflare_access._key_report import KeyReport
 from fastapi_cloudflare_access._snapshot import Moment
-from fastapi_cloudflare_access.health import KeyAdded, KeyEvent, KeyRemoved, KeySkipped, Refreshed
+from fastapi_cloudflare_access.health import AccessEvent, KeyAdded, KeyRemoved, KeySkipped, Refreshed
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(ca
 
 
 async def test_a_listener_that_fails_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    def listener(event: KeyEvent) -> None:
+    def listener(event: AccessEvent) -> None:
         raise LookupError(event.name)
 
     rig = KeyRig()
@@ -86,7 +86,7 @@ async def test_no_kid_of_a_token_is_logged_or_told(caplog: pytest.LogCaptureFixt
 
 @pytest.mark.conformance(54)
 def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[KeyEvent] = []
+    told: list[AccessEvent] = []
     report = KeyReport(told.append)
     for second in range(121):
         report.limited("bucket", 3.0, Moment(second, second))

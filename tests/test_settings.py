@@ -147,6 +147,10 @@ def test_one_or_several_audiences_are_taken(audience: Any, tags: tuple[str, ...]
         set(),
         [""],
         ["a", ""],
+        '["a"]',
+        '"a"',
+        "<aud>",
+        "https://app.example.com",
         ["a", " "],
         ["a", None],
         [5],
@@ -209,8 +213,10 @@ def test_what_is_missing_is_said_with_what_to_set() -> None:
 
 
 def test_an_unknown_setting_is_refused_with_the_list_of_those_there_are() -> None:
-    with pytest.raises(ConfigurationError, match=r"there is no setting teamdomain; there are team_domain, audience, "):
+    with pytest.raises(ConfigurationError, match=r"^there is no setting teamdomain; did you mean team_domain\?$"):
         load(teamdomain="acme")
+    with pytest.raises(ConfigurationError, match=r"^there is no setting x; there are team_domain, audience, "):
+        load(x="acme")
 
 
 NUMBERS = sorted(name for name, kind in get_type_hints(Options).items() if kind in (int, float))

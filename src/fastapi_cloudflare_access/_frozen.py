@@ -22,6 +22,10 @@ class FrozenDict(dict[str, Any]):
     setdefault: Any = _refuse
     update: Any = _refuse
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied and pickled whole, not member by member."""
+        return type(self), (dict(self),)
+
     def __hash__(self) -> int:  # type: ignore[override]
         """Follow equality."""
         return hash(frozenset(self.items()))

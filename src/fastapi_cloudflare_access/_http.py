@@ -17,7 +17,7 @@ from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
 if TYPE_CHECKING:
     import httpx
 
-OK, NOT_MODIFIED = 200, 304
+OK, NOT_MODIFIED, NOT_FOUND = 200, 304, 404
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
@@ -154,14 +154,19 @@ def _user_agent() -> str:
 
 def _check(response: FetchResponse, max_size: int) -> None:
     if response.status != OK:
-        redirected = 300 <= response.status < 400 and response.status != NOT_MODIFIED  # noqa: PLR2004
-        refused = "; redirects are not followed" if redirected else ""
-        raise FetchProblem(f"an answer with HTTP status {int(response.status)}{refused}")
+        raise FetchProblem(f"an answer with HTTP status {int(response.status)}{_hint(response.status)}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise FetchProblem("an encoded answer, which was not asked for")
     length = response.headers.get("content-length", "0")
     if not _LENGTH.fullmatch(length) or int(length) > max_size:
         raise FetchProblem(f"the document is longer than {max_size} bytes")
+
+
+def _hint(status: int) -> str:
+    if status == NOT_FOUND:
+        return "; is team_domain right?"
+    redirects = 300 <= status < 400 and status != NOT_MODIFIED  # noqa: PLR2004 - the class of redirects
+    return "; redirects are not followed" if redirects else ""
 
 
 def _etag(headers: Mapping[str, str]) -> str | None:

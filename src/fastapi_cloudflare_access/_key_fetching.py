@@ -8,7 +8,7 @@ from fastapi_cloudflare_access._clock import ends_within, within
 from fastapi_cloudflare_access._http import Document, read_document
 from fastapi_cloudflare_access._key_store import Errand, KeyStore
 from fastapi_cloudflare_access._snapshot import Moment
-from fastapi_cloudflare_access.errors import KeysUnavailable
+from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 RESTART = 1.0
@@ -87,9 +87,12 @@ class KeyFetching:
         """Give what belongs to the running event loop, and drop what belongs to closed ones.
 
         Raises:
-            RuntimeError: No event loop runs in this thread.
+            ConfigurationError: No asyncio event loop runs in this thread.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError("the keys are fetched on an asyncio event loop, and none runs here") from None
         self._forget_other_process()
         if loop not in self._lives:
             for closed in [other for other in list(self._lives) if other.is_closed()]:
@@ -134,11 +137,12 @@ class KeyFetching:
         return await self._read(errand)
 
     async def _read(self, errand: Errand) -> Document:
+        errand.known = self._store.snapshot
         return await read_document(
             self._fetch,
             self._settings.certs_url,
             max_size=self._settings.max_document_size,
-            etag=None if errand.no_cache else self._store.snapshot.etag,
+            etag=None if errand.no_cache else errand.known.etag,
             no_cache=errand.no_cache,
         )
 

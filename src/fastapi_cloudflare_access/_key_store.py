@@ -28,6 +28,7 @@ class Errand:
         may_finish: Whether it may confirm a removal.
         at_once: Whether removals need no confirmation.
         sought: The unknown keys it is for.
+        known: The keys at hand when it asked; what a 304 confirms.
         sequence: Its number; 0 until it begins.
         error: Why it failed, in words; None once it succeeded.
     """
@@ -38,6 +39,7 @@ class Errand:
     may_finish: bool = False
     at_once: bool = False
     sought: set[str] = field(default_factory=set[str])
+    known: Snapshot = field(default_factory=Snapshot)
     sequence: int = 0
     error: str | None = "the fetch was cancelled"
 
@@ -135,9 +137,8 @@ class KeyStore:
         self.report.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
 
     def _parse(self, errand: Errand, document: Document, at: Moment) -> Fetched:
-        old = self.snapshot
         if document.body is None:
-            return Fetched(at, errand.sequence, old.document, old.listed, old.etag)
+            return Fetched(at, errand.sequence, errand.known.document, errand.known.listed, errand.known.etag)
         key_set = parse_jwks(document.body, max_keys=self.settings.max_keys)
         return Fetched(at, errand.sequence, document.body, key_set, document.etag)
 

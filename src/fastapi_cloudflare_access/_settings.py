@@ -1,6 +1,7 @@
 """Every setting, checked once at construction; the issuer and the certs URL derive from the one team domain."""
 
 import re
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
@@ -13,13 +14,15 @@ CERTS_PATH = "/cdn-cgi/access/certs"
 """Where a team publishes its keys, below the issuer."""
 
 DAY = 86_400.0
+MAX_PORT = 65_535
+MAX_PAUSES = 16
 ENVIRONMENT_PREFIX = "CF_ACCESS_"
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _TEAM_NAME = re.compile(_LABEL)
 _TEAM_DOMAIN = re.compile(rf"(?:https://)?({_LABEL}(?:\.fed)?\.cloudflareaccess\.com)")
 _LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):([1-9][0-9]{0,4})")
-_AUDIENCE = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
+_AUDIENCE = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 _SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 TokenSource = Literal["header", "cookie"]
@@ -28,14 +31,14 @@ TokenSource = Literal["header", "cookie"]
 
 def _issuer_of(team_domain: object) -> str:
     if not isinstance(team_domain, str):
-        raise ValueError("must be text, such as 'acme'; leave it out to read CF_ACCESS_TEAM_DOMAIN")
+        raise ValueError("must be text, such as 'acme'; leave it out to read CF_ACCESS_TEAM_DOMAIN")  # noqa: TRY004
     if not team_domain.strip():
         raise ValueError("is blank; set it to your team name, such as 'acme'")
     if _TEAM_NAME.fullmatch(team_domain):
         return f"https://{team_domain}.cloudflareaccess.com"
     if match := _TEAM_DOMAIN.fullmatch(team_domain):
         return f"https://{match[1]}"
-    if (match := _LOOPBACK.fullmatch(team_domain)) and int(match[1]) <= 65_535:
+    if (match := _LOOPBACK.fullmatch(team_domain)) and int(match[1]) <= MAX_PORT:
         return team_domain
     raise ValueError(
         "must be a team name ('acme'), a team domain ('acme.cloudflareaccess.com'), "
@@ -43,19 +46,31 @@ def _issuer_of(team_domain: object) -> str:
     )
 
 
-def _audiences_of(audience: object) -> tuple[str, ...]:
-    tags = audience.split(",") if isinstance(audience, str) else audience
-    if not isinstance(tags, list | tuple | set | frozenset):
-        raise ValueError("must be the AUD tag of your application, or a list of them; leave it out to read CF_ACCESS_AUDIENCE")
+def _audiences_of(audience: Any) -> tuple[str, ...]:
+    tags: Any = audience
+    if isinstance(audience, str):
+        tags = audience.split(",") if audience.strip() else ()
+    if not _is_one_of(tags, list, tuple, set, frozenset):
+        raise ValueError(
+            "must be the AUD tag of your application, or several; leave it out to read CF_ACCESS_AUDIENCE"
+        )
     if not tags:
         raise ValueError("is empty; set it to the AUD tag of your application")
-    cleaned = [tag.strip() if isinstance(tag, str) else tag for tag in tags]
-    for tag in cleaned:
-        if not isinstance(tag, str) or not tag:
-            raise ValueError("has a blank entry; each must be the AUD tag of an application")
-        if not _AUDIENCE.fullmatch(tag):
-            raise ValueError("has an entry that is no AUD tag; copy it from the application's overview")
-    return tuple(dict.fromkeys(cleaned))
+    return tuple(dict.fromkeys(_audience_of(tag) for tag in tags))
+
+
+def _audience_of(tag: object) -> str:
+    if not isinstance(tag, str):
+        raise ValueError("has an entry that is no text; each must be the AUD tag of an application")  # noqa: TRY004
+    if not tag.strip():
+        raise ValueError("has a blank entry; each must be the AUD tag of an application")
+    if not _AUDIENCE.fullmatch(tag.strip()):
+        raise ValueError("has an entry that is no AUD tag; copy it from the application's overview, without quotes")
+    return tag.strip()
+
+
+def _is_one_of(value: object, *kinds: type[Any]) -> bool:
+    return isinstance(value, kinds)
 
 
 def _scheme(challenge: str) -> str:
@@ -64,16 +79,16 @@ def _scheme(challenge: str) -> str:
     return challenge
 
 
-def _sources(value: object) -> object:
-    named = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-    if not isinstance(named, list | tuple) or not named or any(name not in ("header", "cookie") for name in named):
+def _sources(value: Any) -> object:
+    named: Any = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    if not _is_one_of(named, list, tuple) or not named or any(name not in ("header", "cookie") for name in named):
         raise ValueError("must be 'header', 'cookie' or both")
     return tuple(source for source in ("header", "cookie") if source in named)
 
 
-def _pauses(value: object) -> object:
-    pauses = value.split(",") if isinstance(value, str) else value
-    if not isinstance(pauses, list | tuple) or not 1 <= len(pauses) <= 16:
+def _pauses(value: Any) -> object:
+    pauses: Any = value.split(",") if isinstance(value, str) else value
+    if not _is_one_of(pauses, list, tuple) or not 1 <= len(pauses) <= MAX_PAUSES:
         raise ValueError("must be 1 to 16 numbers of seconds, such as '1,2,5,15,60'")
     return tuple(pauses)
 
@@ -193,7 +208,13 @@ class Settings(BaseSettings):
     """How often one more such fetch is allowed."""
     unknown_key_gap: Number = Field(1.0, ge=0.1, le=60)
     """The least time between two starts of a fetch."""
-    unknown_key_schedule: Annotated[tuple[Number, ...], NoDecode, BeforeValidator(_pauses), AfterValidator(_rising)] = (1.0, 2.0, 5.0, 15.0, 60.0)
+    unknown_key_schedule: Annotated[tuple[Number, ...], NoDecode, BeforeValidator(_pauses), AfterValidator(_rising)] = (
+        1.0,
+        2.0,
+        5.0,
+        15.0,
+        60.0,
+    )
     """How long a key that was not found is refused without looking again, after the first, second, … time."""
     unknown_key_memory: Count = Field(256, ge=16, le=4096)
     """How many such keys are remembered."""
@@ -265,5 +286,10 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{name} is missing: pass {name}=… or set {ENVIRONMENT_PREFIX}{name.upper()}"
     if error["type"] == "extra_forbidden":
-        return f"there is no setting {name}; there are {', '.join(Settings.model_fields)}"
+        return f"there is no setting {name}{_suggestion(name)}"
     return f"{name} {message}" if message[0].islower() else f"{name}: {message}"
+
+
+def _suggestion(name: str) -> str:
+    close = get_close_matches(name, Settings.model_fields, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(Settings.model_fields)}"

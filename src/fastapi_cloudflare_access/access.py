@@ -1,9 +1,9 @@
 """The face towards FastAPI: one object that is the dependency, the key source and the lifespan."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from inspect import Parameter, Signature, iscoroutinefunction
+from inspect import Parameter, Signature
 from types import TracebackType
 from typing import Annotated, Any, Generic, Self, TypeAlias, Unpack, overload
 
@@ -17,8 +17,9 @@ from starlette.types import Scope
 from fastapi_cloudflare_access._answers import log_refusal, readiness, refusal
 from fastapi_cloudflare_access._credentials import COOKIE, HEADER, Headers, digest, find_token
 from fastapi_cloudflare_access._key_source import KeySource
+from fastapi_cloudflare_access._policy import Policy, allows, check_policy, is_async
 from fastapi_cloudflare_access._settings import Options, Settings, TokenSource
-from fastapi_cloudflare_access._telling import log, tell
+from fastapi_cloudflare_access._telling import tell
 from fastapi_cloudflare_access._verifier import U, Verifier
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden, MissingToken, WrongCaller
@@ -26,9 +27,6 @@ from fastapi_cloudflare_access.health import EventListener, RequestRefused
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 logger = logging.getLogger("fastapi_cloudflare_access")
-
-Policy = Callable[[Any], object]
-"""Tells whether a caller may: takes the claims, gives True or False."""
 
 Outcome: TypeAlias = U | ServiceClaims | AccessError | None
 
@@ -129,6 +127,7 @@ class CloudflareAccess(_Scheme, Generic[U]):
         """
         if not _is_user_model(user_claims):
             raise ConfigurationError("user_claims must be a subclass of UserClaims")
+        _check_ports(fetch, clock, on_event)
         settings = Settings.load(**options)
         keys = KeySource(settings, fetch=fetch, clock=clock, on_event=on_event)
         model: type[U] = user_claims
@@ -140,8 +139,7 @@ class CloudflareAccess(_Scheme, Generic[U]):
         """Build the tree of dependencies: `optional` is the root, this object depends on it, the rest on this."""
         self._verifier = verifier
         self._on_event = on_event
-        self._entered: list[KeySource] = []
-        self._nodes: dict[tuple[Any, Policy], Callable[..., Awaitable[Any]]] = {}
+        self._nodes: dict[tuple[type[Any], type[Any], Policy], Callable[..., Awaitable[Any]]] = {}
         super().__init__(verifier.settings.token_sources[-1])
         self.optional = OptionalCaller(self)
         self.__signature__ = Signature(
@@ -150,8 +148,8 @@ class CloudflareAccess(_Scheme, Generic[U]):
                 Parameter("caller", Parameter.KEYWORD_ONLY, default=Depends(self.optional)),
             ]
         )
-        self.user: Callable[..., Awaitable[U]] = self._node(UserClaims)
-        self.service: Callable[..., Awaitable[ServiceClaims]] = self._node(ServiceClaims)
+        self.user: Callable[..., Awaitable[U]] = self._node(UserClaims, name="user")
+        self.service: Callable[..., Awaitable[ServiceClaims]] = self._node(ServiceClaims, name="service")
 
     @property
     def settings(self) -> Settings:
@@ -174,18 +172,18 @@ class CloudflareAccess(_Scheme, Generic[U]):
             raise self._refusal(MissingToken("there is no token"), connection)
         return caller
 
-    def require(self, policy: Policy) -> Callable[..., Awaitable[U | ServiceClaims]]:
+    def require(self, policy: Callable[[U | ServiceClaims], bool]) -> Callable[..., Awaitable[U | ServiceClaims]]:
         """Give the dependency that lets in whom `policy` says True of, and refuses others with 403.
 
         It is the same callable for equal policies.
         """
         return self._required(object, policy)
 
-    def require_user(self, policy: Policy) -> Callable[..., Awaitable[U]]:
+    def require_user(self, policy: Callable[[U], bool]) -> Callable[..., Awaitable[U]]:
         """Give the dependency that lets in users of whom `policy` says True, and refuses others with 403."""
         return self._required(UserClaims, policy)
 
-    def require_service(self, policy: Policy) -> Callable[..., Awaitable[ServiceClaims]]:
+    def require_service(self, policy: Callable[[ServiceClaims], bool]) -> Callable[..., Awaitable[ServiceClaims]]:
         """Give the dependency that lets in services of which `policy` says True, and refuses others with 403."""
         return self._required(ServiceClaims, policy)
 
@@ -239,22 +237,22 @@ class CloudflareAccess(_Scheme, Generic[U]):
         return refusal(error, connection, challenge=self.settings.challenge)
 
     def _required(self, kind: type[Any], policy: Any) -> Callable[..., Awaitable[Any]]:
-        if not callable(policy) or iscoroutinefunction(policy):
-            raise ConfigurationError(
-                "a policy must be a plain function that takes the claims and returns True or False"
-            )
-        if not _is_hashable(policy):
-            raise ConfigurationError("a policy must be hashable, so that equal policies are asked once")
-        return self._nodes.setdefault((kind, policy), self._node(kind, policy))
+        check_policy(policy)
+        # policies of different types may compare equal
+        key = (kind, type(policy), policy)  # pyright: ignore[reportUnknownVariableType]
+        return self._nodes.setdefault(key, self._node(kind, policy))  # pyright: ignore[reportUnknownArgumentType]
 
-    def _node(self, kind: type[Any], policy: Policy | None = None) -> Callable[..., Awaitable[Any]]:
+    def _node(
+        self, kind: type[Any], policy: Policy | None = None, *, name: str = "require"
+    ) -> Callable[..., Awaitable[Any]]:
         async def caller_of_kind(connection: HTTPConnection, caller: Annotated[Claims, Depends(self)]) -> Any:
             if not isinstance(caller, kind):
                 raise self._refusal(WrongCaller("the caller is of the other kind"), connection)
-            if policy is not None and not _allows(policy, caller):
+            if policy is not None and not allows(policy, caller):
                 raise self._refusal(Forbidden("the policy refused the caller"), connection)
             return caller
 
+        caller_of_kind.__name__ = caller_of_kind.__qualname__ = f"access.{name}"
         return caller_of_kind
 
     @asynccontextmanager
@@ -268,16 +266,14 @@ class CloudflareAccess(_Scheme, Generic[U]):
 
     async def __aenter__(self) -> Self:
         """Fetch the keys and begin to refresh them."""
-        keys = self.keys
-        await keys.start()
-        self._entered.append(keys)
+        await self.keys.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop refreshing the keys, where nobody else entered."""
-        await self._entered.pop().stop()
+        await self.keys.stop()
 
     async def readiness(self) -> Response:
         """Answer a readiness probe: 200 where tokens can be checked, else 503.
@@ -291,21 +287,13 @@ def _is_user_model(model: Any) -> bool:
     return isinstance(model, type) and issubclass(model, UserClaims)
 
 
-def _is_hashable(value: Any) -> bool:
-    return isinstance(value, Hashable)
-
-
-def _allows(policy: Policy, caller: Any) -> bool:
-    """Ask the policy; only a plain True lets the caller in."""
-    try:
-        decision = policy(caller)
-    except Exception:  # noqa: BLE001 - whatever it raises, it is the policy's own
-        log(logger, logging.ERROR, "a policy failed, the caller is refused", exc_info=True)
-        return False
-    if not isinstance(decision, bool):
-        kind = type(decision).__name__
-        log(logger, logging.ERROR, "a policy gave %s instead of True or False, the caller is refused", kind)
-    return decision is True
+def _check_ports(fetch: Any, clock: Any, on_event: Any) -> None:
+    if fetch is not None and (not callable(fetch) or is_async(fetch)):
+        raise ConfigurationError("fetch must be a Fetch: a function that gives an async context manager")
+    if clock is not None and not all(callable(getattr(clock, name, None)) for name in ("now", "monotonic", "sleep")):
+        raise ConfigurationError("clock must be a Clock: an object with now(), monotonic() and sleep()")
+    if on_event is not None and (not callable(on_event) or is_async(on_event)):
+        raise ConfigurationError("on_event must be a plain function that takes an event")
 
 
 def _digest(connection: HTTPConnection, sources: tuple[TokenSource, ...]) -> str | None:

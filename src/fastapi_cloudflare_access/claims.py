@@ -17,13 +17,14 @@ MAX_TIME = 253_402_300_799
 Seconds = Annotated[StrictInt, Field(ge=0, le=MAX_TIME)]
 Text = StrictStr
 Frozen = Annotated[Any, AfterValidator(freeze)]
+Extra = Annotated[StrictStr | Frozen, Field(union_mode="left_to_right")]  # text needs no call into Python
 
 
 class BaseClaims(BaseModel):
     """What every application token carries."""
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
-    __pydantic_extra__: dict[str, Frozen]  # pyright: ignore[reportIncompatibleVariableOverride] - typed extras
+    __pydantic_extra__: dict[str, Extra]  # pyright: ignore[reportIncompatibleVariableOverride] - typed extras
 
     iss: Text
     """The team's domain, `https://<team>.cloudflareaccess.com`."""
@@ -57,8 +58,7 @@ class BaseClaims(BaseModel):
 class UserClaims(BaseClaims):
     """A person who logged in.
 
-    Key your records on [`principal`][fastapi_cloudflare_access.UserClaims.principal], not on the address: an address
-    can be given to somebody else.
+    Key your records on `principal`, not on the address: an address can be given to somebody else.
     """
 
     sub: Annotated[Text, Field(min_length=1)]

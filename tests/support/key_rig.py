@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi_cloudflare_access._key_source import KeySource
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.errors import AccessError
-from fastapi_cloudflare_access.health import KeyEvent
+from fastapi_cloudflare_access.health import AccessEvent
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class KeyRig:
         self.clock = FakeClock()
         self.team = LocalTeam("acme", clock=self.clock)
         self.certs = MemoryFetch(self.team, etag=etag, headers=headers)
-        self.events: list[KeyEvent] = []
+        self.events: list[AccessEvent] = []
         self.settings = Settings.load(team_domain=self.team.team_domain, audience=self.team.audience, **options)
         self.keys = KeySource(self.settings, fetch=self.certs, clock=self.clock, on_event=self.events.append)
 
