@@ -31,7 +31,7 @@ class Row:
 
 ROWS = {
     "503": Row(lambda server: server.fail_with(503), "an answer with HTTP status 503"),
-    "404": Row(lambda server: server.fail_with(404), "an answer with HTTP status 404"),
+    "404": Row(lambda server: server.fail_with(404), "an answer with HTTP status 404; is team_domain right?"),
     "redirect": Row(
         lambda server: server.redirect("http://127.0.0.1:1/"),
         "an answer with HTTP status 302; redirects are not followed",

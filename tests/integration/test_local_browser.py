@@ -1,0 +1,183 @@
+"""A person in a real browser: login, single sign-on, logout, and everything that may go wrong on the way."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import pytest
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi.responses import HTMLResponse
+from support.browser import browser, needs_browser
+
+from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+from fastapi_cloudflare_access.local import App, Config, Policy, RunningAccess, run_local_access
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+pytestmark = needs_browser
+
+SHOP = App(name="Shop", host="shop.localhost", policies=(Policy(groups=("admins",)),))
+OPEN_A_SOCKET = """() => new Promise(resolve => {
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/socket");
+  socket.onmessage = event => resolve(event.data);
+  socket.onerror = () => resolve("refused");
+})"""
+
+
+def a_site(local: RunningAccess) -> FastAPI:
+    access = CloudflareAccess(team_domain=local.team_domain, audience=list(local.realm.config.tags))
+    app = FastAPI(lifespan=access.lifespan)
+
+    @app.get("/{path:path}", response_class=HTMLResponse)
+    async def page(path: str, user: Annotated[UserClaims, Depends(access.user)]) -> str:
+        return f"<title>App</title><h1>Hello {user.email}</h1>"
+
+    @app.websocket("/socket")
+    async def socket(socket: WebSocket, user: Annotated[UserClaims, Depends(access.user)]) -> None:
+        await socket.accept()
+        await socket.send_text(f"hello {user.email}")
+        await socket.close()
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[RunningAccess]:
+    with run_local_access(config=Config(apps=(App(name="Wiki"), SHOP))) as running:
+        running.mount(a_site(running))
+        yield running
+
+
+@pytest.fixture
+def context(local: RunningAccess) -> Iterator["BrowserContext"]:
+    local.control("reset")
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(context: "BrowserContext") -> "Page":
+    return context.new_page()
+
+
+def log_in(page: "Page", local: RunningAccess, name: str = "Ada", path: str = "/") -> None:
+    page.goto(local.url(path))
+    page.get_by_role("button", name=name).click()
+    page.wait_for_url(local.url(path))
+
+
+def test_a_login_ends_at_the_page_that_was_asked_for(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local, path="/a/b?c=d#part")
+    assert page.url == local.url("/a/b?c=d#part")
+    assert page.inner_text("h1") == "Hello ada@example.com"
+
+
+def test_the_keyboard_is_enough(page: "Page", local: RunningAccess) -> None:
+    page.goto(local.url("/"))
+    seen: list[str] = []
+    while "Any email" not in seen:
+        page.keyboard.press("Tab")
+        focused = "document.activeElement.labels?.[0]?.innerText.slice(0, 9) || document.activeElement.innerText"
+        seen.append(str(page.evaluate(focused)))
+        assert len(seen) < 10
+    page.keyboard.type("new@example.org")
+    page.keyboard.press("Enter")
+    page.wait_for_url(local.url("/"))
+    assert page.inner_text("h1") == "Hello new@example.org"
+    assert seen[0].startswith("Ada Lovelace")
+
+
+def test_a_second_app_asks_nobody_again(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local)
+    page.goto(local.url("/cart", app="Shop"))
+    assert (page.url, page.inner_text("h1")) == (local.url("/cart", app="Shop"), "Hello ada@example.com")
+
+
+def test_who_may_not_is_told_so_and_can_be_somebody_else(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local, "Grace")
+    page.goto(local.url("/cart", app="Shop"))
+    assert page.inner_text("h1") == "That account does not have access"
+    page.get_by_role("link").click()
+    page.get_by_role("button", name="Ada").click()
+    page.wait_for_url(local.url("/cart", app="Shop"))
+
+
+def test_a_wrong_nonce_logs_nobody_in(page: "Page", local: RunningAccess) -> None:
+    page.goto(local.url("/"))
+    page.goto(local.url("/cdn-cgi/access/authorized?nonce=wrong&state=x"))
+    assert page.inner_text("h1") == "Invalid login session"
+    page.goto(local.url("/"))
+    assert page.inner_text("h1") == "Log in to Wiki"
+
+
+def test_logout_ends_every_session(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local)
+    page.goto(local.url("/", app="Shop"))
+    page.goto(local.url("/cdn-cgi/access/logout"))
+    assert page.inner_text("h1") == "You are logged out"
+    for app in ("Wiki", "Shop"):
+        page.goto(local.url("/", app=app))
+        assert page.inner_text("h1") == f"Log in to {app}"
+
+
+def test_an_expired_session_logs_in_again(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local)
+    session = next(iter(local.realm.state.sessions))
+    local.control("expire", session=session)
+    page.goto(local.url("/"))
+    assert page.inner_text("h1") == "Log in to Wiki"
+
+
+def test_a_rotation_logs_nobody_out(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local)
+    local.control("rotate")
+    page.reload()
+    assert page.inner_text("h1") == "Hello ada@example.com"
+
+
+def test_a_page_opens_a_websocket(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local)
+    assert page.evaluate(OPEN_A_SOCKET) == "hello ada@example.com"
+    local.control("revoke", email="ada@example.com")
+    assert page.evaluate(OPEN_A_SOCKET) == "refused"
+
+
+def test_a_script_hears_401_instead_of_a_login(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local)
+    local.control("revoke", email="ada@example.com")
+    ask = "fetch('/x', {headers: {'X-Requested-With': 'XMLHttpRequest'}}).then(answer => answer.status)"
+    assert page.evaluate(ask) == 401
+
+
+def test_the_control_page_works_by_its_buttons(page: "Page", local: RunningAccess) -> None:
+    before = local.realm.team.current.kid
+    page.goto(local.team_domain)
+    page.get_by_role("button", name="Rotate").click()
+    page.wait_for_load_state()
+    assert local.realm.team.current.kid != before
+    page.get_by_label("From now on it").select_option("fail")
+    page.get_by_role("button", name="Apply").click()
+    page.wait_for_load_state()
+    assert "It answers 503." in page.inner_text("main")
+
+
+def test_everything_works_without_scripts(local: RunningAccess) -> None:
+    local.control("reset")
+    with browser(java_script_enabled=False) as context:
+        page = context.new_page()
+        log_in(page, local)
+        page.goto(local.team_domain)
+        page.get_by_role("button", name="Log everybody out").click()
+        page.wait_for_load_state()
+        assert "Nobody." in page.inner_text("main")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_narrow_window_at_double_size(local: RunningAccess, scheme: str) -> None:
+    """Half of 640 pixels is what is left at 200 %."""
+    local.control("reset")
+    with browser(viewport={"width": 320, "height": 640}, color_scheme=scheme) as context:
+        page = context.new_page()
+        for address in (local.url("/"), local.team_domain, local.url("/cdn-cgi/access/logout")):
+            page.goto(address)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 320

@@ -1,0 +1,71 @@
+"""FastAPI can resolve every annotation that it has to."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+import pytest
+from fastapi import FastAPI
+from fastapi.dependencies.utils import get_dependant
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from fastapi_cloudflare_access import Claims, CloudflareAccess, ServiceClaims, UserClaims, access, claims
+
+ACCESS = CloudflareAccess(team_domain="acme", audience="tag")
+NODES: dict[str, Callable[..., Any]] = {
+    "access": ACCESS,
+    "optional": ACCESS.optional,
+    "user": ACCESS.user,
+    "service": ACCESS.service,
+    "require": ACCESS.require(bool),
+    "require_user": ACCESS.require_user(bool),
+    "require_service": ACCESS.require_service(bool),
+}
+
+
+def resolvable(dependency: Callable[..., Any]) -> Callable[..., Any]:
+    return dependency if inspect.isfunction(dependency) else dependency.__call__  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_annotations_of_each_dependency_resolve(name: str) -> None:
+    hints = get_type_hints(resolvable(NODES[name]), include_extras=True)
+    assert hints["connection"] is HTTPConnection
+    assert hints["return"] is not None
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_fastapi_sees_one_connection_and_no_parameter_from_the_request(name: str) -> None:
+    dependant = get_dependant(path="/", call=NODES[name])
+    assert (dependant.http_connection_param_name, dependant.request_param_name) == ("connection", None)
+    parameters = [dependant.path_params, dependant.query_params, dependant.header_params, dependant.cookie_params]
+    assert [*parameters, dependant.body_params] == [[], [], [], [], []]
+
+
+def test_the_tree_has_optional_at_its_root_and_access_below_it() -> None:
+    for name in ("user", "service", "require", "require_user", "require_service"):
+        (parent,) = get_dependant(path="/", call=NODES[name]).dependencies
+        (root,) = parent.dependencies
+        assert [parent.call, root.call, root.dependencies] == [ACCESS, ACCESS.optional, []]
+
+
+def test_the_readiness_route_says_what_it_returns() -> None:
+    assert get_type_hints(ACCESS.readiness) == {"return": Response}
+    app = FastAPI()
+    app.add_api_route("/ready", ACCESS.readiness)
+    assert app.openapi()["paths"]["/ready"]["get"]["responses"]["200"]["content"] == {
+        "application/json": {"schema": {}}
+    }
+
+
+@pytest.mark.parametrize("model", [UserClaims, ServiceClaims])
+def test_every_claim_has_a_type_and_a_description(model: type[Claims]) -> None:
+    assert set(model.model_fields) <= set(get_type_hints(model, include_extras=True))
+    assert model.model_json_schema()["properties"].keys() == model.model_fields.keys()
+
+
+@pytest.mark.parametrize("module", [access, claims])
+def test_no_module_that_fastapi_reads_postpones_its_annotations(module: Any) -> None:
+    """`from __future__ import annotations` would leave `Depends(self)` unresolvable."""
+    assert not hasattr(module, "annotations")
