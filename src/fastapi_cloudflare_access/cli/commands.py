@@ -1,0 +1,164 @@
+"""The commands with their options, as typer takes them."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastapi_cloudflare_access.cli.certs import ask_or_fail, read_certs, read_pem
+from fastapi_cloudflare_access.cli.configuration import Configuration, configure
+from fastapi_cloudflare_access.cli.doctor import Doctor, show_step
+from fastapi_cloudflare_access.cli.inspection import inspect_token
+from fastapi_cloudflare_access.cli.inspection import show as show_inspection
+from fastapi_cloudflare_access.cli.keys import Watch
+from fastapi_cloudflare_access.cli.keys import show as show_keys
+from fastapi_cloudflare_access.cli.keys import watch as keep_watching
+from fastapi_cloudflare_access.cli.output import Screen
+from fastapi_cloudflare_access.cli.reports import CommandError, DoctorReport, ExitCode, Step, Verdict
+from fastapi_cloudflare_access.cli.tokens import VARIABLE, optional_token, read_token
+from fastapi_cloudflare_access.cli.verify import MAX_KEYS, Certs, kid_of, verify_token
+from fastapi_cloudflare_access.cli.verify import show as show_verification
+from fastapi_cloudflare_access.cli.words import printable
+from fastapi_cloudflare_access.protocols import Clock, Fetch
+
+Token = Annotated[
+    str | None,
+    typer.Argument(metavar="TOKEN|-", help=f"The token, or - for standard input; else {VARIABLE}.", show_default=False),
+]
+Team = Annotated[str | None, typer.Option(help="The team; else CF_ACCESS_TEAM_DOMAIN.", show_default=False)]
+Audience = Annotated[
+    str | None, typer.Option(help="AUD tags, comma-separated; else CF_ACCESS_AUDIENCE.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+CertsFile = Annotated[
+    Path | None, typer.Option("--certs", metavar="FILE", help="A saved certs document.", show_default=False)
+]
+PemFile = Annotated[
+    Path | None, typer.Option("--cert", metavar="PEM", help="A certificate in PEM.", show_default=False)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a command works with.
+
+    Attributes:
+        clock: Where time comes from.
+        fetch: How the certs are fetched; by default with httpx.
+    """
+
+    clock: Clock
+    fetch: Fetch | None
+
+    def doctor(
+        self, token: Token = None, team: Team = None, audience: Audience = None, *, as_json: AsJson = False
+    ) -> int:
+        """Tell what works and what does not."""
+        given = optional_token(token)
+        doctor = Doctor(configure(team, audience), given, self.clock, self.fetch)
+        screen = Screen(as_json=as_json)
+        steps = asyncio.run(_examine(doctor, screen))
+        ok = all(step.status != "failed" for step in steps)
+        if as_json:
+            screen.report(DoctorReport(ok=ok, steps=steps, keys=doctor.keys))
+        return ExitCode.GOOD if ok else ExitCode.BAD
+
+    def inspect(
+        self, token: Token = None, team: Team = None, audience: Audience = None, *, as_json: AsJson = False
+    ) -> int:
+        """Decode a token without verifying it."""
+        configuration, now = configure(team, audience), self.clock.now()
+        report = inspect_token(read_token(token), configuration, now)
+        screen = Screen(as_json=as_json)
+        if as_json:
+            screen.report(report)
+        else:
+            show_inspection(report, screen, settings=configuration.settings, now=now)
+        return ExitCode.BAD if report.claims is None else ExitCode.GOOD
+
+    def verify(
+        self,
+        token: Token = None,
+        certs: CertsFile = None,
+        cert: PemFile = None,
+        team: Team = None,
+        audience: Audience = None,
+        *,
+        as_json: AsJson = False,
+    ) -> int:
+        """Verify a token, step by step."""
+        given, configuration = read_token(token), configure(team, audience)
+        used = self._certs(given, certs, cert, configuration)
+        report = asyncio.run(verify_token(given, used, configuration, self.clock))
+        screen = Screen(as_json=as_json)
+        if as_json:
+            screen.report(report)
+        else:
+            show_verification(report, screen)
+        return _exit_code(report.verdict)
+
+    def keys(
+        self,
+        team: Team = None,
+        certs: CertsFile = None,
+        *,
+        watch: Annotated[bool, typer.Option("--watch", help="Go on, and show what changes.")] = False,
+        interval: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds between two looks.")] = 10,
+        times: Annotated[int | None, typer.Option(min=1, help="How many looks.", show_default=False)] = None,
+        as_json: AsJson = False,
+    ) -> int:
+        """Show the keys that the team publishes."""
+        screen = Screen(as_json=as_json)
+        watching = self._watching(configure(team, None), certs, screen, interval)
+        if watch:
+            keep_watching(watching, times)
+            return ExitCode.GOOD
+        report = asyncio.run(watching.read_once())
+        if as_json:
+            screen.report(report)
+        else:
+            show_keys(report, screen, self.clock.now())
+        return ExitCode.GOOD if any(key.usable for key in report.keys) else ExitCode.CANNOT_TELL
+
+    def _watching(self, configuration: Configuration, certs: Path | None, screen: Screen, interval: float) -> Watch:
+        if certs is not None:
+
+            async def read() -> bytes:
+                return read_certs(certs)
+
+            return Watch(read, printable(str(certs)), MAX_KEYS, screen, self.clock, interval)
+        settings = configuration.require_team()
+
+        async def fetch() -> bytes:
+            return await ask_or_fail(settings, clock=self.clock, fetch=self.fetch)
+
+        return Watch(fetch, settings.certs_url, settings.max_keys, screen, self.clock, interval)
+
+    def _certs(self, token: bytes, certs: Path | None, cert: Path | None, configuration: Configuration) -> Certs:
+        if certs is not None and cert is not None:
+            raise CommandError("There are two sources of keys: give --certs or --cert, not both.")
+        if certs is not None:
+            return Certs(read_certs(certs), printable(str(certs)))
+        if cert is not None:
+            return Certs(read_pem(cert, kid_of(token)), printable(str(cert)), is_pem=True)
+        settings = configuration.require_team()
+        document = asyncio.run(ask_or_fail(settings, clock=self.clock, fetch=self.fetch))
+        return Certs(document, settings.certs_url)
+
+
+async def _examine(doctor: Doctor, screen: Screen) -> list[Step]:
+    steps: list[Step] = []
+    with screen.busy("looking…"):
+        async for step in doctor.examine():
+            steps.append(step)
+            if not screen.as_json:
+                show_step(step, doctor.keys, screen)
+    return steps
+
+
+def _exit_code(verdict: Verdict) -> ExitCode:
+    if verdict.accepted is None:
+        return ExitCode.CANNOT_TELL
+    return ExitCode.GOOD if verdict.accepted else ExitCode.BAD

@@ -1,0 +1,139 @@
+"""`cf-access inspect`: what a token says of itself, none of it verified."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url, parse_json_object
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._token import MAX_TOKEN, check_claims, parse
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+from fastapi_cloudflare_access.cli.advice import refusal
+from fastapi_cloudflare_access.cli.configuration import Configuration
+from fastapi_cloudflare_access.cli.output import Screen
+from fastapi_cloudflare_access.cli.reports import InspectReport, Kind, Times, Verdict
+from fastapi_cloudflare_access.cli.tokens import facts
+from fastapi_cloudflare_access.cli.words import as_list, is_time, iso, moment, plural, short
+from fastapi_cloudflare_access.errors import CredentialError, InvalidClaims, MalformedToken
+
+NOTHING_VERIFIED = "Nothing was verified: anybody can write such a token. See `cf-access verify`."
+KINDS: Mapping[Kind, str] = {
+    "user": "a user's login to an application",
+    "service": "a service's login to an application",
+    "org": "org: a user's session with the team, no login to an application",
+    "meta": "meta: part of a login redirect, anybody gets one",
+    "match": "match: tells about an application, anybody gets one",
+    "unknown": "of no kind that Access issues",
+}
+SECRETS = frozenset({"identity_nonce"})
+"""Claims that open something, and are shown in part only."""
+
+_OTHER_KINDS: Mapping[Any, Kind] = {"org": "org", "meta": "meta", "match": "match"}
+_HEADER, _PAYLOAD = 0, 1
+_TIMES = ("iat", "nbf", "exp")
+
+
+def inspect_token(token: bytes, configuration: Configuration, now: float) -> InspectReport:
+    """Decode a token as far as it can be, and say what this configuration would say."""
+    claims = _decode(token, _PAYLOAD)
+    return InspectReport(
+        token=facts(token),
+        kind=kind_of(claims or {}),
+        header=_decode(token, _HEADER),
+        claims=claims and {name: _shown(name, value) for name, value in claims.items()},
+        times=_times(claims or {}),
+        verdict=_verdict(token, claims, configuration, now),
+    )
+
+
+def kind_of(claims: Mapping[str, Any]) -> Kind:
+    """Tell what kind of token this is by its own words."""
+    kind, sub, name = (claims.get(member) for member in ("type", "sub", "common_name"))
+    if isinstance(kind, str) and kind in _OTHER_KINDS:
+        return _OTHER_KINDS[kind]
+    if kind != "app" or not isinstance(sub, str):
+        return "unknown"
+    return "user" if sub else "service" if name and isinstance(name, str) else "unknown"
+
+
+def _decode(token: bytes, part: int) -> dict[str, Any] | None:
+    parts = token.split(b".") if len(token) <= MAX_TOKEN else []
+    try:
+        return parse_json_object(decode_base64url(parts[part]))
+    except (IndexError, EncodingProblem):
+        return None
+
+
+def _shown(name: str, value: Any) -> Any:
+    return f"{value[:4]}…" if name in SECRETS and isinstance(value, str) else value
+
+
+def _times(claims: Mapping[str, Any]) -> Times:
+    issued, not_before, expires = (iso(claims[name]) if is_time(claims.get(name)) else None for name in _TIMES)
+    return Times(issued=issued, not_before=not_before, expires=expires)
+
+
+def _verdict(token: bytes, claims: dict[str, Any] | None, configuration: Configuration, now: float) -> Verdict:
+    try:
+        parse(token)
+        if claims is None:
+            raise MalformedToken("the payload is malformed")
+        if configuration.settings is None:
+            return Verdict(accepted=None, text=f"what the app would say is not known: {configuration.problem}")
+        _check(dict(claims), configuration.settings, now)
+    except CredentialError as error:
+        return refusal(error, claims=claims, settings=configuration.settings, now=now)
+    return Verdict(accepted=None, text="were its signature good, this configuration would accept it")
+
+
+def _check(claims: dict[str, Any], settings: Settings, now: float) -> None:
+    check_claims(claims, settings=settings, now=now)
+    model = UserClaims if claims["sub"] else ServiceClaims
+    try:
+        model.model_validate(claims)
+    except ValidationError as invalid:
+        names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors() if error["loc"]}))
+        raise InvalidClaims(f"claims of the wrong type: {names}") from None
+
+
+def show(report: InspectReport, screen: Screen, *, settings: Settings | None, now: float) -> None:
+    """Write a report for people."""
+    screen.line(NOTHING_VERIFIED, style="bold")
+    screen.line()
+    screen.field("kind", KINDS[report.kind])
+    screen.field("token", f"{plural(report.token.length, 'byte')}, {report.token.digest} in the app's log")
+    _show_header(report.header, screen)
+    if report.claims is None:
+        screen.field("claims", "cannot be decoded")
+    for name, value in (report.claims or {}).items():
+        screen.field(name, _in_words(name, value, settings, now))
+    screen.line()
+    screen.verdict(report.verdict)
+
+
+def _show_header(header: Mapping[str, Any] | None, screen: Screen) -> None:
+    if header is None:
+        screen.field("header", "cannot be decoded")
+    for name, value in (header or {}).items():
+        screen.field(name, _plain(value))
+
+
+def _in_words(name: str, value: Any, settings: Settings | None, now: float) -> str:
+    if name in _TIMES and is_time(value):
+        return f"{value} ({moment(value, now)})"
+    if name == "aud" and settings is not None:
+        tags = {str(tag) for tag in as_list(value) or [value]}
+        mine = ", ".join(short(tag) for tag in settings.audience)
+        return f"{_plain(value)} ({'configured' if tags & settings.audience_tags else f'configured is {mine}'})"
+    if name == "iss" and settings is not None:
+        return f"{value} ({'configured' if value == settings.issuer else f'configured is {settings.issuer}'})"
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    texts = [item for item in as_list(value) if isinstance(item, str)]
+    if texts and texts == value:
+        return ", ".join(texts)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

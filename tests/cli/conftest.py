@@ -1,0 +1,60 @@
+"""A team of one's own, and the command line called as a function."""
+
+import io
+import os
+import sys
+
+import pytest
+from support.command_line import Cli, Result
+
+from fastapi_cloudflare_access.cli import main
+from fastapi_cloudflare_access.protocols import Clock, Fetch
+from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+
+LEAVE = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SSL_CERT_FILE", "SSL_CERT_DIR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start from nothing: no settings, no proxies, the same terminal."""
+    for name in os.environ:
+        if name.startswith("CF_ACCESS_") or name.lower().endswith("_proxy") or name in LEAVE:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+@pytest.fixture
+def team() -> LocalTeam:
+    return LocalTeam("acme")
+
+
+@pytest.fixture
+def configured(team: LocalTeam, monkeypatch: pytest.MonkeyPatch) -> LocalTeam:
+    """The team, named in the environment."""
+    monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", team.issuer)
+    monkeypatch.setenv("CF_ACCESS_AUDIENCE", team.audience)
+    return team
+
+
+@pytest.fixture
+def certs(team: LocalTeam) -> MemoryFetch:
+    return MemoryFetch(team)
+
+
+@pytest.fixture
+def cli(
+    team: LocalTeam, certs: MemoryFetch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Cli:
+    """Call `main` with the team's clock and certs, and give what it did."""
+
+    def call(
+        *arguments: str, stdin: str | bytes = "", clock: Clock = team.clock, fetch: Fetch | None = certs
+    ) -> Result:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        capsys.readouterr()
+        code = main(arguments, clock=clock, fetch=fetch)
+        written = capsys.readouterr()
+        return Result(code, written.out, written.err)
+
+    return call

@@ -1,0 +1,83 @@
+"""What the guide and the reference show is what the commands do."""
+
+import inspect
+import re
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+from support.command_line import Cli, Skewed
+
+from fastapi_cloudflare_access import errors
+from fastapi_cloudflare_access.cli.reports import ExitCode
+from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam, MemoryFetch
+
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDE = (DOCS / "guides/when-it-says-401.md").read_text()
+REFERENCE = (DOCS / "reference/cli.md").read_text()
+BLOCKS = re.findall(
+    r"^<!-- cf-access: (.*?)-->\n```console\n\$ cf-access (.*?)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL
+)
+DATE = {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+
+
+def pattern(shown: str) -> str:
+    """What the page shows, as a pattern: `…` stands for anything, alone on a line for any lines."""
+    lines = [r"(?:.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in shown.splitlines()]
+    return "".join(lines)
+
+
+def token(team: LocalTeam, name: str) -> str:
+    made = {"user": team.user_token("ada@example.com"), "service": team.service_token("backup")}
+    return made[name] if name in made else team.forge(name)
+
+
+@pytest.mark.parametrize(("setup", "command", "shown"), BLOCKS, ids=[f"{at}{what}" for what, at, _ in BLOCKS])
+def test_every_command_of_the_guide_does_what_the_page_shows(
+    cli: Cli,
+    configured: LocalTeam,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    setup: str,
+    command: str,
+    shown: str,
+) -> None:
+    given = dict(part.split("=") for part in setup.split())
+    (tmp_path / "certs.json").write_bytes(configured.certs_body())
+    (tmp_path / "team.pem").write_text(configured.certs()["public_cert"]["cert"])
+    monkeypatch.chdir(tmp_path)
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
+    certs = MemoryFetch(configured, headers=DATE)
+    if "token" in given:
+        monkeypatch.setenv("CF_ACCESS_TOKEN", token(configured, given["token"]))
+    if "fault" in given:
+        fault, _, argument = given["fault"].partition(":")
+        getattr(certs, fault)(*map(int, filter(None, [argument])))
+    result = cli(*shlex.split(command), fetch=certs, clock=Skewed(configured.clock, int(given.get("clock", 0))))
+    assert re.fullmatch(pattern(shown), result.out + result.err), result.out + result.err
+
+
+def test_no_command_of_the_guide_is_left_out() -> None:
+    assert len(BLOCKS) == GUIDE.count("$ cf-access ") == GUIDE.count("```console")
+
+
+def test_the_guide_has_a_section_for_every_reason_code() -> None:
+    kinds = {kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.AccessError)}
+    leaves = {kind.reason for kind in kinds if not any(kind in other.__bases__ for other in kinds)}
+    sections = set(re.findall(r"^### `(\w+)`$", GUIDE, re.MULTILINE))
+    assert sections == leaves - {"configuration_error"}
+    assert {forgery.reason for forgery in FORGERIES.values()} <= sections
+
+
+@pytest.mark.parametrize("command", ["doctor", "inspect", "verify", "keys"])
+def test_the_reference_has_every_option(cli: Cli, command: str) -> None:
+    for option in re.findall(r"^\s+(--\w+)", cli(command, "--help").out, re.MULTILINE):
+        rows = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{option}") or f"`{option}`" in line]
+        assert any(f"`{command}`" in row or option == "--help" for row in rows), option
+
+
+def test_the_reference_has_every_exit_code(cli: Cli) -> None:
+    codes = re.findall(r"^\| (\d+) \| ", REFERENCE, re.MULTILINE)
+    assert [int(code) for code in codes] == list(ExitCode)

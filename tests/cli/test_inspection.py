@@ -1,0 +1,160 @@
+"""`inspect` decodes what is there, says that nothing was verified, and what the configuration would say."""
+
+from collections.abc import Callable
+
+import pytest
+from support.command_line import Cli
+
+from fastapi_cloudflare_access.errors import InvalidSignature, UnknownKey
+from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
+
+EMAIL = "ada@example.com"
+UNVERIFIED = (InvalidSignature, UnknownKey)
+
+
+def of_kind(team: LocalTeam, kind: str) -> str:
+    made: dict[str, Callable[[], str]] = {
+        "user": lambda: team.user_token(EMAIL),
+        "service": lambda: team.service_token("backup"),
+        "org": lambda: team.org_token(EMAIL),
+        "meta": team.meta_token,
+        "match": team.match_token,
+        "unknown": lambda: team.sign({"type": "app", "sub": ""}),
+    }
+    return made[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("user", "a user's login to an application"),
+        ("service", "a service's login to an application"),
+        ("org", "a user's session with the team"),
+        ("meta", "part of a login redirect"),
+        ("match", "tells about an application"),
+        ("unknown", "of no kind that Access issues"),
+    ],
+)
+def test_it_tells_the_kinds_of_token_apart(cli: Cli, configured: LocalTeam, kind: str, words: str) -> None:
+    token = of_kind(configured, kind)
+    assert cli("inspect", token, "--json").json["kind"] == kind
+    assert words in cli("inspect", token).out
+
+
+@pytest.mark.parametrize(
+    "claims", [{}, {"type": "app"}, {"type": ["app"]}, {"type": "app", "sub": "", "common_name": 5}]
+)
+def test_what_is_no_token_of_access_is_called_that(cli: Cli, configured: LocalTeam, claims: dict[str, object]) -> None:
+    assert cli("inspect", configured.sign(claims), "--json").json["kind"] == "unknown"
+
+
+def test_it_says_first_that_nothing_was_verified(cli: Cli, configured: LocalTeam) -> None:
+    result = cli("inspect", configured.user_token(EMAIL))
+    assert result.out.startswith("Nothing was verified: anybody can write such a token.")
+    assert cli("inspect", configured.user_token(EMAIL), "--json").json["verified"] is False
+
+
+def test_times_are_in_words(cli: Cli, configured: LocalTeam) -> None:
+    token = configured.user_token(EMAIL, expires_in=7200)
+    configured.clock.advance(300)
+    out = cli("inspect", token).out
+    assert "exp          1767232800 (2026-01-01T02:00:00Z, in 1 hour)\n" in out
+    assert "iat          1767225600 (2026-01-01T00:00:00Z, 5 minutes ago)\n" in out
+    times = cli("inspect", token, "--json").json["times"]
+    assert times == dict.fromkeys(["issued", "not_before"], "2026-01-01T00:00:00Z") | {
+        "expires": "2026-01-01T02:00:00Z"
+    }
+
+
+def test_it_says_whether_team_and_audience_are_the_configured_ones(cli: Cli, configured: LocalTeam) -> None:
+    out = cli("inspect", configured.user_token(EMAIL)).out
+    assert f"aud          {configured.audience} (configured)\n" in out
+    assert "iss          https://acme.cloudflareaccess.com (configured)\n" in out
+    out = cli("inspect", configured.service_token("backup"), "--team", "other", "--audience", "a, bcdefghijklmnop").out
+    assert f"aud          {configured.audience} (configured is a, bcdefghi…)\n" in out
+    assert "(configured is https://other.cloudflareaccess.com)\n" in out
+
+
+def test_a_good_token_is_accepted_if_its_signature_is_good(cli: Cli, configured: LocalTeam) -> None:
+    result = cli("inspect", configured.user_token(EMAIL))
+    assert (result.code, result.out.splitlines()[-1]) == (
+        0,
+        "! were its signature good, this configuration would accept it",
+    )
+    assert cli("inspect", configured.user_token(EMAIL), "--json").json["verdict"]["accepted"] is None
+
+
+@pytest.mark.parametrize("name", sorted(FORGERIES.keys() - {"empty"}))
+def test_of_every_forgery_it_says_what_the_app_says_as_far_as_that_needs_no_key(
+    cli: Cli, configured: LocalTeam, name: str
+) -> None:
+    result = cli("inspect", "-", "--json", stdin=configured.forge(name)).json
+    forgery = FORGERIES[name]
+    if not issubclass(forgery.error, UNVERIFIED):
+        assert (result["verdict"]["accepted"], result["verdict"]["reason"]) == (False, forgery.reason)
+        assert result["verdict"]["hint"]
+    elif name in {"unknown_kid_expired", "other_team"}:
+        assert result["verdict"]["reason"] in {"token_expired", "wrong_issuer"}
+    else:
+        assert result["verdict"]["accepted"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("wrong_issuer", "it is https://evil.cloudflareaccess.com, not https://acme.cloudflareaccess.com"),
+        ("wrong_audience", "it is ffffffff…, not "),
+        ("org", "its type is org"),
+        ("expired", "2025-12-31T23:00:00Z, 1 hour ago"),
+        ("not_yet_valid", "2026-01-01T01:00:00Z, in 1 hour"),
+        ("alg_none_signed", "the algorithm is not RS256"),
+    ],
+)
+def test_a_refusal_says_what_exactly_does_not_fit(cli: Cli, configured: LocalTeam, name: str, words: str) -> None:
+    assert words in cli("inspect", configured.forge(name)).out
+
+
+def test_of_many_audiences_the_first_are_named(cli: Cli, configured: LocalTeam) -> None:
+    token = configured.user_token(EMAIL, claims={"aud": list("abcde")})
+    assert "it is a, b, c, …, not " in cli("inspect", token).out
+
+
+@pytest.mark.parametrize("cut", [10, 300, 420])
+def test_a_token_cut_in_the_middle_is_decoded_as_far_as_it_goes(cli: Cli, configured: LocalTeam, cut: int) -> None:
+    result = cli("inspect", configured.user_token(EMAIL)[:cut])
+    assert result.code == 1
+    assert "claims       cannot be decoded" in result.out
+    assert ("header       cannot be decoded" in result.out) == (cut < 100)
+    assert "(malformed_token)" in result.out
+
+
+def test_a_payload_that_is_no_json_is_malformed(cli: Cli, configured: LocalTeam) -> None:
+    result = cli("inspect", configured.forge("payload_not_json"), "--json")
+    assert (result.code, result.json["claims"], result.json["verdict"]["reason"]) == (1, None, "malformed_token")
+
+
+def test_a_token_that_is_too_long_is_not_decoded(cli: Cli, configured: LocalTeam) -> None:
+    result = cli("inspect", "-", "--json", stdin=configured.forge("oversized")).json
+    assert (result["header"], result["verdict"]["text"]) == (None, "the token is too long")
+
+
+def test_without_a_configuration_it_decodes_and_says_what_is_missing(cli: Cli, team: LocalTeam) -> None:
+    result = cli("inspect", team.user_token(EMAIL, groups=["admin"], claims={"amr": [], "level": 5, "ok": True}))
+    assert result.code == 0
+    assert "aud          " + team.audience + "\n" in result.out
+    assert 'custom       {"groups": ["admin"]}\n' in result.out
+    assert "amr          []\n" in result.out
+    assert "level        5\n" in result.out
+    assert "ok           true\n" in result.out
+    assert "what the app would say is not known: team_domain is missing: pass --team or set CF_ACCESS" in result.out
+
+
+def test_a_time_that_is_none_is_shown_as_it_is(cli: Cli, configured: LocalTeam) -> None:
+    out = cli("inspect", configured.forge("exp_out_of_range")).out
+    assert "exp          1000000000000000\n" in out
+    assert cli("inspect", configured.forge("exp_text"), "--json").json["times"]["expires"] is None
+
+
+def test_nothing_is_fetched(cli: Cli, configured: LocalTeam, certs: object) -> None:
+    cli("inspect", configured.user_token(EMAIL))
+    assert getattr(certs, "fetches", None) == 0

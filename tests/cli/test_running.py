@@ -1,0 +1,261 @@
+"""Whatever happens, a command ends with a sentence and a documented exit code."""
+
+import io
+import os
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+from support.command_line import Cli
+
+from fastapi_cloudflare_access.cli import main, running
+from fastapi_cloudflare_access.cli.reports import ExitCode
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.testing import LocalTeam
+
+LOCAL = "fastapi_cloudflare_access.local"
+COMMANDS = ["doctor", "inspect", "verify", "keys", "dev"]
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make modules impossible to import, as where an extra is not installed."""
+
+    def hide(*names: str) -> None:
+        for module in list(sys.modules):
+            if module.startswith(("fastapi_cloudflare_access.cli.", *names)):
+                monkeypatch.delitem(sys.modules, module)
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra_one_sentence_names_it(
+    without: Any, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    without(missing)
+    assert main(["doctor"]) == ExitCode.ASKED_WRONGLY
+    assert capsys.readouterr() == (
+        "",
+        "cf-access needs the extra `cli`: pip install 'fastapi-cloudflare-access[cli]'\n",
+    )
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra(without: Any) -> None:
+    without("fastapi_cloudflare_access.cli.running")
+    with pytest.raises(ModuleNotFoundError):
+        main(["doctor"])
+
+
+def test_importing_the_command_needs_no_extra() -> None:
+    code = "import sys; sys.modules.update(typer=None, rich=None); import fastapi_cloudflare_access.cli"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["cf-access", "--version"])
+    monkeypatch.delitem(sys.modules, "fastapi_cloudflare_access.__main__", raising=False)  # another test imports it
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("fastapi_cloudflare_access", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out[0].isdigit()
+
+
+def test_importing_the_main_module_runs_nothing() -> None:
+    module = import_module("fastapi_cloudflare_access.__main__")
+    assert module.main is main
+
+
+def test_without_a_command_the_help_lists_them_all(cli: Cli) -> None:
+    result = cli()
+    assert result.code == 0
+    listed = [line.split()[0] for line in result.out.partition("Commands:")[2].splitlines() if line.startswith("  ")]
+    assert listed[:5] == COMMANDS
+    assert max(map(len, result.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS[:4])
+def test_every_command_has_json_and_help_that_fits_a_screen(cli: Cli, command: str) -> None:
+    out = cli(command, "--help").out
+    assert "--json" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["docter"], "No such command 'docter'"),
+        (["keys", "--watsh"], "No such option"),
+        (["verify", "a", "b"], "unexpected extra argument"),
+        (["keys", "--interval", "0"], "--interval"),
+    ],
+)
+def test_a_wrong_way_of_asking_gets_one_sentence(cli: Cli, arguments: list[str], why: str) -> None:
+    result = cli(*arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert why in result.err
+    assert result.err.endswith("; see cf-access --help.\n")
+
+
+@pytest.mark.parametrize(("arguments", "command"), [(["keys", "--json"], "keys"), (["--json"], None)])
+def test_an_error_is_json_where_json_is_asked_for(cli: Cli, arguments: list[str], command: str | None) -> None:
+    result = cli(*arguments)
+    assert (result.code, result.err) == (2, "")
+    assert (result.json["command"], result.json["exit_code"]) == (command, 2)
+
+
+def test_without_the_local_access_one_sentence_names_its_extra(cli: Cli, without: Any) -> None:
+    without(LOCAL)
+    result = cli("dev")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "cf-access: `cf-access dev` is the local Access and needs the extra `local`: "
+        "pip install 'fastapi-cloudflare-access[cli,local]'\n"
+    )
+
+
+def test_the_local_access_is_loaded_only_where_it_is_asked_for(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, configured: LocalTeam
+) -> None:
+    def dev(port: int = 0) -> int:
+        sys.stdout.write(f"on port {port}\n")
+        return 5
+
+    module = ModuleType(f"{LOCAL}.cli")
+    vars(module)["dev"] = dev
+    asked: list[str] = []
+
+    def load(name: str) -> ModuleType:
+        asked.append(name)
+        return module
+
+    monkeypatch.setattr(running, "import_module", load)
+    assert (cli("--help").code, cli("keys").code, asked) == (0, 0, [])
+    result = cli("dev", "--port", "7")
+    assert (result.code, result.out, asked) == (5, "on port 7\n", [f"{LOCAL}.cli"])
+
+
+def test_a_wrong_setting_of_the_local_access_gets_one_sentence(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dev() -> None:
+        raise ConfigurationError("the port is taken")
+
+    monkeypatch.setattr(running, "_local_command", lambda: dev)
+    result = cli("dev")
+    assert (result.code, result.err) == (2, "cf-access: The settings will not do: the port is taken.\n")
+
+
+def test_dev_as_an_argument_is_not_the_command(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_local_command", None)
+    assert cli("verify", "dev").code == 1
+
+
+def test_nothing_stands_in_for_the_local_access_in_the_list(cli: Cli) -> None:
+    running._nothing()
+    assert "Run a local Access." in cli("--help").out
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, typer.Abort])
+def test_an_interrupt_ends_without_a_word(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise interruption
+
+    monkeypatch.setattr(running, "_run", interrupt)
+    result = cli("keys")
+    assert (result.code, result.out, result.err) == (130, "", "")
+
+
+@pytest.mark.parametrize(("code", "given"), [(7, 7), ("why", 1), (None, 1)])
+def test_a_command_that_ends_the_process_ends_with_its_code(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, code: object, given: int
+) -> None:
+    def end(*_: object) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(running, "_run", end)
+    assert cli("dev").code == given
+
+
+def test_it_writes_to_whatever_stands_for_standard_output(configured: LocalTeam) -> None:
+    with redirect_stdout(io.StringIO()) as out:
+        assert main(["inspect", configured.user_token("ada@example.com")], clock=configured.clock) == 0
+    assert "ada@example.com" in out.getvalue()
+
+
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "fastapi_cloudflare_access", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+@pytest.mark.parametrize("arguments", ["inspect", "inspect --json", "--version"])
+def test_a_reader_that_goes_away_gets_no_traceback(
+    configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.setenv("CF_ACCESS_TOKEN", configured.user_token("ada@example.com", custom={"note": "x" * 3000}))
+    process = run(*arguments.split())
+    assert process.stdout
+    process.stdout.close()
+    with process:
+        assert process.stderr
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_nothing_more_is_written_to_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def write(*_: object) -> None:
+        sys.stdout.write("lost")
+        raise BrokenPipeError
+
+    monkeypatch.setattr(running, "_run", write)
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["keys"]) == 1
+    assert (tmp_path / "out").read_text() == ""
+
+
+def test_what_an_encoding_lacks_is_replaced(configured: LocalTeam) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    token = configured.user_token("ada@example.com", claims={"name": "Ädä"})
+    out, err = run("inspect", token, environment=environment).communicate()
+    assert err == b""
+    assert b"name         \\xc4d\\xe4" in out
+    assert b"\nx the token has expired" in out
+    assert b"\n  > log in again" in out
+
+
+def test_piped_it_is_plain_text_and_one_line_stays_one_line(cli: Cli, configured: LocalTeam) -> None:
+    out = cli("verify", configured.forge("expired")).out
+    assert "\x1b" not in out
+    assert max(map(len, out.splitlines())) > 100
+
+
+def test_the_environment_can_ask_for_colours_and_refuse_them(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    token = configured.forge("expired")
+    assert "\x1b[1;38;5;160m✗" in cli("verify", token).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "38;5" not in cli("verify", token).out
+
+
+def test_the_installed_command_is_this_one(tmp_path: Path) -> None:
+    import tomllib
+
+    root = Path(__file__).parents[2]
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"cf-access": "fastapi_cloudflare_access.cli:main"}

@@ -1,0 +1,66 @@
+"""What `--json` writes keeps to the published schema."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from support.command_line import Cli
+
+from fastapi_cloudflare_access.cli.reports import AnyReport
+from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam, MemoryFetch
+
+PUBLISHED = Path(__file__).parents[2] / "docs/reference/cli.schema.json"
+EMAIL = "ada@example.com"
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    validator = import_module("jsonschema").Draft202012Validator
+    published = json.loads(PUBLISHED.read_text())
+    validator.check_schema(published)
+    return validator(published)
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    generated = TypeAdapter[Any](AnyReport).json_schema(mode="serialization")
+    assert PUBLISHED.read_text() == json.dumps(generated, indent=2) + "\n"
+
+
+def test_the_schema_refuses_what_no_command_writes(schema: Any) -> None:
+    assert not schema.is_valid({})
+    assert not schema.is_valid({"command": "keys", "error": "x", "exit_code": 2, "more": 1})
+
+
+@pytest.mark.parametrize("command", ["doctor", "inspect", "verify"])
+@pytest.mark.parametrize("name", [None, *sorted(FORGERIES.keys() - {"empty"})])
+def test_of_every_token_the_output_keeps_to_the_schema(
+    cli: Cli, configured: LocalTeam, schema: Any, command: str, name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    token = configured.forge(name) if name else configured.service_token("backup")
+    result = cli(command, "-", "--json", stdin=token)
+    schema.validate(result.json)
+    assert result.json["command"] == command
+    assert result.err == ""
+
+
+@pytest.mark.parametrize("fault", [None, "html", "garbage", "no_keys", "fail_with", "refuse"])
+@pytest.mark.parametrize("command", ["doctor", "keys"])
+def test_of_every_fault_the_output_keeps_to_the_schema(
+    cli: Cli, configured: LocalTeam, certs: MemoryFetch, schema: Any, command: str, fault: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    if fault:
+        getattr(certs, fault)()
+    schema.validate(cli(command, "--json").json)
+
+
+@pytest.mark.parametrize("arguments", [["verify"], ["keys", "--bogus"], ["nothing"], ["inspect", ""]])
+def test_failures_keep_to_the_schema(cli: Cli, schema: Any, arguments: list[str]) -> None:
+    result = cli(*arguments, "--json")
+    schema.validate(result.json)
+    assert result.json["exit_code"] == result.code == 2

@@ -1,0 +1,130 @@
+"""Tokens come from the argument, standard input or the environment, and are never shown whole."""
+
+import pytest
+from support.command_line import Cli
+
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.cli.tokens import MAX_INPUT
+from fastapi_cloudflare_access.testing import LocalTeam
+
+
+@pytest.fixture
+def token(configured: LocalTeam) -> str:
+    return configured.user_token("ada@example.com")
+
+
+def test_the_token_is_taken_from_the_argument(cli: Cli, token: str) -> None:
+    assert cli("verify", token).code == 0
+
+
+def test_the_token_is_taken_from_standard_input_where_a_dash_asks_for_it(cli: Cli, token: str) -> None:
+    assert cli("verify", "-", stdin=f"\n {token}\r\n").code == 0
+
+
+def test_the_token_is_taken_from_the_environment_where_none_is_given(
+    cli: Cli, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CF_ACCESS_TOKEN", token)
+    assert cli("verify").code == 0
+    assert cli("verify", "eyJ").code == 1
+
+
+def test_the_variable_of_the_token_is_no_setting_and_harms_none(
+    configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Settings.load()
+    monkeypatch.setenv("CF_ACCESS_TOKEN", "eyJ.eyJ.x")
+    assert Settings.load() == before
+    assert "token" not in Settings.model_fields
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Cf-Access-Jwt-Assertion: {}",
+        "cf-access-jwt-assertion:{}",
+        "> CF-Access-JWT-Assertion: {}",
+        "Cookie: a=b; CF_Authorization={}; c=d",
+        "CF_Authorization={}",
+        "CF_Authorization={}; other=1",
+        "GET / HTTP/1.1\r\nHost: app\r\nCookie: CF_Authorization=stale\r\nCf-Access-Jwt-Assertion: {}\r\n\r\n",
+    ],
+)
+def test_a_header_a_cookie_or_a_whole_request_will_do_as_well(cli: Cli, token: str, text: str) -> None:
+    assert cli("verify", "-", stdin=text.format(token)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "why"),
+    [
+        (["verify"], "", "There is no token: give it as the argument, pipe it in with -, or set CF_ACCESS_TOKEN."),
+        (["verify", ""], "", "There is no token: the argument is empty."),
+        (["inspect", "-"], " \n", "There is no token: standard input is empty."),
+        (["inspect", "-"], "Cookie: a=b", "There is no token: the cookies in standard input hold no CF_Authorization."),
+        (
+            ["doctor", "-"],
+            "Cookie: CF_Authorization=a; CF_Authorization=b",
+            "There is no one token in standard input: there is more than one cookie.",
+        ),
+        (
+            ["verify", "-"],
+            "x" * (MAX_INPUT + 1),
+            f"Standard input is longer than {MAX_INPUT} bytes: pipe in one token, and nothing else.",
+        ),
+    ],
+)
+def test_where_there_is_no_token_one_sentence_says_so(
+    cli: Cli, configured: LocalTeam, arguments: list[str], stdin: str, why: str
+) -> None:
+    result = cli(*arguments, stdin=stdin)
+    assert (result.code, result.out, result.err) == (2, "", f"cf-access: {why}\n")
+
+
+def test_an_empty_variable_is_told_from_a_missing_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CF_ACCESS_TOKEN", "")
+    assert cli("inspect").err == "cf-access: There is no token: CF_ACCESS_TOKEN is empty.\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("command", ["doctor", "inspect", "verify"])
+def test_no_command_shows_a_token_whole(cli: Cli, token: str, command: str, options: list[str]) -> None:
+    """Neither the token nor its signature, nor the parts of it as they are encoded."""
+    result = cli(command, token, *options)
+    assert [part for part in (token, *token.split(".")) if part in result.out + result.err] == []
+    assert "h_INTERNAL_DO_NOT_USE" in result.out or command != "inspect"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["{}"],
+        ["verify", "x", "--{}"],
+        ["verify", "x", "--certs", "{}"],
+        ["keys", "--interval", "{}"],
+        ["verify", "x", "{}"],
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_token_in_the_wrong_place_is_not_shown_either(
+    cli: Cli, token: str, arguments: list[str], options: list[str]
+) -> None:
+    result = cli(*[argument.format(token) for argument in arguments], *options)
+    written = result.out + result.err
+    assert result.code == 2
+    assert [part for part in token.split(".") if part in written] == []
+
+
+def test_the_cache_key_of_the_identity_is_shown_in_part_only(cli: Cli, token: str, configured: LocalTeam) -> None:
+    nonce = configured.user_claims("ada@example.com")["identity_nonce"]
+    result = cli("inspect", token)
+    assert nonce not in result.out
+    assert f"identity_nonce {nonce[:4]}…" in result.out
+    assert cli("inspect", token, "--json").json["claims"]["identity_nonce"] == f"{nonce[:4]}…"
+
+
+def test_what_a_token_says_does_nothing_to_the_terminal(cli: Cli, configured: LocalTeam) -> None:
+    token = configured.sign({"type": "app", "email": "\x1b[31m\x9b2J\u202e\r", "\x1b]0;x\x07": "[bold]x[/bold]"})
+    for options in ([], ["--json"]):
+        out = cli("inspect", token, *options).out
+        assert [char for char in out if char != "\n" and not char.isprintable()] == []
+        assert "[bold]x[/bold]" in out

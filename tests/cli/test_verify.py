@@ -1,0 +1,333 @@
+"""`verify` walks the steps of a verification by hand, and its verdict is the app's."""
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from socket import gaierror
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
+from starlette.requests import HTTPConnection
+from support.command_line import Cli
+
+from fastapi_cloudflare_access import AccessRefused, CloudflareAccess
+from fastapi_cloudflare_access.cli.advice import HINTS
+from fastapi_cloudflare_access.cli.certs import read_certs
+from fastapi_cloudflare_access.cli.reports import CommandError
+from fastapi_cloudflare_access.protocols import FetchResponse
+from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam, MemoryFetch
+
+EMAIL = "ada@example.com"
+
+
+@pytest.fixture
+def saved(team: LocalTeam, tmp_path: Path) -> Path:
+    path = tmp_path / "certs.json"
+    path.write_bytes(team.certs_body())
+    return path
+
+
+@pytest.fixture
+def pem(team: LocalTeam, tmp_path: Path) -> Path:
+    path = tmp_path / "team.pem"
+    path.write_text(team.certs()["public_cert"]["cert"])
+    return path
+
+
+def steps(report: Any) -> dict[str, str]:
+    return {step["name"]: step["status"] for step in report["steps"]}
+
+
+def said_by_the_app(team: LocalTeam, token: str) -> str | None:
+    """The reason code of the app's own refusal; None where it accepts."""
+    access = CloudflareAccess(fetch=MemoryFetch(team), clock=team.clock)
+    scope = {"type": "http", "headers": [(b"cf-access-jwt-assertion", token.encode())]}
+
+    async def ask() -> str | None:
+        await access.keys.refresh()
+        try:
+            await team.clock.run_until(access.identify(HTTPConnection(scope)))
+        except AccessRefused as refused:
+            return refused.error.reason
+        return None
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("place", ["Cf-Access-Jwt-Assertion: {}", "Cookie: CF_Authorization={}"])
+def test_the_six_steps_of_the_verification_by_hand(
+    cli: Cli, configured: LocalTeam, saved: Path, tmp_path: Path, place: str
+) -> None:
+    """Token from the header or cookie, its `kid`, the certificate of that `kid` under `public_certs`, the signature."""
+    request = place.format(configured.user_token(EMAIL))  # 1: copy the token from the cookie or the header
+    inspected = cli("inspect", "-", "--json", stdin=request).json  # 2 to 5: decode it, RS256, its kid
+    assert inspected["header"]["alg"] == "RS256"
+    kid = inspected["header"]["kid"]
+    entries = json.loads(saved.read_text())["public_certs"]  # 6: the entry with this kid
+    (cert,) = [entry["cert"] for entry in entries if entry["kid"] == kid]
+    (tmp_path / "copied.pem").write_text(json.dumps(cert))  # copied as it stands, with its quotes and \n
+    by_hand = cli("verify", "-", "--cert", str(tmp_path / "copied.pem"), "--json", stdin=request)  # 7 and 8: verified
+    at_once = cli("verify", "-", "--certs", str(saved), "--json", stdin=request)
+    for result in (by_hand, at_once):
+        assert result.code == 0
+        assert steps(result.json) == dict.fromkeys(["token", "key", "signature", "claims"], "ok")
+        assert kid in result.json["steps"][0]["text"]
+    assert "under public_certs" in at_once.json["steps"][1]["text"]
+
+
+def test_it_says_who_a_user_is(cli: Cli, configured: LocalTeam) -> None:
+    token = configured.user_token(EMAIL)
+    result = cli("verify", token)
+    assert result.out.splitlines()[-1] == "✓ this configuration accepts it: the user ada@example.com"
+    assert cli("verify", token, "--json").json["caller"] == {
+        "kind": "user",
+        "id": configured.user_id(EMAIL),
+        "email": EMAIL,
+    }
+
+
+def test_it_says_who_a_service_is(cli: Cli, configured: LocalTeam) -> None:
+    name = configured.client_id("backup")
+    result = cli("verify", configured.service_token("backup"), "--json").json
+    assert result["caller"] == {"kind": "service", "id": name, "email": None}
+    assert result["verdict"]["text"] == f"this configuration accepts it: the service {name}"
+
+
+def test_the_certs_are_fetched_once_and_only_from_the_configured_team(
+    cli: Cli, configured: LocalTeam, certs: MemoryFetch
+) -> None:
+    cli("verify", configured.forge("other_team"))
+    assert [request.url for request in certs.requests] == ["https://acme.cloudflareaccess.com/cdn-cgi/access/certs"]
+
+
+@pytest.mark.parametrize("name", sorted(FORGERIES.keys() - {"empty"}))
+@pytest.mark.parametrize("place", ["online", "offline"])
+def test_every_forgery_is_refused_with_the_reason_the_app_gives(
+    cli: Cli, configured: LocalTeam, saved: Path, name: str, place: str
+) -> None:
+    token = configured.forge(name)
+    result = cli("verify", "-", "--json", *([] if place == "online" else ["--certs", str(saved)]), stdin=token)
+    reason = said_by_the_app(configured, token.strip())
+    assert (result.code, result.json["verdict"]["accepted"]) == (1, False)
+    assert result.json["verdict"]["reason"] == reason == FORGERIES[name].reason
+    assert [step["status"] for step in result.json["steps"]].count("failed") == 1
+    assert len(result.json["steps"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "walked"),
+    [
+        ("two_segments", ["failed", "skipped", "skipped", "skipped"]),
+        ("unknown_kid", ["ok", "failed", "skipped", "skipped"]),
+        ("wrong_key", ["ok", "ok", "failed", "skipped"]),
+        ("expired", ["ok", "ok", "ok", "failed"]),
+    ],
+)
+def test_it_stops_at_the_step_that_fails(cli: Cli, configured: LocalTeam, name: str, walked: list[str]) -> None:
+    assert list(steps(cli("verify", configured.forge(name), "--json").json).values()) == walked
+
+
+def test_there_is_advice_for_every_reason_a_token_can_be_refused_for() -> None:
+    assert {forgery.reason for forgery in FORGERIES.values()} <= HINTS.keys()
+
+
+def test_an_unknown_key_is_set_beside_the_known_ones(cli: Cli, configured: LocalTeam) -> None:
+    text = cli("verify", configured.forge("unknown_kid"), "--json").json["steps"][1]["text"]
+    known = ", ".join(f"{key.kid[:8]}…" for key in configured.keys)
+    assert text.endswith(f"it has {known}")
+
+
+def test_a_token_that_lost_its_end_is_told_by_the_length_of_its_signature(cli: Cli, configured: LocalTeam) -> None:
+    result = cli("verify", configured.user_token(EMAIL)[:-98], "--json")
+    assert result.code == 1
+    assert re.search(r"it has \d+ bytes in place of 256", result.json["steps"][2]["text"])
+
+
+@pytest.mark.parametrize("cut", [10, 300])
+def test_a_token_cut_in_the_middle_is_malformed(cli: Cli, configured: LocalTeam, cut: int) -> None:
+    result = cli("verify", configured.user_token(EMAIL)[:cut])
+    assert result.code == 1
+    assert "(malformed_token)" in result.out
+    assert "copy the whole token again" in result.out
+
+
+def test_a_pem_of_another_key_does_not_verify(cli: Cli, configured: LocalTeam, pem: Path) -> None:
+    configured.rotate()
+    result = cli("verify", configured.user_token(EMAIL), "--cert", str(pem), "--json")
+    assert (result.code, result.json["verdict"]["reason"]) == (1, "invalid_signature")
+
+
+def test_a_malformed_token_needs_no_key_to_be_refused(cli: Cli, configured: LocalTeam, pem: Path) -> None:
+    assert cli("verify", "nonsense", "--cert", str(pem), "--json").json["verdict"]["reason"] == "malformed_token"
+
+
+def test_a_file_with_certificates_alone_will_do(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+    content = json.loads(saved.read_text())
+    del content["keys"]
+    saved.write_text(json.dumps(content))
+    assert cli("verify", configured.user_token(EMAIL), "--certs", str(saved)).code == 0
+
+
+def test_a_key_without_a_certificate_will_do(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+    saved.write_text(json.dumps({"keys": configured.certs()["keys"]}))
+    result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved))
+    assert result.code == 0
+    assert "there is no certificate of it under public_certs" in result.out
+
+
+def test_a_certificate_of_another_key_under_that_kid_is_warned_of(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+    content = json.loads(saved.read_text())
+    first, second = content["public_certs"]
+    first["cert"], second["cert"] = second["cert"], first["cert"]
+    saved.write_text(json.dumps(content))
+    result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
+    assert (result.code, steps(result.json)["key"]) == (0, "warning")
+
+
+def test_a_key_that_cannot_be_used_is_told_from_one_that_is_not_there(
+    cli: Cli, configured: LocalTeam, saved: Path
+) -> None:
+    content = configured.certs()
+    content["keys"][-1]["use"] = "enc"
+    saved.write_text(json.dumps(content))
+    result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
+    assert "cannot be used: not for verifying signatures" in result.json["steps"][1]["text"]
+    assert (result.code, result.json["verdict"]["reason"]) == (1, "unknown_key")
+
+
+def test_without_any_usable_key_nobody_can_tell(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+    saved.write_text('{"keys":[]}')
+    result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
+    assert (result.code, result.json["verdict"]["accepted"]) == (3, None)
+    assert result.json["verdict"]["reason"] == "keys_unavailable"
+
+
+def test_without_an_audience_the_signature_is_verified_and_nothing_is_accepted(
+    cli: Cli, team: LocalTeam, saved: Path
+) -> None:
+    result = cli("verify", team.user_token(EMAIL), "--certs", str(saved), "--team", "acme")
+    assert result.code == 3
+    assert "✓ signature" in result.out
+    assert "whether the claims fit is not known: audience is missing: pass --audience or set" in result.out
+    assert cli("verify", team.forge("wrong_key"), "--certs", str(saved)).code == 1
+
+
+def test_without_a_team_and_without_certs_it_says_what_to_set(cli: Cli, team: LocalTeam) -> None:
+    result = cli("verify", team.user_token(EMAIL))
+    assert (result.code, result.err) == (
+        2,
+        "cf-access: The settings will not do: team_domain is missing: pass --team or set CF_ACCESS_TEAM_DOMAIN.\n",
+    )
+
+
+def elliptic() -> bytes:
+    key = ec.derive_private_key(7, ec.SECP256R1())
+    name = x509.Name([])
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def unheard_of(team: LocalTeam) -> bytes:
+    """A certificate whose key is of an algorithm that does not exist."""
+    der = load_pem_x509_certificate(team.certs()["public_cert"]["cert"].encode()).public_bytes(Encoding.DER)
+    rsa, other = (bytes.fromhex(f"06092a864886f70d0101{last}") for last in ("01", "63"))
+    assert der.count(rsa) == 1
+    body = base64.encodebytes(der.replace(rsa, other))
+    return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
+
+
+SAVE = "save what <team domain>/cdn-cgi/access/certs shows, as it is"
+COPY = "copy a `cert` of public_certs into it"
+EMPTY = f"FILE is no certs document (it has no keys): {SAVE}."
+NONE = f"FILE holds no certificate: {COPY}, from -----BEGIN CERTIFICATE----- on."
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "why"),
+    [
+        ("--certs", None, "FILE cannot be read: No such file or directory."),
+        ("--certs", b"-----BEGIN CERTIFICATE-----", "FILE is a PEM file: give it as --cert."),
+        ("--certs", b" <!DOCTYPE html>", f"FILE is a web page and no certs document: {SAVE}."),
+        ("--certs", b"{", f"FILE is no certs document (not JSON): {SAVE}."),
+        ("--certs", b"{}", EMPTY),
+        ("--certs", b'{"public_certs":[5,{},{"kid":5,"cert":"x"}]}', EMPTY),
+        ("--certs", b" " * 1_048_577, "FILE is longer than 1048576 bytes: it is no certs document."),
+        ("--cert", None, "FILE cannot be read: No such file or directory."),
+        ("--cert", b"", NONE),
+        ("--cert", b"-----BEGIN PUBLIC KEY-----", NONE),
+        ("--cert", unheard_of(LocalTeam("acme")), f"The certificate in FILE is of no RSA key: {COPY}."),
+        ("--cert", elliptic(), f"The certificate in FILE is of no RSA key: {COPY}."),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_told_in_one_sentence(
+    cli: Cli, configured: LocalTeam, tmp_path: Path, option: str, content: bytes | None, why: str
+) -> None:
+    path = tmp_path / "f"
+    if content is not None:
+        path.write_bytes(content)
+    result = cli("verify", "x.y.z", option, str(path))
+    assert (result.code, result.out, result.err) == (2, "", f"cf-access: {why.replace('FILE', str(path))}\n")
+
+
+def test_a_name_that_no_file_can_have_is_told_too() -> None:
+    with pytest.raises(CommandError, match="cannot be read: that is no file name"):
+        read_certs(Path("a\0b"))
+
+
+def test_two_sources_of_keys_are_one_too_many(cli: Cli, configured: LocalTeam, saved: Path, pem: Path) -> None:
+    result = cli("verify", "x.y.z", "--certs", str(saved), "--cert", str(pem))
+    assert "give --certs or --cert, not both" in result.err
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("html", "A web page came in place of the certs document; let its address through the proxy"),
+        ("garbage", "What https://acme.cloudflareaccess.com gave is no certs document: not UTF-8; try again"),
+        ("hang", "gave no certs: no answer in time; check the network"),
+    ],
+)
+def test_certs_that_cannot_be_had_are_told_in_one_sentence(
+    cli: Cli, configured: LocalTeam, certs: MemoryFetch, fault: str, why: str
+) -> None:
+    getattr(certs, fault)()
+    clock = configured.clock if fault != "hang" else Impatient(configured)
+    result = cli("verify", configured.user_token(EMAIL), clock=clock)
+    assert (result.code, result.out) == (3, "")
+    assert why in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_host_that_is_not_found_is_told(cli: Cli, configured: LocalTeam) -> None:
+    @asynccontextmanager
+    async def fetch(url: str, *, headers: Mapping[str, str]) -> AsyncGenerator[FetchResponse]:
+        raise ConnectionError from gaierror(-2, "Name or service not known")
+        yield
+
+    result = cli("verify", configured.user_token(EMAIL), fetch=fetch)
+    assert result.code == 3
+    assert result.err == (
+        "cf-access: https://acme.cloudflareaccess.com gave no certs: the host name was not found; "
+        "check the team's name, and this machine's DNS.\n"
+    )
+
+
+class Impatient:
+    """A clock on which every deadline has come."""
+
+    def __init__(self, team: LocalTeam) -> None:
+        self.now, self.monotonic = team.clock.now, team.clock.monotonic
+
+    async def sleep(self, seconds: float) -> None:
+        """Take no time."""
