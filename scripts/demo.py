@@ -1,4 +1,4 @@
-"""What scripts/demo runs: a local team, its certs server, the quickstart app on uvicorn, and callers good and bad."""
+"""What scripts/demo runs: the quickstart app on uvicorn with callers good and bad, then behind a local Access."""
 
 import os
 import signal
@@ -16,6 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+import demo_edge
+from demo_output import BOLD, DIM, GREEN, YELLOW, say
+
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
@@ -24,7 +27,6 @@ HOST, PORT = "127.0.0.1", 8000
 HEADER = "Cf-Access-Jwt-Assertion"
 PATIENCE = 20.0
 """Seconds that the app may take to start or to answer."""
-BOLD, DIM, GREEN, YELLOW = "1", "2", "32", "33"
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,6 @@ def calls(team: LocalTeam) -> list[Call]:
         Call("No token", "GET", "/me", None),
         Call("A user where only services may", "POST", "/jobs/backup", user),
     ]
-
-
-def say(text: str = "", style: str = "") -> None:
-    """Print a line at once, styled where somebody looks."""
-    styled = style and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(f"\x1b[{style}m{text}\x1b[0m" if styled else text, flush=True)
 
 
 def show(call: Call, port: int, log: IO[str]) -> None:
@@ -124,26 +120,23 @@ def wait_for(app: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
 
 
 def demonstrate(*, once: bool) -> None:
-    """Show every call; go on, and show what the app logs, unless `once`."""
+    """Show every call, around the edge and through it; go on unless `once`."""
     team = LocalTeam("demo", clock=SystemClock())
     port = free_port()
-    with CertsServer(team) as server, running_app(team, port) as log:
-        say(f"examples/quickstart_app.py runs on http://{HOST}:{port}, for the team at {server.origin}", BOLD)
+    with CertsServer(team), running_app(team, port) as log:
+        say(f"Around the edge: examples/quickstart_app.py, on http://{HOST}:{port} where anybody finds it", BOLD)
         say()
         log.read()  # that the team is a local one
         for call in calls(team):
             show(call, port, log)
-        if not once:
-            say("The app goes on until Ctrl-C: paste a line into another terminal.", BOLD)
-        while not once:
-            for record in log:
-                say(f"log: {record.rstrip()}")
-            time.sleep(0.2)
+        demo_edge.demonstrate(once=once)
 
 
 def main() -> None:
     """Read the arguments; stop cleanly by Ctrl-C or SIGTERM."""
-    parser = ArgumentParser("scripts/demo", description="See the quickstart app answer callers good and bad.")
+    parser = ArgumentParser(
+        "scripts/demo", description="See the quickstart app answer callers good and bad, then open it in a browser."
+    )
     parser.add_argument("--once", action="store_true", help="print and stop, as it does where nobody watches")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())

@@ -20,6 +20,12 @@ def test_the_demo_shows_what_each_caller_gets() -> None:
         ("A foreign token: for another application of the team", "401"),
         ("No token", "401"),
         ("A user where only services may", "403"),
+        ("A service token starts a job", "202"),
+        ("With a wrong secret the edge asks to log in", "302"),
+        ("A person who is logged in is greeted with her claims", "200"),
+        ("But may not do what is for services", "403"),
+        ("A token that nobody signed never reaches the app", "302"),
     ]
+    assert re.search(r"^Open http://localhost:\d+/me in a browser", shown, re.MULTILINE)
     reasons = re.findall(r"^  log: refused: (\w+)", shown, re.MULTILINE)
     assert reasons == ["token_expired", "invalid_signature", "wrong_audience", "wrong_caller"]

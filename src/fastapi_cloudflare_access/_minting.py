@@ -7,12 +7,25 @@ from hashlib import sha256
 from typing import Any, TypedDict
 from uuid import NAMESPACE_URL, uuid5
 
-Claims = dict[str, Any]
+from fastapi_cloudflare_access.errors import ConfigurationError
+
+Payload = dict[str, Any]
 
 DAY = 86_400
 HOSTNAME = "app.example.com"
 
 _CLIENT_ID = re.compile(r"[0-9a-f]{32}\.access")
+_WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "email": (str, "text"),
+    "name": (str, "text"),
+    "audience": (str, "text"),
+    "groups": ((list, tuple), "a list"),
+    "custom": (Mapping, "a mapping of names to values"),
+    "country": (str, "text"),
+    "expires_in": (int, "a whole number of seconds"),
+    "hostname": (str, "text"),
+    "claims": (Mapping, "a mapping of names to values"),
+}
 
 
 class UserOptions(TypedDict, total=False):
@@ -67,8 +80,10 @@ class Minter:
     team: str
     now: int
 
-    def user(self, email: str, audience: str, options: UserOptions) -> Claims:
+    def user(self, email: str, audience: str, options: UserOptions) -> Payload:
         """A login of a user to an application."""
+        _check({"email": email})
+        _check(options, known=UserOptions)
         custom = dict(options.get("custom", {}))
         if "groups" in options:
             custom["groups"] = list(options["groups"])
@@ -87,8 +102,10 @@ class Minter:
             **options.get("claims", {}),
         }
 
-    def service(self, name: str, audience: str, options: ServiceOptions) -> Claims:
+    def service(self, name: str, audience: str, options: ServiceOptions) -> Payload:
         """A login of a service token to an application."""
+        _check({"name": name})
+        _check(options, known=ServiceOptions)
         return {
             "type": "app",
             **self._times(options.get("expires_in", 3601), "iat", "exp"),
@@ -100,8 +117,9 @@ class Minter:
             **options.get("claims", {}),
         }
 
-    def org(self, email: str, *, expires_in: int = DAY) -> Claims:
+    def org(self, email: str, *, expires_in: int = DAY) -> Payload:
         """A login of a user to the team itself, the cookie of the team domain."""
+        _check({"email": email, "expires_in": expires_in})
         return {
             "aud": [self._hex("organization")],
             "email": email,
@@ -116,7 +134,7 @@ class Minter:
 
     def meta(
         self, audience: str, *, hostname: str = HOSTNAME, redirect_url: str = "/", expires_in: int = 300
-    ) -> Claims:
+    ) -> Payload:
         """The `meta` parameter of a login redirect; anybody gets one."""
         certificate = {"cert_issuer_dn": "", "cert_serial": "", "cert_issuer_ski": "", "cert_presented": False}
         return {
@@ -134,7 +152,7 @@ class Minter:
             "app_session_hash": self._hex("session"),
         }
 
-    def match(self, audience: str, *, hostname: str = HOSTNAME) -> Claims:
+    def match(self, audience: str, *, hostname: str = HOSTNAME) -> Payload:
         """The header `cf-access-metadata`, which anybody gets who asks with HEAD."""
         return {
             "type": "match",
@@ -145,7 +163,7 @@ class Minter:
             "iat": self.now,
         }
 
-    def identity(self, email: str) -> Claims:
+    def identity(self, email: str) -> Payload:
         """What get-identity tells about a user."""
         return {
             "id": self.user_id(email),
@@ -184,3 +202,14 @@ class Minter:
 
     def _uuid(self, *what: object) -> str:
         return str(uuid5(NAMESPACE_URL, self._hex(*what)))
+
+
+def _check(given: Mapping[str, Any], known: type | None = None) -> None:
+    """Refuse what a type checker would have refused: a token that silently lacks an option proves nothing."""
+    names = list(known.__annotations__ if known else given)
+    for name, value in given.items():
+        if name not in names:
+            raise ConfigurationError(f"there is no option {name}; there are {', '.join(names)}")
+        kind, wanted = _WANTED[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ConfigurationError(f"{name} is {wanted}, not {type(value).__name__}")

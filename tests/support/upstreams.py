@@ -22,12 +22,10 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(app: Any, **options: Any) -> Iterator[str]:
+def serving(app: Any) -> Iterator[str]:
     """Serve an app with uvicorn; give its origin."""
     sockets = bind("127.0.0.1", 0)
-    config = uvicorn.Config(
-        app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **{"ws": "websockets-sansio", **options}
-    )
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, ws="websockets-sansio")
     server = _Server(config)
     thread = Thread(target=lambda: asyncio.run(server.serve(sockets)), daemon=True)
     thread.start()

@@ -1,0 +1,64 @@
+"""The second act of scripts/demo: the quickstart app behind a local Access, for a browser and for services."""
+
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import httpx
+from demo_output import BOLD, DIM, GREEN, YELLOW, say
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local import RunningAccess, run_local_access
+from fastapi_cloudflare_access.local.server import bind, environment
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PORT = 8787
+BAD = 400
+
+
+def show(local: RunningAccess, title: str, method: str, path: str, headers: dict[str, str]) -> None:
+    """Make a call; print the line to paste and what comes back."""
+    lines = [f"-H '{name}: {value}'" for name, value in headers.items()]
+    say(title, BOLD)
+    say(" ".join(["curl", "-i", *([] if method == "GET" else ["-X", method]), local.url(path), *lines]), DIM)
+    answer = httpx.request(method, local.url(path), headers=headers, trust_env=False)
+    body = answer.headers.get("location", "").partition("?")[0] or answer.text.partition("\n")[0]
+    say(f"→ {answer.status_code} {answer.reason_phrase}  {body[:100]}", YELLOW if answer.status_code >= BAD else GREEN)
+    say()
+
+
+def calls(local: RunningAccess) -> None:
+    """Show a person, a service, and who is refused."""
+    person = {"cf-access-token": local.control("token", email="ada@example.com")["token"]}
+    service = local.service_headers()
+    wrong = {**service, "CF-Access-Client-Secret": "wrong"}
+    show(local, "A service token starts a job", "POST", "/jobs/backup", service)
+    show(local, "With a wrong secret the edge asks to log in", "POST", "/jobs/backup", wrong)
+    show(local, "A person who is logged in is greeted with her claims", "GET", "/me", person)
+    show(local, "But may not do what is for services", "POST", "/jobs/backup", person)
+    show(local, "A token that nobody signed never reaches the app", "GET", "/me", {"Cf-Access-Jwt-Assertion": "a.b.c"})
+
+
+def demonstrate(*, once: bool) -> None:
+    """Run the app behind a local Access; show the calls, and go on for a browser unless `once`."""
+    with run_local_access(port=usual_port()) as local, environment(local.environment):
+        sys.path.insert(0, str(EXAMPLES))
+        local.mount(import_module("quickstart_app").app)
+        say(f"Through the edge: the same app behind a local Access, on {local.url('/')}", BOLD)
+        say()
+        calls(local)
+        say(f"Open {local.url('/me')} in a browser, and choose who you are.", BOLD)
+        say(f"Keys, sessions and every kind of trouble: {local.team_domain}/")
+        while not once:
+            time.sleep(0.5)
+
+
+def usual_port() -> int:
+    """Give the usual port where it is free, else any."""
+    try:
+        for listener in bind("127.0.0.1", PORT):
+            listener.close()
+    except ConfigurationError:
+        return 0
+    return PORT

@@ -1,0 +1,17 @@
+"""A local Access: the team domain and the edge of Cloudflare Access on the loopback, for development and tests."""
+
+from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team
+from fastapi_cloudflare_access.local.running import RunningAccess, run_local_access
+from fastapi_cloudflare_access.local.seed import read as read_seed
+
+__all__ = [
+    "App",
+    "Config",
+    "Person",
+    "Policy",
+    "RunningAccess",
+    "ServiceToken",
+    "Team",
+    "read_seed",
+    "run_local_access",
+]

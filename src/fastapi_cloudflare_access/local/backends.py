@@ -1,0 +1,120 @@
+"""What stands behind the edge, and an app in this very process."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any, Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_cloudflare_access.local.pages import message
+
+logger = logging.getLogger("fastapi_cloudflare_access.local")
+
+START_LIMIT = 60.0
+STOP_LIMIT = 5.0
+
+
+class Backend(Protocol):
+    """What a request goes on to."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer it."""
+
+    async def start(self) -> None:
+        """Get ready; called when the edge is about to listen."""
+
+    async def stop(self) -> None:
+        """End."""
+
+
+class InProcess:
+    """An ASGI app in this process.
+
+    Its lifespan begins when the edge listens, because the app then fetches its keys from here; requests wait for it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Stand behind the edge."""
+        self.app = app
+        self.failure: str | None = None
+        self._state: dict[str, Any] = {}
+        self._incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self._started = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin the lifespan, and let it go on by itself."""
+        self._incoming.put_nowait({"type": "lifespan.startup"})
+        self._task = asyncio.create_task(self._live())
+
+    async def started(self) -> None:
+        """Return when the lifespan has begun.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        async with asyncio.timeout(START_LIMIT):
+            await self._started.wait()
+        if self.failure is not None:
+            raise RuntimeError(self.failure)
+
+    async def stop(self) -> None:
+        """End the lifespan; one that does not end is cancelled."""
+        if self._task is None:
+            return
+        self._incoming.put_nowait({"type": "lifespan.shutdown"})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_LIMIT):
+                await self._stopped.wait()
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request to the app."""
+        await self._started.wait()
+        if self.failure is not None:
+            await message("The app did not start", self.failure, status=502)(scope, receive, send)
+            return
+        await self.app({**scope, "state": self._state.copy()}, receive, send)
+
+    async def _live(self) -> None:
+        scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
+        try:
+            await self.app(scope, self._incoming.get, self._hear)
+        except Exception as problem:
+            if self._started.is_set():
+                logger.exception("the app's lifespan ended with an error")
+            else:
+                # An app that knows no lifespan raises too (ASGI, Lifespan Protocol).
+                logger.info("the app has no lifespan: %s", type(problem).__name__)
+        finally:
+            self._started.set()
+            self._stopped.set()
+
+    async def _hear(self, event: Message) -> None:
+        if event["type"] == "lifespan.startup.failed":
+            logger.error("the app did not start:\n%s", event.get("message", ""))
+            self.failure = "Its lifespan failed; the terminal says why."
+        if event["type"] in ("lifespan.startup.complete", "lifespan.startup.failed"):
+            self._started.set()
+        else:
+            self._stopped.set()
+
+
+class Nothing:
+    """The place of an app that is still to come."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say so."""
+        text = "Name an app or --upstream on the command line, or the app's upstream in access.toml."
+        await message("Nothing stands behind this app", text, status=502)(scope, receive, send)
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,186 @@
+"""A request as the edge sees it, and the headers with which it goes on to the app."""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from posixpath import normpath
+from urllib.parse import parse_qsl, unquote
+
+from starlette.types import Scope
+
+from fastapi_cloudflare_access._credentials import COOKIE, HEADER
+
+EMAIL_HEADER = "cf-access-authenticated-user-email"
+TOKEN_HEADER = "cf-access-token"  # noqa: S105 - a name
+ID_HEADER, SECRET_HEADER = "cf-access-client-id", "cf-access-client-secret"
+
+MAX_QUERY = 16_384
+MAX_FIELDS = 50
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_NETLOC = re.compile(r"([a-z0-9.-]{1,253}|\[::1\])(?::([0-9]{1,5}))?")
+_COOKIE = COOKIE.encode()
+_SET_BY_THE_EDGE = frozenset(
+    name.encode()
+    for name in (
+        HEADER.lower(),
+        EMAIL_HEADER,
+        TOKEN_HEADER,
+        ID_HEADER,
+        SECRET_HEADER,
+        "cf-connecting-ip",
+        "cf-ipcountry",
+        "cf-ray",
+        "cf-visitor",
+        "cookie",
+        "x-forwarded-proto",
+        "x-real-ip",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request or WebSocket handshake.
+
+    Attributes:
+        scope: As ASGI gives it.
+    """
+
+    scope: Scope
+
+    @cached_property
+    def netloc(self) -> str | None:
+        """The `Host`, in lower case; None where there is not exactly one that can be."""
+        hosts = self.all("host")
+        return hosts[0].lower() if len(hosts) == 1 and _NETLOC.fullmatch(hosts[0].lower()) else None
+
+    @property
+    def host(self) -> str:
+        """The host name alone."""
+        found = _NETLOC.fullmatch(self.netloc or "")
+        return found[1] if found else ""
+
+    @property
+    def method(self) -> str:
+        """The method; a handshake is a GET."""
+        return str(self.scope.get("method", "GET"))
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        return "https" if self.scope["scheme"] in ("https", "wss") else "http"
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it is a handshake."""
+        return bool(self.scope["type"] == "websocket")
+
+    @cached_property
+    def path(self) -> str:
+        """The path as an app may understand it: decoded, without dot segments and doubled slashes."""
+        plain = unquote(self.target.partition("?")[0]).replace("\\", "/")
+        return "/" + normpath("/" + plain.lstrip("/")).lstrip("/")
+
+    @cached_property
+    def target(self) -> str:
+        """The path and the query, as they were sent."""
+        path: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
+        query: bytes = self.scope["query_string"]
+        return (path.partition(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """The first value of each parameter; nothing where there is too much of it."""
+        text = self.target.partition("?")[2]
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS) if len(text) <= MAX_QUERY else []
+        except ValueError:
+            pairs = []
+        return dict(reversed(pairs))
+
+    @property
+    def client_ip(self) -> str:
+        """From where."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether it is a CORS preflight (Fetch standard, section 3.2.2)."""
+        return self.method == "OPTIONS" and bool(self.get("origin") and self.get("access-control-request-method"))
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a header."""
+        wanted = name.encode()
+        return [value.decode("latin-1") for header, value in self.scope["headers"] if header == wanted]
+
+    def get(self, name: str) -> str:
+        """The first value of a header, or the empty text."""
+        return next(iter(self.all(name)), "")
+
+    def cookies(self, name: str) -> list[str]:
+        """Every value of a cookie; others of the same name may have been planted."""
+        pairs = (pair.partition("=") for jar in self.all("cookie") for pair in jar.split(";"))
+        return [value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name]
+
+
+def headers_for_app(
+    call: Call, *, ray: str, token: str | None, email: str | None, country: str, drop: str | None
+) -> RawHeaders:
+    """Give the request headers that the app gets.
+
+    Args:
+        call: The request.
+        ray: Its `cf-ray`.
+        token: The assertion; whatever the client sent in its place is gone.
+        email: Of the user.
+        country: Where the caller is.
+        drop: A header that held credentials.
+    """
+    headers = [(name, value) for name, value in call.scope["headers"] if not _is_replaced(name, drop)]
+    if cookie := b"; ".join(_cookies(call, token)):
+        headers.append((b"cookie", cookie))
+    if token:
+        headers.append((HEADER.lower().encode(), token.encode()))
+    if email:
+        headers.append((EMAIL_HEADER.encode(), email.encode()))
+    return [*headers, *_about(call, ray, country)]
+
+
+def new_ray() -> str:
+    """A `cf-ray` of a data centre that is nowhere."""
+    return f"{secrets.token_hex(8)}-LOC"
+
+
+def _is_replaced(name: bytes, drop: str | None) -> bool:
+    """Servers that follow CGI take `_` for `-`, so what the edge sets is dropped in either spelling."""
+    plain = name.replace(b"_", b"-")
+    return plain in _SET_BY_THE_EDGE or plain == b"x-forwarded-for" or (drop is not None and plain == drop.encode())
+
+
+def _cookies(call: Call, token: str | None) -> Iterator[bytes]:
+    for pair in (pair for jar in call.all("cookie") for pair in jar.split(";")):
+        name = pair.partition("=")[0].strip()
+        is_taken = name == "CF_Binding" or (name == COOKIE and token is not None)
+        if name and not is_taken:
+            yield pair.strip().encode("latin-1")
+    if token is not None:
+        yield _COOKIE + b"=" + token.encode()
+
+
+def _about(call: Call, ray: str, country: str) -> Iterable[tuple[bytes, bytes]]:
+    forwarded = ", ".join([*call.all("x-forwarded-for"), call.client_ip])
+    about = {
+        "cf-connecting-ip": call.client_ip,
+        "cf-ipcountry": country,
+        "cf-ray": ray,
+        "cf-visitor": f'{{"scheme":"{call.scheme}"}}',
+        "x-forwarded-for": forwarded,
+        "x-forwarded-proto": call.scheme,
+        "x-real-ip": call.client_ip,
+    }
+    return [(name.encode(), value.encode("latin-1")) for name, value in about.items()]

@@ -1,0 +1,188 @@
+"""`cf-access dev`: what the command line says, and one plan that every process of it follows."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+from typing import Annotated
+
+import typer
+import uvicorn
+from rich.console import Console
+from uvicorn.importer import ImportFromStringError, import_from_string
+from uvicorn.supervisors import ChangeReload
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local import seed
+from fastapi_cloudflare_access.local.backends import Backend, InProcess, Nothing
+from fastapi_cloudflare_access.local.config import Config
+from fastapi_cloudflare_access.local.edge import Edge
+from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.server import (
+    LOOPBACK,
+    Listeners,
+    LocalServer,
+    environment,
+    environment_of,
+    realm_of,
+)
+from fastapi_cloudflare_access.local.tls import TlsFiles, tls_files
+from fastapi_cloudflare_access.local.upstream import Upstream
+
+PORT = 8787
+STATE_FOLDER = ".cf-access"
+RISK_FLAG = "--anyone-who-reaches-this-port-may-log-in-as-anyone"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run; it goes to a new process with every reload.
+
+    Attributes:
+        config: What the local Access is made of.
+        state: The folder of keys and sessions.
+        app: An import string.
+        upstream: An origin.
+        is_encrypted: Whether there is TLS.
+        plain_sockets: How many of the sockets are for plain HTTP.
+    """
+
+    config: Config
+    state: Path
+    app: str | None
+    upstream: str | None
+    is_encrypted: bool
+    plain_sockets: int
+
+    def __call__(self, sockets: list[socket] | None = None) -> None:
+        """Run it until a signal."""
+        given = sockets or []
+        listeners = Listeners(given[: self.plain_sockets], given[self.plain_sockets :])
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        for name in ("httpx", "uvicorn.error"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        tls = tls_files(self.state, self.config) if self.is_encrypted else None
+        realm = realm_of(self.config, self.state, listeners)
+        with environment(environment_of(realm, tls)):
+            edge = Edge(realm, self._backend())
+            introduce(realm, tls, self)
+            LocalServer(edge, listeners, tls).run()
+
+    def _backend(self) -> Backend:
+        if self.upstream:
+            return Upstream(self.upstream)
+        if not self.app:
+            return Nothing()
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            return InProcess(import_from_string(self.app))
+        except ImportFromStringError as problem:
+            raise ConfigurationError(str(problem)) from None
+        except ModuleNotFoundError as missing:
+            if not self.app.startswith(str(missing.name)):
+                raise
+            raise ConfigurationError(f"there is no module {missing.name}") from None
+
+
+def dev(  # noqa: PLR0913 - each is an option
+    app: Annotated[
+        str | None, typer.Argument(help="The app to run behind it, as for uvicorn: package.module:app")
+    ] = None,
+    *,
+    upstream: Annotated[str | None, typer.Option(help="A server to stand before: http://127.0.0.1:8000")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The seed file; by default access.toml, where there is one.")
+    ] = None,
+    init: Annotated[bool, typer.Option("--init", help="Write a first seed file with comments, and end.")] = False,
+    state: Annotated[Path, typer.Option(help="The folder of keys and sessions.")] = Path(STATE_FOLDER),
+    host: Annotated[str, typer.Option(help="Where to listen; the loopback alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="For HTTP; 0 takes a free one.")] = PORT,
+    reload: Annotated[bool, typer.Option("--reload", help="Run the app anew when its files change.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS too, with a CA of its own.")] = False,
+    tls_port: Annotated[int, typer.Option(min=0, max=65_535, help="For HTTPS.")] = 8443,
+    risk: Annotated[bool, typer.Option(RISK_FLAG, help="Allow a --host that others can reach.")] = False,
+) -> None:
+    """Run a local Access before an app, or before a server in any language."""
+    try:
+        if init:
+            seed.initialise(config or Path(seed.FILE_NAME))
+            return
+        _check(app, upstream, host, reload=reload, risk=risk)
+        _run(app, upstream, read_config(config), state, (host, port, tls_port if tls else None), reload=reload)
+    except ConfigurationError as problem:
+        typer.echo(f"cf-access dev: {problem}", err=True)
+        raise typer.Exit(2) from None
+
+
+def read_config(path: Path | None) -> Config:
+    """Read the named seed file, or the usual one where it is there.
+
+    Raises:
+        ConfigurationError: It is wrong.
+    """
+    if path is None and not Path(seed.FILE_NAME).exists():
+        return Config()
+    return seed.read(path or Path(seed.FILE_NAME))
+
+
+def _check(app: str | None, upstream: str | None, host: str, *, reload: bool, risk: bool) -> None:
+    if app and upstream:
+        raise ConfigurationError("name an app or --upstream, not both")
+    if upstream and not upstream.startswith(("http://", "https://")):
+        raise ConfigurationError("--upstream must be an origin, such as http://127.0.0.1:8000")
+    if reload and not app:
+        raise ConfigurationError("--reload needs an app to run anew")
+    if host not in LOOPBACK and not risk:
+        raise ConfigurationError(f"--host {host} lets others log in as anyone; if that is meant, add {RISK_FLAG}")
+
+
+def _run(
+    app: str | None,
+    upstream: str | None,
+    config: Config,
+    state: Path,
+    place: tuple[str, int, int | None],
+    *,
+    reload: bool,
+) -> None:
+    if config.team.domain and place[2] is None:
+        raise ConfigurationError("a team domain needs --tls, and --tls-port 443 or what forwards to it")
+    listeners = Listeners.open(*place)
+    plan = Plan(config, state, app, upstream, place[2] is not None, len(listeners.plain))
+    sockets = [*listeners.plain, *listeners.encrypted]
+    try:
+        with suppress(KeyboardInterrupt, asyncio.CancelledError):
+            if reload:
+                watching = uvicorn.Config(str(app), reload=True, log_config=None)
+                ChangeReload(watching, target=plan, sockets=sockets).run()
+            else:
+                plan(sockets)
+    finally:
+        listeners.close()
+
+
+def introduce(realm: Realm, tls: TlsFiles | None, plan: Plan) -> None:
+    """Print where everything is, and what the app has to be told."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.print("A local Access, for development only", style="bold")
+    for name, value in _lines(realm, tls):
+        console.print(f"  {name:<24}{value}")
+    if not plan.app:
+        console.print("Start your app with", style="bold")
+        for name, value in environment_of(realm, tls).items():
+            console.print(f"  {name}={value}")
+
+
+def _lines(realm: Realm, tls: TlsFiles | None) -> Iterator[tuple[str, str]]:
+    for app in realm.config.apps:
+        yield app.name, f"{realm.addresses.origin(app.host)}{app.paths[0]}"
+    yield "team, control page", f"{realm.addresses.issuer}/"
+    for client_id, name in realm.services.items():
+        yield name, f"CF-Access-Client-Id: {client_id}"
+        yield "", f"CF-Access-Client-Secret: {realm.secret_of(client_id, name)}"
+    if tls:
+        yield "CA to trust", str(tls.ca)

@@ -1,0 +1,264 @@
+"""What a local Access is made of: team, apps, people, service tokens and policies, all frozen."""
+
+import re
+from hashlib import sha256
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+DAY = 86_400
+MAX_SESSION = 30 * DAY
+
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*{_LABEL}")
+_TEAM_DOMAIN = re.compile(rf"{_LABEL}(?:\.fed)?\.cloudflareaccess\.com")
+_EMAIL = re.compile(r"[^\s@<>\"',;:\\()\[\]\x00-\x20\x7f]{1,64}@[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
+_AUDIENCE = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
+_UPSTREAM = re.compile(r"https?://[a-zA-Z0-9.\-\[\]:]+(?::[0-9]{1,5})?/?")
+_DURATION = re.compile(r"([0-9]{1,7})\s*([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+def _matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+def _duration(value: object) -> int:
+    found = _DURATION.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    if not 1 <= seconds <= MAX_SESSION:
+        raise ValueError("must be a time of 1 second to 30 days, such as '24h', '30m' or 900")
+    return seconds
+
+
+def is_email(text: str) -> bool:
+    """Tell whether this can be an address that somebody logs in with."""
+    return len(text) <= 254 and _EMAIL.fullmatch(text) is not None  # noqa: PLR2004 - RFC 5321 section 4.5.3.1.3
+
+
+def _email(value: str) -> str:
+    if not is_email(value):
+        raise ValueError("must be an email address")
+    return value.lower()
+
+
+Duration = Annotated[int, BeforeValidator(_duration)]
+Email = Annotated[str, AfterValidator(_email)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Host = Annotated[str, _matching(_HOST, "must be a host name in lower case, such as 'localhost' or 'shop.localhost'")]
+Path = Annotated[str, _matching(re.compile(r"/[^\s?#]*"), "must begin with / and have no query")]
+Upstream = Annotated[str, _matching(_UPSTREAM, "must be an origin, such as 'http://127.0.0.1:8000'")]
+Audience = Annotated[
+    str, _matching(_AUDIENCE, "is no AUD tag; leave it out, or copy it from the application's overview")
+]
+HeaderName = Annotated[str, _matching(_HEADER_NAME, "must be the name of a header, such as 'Authorization'")]
+TeamDomain = Annotated[str, _matching(_TEAM_DOMAIN, "must be a team domain, such as 'acme.cloudflareaccess.com'")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Team(_Frozen):
+    """The organisation.
+
+    Attributes:
+        name: Shown on the pages; all ids follow from it.
+        domain: A team domain to stand in for, over TLS; by default the team is at `http://127.0.0.1:PORT`.
+        session: How long somebody stays logged in to the team, and so to all of its apps.
+        strict_service_tokens: Whether a request with service credentials gets 401 or 403 instead of a login.
+        secure_cookies: Whether cookies are `Secure` and `SameSite=None` on plain HTTP too, as on Cloudflare.
+    """
+
+    name: Name = "local"
+    domain: TeamDomain | None = None
+    session: Duration = DAY
+    strict_service_tokens: bool = False
+    secure_cookies: bool = True
+
+
+class Person(_Frozen):
+    """Somebody who can log in by a click.
+
+    Attributes:
+        email: The address.
+        name: As get-identity tells it.
+        groups: Names of groups; in the token they are in `custom`.
+        custom: OIDC claims or SAML attributes.
+        country: ISO 3166-1 alpha-2.
+        idp: The type of the identity provider.
+        device_posture: The checks that get-identity tells, by id.
+    """
+
+    email: Email
+    name: str = ""
+    groups: tuple[str, ...] = ()
+    custom: dict[str, Any] = {}
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "US"
+    idp: str = "onetimepin"
+    device_posture: dict[str, Any] = {}
+
+
+class ServiceToken(_Frozen):
+    """A machine's credentials; the Client ID follows from the name where none is given.
+
+    Attributes:
+        name: What policies call it.
+        client_id: 32 hexadecimal digits and `.access`.
+        client_secret: By default made at random and kept in the state folder.
+    """
+
+    name: Name
+    client_id: Annotated[str, Field(pattern=r"^([0-9a-f]{32}\.access)?$")] = ""
+    client_secret: Annotated[str, Field(max_length=256)] = ""
+
+
+class Policy(_Frozen):
+    """Who gets what; each of the fields beside `name` and `decision` includes callers.
+
+    Attributes:
+        name: For people.
+        decision: `allow` and `deny` are about people, `service_auth` about service tokens; `bypass` lets in anybody,
+            without a token.
+        everyone: Includes all.
+        emails: Includes these people.
+        domains: Includes people with an address there.
+        groups: Includes the members.
+        service_tokens: Includes these, by name; for `service_auth`.
+    """
+
+    name: str = ""
+    decision: Literal["allow", "deny", "bypass", "service_auth"] = "allow"
+    everyone: bool = False
+    emails: tuple[Email, ...] = ()
+    domains: tuple[Host, ...] = ()
+    groups: tuple[str, ...] = ()
+    service_tokens: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        people = bool(self.emails or self.domains or self.groups)
+        if self.decision == "bypass" and (not self.everyone or people or self.service_tokens):
+            raise ValueError("a bypass policy is for everyone = true alone, as nobody is logged in")
+        if self.decision == "service_auth" and people:
+            raise ValueError("a service_auth policy includes service_tokens or everyone, not people")
+        if self.decision in ("allow", "deny") and self.service_tokens:
+            raise ValueError("service_tokens need decision = 'service_auth'")
+        if not (self.everyone or people or self.service_tokens):
+            raise ValueError("includes nobody: set everyone, emails, domains, groups or service_tokens")
+        return self
+
+
+EVERYONE = (
+    Policy(name="Everyone", decision="allow", everyone=True),
+    Policy(name="Every service token", decision="service_auth", everyone=True),
+)
+"""The policies of an app that names none."""
+
+
+class App(_Frozen):
+    """An application: a host, or some paths on it.
+
+    Attributes:
+        name: Shown at login; the AUD tag follows from it where none is given.
+        host: `localhost` or a name below it.
+        paths: The most specific path of all apps on a host decides.
+        audience: The AUD tag; read it back as `tag`.
+        upstream: Where its requests go; by default where the command line says.
+        session: How long its token lives.
+        policies: In this order.
+        http_only: Whether scripts are kept from its cookie.
+        same_site: Of its cookie.
+        path_cookie: Whether its cookie is for its path alone.
+        bypass_options: Whether CORS preflights go to the app, without a token.
+        cors_origins: Whose CORS preflights are answered for the app; otherwise they get 403.
+        service_token_header: A header that may hold both service credentials as JSON.
+        service_auth_401: Whether a request without service credentials gets 401 instead of 403.
+    """
+
+    name: Name
+    host: Host = "localhost"
+    paths: Annotated[tuple[Path, ...], Field(min_length=1)] = ("/",)
+    audience: Audience | None = None
+    upstream: Upstream | None = None
+    session: Duration = DAY
+    policies: Annotated[tuple[Policy, ...], Field(min_length=1)] = EVERYONE
+    http_only: bool = True
+    same_site: Literal["none", "lax", "strict"] = "none"
+    path_cookie: bool = False
+    bypass_options: bool = False
+    cors_origins: tuple[str, ...] = ()
+    service_token_header: HeaderName | None = None
+    service_auth_401: bool = False
+
+    @property
+    def tag(self) -> str:
+        """The AUD tag."""
+        return self.audience or sha256(f"local access/{self.name}".encode()).hexdigest()
+
+
+PEOPLE = (
+    Person(email="ada@example.com", name="Ada Lovelace", groups=("admins", "engineering"), country="GB"),
+    Person(email="grace@example.com", name="Grace Hopper", groups=("engineering",)),
+)
+
+
+class Config(_Frozen):
+    """A whole local Access; without a file, one app for everyone, two people and one service token."""
+
+    team: Team = Team()
+    apps: Annotated[tuple[App, ...], Field(min_length=1)] = (App(name="app"),)
+    people: tuple[Person, ...] = PEOPLE
+    service_tokens: tuple[ServiceToken, ...] = (ServiceToken(name="nightly-backup"),)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_unique(("apps", "name"), [app.name for app in self.apps])
+        _check_unique(("apps", "audience"), [app.tag for app in self.apps])
+        _check_unique(("people", "email"), [person.email for person in self.people])
+        _check_unique(("service_tokens", "name"), [token.name for token in self.service_tokens])
+        self._check_apps()
+        return self
+
+    def _check_apps(self) -> None:
+        places: list[tuple[str, str]] = []
+        known = {token.name for token in self.service_tokens}
+        for number, app in enumerate(self.apps):
+            places += [(app.host, path) for path in app.paths]
+            if len(places) != len(set(places)):
+                raise _conflict(("apps", number, "paths"), "this host and path belong to two apps")
+            for rank, policy in enumerate(app.policies):
+                if unknown := [name for name in policy.service_tokens if name not in known]:
+                    path = ("apps", number, "policies", rank, "service_tokens")
+                    raise _conflict(path, f"there is no service token {unknown[0]!r}")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that apps are on."""
+        return tuple(dict.fromkeys(app.host for app in self.apps))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The AUD tags of all apps."""
+        return tuple(app.tag for app in self.apps)
+
+    def person(self, email: str) -> Person:
+        """Give the person with this address; one without groups where the file knows none."""
+        return next((person for person in self.people if person.email == email), Person(email=email))
+
+
+def _check_unique(path: tuple[str, str], values: list[str]) -> None:
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise _conflict((path[0], number, path[1]), "stands there twice")
+
+
+def _conflict(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
+    return PydanticCustomError("conflict", "{message}", {"message": message, "path": path})

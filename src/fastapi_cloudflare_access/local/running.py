@@ -1,0 +1,192 @@
+"""A local Access in a thread of its own, for tests."""
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any, TypeVar
+
+from starlette.types import ASGIApp
+
+from fastapi_cloudflare_access.local.backends import Backend, InProcess, Nothing
+from fastapi_cloudflare_access.local.config import App, Config
+from fastapi_cloudflare_access.local.control import Controls
+from fastapi_cloudflare_access.local.edge import Edge
+from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.server import Listeners, LocalServer, environment_of, realm_of
+from fastapi_cloudflare_access.local.tls import TlsFiles, tls_files
+from fastapi_cloudflare_access.local.upstream import Upstream
+
+T = TypeVar("T")
+
+
+class RunningAccess:
+    """A local Access that runs.
+
+    Attributes:
+        realm: All it knows; other threads only read it.
+        ca_file: What clients have to trust; None without TLS.
+        environment: The environment variables of the app.
+    """
+
+    def __init__(self, realm: Realm, edge: Edge, tls: TlsFiles | None) -> None:
+        """Stand for this one."""
+        self.realm = realm
+        self.ca_file = tls.ca if tls else None
+        self.environment = environment_of(realm, tls)
+        self._edge = edge
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def team_domain(self) -> str:
+        """What to give `CloudflareAccess` as its `team_domain`."""
+        return self.realm.addresses.issuer
+
+    @property
+    def audience(self) -> str:
+        """The AUD tag of the first app."""
+        return self.realm.config.apps[0].tag
+
+    def app(self, name: str) -> App:
+        """Give the app of this name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for app in self.realm.config.apps:
+            if app.name == name:
+                return app
+        raise KeyError(name)
+
+    def url(self, path: str = "/", *, app: str | None = None) -> str:
+        """Give the address of a path of an app, by default the first."""
+        found = self.app(app) if app else self.realm.config.apps[0]
+        return self.realm.addresses.origin(found.host) + path
+
+    def service_headers(self, name: str | None = None) -> dict[str, str]:
+        """Give the headers with which a service token calls, by default the first."""
+        client_id = next(found for found, known in self.realm.services.items() if name in (None, known))
+        secret = self.realm.secret_of(client_id, self.realm.services[client_id])
+        return {"CF-Access-Client-Id": client_id, "CF-Access-Client-Secret": secret}
+
+    def control(self, command: str, **values: Any) -> dict[str, Any]:
+        """Do what the control page does: `rotate`, `withdraw`, `certs`, `clock`, `expire`, `revoke`, `token`, `reset`.
+
+        Raises:
+            WrongCommand: It cannot be done.
+        """
+        return self._in_loop(lambda: Controls(self.realm).run(command, values))
+
+    def mount(self, app: ASGIApp, *, time_limit: float = 30.0) -> None:
+        """Let an app stand behind the edge from now on, and return when it has started.
+
+        It can be made by now: its `team_domain` and `audience` are known.
+
+        Raises:
+            RuntimeError: It did not start.
+        """
+        backend = InProcess(app)
+        loop = self._running_loop()
+        asyncio.run_coroutine_threadsafe(self._replace(backend), loop).result(time_limit)
+        asyncio.run_coroutine_threadsafe(backend.started(), loop).result(time_limit)
+
+    def stand_before(self, upstream: str) -> None:
+        """Let a server stand behind the edge from now on; it can be started by now, with `environment`."""
+        loop = self._running_loop()
+        asyncio.run_coroutine_threadsafe(self._replace(Upstream(upstream)), loop).result(10)
+
+    async def _replace(self, backend: Backend) -> None:
+        await backend.start()
+        before, self._edge.backend = self._edge.backend, backend
+        await before.stop()
+
+    def _in_loop(self, work: Callable[[], T]) -> T:
+        loop = self._running_loop()
+
+        async def run() -> T:
+            return work()
+
+        return asyncio.run_coroutine_threadsafe(run(), loop).result(10)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise RuntimeError("it runs inside `with run_local_access() as local:` only")
+        return self._loop
+
+
+@contextmanager
+def run_local_access(
+    app: ASGIApp | None = None,
+    *,
+    upstream: str | None = None,
+    config: Config | None = None,
+    state: Path | None = None,
+    port: int = 0,
+    tls_port: int | None = None,
+    time_limit: float = 30.0,
+) -> Generator[RunningAccess]:
+    """Run a local Access on the loopback, in a thread.
+
+    Args:
+        app: What stands behind it, in this process; or `mount` it later.
+        upstream: The origin of a server to stand before instead.
+        config: What it is made of; by default one app for everyone on `localhost`.
+        state: Where keys and sessions are kept; by default in memory.
+        port: For HTTP; 0 takes a free one.
+        tls_port: For HTTPS beside it; by default none, 0 takes a free one.
+        time_limit: How many seconds starting and stopping may take.
+
+    Raises:
+        ConfigurationError: The port is not to be had, or the folder cannot be used.
+        TimeoutError: It did not start or stop in time.
+    """
+    config = config or Config()
+    listeners = Listeners.open("127.0.0.1", port, tls_port)
+    with TemporaryDirectory() as folder:
+        try:
+            tls = tls_files(state or Path(folder), config) if listeners.encrypted else None
+            realm = realm_of(config, state, listeners)
+            edge = Edge(realm, _backend(app, upstream))
+            running = RunningAccess(realm, edge, tls)
+            server = LocalServer(edge, listeners, tls)
+            with _thread(server, running, time_limit):
+                yield running
+        finally:
+            listeners.close()
+
+
+def _backend(app: ASGIApp | None, upstream: str | None) -> Backend:
+    if app is not None:
+        return InProcess(app)
+    return Upstream(upstream) if upstream else Nothing()
+
+
+@contextmanager
+def _thread(server: LocalServer, running: RunningAccess, time_limit: float) -> Generator[None]:
+    ready: Future[asyncio.AbstractEventLoop] = Future()
+    thread = Thread(target=_serve, args=(server, ready), name="local-access", daemon=True)
+    thread.start()
+    running._loop = ready.result(time_limit)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        server.stop()
+        thread.join(time_limit)
+        if thread.is_alive():
+            server.stop(at_once=True)
+            thread.join(time_limit)
+        running._loop = None  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        if thread.is_alive():
+            raise TimeoutError("the local Access did not stop in time")
+
+
+def _serve(server: LocalServer, ready: "Future[asyncio.AbstractEventLoop]") -> None:
+    server.main.on_start = lambda: ready.set_result(asyncio.get_running_loop())
+    try:
+        server.run()
+    finally:
+        if not ready.done():
+            ready.set_exception(RuntimeError("the local Access did not start; the log says why"))

@@ -1,0 +1,147 @@
+"""The seed file `access.toml`: reading it, saying what is wrong in which line, and writing a first one."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local.config import Config
+
+FILE_NAME = "access.toml"
+"""What is read where no file is named."""
+MAX_SIZE = 1_000_000
+
+_KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
+_DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_TABLE = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]")
+_ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
+_POSITION = re.compile(r"\(at line (\d+), column \d+\)")
+
+Place = tuple[str | int, ...]
+
+
+def read(path: Path) -> Config:
+    """Read a seed file.
+
+    Raises:
+        ConfigurationError: One sentence that names the file, the line and the key.
+    """
+    text = _text(path)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigurationError(_syntax(path.name, text, str(problem))) from None
+    try:
+        return Config.model_validate(data)
+    except ValidationError as invalid:
+        raise ConfigurationError(_sentence(path.name, text, invalid)) from None
+
+
+def initialise(path: Path) -> None:
+    """Write a first seed file, with comments.
+
+    Raises:
+        ConfigurationError: There is one already, or it cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write((Path(__file__).parent / "templates" / FILE_NAME).read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise ConfigurationError(f"{path} is there already, and is left as it is") from None
+    except OSError as problem:
+        raise ConfigurationError(f"{path} cannot be written: {problem.strerror}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SIZE + 1)
+    except OSError as problem:
+        raise ConfigurationError(f"{path} cannot be read: {problem.strerror}") from None
+    if len(data) > MAX_SIZE:
+        raise ConfigurationError(f"{path} is longer than {MAX_SIZE} bytes")
+    try:
+        return data.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as problem:
+        line = data[: problem.start].count(b"\n") + 1
+        raise ConfigurationError(f"{path.name}, line {line}: is not UTF-8") from None
+
+
+def _syntax(name: str, text: str, problem: str) -> str:
+    found = _POSITION.search(problem)
+    line = int(found[1]) if found else text.rstrip().count("\n") + 1
+    key = _ASSIGNMENT.match(text.split("\n")[line - 1])
+    message = _POSITION.sub("", problem).replace("(at end of document)", "").strip()
+    return f"{name}, line {line}{f', {key[1]}' if key else ''}: {message}"
+
+
+def _sentence(name: str, text: str, invalid: ValidationError) -> str:
+    places = lines_of(text)
+    error = next(error for error in invalid.errors() if error["type"] != "too_short" or len(invalid.errors()) == 1)
+    place = _place(error)
+    return f"{name}, line {line_of(places, place)}, {_dotted(place)}: {_message(error)}"
+
+
+def _place(error: Any) -> Place:
+    return tuple(error.get("ctx", {}).get("path", error["loc"]))
+
+
+def line_of(places: dict[Place, int], place: Place) -> int:
+    """Give the line of the key, else of what it is in."""
+    for end in range(len(place), 0, -1):
+        if place[:end] in places:
+            return places[place[:end]]
+    return 1
+
+
+def _dotted(place: Place) -> str:
+    text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.lstrip(".") or "the file"
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] == "too_short":
+        return "must not be empty"
+    if error["type"] == "extra_forbidden":
+        return "there is no such key"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def lines_of(text: str) -> dict[Place, int]:
+    """Find the line of each table and key, by its path; the tables of an array are counted from 0."""
+    lines: dict[Place, int] = {}
+    counts: dict[Place, int] = {}
+    table: Place = ()
+    for number, line in enumerate(text.split("\n"), 1):
+        if header := _TABLE.match(line):
+            table = _enter(_parts(header[2]), counts, is_array=header[1] == "[[")
+            lines.setdefault(table, number)
+        elif assignment := _ASSIGNMENT.match(line):
+            lines.setdefault((*table, *_parts(assignment[1])), number)
+    return lines
+
+
+def _enter(names: Sequence[str], counts: dict[Place, int], *, is_array: bool) -> Place:
+    place: Place = ()
+    for depth, name in enumerate(names, 1):
+        place = (*place, name)
+        if is_array and depth == len(names):
+            counts[place] = counts.get(place, -1) + 1
+        if place in counts:
+            place = (*place, counts[place])
+    return place
+
+
+def _parts(dotted: str) -> list[str]:
+    return list(_unquoted(dotted))
+
+
+def _unquoted(dotted: str) -> Iterator[str]:
+    for key in re.findall(_KEY, dotted):
+        yield key[1:-1] if key[0] in "\"'" else key

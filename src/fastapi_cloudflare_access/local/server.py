@@ -1,0 +1,194 @@
+"""Serving the edge: on sockets of the loopback alone, in this thread or in one of its own."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import uvicorn
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local.config import Config
+from fastapi_cloudflare_access.local.edge import Edge
+from fastapi_cloudflare_access.local.realm import Addresses, Realm, ShiftedClock
+from fastapi_cloudflare_access.local.state import State
+from fastapi_cloudflare_access.local.tls import TlsFiles
+
+GRACE = 3
+"""Seconds that open requests have when the server stops."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listen on a port; for the loopback in both families, since `localhost` may be either.
+
+    Raises:
+        ConfigurationError: The port is not to be had.
+    """
+    if host not in LOOPBACK:
+        return [_listen(host, port)]
+    first = _listen("127.0.0.1", port)
+    listeners = [first]
+    with suppress(ConfigurationError):
+        listeners.append(_listen("::1", first.getsockname()[1]))
+    return listeners
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Listen at once, so that an app that starts here can already ask for its keys."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio turns Nagle's algorithm off for every connection.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":  # pragma: no branch - elsewhere two servers could then share the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as problem:
+        listener.close()
+        raise ConfigurationError(f"port {port} of {host} is not to be had: {problem.strerror}") from None
+    return listener
+
+
+def port_of(sockets: list[socket.socket]) -> int:
+    """Give the port that they share."""
+    return int(sockets[0].getsockname()[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The sockets of one local Access.
+
+    Attributes:
+        plain: For HTTP.
+        encrypted: For HTTPS; may be none.
+    """
+
+    plain: list[socket.socket]
+    encrypted: list[socket.socket]
+
+    @classmethod
+    def open(cls, host: str, port: int, tls_port: int | None) -> Self:
+        """Listen.
+
+        Raises:
+            ConfigurationError: A port is not to be had.
+        """
+        plain = bind(host, port)
+        try:
+            return cls(plain, [] if tls_port is None else bind(host, tls_port))
+        except ConfigurationError:
+            for listener in plain:
+                listener.close()
+            raise
+
+    def close(self) -> None:
+        """Close them, where no server did."""
+        for listener in (*self.plain, *self.encrypted):
+            listener.close()
+
+    def addresses(self, config: Config) -> Addresses:
+        """Give where that is."""
+        return Addresses(port_of(self.plain), port_of(self.encrypted) if self.encrypted else None, config.team.domain)
+
+
+def realm_of(config: Config, folder: Path | None, listeners: Listeners) -> Realm:
+    """Make a local Access.
+
+    Raises:
+        ConfigurationError: What is in the folder cannot be used.
+    """
+    return Realm(config, State(folder), ShiftedClock(), listeners.addresses(config))
+
+
+def environment_of(realm: Realm, tls: TlsFiles | None = None) -> dict[str, str]:
+    """Give the environment of the protected app."""
+    tags = [app.tag for app in realm.config.apps if app.upstream is None] or list(realm.config.tags)
+    settings = {"CF_ACCESS_TEAM_DOMAIN": realm.addresses.issuer, "CF_ACCESS_AUDIENCE": ",".join(tags)}
+    return settings | ({"SSL_CERT_FILE": str(tls.ca)} if tls and realm.addresses.domain else {})
+
+
+class _Main(uvicorn.Server):
+    """A server that says when it listens."""
+
+    on_start: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.on_start()
+
+
+class _Beside(uvicorn.Server):
+    """A server that leaves signals to another."""
+
+    def capture_signals(self) -> Any:
+        return nullcontext()
+
+
+class LocalServer:
+    """The servers of one local Access: HTTP, and HTTPS beside it."""
+
+    def __init__(self, edge: Edge, listeners: Listeners, tls: TlsFiles | None = None) -> None:
+        """Serve this edge."""
+        self._listeners = listeners
+        self.main = _Main(_settings(edge, lifespan="on"))
+        self._beside = _Beside(_settings(edge, lifespan="off", ssl_certfile=tls.server)) if tls else None
+
+    async def serve(self) -> None:
+        """Serve until a signal or `stop`."""
+        beside = self._beside
+        if beside is None:
+            await self.main.serve(sockets=self._listeners.plain)
+            return
+        running = asyncio.ensure_future(beside.serve(sockets=self._listeners.encrypted))
+        try:
+            await self.main.serve(sockets=self._listeners.plain)
+        finally:
+            beside.should_exit = True
+            await running
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Make `serve` end; from any thread."""
+        self.main.should_exit = True
+        self.main.force_exit = self.main.force_exit or at_once
+
+    def run(self) -> None:
+        """Serve in this thread."""
+        with asyncio.Runner(loop_factory=self.main.config.get_loop_factory()) as runner:
+            runner.run(self.serve())
+
+
+def _settings(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = None) -> uvicorn.Config:
+    return uvicorn.Config(
+        edge,
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=GRACE,
+        ssl_certfile=ssl_certfile,
+    )
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Generator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,167 @@
+"""What outlives a restart: the team's keys, the secrets of service tokens, and who is logged in."""
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+
+FILE_NAME = "state.json"
+MAX_SESSIONS = 1000
+_OWNER_ONLY = 0o600
+
+
+@dataclass(slots=True)
+class Session:
+    """Somebody's login to the team.
+
+    Attributes:
+        id: The `identity_nonce` of its tokens.
+        email: Who.
+        created: When, in seconds since 1970.
+        expires: Until when it logs in to apps.
+        ip: From where.
+        ended: Why its tokens pass no more; empty while they do.
+        tokens: The claims of the last token for each AUD tag.
+    """
+
+    id: str
+    email: str
+    created: float
+    expires: float
+    ip: str = ""
+    ended: str = ""
+    tokens: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+
+
+@dataclass(slots=True)
+class StoredKey:
+    """A signing key in PEM, and when it was made."""
+
+    pem: str
+    issued: float
+
+    @property
+    def private(self) -> RSAPrivateKey:
+        """The key itself.
+
+        Raises:
+            ValueError: It is no RSA key.
+        """
+        # Checking that the primes are primes takes a tenth of a second, and the file is our own.
+        key = load_pem_private_key(self.pem.encode(), password=None, unsafe_skip_rsa_key_validation=True)
+        if not isinstance(key, RSAPrivateKey):
+            raise ValueError("not an RSA key")  # noqa: TRY004 - of a file, not of an argument
+        return key
+
+
+class State:
+    """The state, in a folder that only its owner can read, or in memory alone.
+
+    Attributes:
+        keys: The published keys, the current one last.
+        secret: What forms are protected with.
+        client_secrets: Those that were made here, by Client ID.
+        sessions: Every login that may still matter, by id.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Read the folder; nothing is made before something is saved.
+
+        Raises:
+            ConfigurationError: What is in it cannot be used.
+        """
+        self.keys: list[StoredKey] = []
+        self.secret = secrets.token_hex(32)
+        self.client_secrets: dict[str, str] = {}
+        self.sessions: dict[str, Session] = {}
+        self._file = folder / FILE_NAME if folder else None
+        if self._file and self._file.exists():
+            self._load(self._file)
+
+    def client_secret(self, client_id: str) -> str:
+        """Give the secret of a service token, in the shape Cloudflare gives them; made with the first call."""
+        if client_id not in self.client_secrets:
+            alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+            self.client_secrets[client_id] = "cfast_" + "".join(secrets.choice(alphabet) for _ in range(48))
+            self.save()
+        return self.client_secrets[client_id]
+
+    def add(self, session: Session) -> None:
+        """Keep a new login; the oldest goes where there are too many."""
+        self.sessions[session.id] = session
+        while len(self.sessions) > MAX_SESSIONS:
+            del self.sessions[next(iter(self.sessions))]
+        self.save()
+
+    def save(self) -> None:
+        """Write all of it, in one step.
+
+        Raises:
+            ConfigurationError: The folder cannot be written.
+        """
+        if self._file is None:
+            return
+        try:
+            self._make_folder(self._file.parent)
+            _replace(self._file, json.dumps(self._content(), indent=1))
+        except OSError as problem:
+            raise ConfigurationError(f"{self._file.parent} cannot be written: {problem.strerror}") from None
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "keys": [asdict(key) for key in self.keys],
+            "secret": self.secret,
+            "client_secrets": self.client_secrets,
+            "sessions": [asdict(session) for session in self.sessions.values()],
+        }
+
+    def _load(self, file: Path) -> None:
+        try:
+            file.chmod(_OWNER_ONLY)
+            content = json.loads(file.read_text(encoding="utf-8"))
+            self.keys = [StoredKey(**key) for key in content["keys"]]
+            for key in self.keys:
+                _ = key.private
+            self.secret = str(content["secret"])
+            self.client_secrets = dict(content["client_secrets"])
+            self.sessions = {entry["id"]: Session(**entry) for entry in content["sessions"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ConfigurationError(f"{file} cannot be read; delete it to begin anew") from None
+
+    @staticmethod
+    def _make_folder(folder: Path) -> None:
+        if folder.is_dir():
+            return
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
+def _replace(file: Path, text: str) -> None:
+    fresh = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as written:
+            written.write(text)
+        fresh.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+
+
+def pem_of(key: RSAPrivateKey) -> str:
+    """Write a key in PKCS #8."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

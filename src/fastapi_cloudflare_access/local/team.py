@@ -1,0 +1,152 @@
+"""The team: it signs with keys that are kept, and reads back only what it signed."""
+
+import secrets
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
+from fastapi_cloudflare_access._issuer import Issuer, SigningKey
+from fastapi_cloudflare_access._signature import RS256Key
+from fastapi_cloudflare_access._token import parse
+from fastapi_cloudflare_access.errors import CredentialError
+from fastapi_cloudflare_access.local.config import App, Config, Person
+from fastapi_cloudflare_access.local.state import Session, State, StoredKey, pem_of
+from fastapi_cloudflare_access.protocols import Clock
+
+Claims = dict[str, Any]
+
+
+class Team(Issuer):
+    """The issuer of a local Access.
+
+    Its keys are made at random with the first start and kept in the state.
+    """
+
+    def __init__(self, issuer: str, *, config: Config, state: State, clock: Clock) -> None:
+        """Take the keys from the state, or make them.
+
+        Raises:
+            ConfigurationError: The state cannot be written.
+        """
+        self._state = state
+        stored = [(SigningKey.of(key.private), key.issued) for key in state.keys]
+        super().__init__(
+            issuer,
+            name=config.team.name,
+            audiences=config.tags,
+            clock=clock,
+            new_key=_stored_first([key for key, _ in stored]),
+        )
+        if len(stored) == 1:
+            self.previous = None
+        self._issued.update({key.kid: issued for key, issued in stored})
+        self._verifying: dict[str, RS256Key] = {}
+        self._keep()
+
+    def rotate(self) -> None:
+        """Sign with a new key from now on."""
+        super().rotate()
+        self._keep()
+
+    def withdraw(self) -> None:
+        """Publish the previous key no more."""
+        super().withdraw()
+        self._keep()
+
+    def age_of(self, key: SigningKey) -> float:
+        """Seconds since the key was made."""
+        return max(0.0, self.clock.now() - self._issued[key.kid])
+
+    def read(self, token: str, *kinds: str) -> Claims | None:
+        """Give the claims of a token that this team signed, of one of these types, and that has not expired."""
+        try:
+            parsed = parse(token.encode("ascii"))
+            key = self._published(parsed.kid)
+            if key is None or not key.verifies(parsed.signature, parsed.signed):
+                return None
+            claims = parse_json_object(parsed.payload)
+        except (UnicodeEncodeError, CredentialError, EncodingProblem):
+            return None
+        expires = claims.get("exp")
+        is_current = isinstance(expires, int) and self.clock.now() < expires
+        is_mine = claims.get("type") == "meta" or claims.get("iss") == self.issuer
+        return claims if is_current and is_mine and claims.get("type") in kinds else None
+
+    def app_token(self, session: Session, person: Person, app: App, *, host: str) -> str:
+        """Log a person in to an app; the claims are kept for the control page."""
+        custom = person.custom | ({"groups": list(person.groups)} if person.groups else {})
+        claims = self.user_claims(
+            person.email,
+            audience=app.tag,
+            custom=custom,
+            country=person.country,
+            expires_in=app.session,
+            hostname=host,
+            claims={"identity_nonce": session.id},
+        )
+        session.tokens[app.tag] = claims
+        self._state.save()
+        return self.sign(claims)
+
+    def machine_token(self, client_id: str, app: App, *, host: str) -> str:
+        """Log a service token in to an app; a second longer than the session, as has been seen."""
+        return self.service_token(client_id, audience=app.tag, expires_in=app.session + 1, hostname=host)
+
+    def global_token(self, session: Session, person: Person) -> str:
+        """Log a person in to the team."""
+        lifetime = int(session.expires - self.clock.now())
+        claims = self._minter.org(person.email, expires_in=lifetime)
+        return self.sign({**claims, "identity_nonce": session.id, "identity": self.identity(session, person)})
+
+    def login_token(self, app: App, *, host: str, target: str, app_session: str) -> str:
+        """The `meta` of a login redirect, bound to the browser by its app session."""
+        claims = self._minter.meta(app.tag, hostname=host, redirect_url=target)
+        return self.sign({**claims, "app_session_hash": hash_of(app_session)}, header=self._typed_header)
+
+    def app_metadata(self, app: App, *, host: str) -> str:
+        """The answer to `cf-access-metadata-request`."""
+        return self.sign(self._minter.match(app.tag, hostname=host), header=self._typed_header)
+
+    def identity(self, session: Session, person: Person) -> Claims:
+        """What get-identity tells."""
+        return {
+            **self._minter.identity(person.email),
+            **({"name": person.name} if person.name else {}),
+            "idp": {"id": self._minter.identity(person.email)["idp"]["id"], "type": person.idp},
+            "geo": {"country": person.country},
+            "groups": [{"id": hash_of(name)[:32], "name": name} for name in person.groups],
+            "oidc_fields": person.custom,
+            "devicePosture": person.device_posture,
+            "iat": int(session.created),
+            "ip": session.ip,
+        }
+
+    def _published(self, kid: str) -> RS256Key | None:
+        found = next((key for key in self.keys if key.kid == kid), None)
+        if found is None:
+            return None
+        if kid not in self._verifying:
+            jwk = found.jwk()
+            self._verifying[kid] = RS256Key(n=jwk["n"], e=jwk["e"])
+        return self._verifying[kid]
+
+    def _keep(self) -> None:
+        self._state.keys = [StoredKey(pem_of(key.private), self._issued[key.kid]) for key in self.keys]
+        self._state.save()
+
+
+def hash_of(text: str) -> str:
+    """The SHA-256 of a text, in hexadecimal."""
+    return sha256(text.encode()).hexdigest()
+
+
+def random_nonce() -> str:
+    """Sixteen characters nobody can guess, as in `identity_nonce`."""
+    return secrets.token_hex(8)
+
+
+def _stored_first(stored: list[SigningKey]) -> Callable[[], SigningKey]:
+    """Give the stored keys, then new ones; an issuer begins with two, so a single one is given twice."""
+    waiting = stored * 2 if len(stored) == 1 else stored
+    return lambda: waiting.pop(0) if waiting else SigningKey.generate()

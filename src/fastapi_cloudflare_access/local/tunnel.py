@@ -1,0 +1,132 @@
+"""The reverse proxy for WebSockets: messages both ways, and a refusal with the status that the app gave."""
+
+import asyncio
+import logging
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.typing import Subprotocol
+
+from fastapi_cloudflare_access.local.call import Call
+from fastapi_cloudflare_access.local.pages import message
+
+logger = logging.getLogger("fastapi_cloudflare_access.local")
+
+OPEN_LIMIT = 10.0
+CLOSE_LIMIT = 1.0
+
+_OF_THE_HANDSHAKE = frozenset(
+    {
+        b"connection",
+        b"host",
+        b"sec-websocket-accept",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+        b"upgrade",
+    }
+)
+_NO_CODE, _NO_CLOSE, _NO_TLS = 1005, 1006, 1015
+"""Said of a close, never in one (RFC 6455 section 7.4.1)."""
+_NORMAL, _PROBLEM = 1000, 1011
+
+
+async def tunnel(origin: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Open a WebSocket to the app, then pass on every message until either side closes."""
+    await receive()  # websocket.connect
+    try:
+        upstream = await _open(origin, scope)
+    except InvalidStatus as refused:
+        answer = refused.response
+        headers = {
+            name: value
+            for name, value in answer.headers.raw_items()
+            if name.lower() in ("content-type", "location", "www-authenticate")
+        }
+        await Response(bytes(answer.body or b""), answer.status_code, headers)(scope, receive, send)
+        return
+    except (OSError, TimeoutError, InvalidHandshake) as problem:
+        logger.warning("%s opens no WebSocket: %s", origin, type(problem).__name__)
+        await message("502: the app does not answer", f"Is it running at {origin}?", status=502)(scope, receive, send)
+        return
+    async with upstream:
+        await send({"type": "websocket.accept", "subprotocol": upstream.subprotocol, "headers": _chosen(upstream)})
+        await _exchange(upstream, receive, send)
+
+
+async def _open(origin: str, scope: Scope) -> ClientConnection:
+    call = Call(scope)
+    scheme, _, place = origin.partition("://")
+    host, _, port = place.rpartition(":") if not place.endswith("]") and ":" in place else (place, "", "")
+    headers = [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in scope["headers"]
+        if name not in _OF_THE_HANDSHAKE
+    ]
+    return await connect(
+        f"{'wss' if scheme == 'https' else 'ws'}://{call.netloc}{call.target}",
+        host=host.strip("[]"),
+        port=int(port) if port else {"http": 80, "https": 443}[scheme],
+        additional_headers=headers,
+        subprotocols=[Subprotocol(name) for name in scope.get("subprotocols", ())] or None,
+        user_agent_header=None,
+        proxy=None,
+        compression=None,
+        open_timeout=OPEN_LIMIT,
+        close_timeout=CLOSE_LIMIT,
+        ping_interval=None,
+        max_size=None,
+    )
+
+
+def _chosen(upstream: ClientConnection) -> list[tuple[bytes, bytes]]:
+    answer = upstream.response
+    items = answer.headers.raw_items() if answer else ()
+    return [(b"set-cookie", value.encode("latin-1")) for name, value in items if name.lower() == "set-cookie"]
+
+
+async def _exchange(upstream: ClientConnection, receive: Receive, send: Send) -> None:
+    ways = [asyncio.ensure_future(_up(upstream, receive)), asyncio.ensure_future(_down(upstream, send))]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+
+
+async def _up(upstream: ClientConnection, receive: Receive) -> None:
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            await upstream.close(_sendable(event.get("code") or _NORMAL), event.get("reason") or "")
+            return
+        try:
+            await upstream.send(_content(event))
+        except ConnectionClosed:
+            await asyncio.Event().wait()  # the other way tells the client how it ended
+
+
+def _content(event: Any) -> str | bytes:
+    text: str | None = event.get("text")
+    content: str | bytes = event["bytes"] if text is None else text
+    return content
+
+
+async def _down(upstream: ClientConnection, send: Send) -> None:
+    try:
+        async for content in upstream:
+            kind = "text" if isinstance(content, str) else "bytes"
+            await send({"type": "websocket.send", kind: content})
+    except ConnectionClosed:
+        pass
+    code, reason = upstream.close_code or _PROBLEM, upstream.close_reason or ""
+    await send({"type": "websocket.close", "code": _sendable(code), "reason": reason})
+
+
+def _sendable(code: int) -> int:
+    return {_NO_CODE: _NORMAL, _NO_CLOSE: _PROBLEM, _NO_TLS: _PROBLEM}.get(code, code)

@@ -1,0 +1,104 @@
+"""An app in this very process lives as long as the edge does."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+from support.local_rig import a_call
+
+from fastapi_cloudflare_access.local import backends
+from fastapi_cloudflare_access.local.backends import InProcess, Nothing
+
+pytestmark = pytest.mark.anyio
+
+
+class App:
+    """An app that does with its lifespan what it is told."""
+
+    def __init__(self, behaviour: str = "good") -> None:
+        self.behaviour = behaviour
+        self.events: list[str] = []
+        self.state: dict[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            self.state = scope["state"]
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if self.behaviour == "none":
+            raise AssertionError("no lifespan here")
+        self.events.append((await receive())["type"])
+        scope["state"]["shared"] = 1
+        if self.behaviour == "fails":
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        if self.behaviour == "crashes":
+            raise RuntimeError("later")
+        self.events.append((await receive())["type"])
+        if self.behaviour == "hangs":
+            await asyncio.Event().wait()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def ask(backend: Any) -> list[Message]:
+    sent: list[Message] = []
+
+    async def send(event: Message) -> None:
+        sent.append(event)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    await backend(a_call().scope, receive, send)
+    return sent
+
+
+async def test_an_app_starts_answers_and_stops() -> None:
+    app = App()
+    backend = InProcess(app)
+    await backend.start()
+    assert (await ask(backend))[0]["status"] == 204
+    await backend.started()
+    await backend.stop()
+    assert app.events == ["lifespan.startup", "lifespan.shutdown"]
+    assert app.state == {"shared": 1}
+    await backend.stop()
+
+
+@pytest.mark.parametrize("behaviour", ["none", "crashes"])
+async def test_an_app_without_a_lifespan_or_whose_ended_still_answers(behaviour: str) -> None:
+    backend = InProcess(App(behaviour))
+    await backend.start()
+    await backend.started()
+    await asyncio.sleep(0)
+    assert (await ask(backend))[0]["status"] == 204
+    await backend.stop()
+
+
+async def test_an_app_that_did_not_start_gets_no_request(caplog: pytest.LogCaptureFixture) -> None:
+    backend = InProcess(App("fails"))
+    await backend.start()
+    assert (await ask(backend))[0]["status"] == 502
+    with pytest.raises(RuntimeError, match="lifespan failed"):
+        await backend.started()
+    assert "no database" in caplog.text
+    await backend.stop()
+
+
+async def test_an_app_that_does_not_stop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "STOP_LIMIT", 0.01)
+    backend = InProcess(App("hangs"))
+    await backend.start()
+    await backend.started()
+    await asyncio.wait_for(backend.stop(), 5)
+
+
+async def test_where_nothing_stands_a_page_says_so() -> None:
+    nothing = Nothing()
+    await nothing.start()
+    sent = await ask(nothing)
+    assert sent[0]["status"] == 502
+    await nothing.stop()

@@ -1,0 +1,209 @@
+"""`cf-access dev`: what it refuses, and one that runs."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import typer
+from support.local_rig import a_realm
+
+from fastapi_cloudflare_access.local import cli
+from fastapi_cloudflare_access.local.cli import RISK_FLAG, Plan, dev, introduce, read_config
+from fastapi_cloudflare_access.local.config import App, Config
+from fastapi_cloudflare_access.local.realm import Addresses
+from fastapi_cloudflare_access.local.server import Listeners, LocalServer
+from fastapi_cloudflare_access.local.tls import TlsFiles
+
+APP = """\
+from fastapi import FastAPI, Depends
+from fastapi_cloudflare_access import CloudflareAccess
+access = CloudflareAccess()
+app = FastAPI(lifespan=access.lifespan)
+@app.get("/", dependencies=[Depends(access)])
+async def home() -> str:
+    return "first"
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str, **options: object) -> str:
+    with pytest.raises(typer.Exit) as ended:
+        dev(*arguments, **{"port": 0, **options})  # type: ignore[arg-type]
+    assert ended.value.exit_code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "problem"),
+    [
+        (["a:b"], {"upstream": "http://127.0.0.1:1"}, "not both"),
+        ([], {"upstream": "localhost:1"}, "must be an origin"),
+        ([], {"reload": True}, "--reload needs an app"),
+        ([], {"host": "0.0.0.0"}, RISK_FLAG),
+        (["nothing_here:app"], {}, "Could not import module"),
+        (["nothing_here.at_all:app"], {}, "there is no module nothing_here"),
+        (["os:nothing_here"], {}, "Attribute"),
+        (["os"], {}, "must be in format"),
+        ([], {"config": Path("missing.toml")}, "missing.toml cannot be read"),
+    ],
+    ids=[str(number) for number in range(9)],
+)
+def test_what_makes_no_sense_is_refused_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], options: dict[str, object], problem: str
+) -> None:
+    said = refused(capsys, *arguments, **options)
+    assert said.startswith("cf-access dev: ")
+    assert problem in said
+
+
+def test_an_app_with_a_broken_import_shows_its_own_error(folder: Path) -> None:
+    (folder / "broken_app_of_mine.py").write_text("import nothing_of_that_name")
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+        dev("broken_app_of_mine:app", port=0)
+
+
+def test_a_real_team_domain_needs_tls(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "access.toml").write_text('[team]\ndomain = "acme.cloudflareaccess.com"\n')
+    assert "needs --tls" in refused(capsys)
+
+
+def test_init_writes_a_file_that_dev_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dev(init=True)
+    assert len(read_config(None).apps) == 2
+    assert "is there already" in refused(capsys, init=True)
+    assert read_config(None) == read_config(folder / "access.toml")
+
+
+def test_without_a_file_the_defaults_are_taken() -> None:
+    assert read_config(None) == Config()
+
+
+def test_it_says_where_everything_is_and_what_the_app_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    realm = a_realm(App(name="wiki"), addresses=Addresses(8787, 8443))
+    plan = Plan(realm.config, Path("s"), None, None, is_encrypted=True, plain_sockets=1)
+    introduce(realm, TlsFiles(Path("ca.pem"), Path("server.pem")), plan)
+    said = capsys.readouterr().out
+    client_id, name = next(iter(realm.services.items()))
+    for piece in (
+        "https://localhost:8443/",
+        "http://127.0.0.1:8787/",
+        client_id,
+        realm.secret_of(client_id, name),
+        "ca.pem",
+    ):
+        assert piece in said
+    assert f"CF_ACCESS_AUDIENCE={realm.config.apps[0].tag}" in said
+
+
+def test_with_an_app_of_its_own_the_environment_is_not_for_you(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan(Config(), Path("s"), "a:b", None, is_encrypted=False, plain_sockets=1)
+    introduce(a_realm(), None, plan)
+    assert "CF_ACCESS_AUDIENCE" not in capsys.readouterr().out
+
+
+def test_reload_watches_and_hands_the_plan_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Watcher:
+        def __init__(self, config: object, *, target: Plan, sockets: object) -> None:
+            seen.append(target)
+
+        def run(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "ChangeReload", Watcher)
+    dev("module:app", port=0, reload=True)
+    assert (seen[0].app, seen[0].is_encrypted) == ("module:app", False)
+
+
+@pytest.mark.parametrize(("app", "upstream"), [(None, None), (None, "http://127.0.0.1:9"), ("quiet_app:app", None)])
+def test_a_plan_serves_what_it_says(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    app: str | None,
+    upstream: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "quiet_app.py").write_text("async def app(scope, receive, send): ...")
+    served = []
+    monkeypatch.setattr(LocalServer, "run", lambda server: served.append(dict(os.environ)))
+    listeners = Listeners.open("127.0.0.1", 0, 0)
+    plan = Plan(Config(), folder / "s", app, upstream, is_encrypted=True, plain_sockets=len(listeners.plain))
+    plan([*listeners.plain, *listeners.encrypted])
+    listeners.close()
+    assert served[0]["CF_ACCESS_TEAM_DOMAIN"].startswith("http://127.0.0.1:")
+    assert "https://localhost" in capsys.readouterr().out
+    assert (folder / "s" / "ca.pem").exists()
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Run the command; give it and the addresses it printed."""
+    command = [
+        sys.executable,
+        "-c",
+        "from fastapi_cloudflare_access.cli import main; import sys; sys.exit(main())",
+        "dev",
+    ]
+    process = subprocess.Popen(
+        [*command, *arguments, "--port", "0"], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    found: dict[str, str] = {}
+    try:
+        for line in process.stdout:
+            if address := re.search(r"^  (\S.*?)  +(http\S+)$", line.rstrip()):
+                found[address[1]] = address[2]
+            if "Client-Secret" in line:
+                break
+        yield process, found
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def answer_of(team: str, app: str) -> str:
+    made = httpx.post(team + "control/api/token", json={"email": "ada@example.com"}, trust_env=False)
+    return httpx.get(app, headers={"cf-access-token": made.json()["token"]}, trust_env=False).text
+
+
+def test_it_runs_an_app_and_ends_with_ctrl_c(folder: Path) -> None:
+    (folder / "my_app.py").write_text(APP)
+    with running(folder, "my_app:app") as (process, found):
+        assert answer_of(found["team, control page"], found["app"]) == '"first"'
+    assert process.returncode == 0
+
+
+def test_reload_runs_the_app_anew_and_keeps_who_is_logged_in(folder: Path) -> None:
+    (folder / "my_app.py").write_text(APP)
+    with running(folder, "my_app:app", "--reload") as (_, found):
+        team, app = found["team, control page"], found["app"]
+        made = httpx.post(team + "control/api/token", json={"email": "ada@example.com"}, trust_env=False)
+        headers = {"cf-access-token": made.json()["token"]}
+        assert httpx.get(app, headers=headers, trust_env=False).text == '"first"'
+        (folder / "my_app.py").write_text(APP.replace('"first"', '"second"'))
+        end = time.monotonic() + 20
+        text = ""
+        while text != '"second"' and time.monotonic() < end:
+            time.sleep(0.2)
+            text = httpx.get(app, headers=headers, trust_env=False, timeout=20).text
+        assert text == '"second"'

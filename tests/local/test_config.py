@@ -1,0 +1,80 @@
+"""What a local Access can be made of, and what it refuses to be made of."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team, is_email
+
+
+def test_without_anything_there_are_an_app_people_and_a_service_token() -> None:
+    config = Config()
+    assert (len(config.apps), len(config.people), len(config.service_tokens)) == (1, 2, 1)
+    assert config.hosts == ("localhost",)
+
+
+def test_an_aud_tag_is_64_hexadecimal_digits_that_follow_from_the_name() -> None:
+    assert App(name="a").tag == App(name="a", host="b.localhost").tag != App(name="b").tag
+    assert len(App(name="a").tag) == 64
+    assert App(name="a", audience="given").tag == "given"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("24h", 86_400), ("30m", 1800), ("90", 90), (5, 5), ("2 d", 172_800), ("1s", 1)]
+)
+def test_times_are_numbers_with_units(text: Any, seconds: int) -> None:
+    assert Team(session=text).session == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "31d", "h", "-1", True, None, 1.5])
+def test_other_times_are_refused(text: Any) -> None:
+    with pytest.raises(ValidationError, match="must be a time"):
+        Team(session=text)
+
+
+@pytest.mark.parametrize("text", ["a@b", "o'brien", "a b@c.d", "a@b@c", "@x", "a@", "a@" + "x" * 260, 'a"<x>@b.c', ""])
+def test_an_address_is_bounded_and_plain(text: str) -> None:
+    assert is_email(text) is (text == "a@b")
+
+
+def test_a_person_is_known_by_the_address_in_lower_case() -> None:
+    config = Config(people=(Person(email="Ada@Example.com", groups=("x",)),))
+    assert config.person("ada@example.com").groups == ("x",)
+    assert config.person("bob@example.com").groups == ()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Person(email="nobody"), "must be an email"),
+        (lambda: App(name="a", host="LOCALHOST"), "must be a host name"),
+        (lambda: App(name="a", paths=("x",)), "must begin with /"),
+        (lambda: App(name="a", upstream="ftp://x"), "must be an origin"),
+        (lambda: App(name="a", audience="a,b"), "is no AUD tag"),
+        (lambda: App(name="a", service_token_header="a b"), "name of a header"),
+        (lambda: Team(domain="evil.com"), "must be a team domain"),
+        (Policy, "includes nobody"),
+        (lambda: Policy(decision="bypass", emails=("a@b",)), "for everyone = true alone"),
+        (lambda: Policy(decision="service_auth", emails=("a@b",)), "not people"),
+        (lambda: Policy(service_tokens=("a",)), "need decision = 'service_auth'"),
+        (lambda: Config(apps=(App(name="a"), App(name="a", host="b.localhost"))), "stands there twice"),
+        (lambda: Config(apps=(App(name="a"), App(name="b"))), "belong to two apps"),
+        (lambda: Config(people=(Person(email="a@b"), Person(email="A@b"))), "stands there twice"),
+        (lambda: Config(service_tokens=(ServiceToken(name="a"), ServiceToken(name="a"))), "stands there twice"),
+        (
+            lambda: Config(apps=(App(name="a", policies=(Policy(decision="service_auth", service_tokens=("x",)),)),)),
+            "no service token 'x'",
+        ),
+    ],
+    ids=[str(number) for number in range(16)],
+)
+def test_what_cannot_be_is_refused_with_the_reason(make: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make()
+
+
+def test_a_client_secret_is_not_repeated_in_an_error() -> None:
+    with pytest.raises(ValidationError) as refused:
+        ServiceToken(name="a", client_secret="hunter2" * 100)
+    assert "hunter2" not in str(refused.value)

@@ -1,0 +1,180 @@
+"""Trouble on demand: the control page, and the same as JSON."""
+
+from typing import Any
+
+import pytest
+from support.local_rig import APP, TEAM, Browser, a_realm
+
+from fastapi_cloudflare_access.local.config import App
+from fastapi_cloudflare_access.local.control import FAULTS
+from fastapi_cloudflare_access.testing import FakeClock
+
+API = TEAM + "/control/api/"
+
+
+def post(browser: Browser, command: str, body: Any = None, **headers: str) -> Any:
+    return browser.client.post(API + command, json=body or {}, headers=headers)
+
+
+@pytest.fixture
+def browser() -> Browser:
+    return Browser(a_realm(App(name="app"), App(name="shop", host="shop.localhost")))
+
+
+def test_the_page_shows_who_is_logged_in_and_no_token(browser: Browser) -> None:
+    assert "Nobody." in browser.open(TEAM + "/").text
+    browser.log_in()
+    page = browser.open(TEAM + "/").text
+    assert "ada@example.com" in page
+    assert '"identity_nonce"' in page
+    for jar in browser.jar.values():
+        assert all(value not in page for name, value in jar.items() if name == "CF_Authorization")
+    client_id, name = next(iter(browser.realm.services.items()))
+    assert client_id in page
+    assert browser.realm.secret_of(client_id, name) not in page
+
+
+def test_the_state_tells_the_same(browser: Browser) -> None:
+    browser.log_in()
+    state = browser.open(API + "state").json()
+    assert state["team"]["issuer"] == TEAM
+    assert [app["name"] for app in state["apps"]] == ["app", "shop"]
+    assert [key["is_current"] for key in state["keys"]] == [True, False]
+    assert state["sessions"][0]["email"] == "ada@example.com"
+    assert list(state["sessions"][0]["tokens"]) == [browser.realm.config.apps[0].tag]
+
+
+def kids(browser: Browser) -> list[str]:
+    return [key["kid"] for key in browser.open(TEAM + "/cdn-cgi/access/certs").json()["keys"]]
+
+
+def test_keys_are_rotated_and_withdrawn(browser: Browser) -> None:
+    before = kids(browser)
+    assert post(browser, "rotate").json() == {"done": "rotate"}
+    after = kids(browser)
+    assert after[0] == before[1]
+    assert after[1] not in before
+    post(browser, "withdraw")
+    assert kids(browser) == after[1:]
+
+
+def test_somebody_stays_logged_in_over_a_rotation(browser: Browser) -> None:
+    browser.log_in()
+    post(browser, "rotate")
+    assert browser.open(APP + "/").text == "hello"
+    post(browser, "withdraw")
+    assert browser.open(APP + "/").status_code == 302
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("hang", "lag", "refuse", "reset")])
+def test_the_certs_endpoint_answers_wrongly_until_it_works_again(browser: Browser, fault: str) -> None:
+    good = browser.open(TEAM + "/cdn-cgi/access/certs").content
+    assert post(browser, "certs", {"fault": fault}).status_code == 200
+    assert browser.open(TEAM + "/cdn-cgi/access/certs").content != good
+    assert FAULTS[fault] in browser.open(TEAM + "/").text
+    post(browser, "certs", {"fault": "none"})
+    assert browser.open(TEAM + "/cdn-cgi/access/certs").content == good
+
+
+def test_the_clock_is_set_off_and_tokens_follow() -> None:
+    clock = FakeClock()
+    browser = Browser(a_realm(clock=clock))
+    post(browser, "clock", {"seconds": -3600})
+    browser.log_in()
+    session = browser.open(API + "state").json()["sessions"][0]
+    assert next(iter(session["tokens"].values()))["iat"] == int(clock.now()) - 3600
+    assert "-3600 seconds off" in browser.open(TEAM + "/").text
+
+
+def test_a_session_is_expired_and_a_person_revoked(browser: Browser) -> None:
+    browser.log_in()
+    session = browser.open(API + "state").json()["sessions"][0]
+    assert post(browser, "expire", {"session": session["id"]}).status_code == 200
+    assert browser.open(APP + "/").status_code == 302
+    browser.log_in()
+    assert post(browser, "revoke", {"email": "Ada@Example.com"}).json()["ended"] == 1
+    assert browser.open(APP + "/").status_code == 302
+    page = browser.open(TEAM + "/").text
+    assert "expired" in page
+    assert "revoked" in page
+
+
+def test_tokens_are_made_for_people_and_services(browser: Browser) -> None:
+    user = post(browser, "token", {"email": "bob@example.com", "app": "shop"}).json()["token"]
+    assert browser.open("http://shop.localhost:8787/", cf_access_token=user).text == "hello"
+    assert browser.open(APP + "/", cf_access_token=user).status_code == 302
+    service = post(browser, "token", {"service": "nightly-backup"}).json()["token"]
+    assert browser.open(APP + "/", cf_access_token=service).text == "hello"
+
+
+def test_reset_ends_sessions_and_trouble(browser: Browser) -> None:
+    browser.log_in()
+    post(browser, "clock", {"seconds": 5})
+    post(browser, "certs", {"fault": "fail"})
+    post(browser, "reset")
+    state = browser.open(API + "state").json()
+    assert (state["sessions"], state["team"]["shift"], state["certs"]["fault"]) == ([], 0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "body", "problem"),
+    [
+        ("nothing", {}, "there is no command"),
+        ("certs", {"fault": "x"}, "fault must be one of"),
+        ("certs", {}, "fault must be one of"),
+        ("certs", {"fault": ["hang"]}, "fault must be one of"),
+        ("certs", {"fault": "lag", "seconds": -1}, "from 0 to 600"),
+        ("clock", {"seconds": "x"}, "seconds must be a number"),
+        ("clock", {"seconds": None}, "seconds must be a number"),
+        ("clock", {"seconds": "nan"}, "seconds must be from"),
+        ("clock", {"seconds": 1e99}, "seconds must be from"),
+        ("expire", {"session": "x"}, "no session"),
+        ("revoke", {"email": 5}, "must be an email"),
+        ("revoke", {"email": "x"}, "must be an email"),
+        ("token", {"email": "a@b", "app": "x"}, "no app"),
+        ("token", {"service": "x"}, "no service token"),
+        ("rotate", [1], "must be a JSON object"),
+    ],
+    ids=[str(number) for number in range(15)],
+)
+def test_what_cannot_be_done_is_said(browser: Browser, command: str, body: Any, problem: str) -> None:
+    answer = post(browser, command, body)
+    assert answer.status_code == 400
+    assert problem in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("POST", {"content-type": "text/plain"}, 415),
+        ("POST", {"content-type": "application/x-www-form-urlencoded"}, 415),
+        ("POST", {"content-type": "application/json", "origin": "http://localhost:8787"}, 403),
+        ("POST", {"content-type": "application/json", "sec-fetch-site": "cross-site"}, 403),
+        ("POST", {"content-type": "application/json", "origin": "null"}, 403),
+        ("DELETE", {}, 405),
+        ("GET", {}, 405),
+        ("POST", {"content-type": "application/json; charset=utf-8", "origin": TEAM}, 200),
+    ],
+    ids=[str(number) for number in range(8)],
+)
+def test_no_page_from_elsewhere_can_make_trouble(browser: Browser, method: str, headers: Any, status: int) -> None:
+    before = browser.realm.team.current.kid
+    answer = browser.client.request(method, API + "rotate", headers=headers)
+    assert answer.status_code == status
+    assert (browser.realm.team.current.kid != before) is (status == 200)
+
+
+def test_the_buttons_of_the_page_work_without_scripts(browser: Browser) -> None:
+    page = browser.open(TEAM + "/")
+    browser.at = TEAM + "/control/rotate"
+    before = browser.realm.team.current.kid
+    answer = browser.submit(page)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert browser.realm.team.current.kid != before
+    browser.at = TEAM + "/control/certs"
+    browser.submit(page, fault="lag", seconds="2")
+    assert browser.realm.fault == "lag"
+    browser.at = TEAM + "/control/clock"
+    assert browser.submit(page, seconds="x").status_code == 400
+    assert browser.open(TEAM + "/control/rotate", method="POST", data={"csrf": "x"}).status_code == 403
+    assert browser.open(TEAM + "/control/rotate").status_code == 404

@@ -1,0 +1,43 @@
+"""Cookies have the attributes that Access documents, as far as the browser keeps them."""
+
+import pytest
+from support.local_rig import a_call, a_realm
+
+from fastapi_cloudflare_access.local.config import App
+from fastapi_cloudflare_access.local.cookies import app_cookie, cleared, machine_cookie
+
+CHROME = "Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36"
+SAFARI = "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Safari/605.1.15"
+
+
+def attributes(app: App, *, agent: str = CHROME, scheme: str = "http", secure: bool = True) -> str:
+    realm = a_realm(app, team={"secure_cookies": secure})
+    call = a_call(headers={"user-agent": agent}, scheme=scheme)
+    return app_cookie(call, realm, app, "t").partition("GMT; ")[2]
+
+
+def test_the_app_cookie_is_as_the_app_wants_it() -> None:
+    app = App(name="app", paths=("/api",), http_only=False, same_site="strict", path_cookie=True)
+    assert attributes(App(name="app")) == "Path=/; Secure; HttpOnly; SameSite=none"
+    assert attributes(app) == "Path=/api; Secure; SameSite=strict"
+
+
+def test_what_keeps_no_secure_cookie_on_plain_http_gets_one_it_keeps() -> None:
+    app = App(name="app")
+    assert attributes(app, agent=SAFARI) == "Path=/; HttpOnly; SameSite=lax"
+    assert attributes(app, secure=False) == "Path=/; HttpOnly; SameSite=lax"
+    assert attributes(app, agent=SAFARI, scheme="https", secure=False) == "Path=/; Secure; HttpOnly; SameSite=none"
+
+
+def test_a_service_tokens_cookie_is_for_a_day() -> None:
+    realm = a_realm()
+    line = machine_cookie(a_call(), realm, "t")
+    assert line.startswith("CF_Authorization=t; Expires=")
+    assert line.endswith("GMT; Path=/; Secure; SameSite=none")
+
+
+@pytest.mark.parametrize("path", ["/", "/api"])
+def test_a_cookie_is_taken_away_where_it_was_set(path: str) -> None:
+    app = App(name="app", paths=("/api",), path_cookie=path != "/")
+    assert f"Path={path};" in cleared(a_call(), a_realm(app), app)
+    assert "Path=/;" in cleared(a_call(), a_realm(app), None)

@@ -1,0 +1,119 @@
+"""One port, told apart by host: the team, the apps, and nobody else."""
+
+import pytest
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Message
+from support.local_rig import APP, TEAM, Browser, a_call, a_realm
+
+from fastapi_cloudflare_access.local.config import App, Policy
+from fastapi_cloudflare_access.local.edge import Edge
+from fastapi_cloudflare_access.testing import LocalTeam
+
+
+@pytest.fixture
+def browser() -> Browser:
+    return Browser(
+        a_realm(
+            App(name="app"), App(name="open", paths=("/public",), policies=(Policy(decision="bypass", everyone=True),))
+        )
+    )
+
+
+def test_an_unknown_host_is_told_where_the_apps_are(browser: Browser) -> None:
+    answer = browser.open("http://rebound.evil.test:8787/")
+    assert answer.status_code == 404
+    assert APP in answer.text
+    assert browser.client.get(TEAM, headers={"host": "a b"}).status_code == 400
+
+
+@pytest.mark.parametrize("address", [TEAM + "/me", APP + "/cdn-cgi/access/nothing", APP + "/cdn-cgi/trace"])
+def test_what_is_nowhere_is_answered_here(browser: Browser, address: str) -> None:
+    answer = browser.open(address)
+    assert answer.status_code == 404
+    assert browser.app.scopes == []
+    assert ("control page" in answer.text) is (APP in address)
+
+
+def test_a_path_of_no_app_is_nowhere() -> None:
+    assert Browser(a_realm(App(name="api", paths=("/api",)))).open(APP + "/other").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/cdn-cgi/access/get-identity", "/x/../cdn-cgi/access/get-identity", "/cdn-cgi%2faccess/get-identity"]
+)
+def test_the_edges_own_paths_never_reach_an_app(browser: Browser, path: str) -> None:
+    assert browser.open(APP + path).status_code == 400
+    assert browser.app.scopes == []
+
+
+def test_an_open_path_needs_no_login_and_gets_no_assertion(browser: Browser) -> None:
+    forged = LocalTeam("stranger").user_token("ada@example.com")
+    assert browser.open(APP + "/public/x", cf_access_jwt_assertion=forged).text == "hello"
+    assert "cf-access-jwt-assertion" not in browser.app.headers()
+
+
+@pytest.mark.parametrize("path", ["/public/../x", "/public/%2e%2e/x", "/publicity"])
+def test_no_spelling_of_a_closed_path_is_open(browser: Browser, path: str) -> None:
+    assert browser.client.get(APP, headers={}).status_code == 302
+    answer = browser.client.request("GET", APP + path)
+    assert answer.status_code == 302
+    assert browser.app.scopes == []
+
+
+def test_the_protected_resource_is_described(browser: Browser) -> None:
+    described = browser.open(APP + "/.well-known/cloudflare-access-protected-resource/x").json()
+    assert described["resource"] == APP + "/x"
+    assert described["team_domain"] == "127.0.0.1:8787"
+    assert described["protected"] is True
+
+
+def test_every_answer_of_the_app_has_a_ray_and_a_service_token_gets_its_cookie(browser: Browser) -> None:
+    client_id, name = next(iter(browser.realm.services.items()))
+    secret = browser.realm.secret_of(client_id, name)
+    answer = browser.open(APP + "/", cf_access_client_id=client_id, cf_access_client_secret=secret)
+    assert answer.text == "hello"
+    assert answer.headers["cf-ray"] == browser.app.headers()["cf-ray"]
+    assert answer.headers["set-cookie"].endswith("Path=/; Secure; SameSite=none")
+    assert browser.app.headers().keys().isdisjoint({"cf-access-client-id", "cf-access-client-secret"})
+    assert "cf-access-authenticated-user-email" not in browser.app.headers()
+
+
+def test_the_certs_are_on_the_team_domain_alone(browser: Browser) -> None:
+    assert browser.open(TEAM + "/cdn-cgi/access/certs").json().keys() == {"keys", "public_cert", "public_certs"}
+    assert browser.open(APP + "/cdn-cgi/access/certs").status_code == 404
+    assert browser.open(TEAM + "/cdn-cgi/access/certs", method="POST").status_code == 404
+
+
+@pytest.mark.parametrize("address", [TEAM, APP + "/cdn-cgi/access/logout"])
+def test_neither_the_team_nor_the_edges_pages_open_websockets(browser: Browser, address: str) -> None:
+    with (
+        pytest.raises(WebSocketDenialResponse) as refused,
+        browser.client.websocket_connect(address.replace("http", "ws", 1)),
+    ):
+        pass
+    assert refused.value.status_code == 404
+
+
+def test_the_backends_live_as_long_as_the_edge() -> None:
+    realm = a_realm(App(name="app", upstream="http://127.0.0.1:1"))
+    with TestClient(Edge(realm)) as client:
+        assert client.get(APP, follow_redirects=False).status_code == 302
+
+
+@pytest.mark.anyio
+async def test_a_body_may_come_in_pieces() -> None:
+    realm = a_realm()
+    pieces = iter([(b'{"seco', True), (b'nds":5}', False)])
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        body, more = next(pieces)
+        return {"type": "http.request", "body": body, "more_body": more}
+
+    async def send(event: Message) -> None:
+        sent.append(event)
+
+    headers = {"content-type": "application/json"}
+    call = a_call("/control/api/clock", method="POST", host="127.0.0.1:8787", headers=headers)
+    await Edge(realm)(call.scope, receive, send)
+    assert (sent[0]["status"], realm.clock.shift) == (200, 5)

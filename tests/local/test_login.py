@@ -1,0 +1,285 @@
+"""Logging in and out."""
+
+import json
+from base64 import b64decode
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+from support.local_rig import APP, TEAM, Browser, a_realm
+
+from fastapi_cloudflare_access.local.config import App, Person, Policy
+from fastapi_cloudflare_access.local.login import is_relative
+from fastapi_cloudflare_access.local.realm import Addresses, Realm
+from fastapi_cloudflare_access.testing import FakeClock
+
+SHOP = "http://shop.localhost:8787"
+
+
+def two_apps(clock: FakeClock | None = None) -> Realm:
+    shop = App(name="shop", host="shop.localhost", policies=(Policy(groups=("admins",)),))
+    people = (Person(email="ada@example.com", groups=("admins",)), Person(email="bob@example.com"))
+    return a_realm(App(name="wiki"), shop, clock=clock, people=people)
+
+
+def test_a_login_leads_to_the_page_that_was_asked_for() -> None:
+    browser = Browser(two_apps())
+    answer = browser.log_in(url=APP + "/a?b=1")
+    assert (answer.text, browser.at) == ("hello", APP + "/a?b=1")
+    assert browser.app.headers()["cf-access-authenticated-user-email"] == "ada@example.com"
+
+
+def test_the_app_cookie_and_the_team_cookie_are_as_documented() -> None:
+    browser = Browser(two_apps())
+    page = browser.follow(browser.open(APP + "/"))
+    assert page.headers["set-cookie"].startswith("CF_Session=")
+    assert page.headers["set-cookie"].endswith("; Path=/; Secure; HttpOnly; SameSite=none")
+    chosen = browser.submit(page, email="ada@example.com")
+    assert chosen.status_code == 303
+    team = chosen.headers["set-cookie"]
+    assert team.startswith("CF_Authorization=")
+    assert team.endswith("; Path=/; Secure; HttpOnly; SameSite=none")
+    back = browser.open(browser.open(chosen.headers["location"]).headers["location"])
+    assert back.status_code == 302
+    assert back.headers["set-cookie"].endswith("; Path=/; Secure; HttpOnly; SameSite=none")
+    assert browser.jar["localhost"]["CF_Authorization"] != browser.jar["127.0.0.1"]["CF_Authorization"]
+
+
+def test_the_way_back_has_the_documented_state() -> None:
+    browser = Browser(two_apps())
+    page = browser.follow(browser.open(APP + "/x"))
+    back = browser.open(browser.submit(page, email="ada@example.com").headers["location"])
+    address = urlsplit(back.headers["location"])
+    assert address.path == "/cdn-cgi/access/authorized"
+    state = json.loads(b64decode(parse_qs(address.query)["state"][0]))
+    assert state == {"hostname": "localhost:8787", "redirectURL": "/x", "isSSO": True, "authDomain": TEAM}
+
+
+def test_a_second_app_asks_nobody_again() -> None:
+    browser = Browser(two_apps())
+    browser.log_in()
+    answer = browser.follow(browser.open(SHOP + "/cart"))
+    assert (answer.text, browser.at) == ("hello", SHOP + "/cart")
+
+
+def test_who_may_not_into_the_second_app_is_told_so_and_can_be_somebody_else() -> None:
+    browser = Browser(two_apps())
+    browser.log_in("bob@example.com")
+    refused = browser.follow(browser.open(SHOP + "/cart"))
+    assert (refused.status_code, "That account does not have access" in refused.text) == (403, True)
+    again = browser.follow(browser.open(f"/cdn-cgi/access/logout?returnTo={quote(SHOP + '/cart')}"))
+    assert "Log in to shop" in again.text
+    assert browser.follow(browser.submit(again, email="ada@example.com")).text == "hello"
+
+
+def test_any_address_can_be_typed_and_no_password() -> None:
+    browser = Browser(two_apps())
+    page = browser.follow(browser.open(APP + "/"))
+    assert "password" not in page.text.replace("It never asks for a password", "")
+    assert browser.follow(browser.submit(page, email=" New.Person@Example.ORG ")).text == "hello"
+    assert browser.app.headers()["cf-access-authenticated-user-email"] == "new.person@example.org"
+
+
+@pytest.mark.parametrize("typed", ["", "nobody", '"><script>alert(1)</script>@x.y'])
+def test_what_is_no_address_comes_back_harmless(typed: str) -> None:
+    browser = Browser(two_apps())
+    answer = browser.submit(browser.follow(browser.open(APP + "/")), email=typed)
+    assert answer.status_code == 400
+    assert "not an email address" in answer.text
+    assert "<script" not in answer.text
+
+
+def test_the_form_works_in_the_browser_that_got_it_alone() -> None:
+    realm = two_apps()
+    browser, other = Browser(realm), Browser(realm)
+    browser.follow(browser.open(APP + "/"))
+    page = other.follow(other.open(APP + "/"))
+    browser.at = other.at
+    assert "had expired" in browser.submit(page, email="ada@example.com").text
+    browser.jar.clear()
+    assert "had expired" in browser.submit(page, email="ada@example.com").text
+    assert realm.state.sessions == {}
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "http://localhost:3000"}, {"origin": "null"}, {"sec_fetch_site": "cross-site"}]
+)
+def test_a_form_from_another_site_logs_nobody_in(headers: dict[str, str]) -> None:
+    browser = Browser(two_apps())
+    page = browser.follow(browser.open(APP + "/"))
+    csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
+    answer = browser.open(browser.at, method="POST", data={"csrf": csrf, "email": "ada@example.com"}, **headers)
+    assert answer.status_code == 400
+    assert browser.realm.state.sessions == {}
+
+
+def login_address(browser: Browser, **change: str) -> str:
+    address = urlsplit(browser.open(APP + "/page").headers["location"])
+    query = {name: values[0] for name, values in parse_qs(address.query).items()} | change
+    host = query.pop("host", "localhost:8787")
+    return f"{TEAM}/cdn-cgi/access/login/{host}?" + "&".join(f"{name}={quote(value)}" for name, value in query.items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"redirect_url": "https://evil.test/"},
+        {"redirect_url": "//evil.test/"},
+        {"redirect_url": "/\\evil.test"},
+        {"redirect_url": "/a\nb"},
+        {"redirect_url": ""},
+        {"host": "evil.test"},
+        {"host": "localhost:1"},
+        {"host": "shop.localhost:8787"},
+        {"kid": "nobody"},
+        {"meta": "x" * 20_000},
+    ],
+    ids=str,
+)
+def test_a_login_that_leads_elsewhere_is_refused(change: dict[str, str]) -> None:
+    browser = Browser(two_apps())
+    answer = browser.open(login_address(browser, **change))
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+
+
+@pytest.mark.parametrize("change", [{"meta": ""}, {"meta": "forged"}, {"redirect_url": "/other"}], ids=str)
+def test_a_login_without_its_meta_begins_anew_at_the_app(change: dict[str, str]) -> None:
+    browser = Browser(two_apps())
+    browser.log_in()
+    del browser.jar["localhost"]["CF_Authorization"]
+    answer = browser.open(login_address(browser, **change))
+    assert answer.headers["location"] == APP + change.get("redirect_url", "/page")
+    assert browser.follow(answer).text == "hello"
+
+
+def test_a_form_that_lay_open_for_long_still_logs_in() -> None:
+    clock = FakeClock()
+    browser = Browser(two_apps(clock))
+    page = browser.follow(browser.open(APP + "/page"))
+    clock.advance(3000)
+    assert browser.follow(browser.submit(page, email="ada@example.com")).text == "hello"
+    assert browser.at == APP + "/page"
+
+
+def way_back(browser: Browser) -> str:
+    page = browser.follow(browser.open(APP + "/"))
+    answer = browser.open(browser.submit(page, email="ada@example.com").headers["location"])
+    return str(answer.headers["location"])
+
+
+def assert_invalid(answer: Any, browser: Browser) -> None:
+    assert (answer.status_code, "Invalid login session" in answer.text) == (400, True)
+    assert "CF_Authorization" not in browser.jar.get("localhost", {})
+
+
+@pytest.mark.parametrize("address", ["", "?nonce=", "?nonce=wrong&state=x", "?" + "a&" * 99])
+def test_a_wrong_nonce_logs_nobody_in(address: str) -> None:
+    browser = Browser(two_apps())
+    assert_invalid(browser.open(f"{APP}/cdn-cgi/access/authorized{address}"), browser)
+
+
+def test_a_nonce_works_once() -> None:
+    browser = Browser(two_apps())
+    address = way_back(browser)
+    assert browser.open(address).status_code == 302
+    del browser.jar["localhost"]["CF_Authorization"]
+    assert_invalid(browser.open(address), browser)
+
+
+def test_a_nonce_works_in_the_browser_where_the_login_began_alone() -> None:
+    realm = two_apps()
+    address = way_back(Browser(realm))
+    thief = Browser(realm)
+    thief.open(APP + "/")
+    assert_invalid(thief.open(address), thief)
+
+
+def test_a_nonce_works_on_the_host_where_the_login_began_alone() -> None:
+    browser = Browser(two_apps())
+    address = way_back(browser)
+    browser.jar["shop.localhost"] = browser.jar["localhost"]
+    assert browser.open(address.replace("//localhost", "//shop.localhost")).status_code == 400
+
+
+def test_a_nonce_works_for_a_minute() -> None:
+    clock = FakeClock()
+    browser = Browser(two_apps(clock))
+    address = way_back(browser)
+    clock.advance(61)
+    assert_invalid(browser.open(address), browser)
+
+
+def test_a_nonce_of_a_session_that_ended_works_no_more() -> None:
+    browser = Browser(two_apps())
+    address = way_back(browser)
+    browser.realm.end("ada@example.com", "revoked")
+    assert_invalid(browser.open(address), browser)
+
+
+@pytest.mark.parametrize("host", [APP, SHOP, TEAM])
+def test_logout_anywhere_ends_the_session_everywhere(host: str) -> None:
+    browser = Browser(two_apps())
+    browser.log_in()
+    browser.follow(browser.open(SHOP + "/"))
+    answer = browser.open(host + "/cdn-cgi/access/logout")
+    assert "You are logged out" in answer.text
+    assert answer.headers["set-cookie"].startswith("CF_Authorization=; Expires=Thu, 01 Jan 1970")
+    for app in (APP, SHOP):
+        assert "Log in to" in browser.follow(browser.open(app + "/")).text
+
+
+def test_logout_of_nobody_is_no_error() -> None:
+    browser = Browser(two_apps())
+    browser.jar["localhost"] = {"CF_Authorization": "forged"}
+    assert browser.open(APP + "/cdn-cgi/access/logout").status_code == 200
+    assert Browser(two_apps()).open(APP + "/cdn-cgi/access/logout").status_code == 200
+
+
+@pytest.mark.parametrize("address", [TEAM + "/", APP + "/x?y", SHOP, "http://shop.localhost:8787/a"])
+def test_logout_returns_to_where_the_team_is(address: str) -> None:
+    answer = Browser(two_apps()).open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
+    assert (answer.status_code, answer.headers["location"]) == (302, address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://evil.test", "//evil.test", "/path", "http://localhost:3000/", "http://localhost:8787@evil.test/",
+     "http://localhost:8787\\@evil.test", " http://localhost:8787/", "javascript:alert(1)", "http://[::1"],
+)  # fmt: skip
+def test_logout_returns_nowhere_else(address: str) -> None:
+    browser = Browser(two_apps())
+    browser.log_in()
+    answer = browser.open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
+    assert (answer.status_code, "location" in answer.headers) == (400, False)
+
+
+def test_the_team_session_ends_in_its_time() -> None:
+    clock = FakeClock()
+    realm = a_realm(App(name="app", session=10), clock=clock, team={"session": "60s"})
+    browser = Browser(realm)
+    browser.log_in()
+    clock.advance(11)
+    assert browser.follow(browser.open(APP + "/")).text == "hello"  # the app's token is made anew
+    clock.advance(60)
+    assert "Log in to app" in browser.follow(browser.open(APP + "/")).text
+
+
+def test_the_team_sessions_own_end_counts_too() -> None:
+    browser = Browser(a_realm(App(name="app", session=1), clock=(clock := FakeClock())))
+    browser.log_in()
+    next(iter(browser.realm.state.sessions.values())).expires = clock.now()
+    clock.advance(2)
+    assert "Log in to app" in browser.follow(browser.open(APP + "/")).text
+
+
+@pytest.mark.parametrize("target", ["/", "/a?b=//c", "/%2F"])
+def test_paths_are_relative(target: str) -> None:
+    assert is_relative(target)
+
+
+def test_with_tls_a_login_comes_back_to_the_scheme_it_came_from() -> None:
+    realm = a_realm(addresses=Addresses(8787, 8443))
+    browser = Browser(realm)
+    encrypted = "https://localhost:8443"
+    answer = browser.log_in(url=encrypted + "/x")
+    assert (answer.text, browser.at) == ("hello", encrypted + "/x")

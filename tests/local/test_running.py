@@ -1,0 +1,162 @@
+"""A local Access in a thread: the app's own verification against it, end to end."""
+
+import asyncio
+import ssl
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.types import Receive, Scope, Send
+
+from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+from fastapi_cloudflare_access.local import App, Config, RunningAccess, Team, run_local_access
+from fastapi_cloudflare_access.local.control import WrongCommand
+from fastapi_cloudflare_access.local.server import LocalServer
+
+
+def protected(local: RunningAccess) -> FastAPI:
+    access = CloudflareAccess(team_domain=local.team_domain, audience=local.audience)
+    app = FastAPI(lifespan=access.lifespan)
+
+    @app.get("/me")
+    async def me(user: Annotated[UserClaims, Depends(access.user)]) -> str | None:
+        return user.email
+
+    @app.post("/jobs", dependencies=[Depends(access.service)])
+    async def jobs() -> str:
+        return "done"
+
+    return app
+
+
+def get(url: str, **headers: str) -> httpx.Response:
+    return httpx.get(url, headers={name.replace("_", "-"): value for name, value in headers.items()}, trust_env=False)
+
+
+def test_an_app_of_ones_own_believes_the_local_access_and_only_it() -> None:
+    with run_local_access() as local:
+        local.mount(protected(local))
+        token = local.control("token", email="ada@example.com")["token"]
+        assert get(local.url("/me"), cf_access_token=token).json() == "ada@example.com"
+        assert get(local.url("/me"), cf_access_token=token[:-4] + "AAAA").status_code == 302
+        called = httpx.post(local.url("/jobs"), headers=local.service_headers("nightly-backup"), trust_env=False)
+        assert called.json() == "done"
+        assert local.environment["CF_ACCESS_TEAM_DOMAIN"] == local.team_domain
+
+
+def test_a_token_shifted_in_time_passes_the_edge_and_not_the_app() -> None:
+    with run_local_access() as local:
+        local.mount(protected(local))
+        local.control("clock", seconds=3600)
+        token = local.control("token", email="ada@example.com")["token"]
+        answer = get(local.url("/me"), cf_access_token=token)
+        assert (answer.status_code, answer.headers["www-authenticate"][:17]) == (401, "Cloudflare-Access")
+
+
+def test_rotation_is_followed_by_the_app() -> None:
+    with run_local_access() as local:
+        local.mount(protected(local))
+        local.control("rotate")
+        token = local.control("token", email="ada@example.com")["token"]
+        assert get(local.url("/me"), cf_access_token=token).status_code == 200
+
+
+async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_apps_are_found_by_name_and_by_default_the_first() -> None:
+    config = Config(apps=(App(name="a"), App(name="b", host="b.localhost")))
+    with run_local_access(answering, config=config) as local:
+        port = local.realm.addresses.port
+        assert (local.url("/x"), local.url(app="b")) == (f"http://localhost:{port}/x", f"http://b.localhost:{port}/")
+        assert local.audience == local.app("a").tag
+        assert get(local.url(), **local.service_headers()).status_code == 204
+        pieces = iter([b'{"email":', b'"a@b"}'])
+        made = httpx.post(
+            f"{local.team_domain}/control/api/revoke",
+            content=pieces,
+            headers={"content-type": "application/json"},
+            trust_env=False,
+        )
+        assert made.json() == {"done": "revoke", "ended": 0}
+        with pytest.raises(KeyError):
+            local.app("c")
+        with pytest.raises(WrongCommand):
+            local.control("nothing")
+
+
+def test_keys_are_kept_where_a_folder_is_given(tmp_path: Path) -> None:
+    kids = []
+    for _ in range(2):
+        with run_local_access(state=tmp_path) as local:
+            kids.append([key.kid for key in local.realm.team.keys])
+    assert kids[0] == kids[1]
+
+
+def test_after_the_context_nothing_runs_and_nothing_can_be_asked() -> None:
+    with run_local_access() as local:
+        assert any(thread.name == "local-access" for thread in threading.enumerate())
+    with pytest.raises(RuntimeError, match="runs inside"):
+        local.control("rotate")
+    with pytest.raises(httpx.ConnectError):
+        get(local.team_domain)
+
+
+def test_https_is_served_with_a_certificate_of_ones_own() -> None:
+    with run_local_access(answering, tls_port=0) as local:
+        assert local.ca_file is not None
+        trust = ssl.create_default_context(cafile=local.ca_file)
+        url = local.url("/x")
+        assert url.startswith("https://localhost:")
+        answer = httpx.get(url, headers=local.service_headers(), verify=trust, trust_env=False)
+        assert answer.status_code == 204
+        login = httpx.get(url, verify=trust, trust_env=False)
+        assert login.headers["location"].startswith(local.team_domain)
+
+
+def test_a_real_team_domain_is_stood_in_for_over_tls() -> None:
+    config = Config(team=Team(domain="acme.cloudflareaccess.com"))
+    with run_local_access(answering, config=config, tls_port=0) as local:
+        assert local.team_domain == "https://acme.cloudflareaccess.com"
+        assert local.environment["SSL_CERT_FILE"] == str(local.ca_file)
+        trust = ssl.create_default_context(cafile=local.ca_file)
+        with httpx.Client(verify=trust, trust_env=False) as client:
+            answer = client.get(
+                f"https://127.0.0.1:{local.realm.addresses.tls_port}/cdn-cgi/access/certs",
+                headers={"host": "acme.cloudflareaccess.com"},
+                extensions={"sni_hostname": "acme.cloudflareaccess.com"},
+            )
+    assert len(answer.json()["keys"]) == 2
+
+
+def test_stopping_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+
+    async def run(server: LocalServer) -> None:
+        server.main.on_start()
+        await asyncio.to_thread(stuck.wait, 10)
+
+    monkeypatch.setattr(LocalServer, "run", lambda server: asyncio.run(run(server)))
+    with pytest.raises(TimeoutError, match="did not stop in time"), run_local_access(time_limit=0.2):
+        pass
+    stuck.set()
+
+
+def test_a_server_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalServer, "run", lambda server: None)
+    with pytest.raises(RuntimeError, match="did not start"), run_local_access():
+        pass
+
+
+def test_an_app_that_does_not_start_is_said() -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed"})
+
+    with run_local_access() as local, pytest.raises(RuntimeError, match="lifespan failed"):
+        local.mount(failing)

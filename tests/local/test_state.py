@@ -1,0 +1,120 @@
+"""The state outlives a restart, and only its owner can read it."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from support.local_rig import a_state
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local.state import FILE_NAME, MAX_SESSIONS, Session, State, StoredKey
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def a_full_state(folder: Path) -> State:
+    state = State(folder)
+    state.keys = a_state().keys
+    state.add(Session("n", "ada@example.com", 1.0, 2.0, ended="revoked", tokens={"tag": {"sub": "x"}}))
+    return state
+
+
+def test_keys_secrets_and_sessions_are_there_after_a_restart(folder: Path) -> None:
+    state = a_full_state(folder)
+    secret = state.client_secret("id.access")
+    again = State(folder)
+    assert (again.keys, again.secret, again.sessions) == (state.keys, state.secret, state.sessions)
+    assert again.client_secret("id.access") == secret
+
+
+def test_only_the_owner_can_read_it_and_git_leaves_it_alone(folder: Path) -> None:
+    a_full_state(folder)
+    assert stat.S_IMODE((folder / FILE_NAME).stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert (folder / ".gitignore").read_text() == "*\n"
+    assert sorted(file.name for file in folder.iterdir()) == [".gitignore", FILE_NAME]
+
+
+def test_a_file_that_others_could_read_is_closed_to_them(folder: Path) -> None:
+    a_full_state(folder)
+    (folder / FILE_NAME).chmod(0o644)
+    State(folder)
+    assert stat.S_IMODE((folder / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_a_client_secret_has_the_documented_shape_and_is_nobody_elses(folder: Path) -> None:
+    state = State()
+    first, second = state.client_secret("a"), state.client_secret("b")
+    assert first != second
+    assert first.startswith("cfast_")
+    assert len(first) == len("cfast_") + 48
+    assert State().secret != State().secret
+
+
+def test_nothing_is_written_without_a_folder() -> None:
+    state = State()
+    state.add(Session("n", "ada@example.com", 1.0, 2.0))
+    assert state.sessions.keys() == {"n"}
+
+
+def test_the_oldest_logins_go_where_there_are_too_many() -> None:
+    state = State()
+    for number in range(MAX_SESSIONS + 2):
+        state.add(Session(str(number), "ada@example.com", 1.0, 2.0))
+    assert len(state.sessions) == MAX_SESSIONS
+    assert "1" not in state.sessions
+    assert str(MAX_SESSIONS + 1) in state.sessions
+
+
+def no_rsa_key() -> str:
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+@pytest.mark.parametrize("damage", ["text", "list", "key", "ed25519", "member"])
+def test_a_damaged_file_is_named_and_not_repeated(folder: Path, damage: str) -> None:
+    a_full_state(folder)
+    file = folder / FILE_NAME
+    content = json.loads(file.read_text())
+    damaged = {
+        "text": "hunter2",
+        "list": "[]",
+        "key": json.dumps(content | {"keys": [{"pem": "hunter2", "issued": 1}]}),
+        "ed25519": json.dumps(content | {"keys": [{"pem": no_rsa_key(), "issued": 1}]}),
+        "member": json.dumps(content | {"sessions": [{"id": "hunter2"}]}),
+    }
+    file.write_text(damaged[damage])
+    with pytest.raises(ConfigurationError, match="cannot be read; delete it") as wrong:
+        State(folder)
+    assert "hunter2" not in str(wrong.value)
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be written: Not a directory"):
+        State(tmp_path / "file" / "state").save()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = a_full_state(folder)
+    before = (folder / FILE_NAME).read_text()
+    monkeypatch.setattr(Path, "replace", _fail)
+    with pytest.raises(ConfigurationError, match="cannot be written: No space"):
+        state.client_secret("x")
+    assert (folder / FILE_NAME).read_text() == before
+    assert len(list(folder.iterdir())) == 2
+
+
+def _fail(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_stored_key_that_is_no_rsa_key_is_no_key() -> None:
+    with pytest.raises(ValueError, match="not an RSA key"):
+        _ = StoredKey(no_rsa_key(), 1.0).private

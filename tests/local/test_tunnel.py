@@ -1,0 +1,186 @@
+"""WebSockets through the edge: messages both ways, and refusals as the app gave them."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from socket import SHUT_RDWR
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+from support.upstreams import raw_server, serving
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from fastapi_cloudflare_access.local import RunningAccess, run_local_access
+from fastapi_cloudflare_access.local.tunnel import _up
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Echo; some paths behave in a way of their own."""
+    await receive()
+    if scope["path"] == "/refuse":
+        headers = {"location": "/elsewhere", "www-authenticate": "x", "x-own": "1"}
+        await PlainTextResponse("no", 418, headers)(scope, receive, send)
+        return
+    protocol = next(iter(scope["subprotocols"]), None)
+    await send({"type": "websocket.accept", "subprotocol": protocol, "headers": [(b"set-cookie", b"seen=1")]})
+    if scope["path"] == "/close":
+        await send({"type": "websocket.close", "code": 4001, "reason": "enough"})
+        return
+    if scope["path"] == "/headers":
+        for name, value in scope["headers"]:
+            await send({"type": "websocket.send", "text": f"{name.decode()}: {value.decode()}"})
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    event: Any = {}
+    try:
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", **{name: event.get(name) for name in ("text", "bytes")}})
+    finally:
+        CLOSED.append((event.get("code"), event.get("reason")))
+
+
+CLOSED: list[Any] = []
+
+
+def wait_for_the_close() -> None:
+    end = time.monotonic() + 10
+    while not CLOSED and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def local() -> Iterator[RunningAccess]:
+    CLOSED.clear()
+    with serving(app) as origin, run_local_access(upstream=origin) as running:
+        yield running
+
+
+def opened(local: RunningAccess, path: str = "/", **options: Any) -> ClientConnection:
+    url = local.url(path).replace("http", "ws", 1)
+    socket: ClientConnection = connect(url, additional_headers=local.service_headers(), proxy=None, **options)
+    return socket
+
+
+def test_text_and_bytes_go_both_ways(local: RunningAccess) -> None:
+    with opened(local, max_size=None) as socket:
+        for message in ("text", "", b"bytes", "ü" * 50_000, b"x" * 2_000_000):
+            socket.send(message)
+            assert socket.recv(5) == message
+
+
+def test_the_app_hears_of_a_client_that_vanishes(local: RunningAccess) -> None:
+    with opened(local) as socket:
+        socket.send("x" * 1_000_000)
+        socket.socket.shutdown(SHUT_RDWR)
+    wait_for_the_close()
+    assert len(CLOSED) == 1
+
+
+def test_the_app_hears_how_the_client_closed(local: RunningAccess) -> None:
+    with opened(local) as socket:
+        socket.send("x")
+        socket.recv(5)
+        socket.close(4000, "bye")
+    wait_for_the_close()
+    assert CLOSED == [(4000, "bye")]
+
+
+def test_the_client_hears_how_the_app_closed(local: RunningAccess) -> None:
+    with opened(local, "/close") as socket, pytest.raises(ConnectionClosed) as closed:
+        socket.recv(5)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "enough")
+
+
+def test_the_handshake_is_passed_on_with_the_assertion(local: RunningAccess) -> None:
+    with opened(local, "/headers", subprotocols=["a", "b"], origin="http://localhost:1") as socket:
+        lines = list(socket)
+        assert socket.subprotocol == "a"
+        assert socket.response is not None
+        assert socket.response.headers.get_all("set-cookie")[0] == "seen=1"
+    assert "origin: http://localhost:1" in lines
+    assert f"host: localhost:{local.realm.addresses.port}" in lines
+    assert sum(str(line).startswith("cf-access-jwt-assertion: ") for line in lines) == 1
+    assert sum(str(line).startswith("user-agent: ") for line in lines) == 1
+
+
+def test_the_app_refuses_with_its_own_status(local: RunningAccess) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        opened(local, "/refuse")
+    answer = refused.value.response
+    assert (answer.status_code, answer.body) == (418, b"no")
+    assert answer.headers["location"] == "/elsewhere"
+    assert "x-own" not in answer.headers
+
+
+def test_who_is_not_logged_in_gets_the_login_redirect(local: RunningAccess) -> None:
+    handshake = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "sec-websocket-version": "13",
+    }
+    answer = httpx.get(local.url(), headers=handshake, trust_env=False)
+    assert answer.status_code == 302
+    assert answer.headers["location"].startswith(local.team_domain + "/cdn-cgi/access/login/")
+
+
+def test_where_nothing_listens_the_handshake_gets_502() -> None:
+    with run_local_access(upstream="http://127.0.0.1:9") as running, pytest.raises(InvalidStatus) as refused:
+        opened(running)
+    assert refused.value.response.status_code == 502
+
+
+def test_an_app_that_vanishes_closes_with_an_internal_error() -> None:
+    def vanish(reader: Any, writer: Any) -> Any:
+        return _vanish(reader, writer)
+
+    with (
+        raw_server(vanish) as origin,
+        run_local_access(upstream=origin) as running,
+        opened(running) as socket,
+        pytest.raises(ConnectionClosed) as closed,
+    ):
+        socket.recv(5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1011
+
+
+@pytest.mark.anyio
+async def test_what_is_sent_to_an_app_that_closed_waits_for_how_it_closed() -> None:
+    class Closed:
+        async def send(self, content: object) -> None:
+            raise ConnectionClosedOK(None, None)
+
+    async def receive() -> Any:
+        return {"type": "websocket.receive", "text": "x"}
+
+    way: Any = asyncio.ensure_future(_up(Closed(), receive))  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    assert not way.done()
+    way.cancel()
+
+
+async def _vanish(reader: Any, writer: Any) -> None:
+    from base64 import b64encode
+    from hashlib import sha1
+
+    request = await reader.readuntil(b"\r\n\r\n")
+    lines = dict(line.split(b": ", 1) for line in request.lower().split(b"\r\n")[1:] if b": " in line)
+    original = {
+        line.split(b": ", 1)[0].lower(): line.split(b": ", 1)[1] for line in request.split(b"\r\n")[1:] if b": " in line
+    }
+    assert b"sec-websocket-key" in lines
+    key = original[b"sec-websocket-key"] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    accept = b64encode(sha1(key, usedforsecurity=False).digest())
+    writer.write(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        + accept
+        + b"\r\n\r\n"
+    )
+    await writer.drain()
+    writer.close()

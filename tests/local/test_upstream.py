@@ -1,0 +1,172 @@
+"""The reverse proxy streams both ways, and an app that does not answer is a page, not a traceback."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+from support.local_rig import a_call
+from support.upstreams import raw_server, serving
+
+from fastapi_cloudflare_access.local import RunningAccess, run_local_access
+from fastapi_cloudflare_access.local.upstream import Upstream, end_to_end
+
+
+class Echo:
+    """Tells what it got; some paths behave in a way of their own."""
+
+    def __init__(self) -> None:
+        self.was_cancelled = False
+        self.bodies: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/endless":
+            await self._endless(receive, send)
+            return
+        body = b""
+        while True:
+            event = await receive()
+            body += event.get("body", b"")
+            self.bodies.append(len(event.get("body", b"")))
+            if not event.get("more_body"):
+                break
+        lines = [f"{scope['method']} {scope['raw_path'].decode()}?{scope['query_string'].decode()}".encode()]
+        lines += [name + b": " + value for name, value in scope["headers"]]
+        headers = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 201, "headers": headers})
+        await send({"type": "http.response.body", "body": b"\n".join([*lines, b"", body])})
+
+    async def _endless(self, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.was_cancelled = True
+
+
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def local(echo: Echo) -> Iterator[RunningAccess]:
+    with serving(echo) as origin, run_local_access(upstream=origin) as running:
+        yield running
+
+
+def client(local: RunningAccess) -> httpx.Client:
+    return httpx.Client(base_url=local.url(), headers=local.service_headers(), trust_env=False, timeout=10)
+
+
+def test_a_request_arrives_as_it_was_sent(local: RunningAccess) -> None:
+    with client(local) as browser:
+        answer = browser.post(
+            "/a%2Fb/%C3%BC?x=%20&y", content=b"body", headers={"x-own": "1", "expect": "100-continue"}
+        )
+    lines = answer.text.splitlines()
+    assert lines[0] == "POST /a%2Fb/%C3%BC?x=%20&y"
+    assert lines[-1] == "body"
+    assert "x-own: 1" in lines
+    assert f"host: localhost:{local.realm.addresses.port}" in lines
+    assert any(line.startswith("cf-access-jwt-assertion: ") for line in lines)
+    assert not any(line.startswith(("cf-access-client", "expect", "transfer-encoding")) for line in lines)
+    assert "content-length: 4" in lines
+    assert sum(line.startswith("user-agent:") for line in lines) == 1
+
+
+def test_an_answer_arrives_as_it_was_given(local: RunningAccess) -> None:
+    with client(local) as browser:
+        answer = browser.get("/")
+    assert answer.status_code == 201
+    cookies = [line.partition("=")[0] for line in answer.headers.get_list("set-cookie")]
+    assert cookies == ["a", "b", "CF_Authorization"]
+    assert answer.headers["cf-ray"]
+
+
+def test_a_body_without_a_length_goes_up_in_pieces(local: RunningAccess, echo: Echo) -> None:
+    with client(local) as browser:
+        answer = browser.post("/", content=iter([b"a" * 70_000, b"b" * 70_000]))
+    assert answer.text.endswith("a" * 70_000 + "b" * 70_000)
+    assert max(echo.bodies) < 140_000
+
+
+def test_events_arrive_while_the_answer_goes_on_and_the_app_hears_who_goes_away(
+    local: RunningAccess, echo: Echo
+) -> None:
+    with client(local) as browser, browser.stream("GET", "/endless") as answer:
+        assert next(answer.iter_text()) == "data: 1\n\n"
+    for _ in range(100):
+        if echo.was_cancelled:
+            break
+        httpx.get(local.team_domain + "/control/api/state", trust_env=False)
+    assert echo.was_cancelled
+
+
+def test_where_nothing_listens_a_page_says_so() -> None:
+    with run_local_access(upstream="http://127.0.0.1:9") as running, client(running) as browser:
+        answer = browser.get("/")
+        assert answer.status_code == 502
+        assert "http://127.0.0.1:9" in answer.text
+
+
+def test_an_answer_that_breaks_off_is_broken_off() -> None:
+    async def half(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+
+    with (
+        raw_server(half) as origin,
+        run_local_access(upstream=origin) as running,
+        client(running) as browser,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        browser.get("/")
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_while_it_sends_is_no_error() -> None:
+    async def listen(reader: Any, writer: Any) -> None:
+        await reader.read()
+        writer.close()
+
+    with raw_server(listen) as origin:
+        upstream = Upstream(origin)
+        await upstream.start()
+        events: Iterator[Message] = iter(
+            [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+        )
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            await asyncio.sleep(0)
+            return next(events)
+
+        async def send(event: Message) -> None:
+            sent.append(event)
+
+        call = a_call(method="POST", headers={"content-length": "10"})
+        await asyncio.wait_for(upstream(call.scope, receive, send), 10)
+        await upstream.stop()
+        assert sent == []
+
+
+@pytest.mark.anyio
+async def test_what_was_never_started_is_stopped_without_ado() -> None:
+    await Upstream("http://127.0.0.1:1").stop()
+
+
+def test_what_is_about_one_connection_alone_is_left_out() -> None:
+    headers = [
+        (b"Connection", b"keep-alive, X-Hop"),
+        (b"x-hop", b"1"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"te", b"trailers"),
+        (b"x-own", b"2"),
+    ]
+    assert end_to_end(headers) == [(b"x-own", b"2")]
