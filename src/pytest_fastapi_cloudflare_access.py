@@ -7,6 +7,7 @@ into every project of the environment.
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from importlib import import_module
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,6 +65,10 @@ def access_as_service(access_team: "LocalTeam") -> "Generator[AsService]":
 
 @pytest.fixture
 def access_certs(access_team: "LocalTeam") -> "Generator[CertsServer]":
-    """The certs of `access_team` on a real socket, whose origin is the team's issuer during the test."""
+    """The certs of `access_team` on a real socket, whose origin is the team's issuer during the test.
+
+    The team's clock then stands at the machine's time, so an access object for that origin takes the team's tokens.
+    """
+    access_team.clock.shift_wall(time() - access_team.clock.now())
     with _kit().CertsServer(access_team) as server:
         yield server

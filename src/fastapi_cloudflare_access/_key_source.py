@@ -1,8 +1,6 @@
 """Where verification gets its keys: known ones at once, unknown ones by a shared fetch, all refreshed in time."""
 
 import asyncio
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastapi_cloudflare_access._clock import SystemClock, ends_within
@@ -13,7 +11,7 @@ from fastapi_cloudflare_access._key_store import KeyStore
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._snapshot import Moment
-from fastapi_cloudflare_access.errors import KeysUnavailable, KeyUnconfirmed, UnknownKey
+from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed, UnknownKey
 from fastapi_cloudflare_access.health import EventListener, Health
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
@@ -66,11 +64,6 @@ class KeySource:
         """Where time comes from, here and for whoever verifies with these keys."""
         return self._clock
 
-    @property
-    def generation(self) -> int:
-        """A number that grows whenever the keys change."""
-        return self._store.snapshot.generation
-
     def lookup(self, kid: str) -> RS256Key | None:
         """Give a known key, or None: one read of a dictionary, no lock, no waiting.
 
@@ -92,7 +85,7 @@ class KeySource:
         store.check_age(now)
         try:
             life = self._fetching.life()
-        except RuntimeError:  # called in a thread that has no event loop
+        except ConfigurationError:  # called in a thread that has no event loop
             return
         self._fetching.ensure_refresher(life)
         if life.flight is None and now.monotonic >= store.policy.retry_at:
@@ -109,7 +102,10 @@ class KeySource:
             KeysUnavailable: There are no keys at all, or they are older than the hard limit.
         """
         deadline = self._monotonic() + self.settings.wait_budget
-        life = self._fetching.life()
+        try:
+            life = self._fetching.life()
+        except ConfigurationError as problem:
+            raise self._undecided(str(problem), 1.0) from None
         for _ in range(ROUNDS):
             if key := self._usable_key(kid):
                 return key
@@ -258,15 +254,9 @@ class KeySource:
         if not life.users:
             await life.end()
 
-    @contextmanager
-    def stand_in(self, *, fetch: Fetch, clock: Clock) -> Generator[None]:
-        """For tests: begin anew with another fetch and clock, and afterwards be as before."""
-        before = vars(self).copy()
-        self._reset(fetch, clock)
-        try:
-            yield
-        finally:
-            vars(self).update(before)
+    def stand_in(self, *, fetch: Fetch, clock: Clock) -> "KeySource":
+        """For tests: another one for the same team, which begins anew with another fetch and clock."""
+        return KeySource(self.settings, fetch=fetch, clock=clock, on_event=self._on_event)
 
 
 def _default_fetch(settings: Settings) -> Fetch:

@@ -156,7 +156,18 @@ async def test_a_sleeper_on_a_closed_loop_is_no_longer_counted_or_waited_for() -
     await clock.run_for(20)
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+@pytest.mark.parametrize("seconds", [float("inf"), float("-inf"), float("nan")])
+async def test_time_does_not_move_without_end(seconds: float) -> None:
+    clock = FakeClock()
+    for move in (clock.advance, clock.shift_wall, FakeClock):
+        with pytest.raises(ValueError, match=f"by a number of seconds, not by {seconds}"):
+            move(seconds)
+    with pytest.raises(ValueError, match=f"by a number of seconds, not by {seconds}"):
+        await clock.run_for(seconds)
+    assert clock.now() == EPOCH
+
+
+@pytest.mark.parametrize("seconds", [-1.0, -1e9])
 async def test_time_does_not_go_backwards(seconds: float) -> None:
     clock = FakeClock()
     with pytest.raises(ValueError, match="shift_wall"):

@@ -2,6 +2,7 @@
 
 import gzip
 from asyncio import create_task
+from typing import Any
 
 import pytest
 
@@ -213,3 +214,15 @@ async def test_the_next_fault_ends_one_without_a_number(fetch: MemoryFetch) -> N
 async def test_only_a_team_can_be_served(wrong: object) -> None:
     with pytest.raises(ConfigurationError, match="LocalTeam"):
         MemoryFetch(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", ["503", None, 99, 600, 503.0])
+def test_a_status_that_is_none_is_refused(status: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"a status is a number from 100 to 599, not {status!r}"):
+        MemoryFetch(LocalTeam()).fail_with(status)
+
+
+@pytest.mark.parametrize("times", ["2", 0, True])
+def test_a_number_of_fetches_that_is_none_is_refused(times: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"times is a number of fetches, 1 at least, not {times!r}"):
+        MemoryFetch(LocalTeam()).hang(times=times)

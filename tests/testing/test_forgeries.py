@@ -1,14 +1,25 @@
 """Every forgery is refused by a real app for the reason it names, and every reason can be caused by the kit."""
 
 import logging
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, UserClaims, errors
+from fastapi_cloudflare_access._jwks import parse_jwks
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._token import parse, verify
 from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch
 
@@ -53,6 +64,46 @@ def test_a_forgery_is_refused_for_the_reason_it_names(
 def test_a_forgery_says_in_a_few_words_what_is_wrong(name: str) -> None:
     forgery = FORGERIES[name]
     assert (forgery.name, len(forgery.about) > 5) == (name, True)
+
+
+@hypothesis_settings(deadline=None, max_examples=20)
+@given(
+    name=st.sampled_from(["acme", "evil", "good", "stranger", "not-a-team", "http://127.0.0.1:8787"]),
+    email=st.sampled_from(["", "mallory@example.com", "mallory+mallory@example.com"]) | st.emails() | st.text(),
+    tags=st.lists(st.sampled_from(["f" * 64, "f" * 65, "t", "t0", "t00", "0", "aud"]), min_size=1),
+)
+def test_a_forgery_is_refused_for_any_email_team_and_audience(name: str, email: str, tags: list[str]) -> None:
+    team = LocalTeam(name, audience=tags)
+    is_let_in = gate_of(team)
+    assert is_let_in(team.user_token(email))
+    assert [forgery for forgery in FORGERIES if is_let_in(team.forge(forgery, email))] == []
+
+
+def gate_of(team: LocalTeam) -> Callable[[str], bool]:
+    settings = Settings.load(team_domain=team.team_domain, audience=list(team.audiences))
+    keys = parse_jwks(team.certs_body()).keys
+
+    def is_let_in(token: str) -> bool:
+        try:
+            parsed = parse(token.encode())
+            key = keys.get(parsed.kid)
+            if key is None:
+                return False
+            UserClaims.model_validate(verify(parsed, key=key, settings=settings, now=team.clock.now()))
+        except (errors.CredentialError, ValidationError):
+            return False
+        return True
+
+    return is_let_in
+
+
+def test_es256_carries_a_signature_of_that_algorithm(team: LocalTeam) -> None:
+    signed, _, signature = team.forge("es256").rpartition(".")
+    raw = urlsafe_b64decode(signature + "==")
+    der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+    key = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+    key.verify(der, signed.encode(), ec.ECDSA(hashes.SHA256()))
+    assert len(raw) == 64
 
 
 def test_the_base_of_the_forgeries_is_let_in(team: LocalTeam, certs: MemoryFetch) -> None:

@@ -1,16 +1,18 @@
 """An override replaces the caller for every dependency of an access object, and for nothing else."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from fastapi.testclient import TestClient
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam, override
+from fastapi_cloudflare_access.protocols import FetchResponse
+from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, override
 
 
 class Custom(BaseModel):
@@ -168,9 +170,79 @@ def test_overrides_of_the_apps_own_give_way_and_come_back() -> None:
         app.dependency_overrides.clear()
 
 
+def test_an_app_that_clears_its_overrides_itself_is_left_without() -> None:
+    app.dependency_overrides[access] = lambda: ada
+    with override(app, access, ada):
+        app.dependency_overrides.clear()
+    assert app.dependency_overrides == {}
+
+
+def test_overrides_that_end_in_any_other_order_leave_no_caller_behind() -> None:
+    def own() -> UserClaims:
+        return ada
+
+    app.dependency_overrides[access] = own
+    try:
+        first, second, third = override(app, access, ada), override(app, access, bot), override(app, access, None)
+        first.__enter__()
+        second.__enter__()
+        third.__enter__()
+        second.__exit__(None, None, None)
+        assert client.get("/optional").json() is False
+        first.__exit__(None, None, None)
+        assert client.get("/optional").json() is False
+        third.__exit__(None, None, None)
+        assert app.dependency_overrides == {access: own}
+    finally:
+        app.dependency_overrides.clear()
+
+
+@asynccontextmanager
+async def counted(url: str, *, headers: object) -> AsyncGenerator[FetchResponse]:
+    fetched.append(url)
+    raise ConnectionError
+    yield
+
+
+fetched: list[str] = []
+strict = CloudflareAccess(team_domain="acme", audience="wiki", fail_fast=True, fetch=counted, clock=team.clock)
+guarded = FastAPI(lifespan=strict.lifespan, dependencies=[Depends(strict)])
+guarded.add_api_route("/", lambda: "in")
+
+
+def test_the_lifespan_of_an_app_asks_nobody_for_keys() -> None:
+    before = vars(strict.keys).copy()
+    with override(guarded, strict, ada), TestClient(guarded) as client:
+        assert client.get("/").status_code == 200
+    assert (fetched, vars(strict.keys)) == ([], before)
+
+
+@pytest.mark.anyio
+async def test_a_lifespan_that_began_before_ends_as_ever() -> None:
+    served = CloudflareAccess(team_domain="acme", audience="wiki", fetch=MemoryFetch(team), clock=team.clock)
+    await served.keys.start()
+    with override(app, served, ada):
+        async with served:
+            assert served.keys.health().refresher_alive
+        assert served.keys.health().refresher_alive
+        with override(app, served, None):
+            await served.keys.stop()
+        assert not served.keys.health().refresher_alive
+
+
 def test_another_access_object_is_not_reached() -> None:
     with override(app, access, ada):
         assert client.get("/mine").status_code == 401
+
+
+def test_a_sibling_is_reached_by_an_override_of_its_own() -> None:
+    sibling = access.with_audience("shop")
+    shop = FastAPI(dependencies=[Depends(sibling)])
+    shop.add_api_route("/", lambda: "in")
+    with override(shop, access, ada):
+        assert TestClient(shop).get("/").status_code == 401
+    with override(shop, sibling, ada):
+        assert TestClient(shop).get("/").status_code == 200
 
 
 def test_a_mounted_app_is_reached_by_an_override_of_its_own() -> None:
@@ -186,6 +258,19 @@ def test_a_user_becomes_one_of_the_apps_own_model() -> None:
         assert client.get("/mine").json() == 5
     with override(app, mine, user) as same:
         assert same is user
+
+
+def test_claims_of_the_apps_own_model_keep_their_names_on_the_wire() -> None:
+    class Named(UserClaims):
+        level: int = Field(alias="https://example.com/level")
+
+    class Other(UserClaims):
+        height: int = Field(alias="https://example.com/level")
+
+    named = CloudflareAccess(team_domain="acme", audience="wiki", user_claims=Named)
+    other = Other.model_validate(team.user_claims("ada@example.com", claims={"https://example.com/level": 5}))
+    with override(app, named, other) as user:
+        assert user.level == 5
 
 
 def test_a_user_that_does_not_fit_the_apps_own_model_is_refused_with_what_is_missing() -> None:

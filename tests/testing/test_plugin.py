@@ -111,6 +111,18 @@ def test_certs_are_on_a_real_socket(access_certs: CertsServer, access_team: Loca
     assert httpx.get(url, trust_env=False).content == access_team.certs_body()
 
 
+def test_an_object_on_the_machines_clock_takes_the_tokens_of_certs_on_a_real_socket(
+    access_certs: CertsServer, access_team: LocalTeam
+) -> None:
+    served = CloudflareAccess(team_domain=access_certs.origin, audience=access_team.audience)
+    protected = FastAPI(lifespan=served.lifespan, dependencies=[Depends(served)])
+    protected.add_api_route("/", lambda: "in")
+    with TestClient(protected) as client:
+        user = access_team.user("ada@example.com")
+        assert client.get("/", headers=access_team.headers(user)).status_code == 200
+        assert client.get("/", headers=access_team.headers(access_team.forge("expired"))).status_code == 401
+
+
 def run(folder: Path, *arguments: str, options: Iterable[str] = ()) -> str:
     """Run pytest in a process of its own and give what it printed."""
     command = [

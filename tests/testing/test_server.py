@@ -144,6 +144,16 @@ def test_the_origin_is_only_known_while_it_runs(team: LocalTeam) -> None:
         _ = CertsServer(team).origin
 
 
+def test_servers_of_one_team_that_stop_in_any_order_give_it_its_issuer_back(team: LocalTeam) -> None:
+    first, second = CertsServer(team), CertsServer(team)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert team.issuer == second.origin
+    second.__exit__(None, None, None)
+    assert team.issuer == "https://acme.cloudflareaccess.com"
+
+
 def test_leaving_twice_does_no_harm(team: LocalTeam) -> None:
     with CertsServer(team) as server:
         server.__exit__(None, None, None)

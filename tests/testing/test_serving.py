@@ -123,6 +123,31 @@ def test_afterwards_the_object_is_as_it_was_even_if_the_test_fails(team: LocalTe
     assert (state(access), (team.issuer, team.audiences)) == (before, own)
 
 
+def test_contexts_that_end_in_any_other_order_leave_everything_as_it_was(team: LocalTeam) -> None:
+    second = LocalTeam("second")
+    before, own = state(access), (team.issuer, team.audiences)
+    first, other = team.serve(access), second.serve(access)
+    first.__enter__()
+    other.__enter__()
+    with TestClient(app) as client:
+        first.__exit__(None, None, None)
+        assert client.get("/me", headers=ada(second)).status_code == 200
+        assert (team.issuer, team.audiences) == own
+    other.__exit__(None, None, None)
+    assert state(access) == before
+
+
+def test_a_team_that_serves_two_objects_gets_its_own_names_back_in_any_order(team: LocalTeam) -> None:
+    own, fed = (team.issuer, team.audiences), CloudflareAccess(team_domain="fed", audience="shop")
+    first, other = team.serve(access), team.serve(fed)
+    first.__enter__()
+    other.__enter__()
+    first.__exit__(None, None, None)
+    assert (team.issuer, team.audiences) == ("https://fed.cloudflareaccess.com", ("shop",))
+    other.__exit__(None, None, None)
+    assert (team.issuer, team.audiences) == own
+
+
 def test_an_object_with_a_fetch_of_its_own_gets_it_back(team: LocalTeam) -> None:
     fetch = MemoryFetch(team)
     mine = CloudflareAccess(team_domain="acme", audience="wiki", fetch=fetch, clock=team.clock)

@@ -1,10 +1,15 @@
 """A team for tests is named as the access object names its own, and shares its keys with every other of that name."""
 
 import json
+import time
 from base64 import urlsafe_b64decode
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from pydantic import Field
 
 from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserClaims
 from fastapi_cloudflare_access._jwks import parse_jwks
@@ -107,3 +112,74 @@ def test_what_is_no_caller_is_refused_with_what_is_one(caller: object) -> None:
 def test_an_unknown_forgery_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigurationError, match=r"no forgery 'expird'; there are empty, .*, expired, "):
         LocalTeam().forge("expird")
+
+
+TEAM: Any = LocalTeam()
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "an option that is none": (
+        lambda: TEAM.user("a@b", group=["admins"]),
+        "no option group; there are audience, groups, custom, country, expires_in, hostname, claims",
+    ),
+    "an option of a user for a service": (
+        lambda: TEAM.service("x", groups=["admins"]),
+        "no option groups; there are audience, expires_in, hostname, claims",
+    ),
+    "an option that is none, in a token": (
+        lambda: TEAM.user_token("a@b", expire_in=5),
+        "no option expire_in; there are audience",
+    ),
+    "groups": (lambda: TEAM.user("a@b", groups="admins"), "groups is a list, not str"),
+    "custom": (lambda: TEAM.user("a@b", custom=["x"]), "custom is a mapping of names to values, not list"),
+    "claims": (lambda: TEAM.service_token("x", claims=5), "claims is a mapping of names to values, not int"),
+    "country": (lambda: TEAM.user("a@b", country=None), "country is text, not NoneType"),
+    "expires_in as text": (
+        lambda: TEAM.user("a@b", expires_in="1h"),
+        "expires_in is a whole number of seconds, not str",
+    ),
+    "expires_in as a timedelta": (
+        lambda: TEAM.service("x", expires_in=timedelta(hours=1)),
+        "expires_in is a whole number of seconds, not timedelta",
+    ),
+    "expires_in as a truth": (lambda: TEAM.user("a@b", expires_in=True), "whole number of seconds, not bool"),
+    "expires_in of a session": (lambda: TEAM.org_token("a@b", expires_in=1.5), "whole number of seconds, not float"),
+    "a number as address": (lambda: TEAM.user(5), "email is text, not int"),
+    "no address": (lambda: TEAM.user(None), "email is text, not NoneType"),
+    "no address of a session": (lambda: TEAM.org_token(None), "email is text, not NoneType"),
+    "no name": (lambda: TEAM.service(None), "name is text, not NoneType"),
+    "a user that no handler gets": (
+        lambda: TEAM.user("a@b", claims={"sub": 5, "exp": "never"}),
+        "no handler gets such a caller: see exp, sub; user_token,",
+    ),
+    "a service that no handler gets": (lambda: TEAM.service("x", claims={"aud": 5}), "such a caller: see aud;"),
+    "a list of forgeries": (lambda: TEAM.forge(["expired"]), r"no forgery \['expired'\]; there are empty, "),
+    "a number as audience": (lambda: LocalTeam(audience=TEAM_OF_NUMBERS), "audience must be"),
+    "a function as clock": (lambda: LocalTeam(clock=A_FUNCTION), r"object with now\(\), monotonic\(\) and sleep\(\)"),
+    "a class as clock": (lambda: LocalTeam(clock=A_CLASS), r"object with now\(\), monotonic\(\) and sleep\(\)"),
+}
+TEAM_OF_NUMBERS: Any = 5
+A_FUNCTION: Any = time.time
+A_CLASS: Any = FakeClock
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_the_kit_does_not_know_is_refused_in_a_sentence_and_never_dropped(what: str) -> None:
+    call, sentence = WRONG[what]
+    with pytest.raises(ConfigurationError, match=sentence):
+        call()
+
+
+def test_audiences_may_be_any_iterable_and_claims_may_replace_the_audience() -> None:
+    team = LocalTeam(audience=(tag for tag in ("a", "b")))
+    assert team.audiences == ("a", "b")
+    assert team.user("ada@example.com", claims={"aud": "other"}).aud == ("other",)
+    assert team.service("bot", claims={"aud": ["other"]}).aud == ("other",)
+
+
+def test_claims_of_an_own_model_are_named_in_the_token_as_on_the_wire() -> None:
+    class Named(UserClaims):
+        level: int = Field(alias="https://example.com/level")
+
+    team = LocalTeam()
+    user = Named.model_validate(team.user_claims("ada@example.com", claims={"https://example.com/level": 5}))
+    payload = json.loads(urlsafe_b64decode(team.token(user).split(".")[1] + "=="))
+    assert (payload["https://example.com/level"], "level" in payload) == (5, False)

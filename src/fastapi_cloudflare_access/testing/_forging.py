@@ -3,11 +3,13 @@
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fastapi_cloudflare_access._issuer import Issuer, SigningKey, base64url, compact_json
@@ -63,9 +65,20 @@ def claim(name: str, edit: Callable[[Any], Any]) -> Make:
     return lambda base: base.team.sign({**base.claims, name: edit(base.claims[name])})
 
 
-def audience(edit: Callable[[str], list[Any]]) -> Make:
-    """Sign another `aud`."""
-    return lambda base: base.team.sign({**base.claims, "aud": edit(base.team.audience)})
+def audience(edit: Callable[[tuple[str, ...]], list[Any]]) -> Make:
+    """Sign another `aud`, made of the team's audiences."""
+    return lambda base: base.team.sign({**base.claims, "aud": edit(base.team.audiences)})
+
+
+def foreign_audience(own: tuple[str, ...]) -> list[str]:
+    """An audience of somebody else."""
+    return [next(tag for length in count(64) if (tag := "f" * length) not in own)]
+
+
+def foreign_issuer(own: str) -> str:
+    """The team domain of somebody else."""
+    evil = "https://evil.cloudflareaccess.com"
+    return evil if own != evil else "https://good.cloudflareaccess.com"
 
 
 def without(missing: str) -> Make:
@@ -125,6 +138,11 @@ def stranger(**changes: Any) -> Make:
     return lambda base: base.team.sign({**base.claims, **changes}, key=base.stranger)
 
 
+def other_team(base: Base) -> str:
+    """Have another team sign, in its own name."""
+    return stranger(iss=foreign_issuer(base.team.issuer))(base)
+
+
 def under_our_kid(key: Callable[[Base], SigningKey]) -> Make:
     """Have another key sign, under the id of the team's."""
     return lambda base: base.team.sign(base.claims, header=base.header, key=key(base))
@@ -174,8 +192,9 @@ def sha512(key: SigningKey, data: bytes) -> bytes:
 
 
 def ecdsa(_: SigningKey, data: bytes) -> bytes:
-    """ECDSA, by a key of no worth."""
-    return ec.derive_private_key(7, ec.SECP256R1()).sign(data, ec.ECDSA(hashes.SHA256()))
+    """ES256, by a key of no worth."""
+    signature = ec.derive_private_key(7, ec.SECP256R1()).sign(data, ec.ECDSA(hashes.SHA256()))
+    return b"".join(number.to_bytes(32, "big") for number in decode_dss_signature(signature))
 
 
 def nested(levels: int) -> list[Any]:

@@ -11,6 +11,7 @@ from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 _HTML = b"<!DOCTYPE html><title>Error</title><h1>Unable to find your Access organization!</h1>"
+_STATUSES = range(100, 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +174,20 @@ class CertsEndpoint:
     def answer_with(
         self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, times: int | None = None
     ) -> None:
-        """Answer with anything."""
+        """Answer with anything.
+
+        Raises:
+            ConfigurationError: It is no HTTP status, or `times` is no number of fetches.
+        """
+        if type(status) is not int or status not in _STATUSES:
+            raise ConfigurationError(f"a status is a number from 100 to 599, not {status!r}")
         answer = _with_body(Answer(status, self._headers), body)
         answer = replace(answer, headers={**answer.headers, **(headers or {})})
         self._add(lambda _: answer, times)
 
     def _add(self, maker: Maker, times: int | None) -> None:
+        if times is not None and (type(times) is not int or times < 1):
+            raise ConfigurationError(f"times is a number of fetches, 1 at least, not {times!r}")
         with self._lock:
             if self._script and self._script[-1][1] is None:
                 self._script.pop()

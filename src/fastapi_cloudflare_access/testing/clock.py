@@ -5,6 +5,7 @@ from asyncio import sleep as give_way
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from threading import Lock
 from typing import TypeVar
 
@@ -25,8 +26,12 @@ class FakeClock:
     """
 
     def __init__(self, now: float = EPOCH) -> None:
-        """Start at the wall time `now`, in seconds since 1970."""
-        self._offset = now - _MONOTONIC_START
+        """Start at the wall time `now`, in seconds since 1970.
+
+        Raises:
+            ValueError: It is no number of seconds.
+        """
+        self._offset = _finite(now) - _MONOTONIC_START
         self._monotonic = _MONOTONIC_START
         self._sleepers: list[_Sleeper] = []
         self._lock = Lock()
@@ -64,7 +69,7 @@ class FakeClock:
         """Move both clocks ahead and wake whoever is due; they run when their event loop next turns.
 
         Raises:
-            ValueError: For a negative number.
+            ValueError: For a negative number, or one that has no end.
         """
         self._move_to(self._monotonic + _forward(seconds))
 
@@ -74,7 +79,7 @@ class FakeClock:
         What runs in other threads or waits for real sockets is not waited for.
 
         Raises:
-            ValueError: For a negative number.
+            ValueError: For a negative number, or one that has no end.
         """
         end = self._monotonic + _forward(seconds)
         await _settle()
@@ -99,8 +104,12 @@ class FakeClock:
             task.cancel()
 
     def shift_wall(self, seconds: float) -> None:
-        """Set the wall clock ahead, or back for a negative number; the monotonic clock and the sleepers stay."""
-        self._offset += seconds
+        """Set the wall clock ahead, or back for a negative number; the monotonic clock and the sleepers stay.
+
+        Raises:
+            ValueError: For a number that has no end.
+        """
+        self._offset += _finite(seconds)
 
     def _next_due(self) -> float:
         with self._lock:
@@ -134,8 +143,14 @@ class _Sleeper:
 
 
 def _forward(seconds: float) -> float:
-    if not seconds >= 0:
+    if not _finite(seconds) >= 0:
         raise ValueError("time only goes forward; shift_wall() sets the wall clock back")
+    return seconds
+
+
+def _finite(seconds: float) -> float:
+    if not isfinite(seconds):
+        raise ValueError(f"time moves by a number of seconds, not by {seconds}")
     return seconds
 
 

@@ -89,10 +89,10 @@ _ALGORITHM: Rows = (
 _KEY: Rows = (
     ("unknown_kid", "good claims, by a key never published", by.stranger()),
     ("unknown_kid_expired", "the same, expired", by.stranger(exp=1)),
-    ("other_team", "another team's issuer and key", by.stranger(iss="https://evil.cloudflareaccess.com")),
+    ("other_team", "another team's issuer and key", by.other_team),
 )
 _SIGNATURE: Rows = (
-    ("tampered_payload", "other claims", by.segment(1, by.claims(email="mallory@example.com"))),
+    ("tampered_payload", "other claims", by.segment(1, by.claim("email", "mallory+{}".format))),
     ("tampered_header", "another header", by.segment(0, by.header(typ="JWT"))),
     ("tampered_signature", "the signature of another token", by.segment(2, by.claims(country="NL"))),
     ("wrong_key", "signed by a stranger", by.under_our_kid(lambda base: base.stranger)),
@@ -110,7 +110,7 @@ _CLAIMS: Rows = (
     ("no_sub", "no `sub`", by.without("sub")),
     ("nobody", "an empty `sub` and no `common_name`", by.claims(sub="")),
     ("aud_empty", "no audience", by.claims(aud=[])),
-    ("aud_mixed", "an audience that is a number", by.audience(lambda tag: [tag, 5])),
+    ("aud_mixed", "an audience that is a number", by.audience(lambda own: [own[0], 5])),
     ("exp_text", "`exp` as text", by.claim("exp", str)),
     ("exp_true", "`exp` true", by.claims(exp=True)),
     ("exp_fraction", "`exp` with a fraction", by.claim("exp", lambda exp: exp + 0.5)),
@@ -120,14 +120,14 @@ _CLAIMS: Rows = (
     ("email_list", "`email` as a list", by.claim("email", lambda email: [email])),
 )
 _ISSUER: Rows = (
-    ("wrong_issuer", "another team's `iss`", by.claims(iss="https://evil.cloudflareaccess.com")),
+    ("wrong_issuer", "another team's `iss`", by.claim("iss", by.foreign_issuer)),
     ("issuer_with_slash", "`iss` and a slash", by.claim("iss", "{}/".format)),
     ("issuer_of_saas_app", "`iss` of an OIDC application", by.claim("iss", "{}/cdn-cgi/access/sso/oidc/7".format)),
 )
 _AUDIENCE: Rows = (
-    ("wrong_audience", "another application's `aud`", by.claims(aud=["f" * 64])),
-    ("audience_shorter", "an `aud` that ours begins with", by.audience(lambda tag: [tag[:-1]])),
-    ("audience_longer", "an `aud` that begins with ours", by.audience(lambda tag: [tag + "0"])),
+    ("wrong_audience", "another application's `aud`", by.audience(by.foreign_audience)),
+    ("audience_shorter", "an `aud` that ours begins with", by.audience(lambda own: [min(own, key=len)[:-1]])),
+    ("audience_longer", "an `aud` that begins with ours", by.audience(lambda own: [max(own, key=len) + "0"])),
 )
 _TYPE: Rows = (
     ("org", "the global session token", lambda base: base.team.org_token(base.claims["email"])),

@@ -1,27 +1,39 @@
 """A caller without a token: what FastAPI's own dependency overrides can do, and no more."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar, overload
 
 from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.requests import HTTPConnection
 
+from fastapi_cloudflare_access._key_source import KeySource
+from fastapi_cloudflare_access._verifier import U
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.testing._replacing import replaced
 
-C = TypeVar("C", bound=UserClaims | ServiceClaims | None)
+S = TypeVar("S", bound=ServiceClaims | None)
+
+
+@overload
+def override(app: FastAPI, access: CloudflareAccess[U], caller: UserClaims) -> AbstractContextManager[U]: ...
+
+
+@overload
+def override(app: FastAPI, access: CloudflareAccess[Any], caller: S) -> AbstractContextManager[S]: ...
 
 
 @contextmanager
-def override(app: FastAPI, access: CloudflareAccess[Any], caller: C) -> Generator[C]:
+def override(app: FastAPI, access: CloudflareAccess[Any], caller: Any) -> Generator[Any]:
     """Let every request to the app come from this caller, with or without a token.
 
     Every dependency of `access` gives the caller, or refuses as it would: the kind is checked, and policies run.
-    Nothing is verified, so this tests what your app does with a caller, not who gets in. It holds for HTTP, WebSockets
-    and routers; not for mounted apps (override each) and not for middleware: there send `team.headers(…)` under
+    Nothing is verified and no keys are fetched, not in the app's lifespan either, so this tests what your app does with
+    a caller, not who gets in. It holds for HTTP, WebSockets and routers; not for mounted apps and not for the objects
+    that `access.with_audience` gave (override each), and not for middleware: there send `team.headers(…)` under
     `team.serve(access)`.
 
     Args:
@@ -36,23 +48,64 @@ def override(app: FastAPI, access: CloudflareAccess[Any], caller: C) -> Generato
         ConfigurationError: One of the three is something else.
     """
     _check(app, access, caller)
-    given: C = _of_the_model(access, caller)
+    given = _of_the_model(access, caller)
+    stand_in = _StandIn(given)
+    stand_in.replaces(app, access)
+    with replaced(access.keys, _without_keys(access.keys)):
+        try:
+            yield given
+        finally:
+            stand_in.gives_way(app, access)
 
-    async def stand_in(connection: HTTPConnection) -> C:
-        if given is not None:
-            connection.state.access = given
-        return given
 
-    overrides = app.dependency_overrides
-    replaced: dict[Callable[..., Any], Any] = {
-        node: overrides.pop(node) for node in (access, access.optional) if node in overrides
-    }
-    overrides[access.optional] = stand_in
-    try:
-        yield given
-    finally:
-        del overrides[access.optional]
-        overrides.update(replaced)
+class _StandIn:
+    """Takes the place of `access.optional`, and gives it back to whom it belongs then, whoever has ended before."""
+
+    def __init__(self, caller: UserClaims | ServiceClaims | None) -> None:
+        self._caller = caller
+        self.has_ended = False
+        self._replaced: dict[Callable[..., Any], Any] = {}
+
+    async def __call__(self, connection: HTTPConnection) -> Any:
+        if self._caller is not None:
+            connection.state.access = self._caller
+        return self._caller
+
+    def replaces(self, app: FastAPI, access: CloudflareAccess[Any]) -> None:
+        overrides, nodes = app.dependency_overrides, (access, access.optional)
+        self._replaced = {node: overrides.pop(node) for node in nodes if node in overrides}
+        overrides[access.optional] = self
+
+    def gives_way(self, app: FastAPI, access: CloudflareAccess[Any]) -> None:
+        self.has_ended, overrides = True, app.dependency_overrides
+        stand_in: Any = overrides.get(access.optional)
+        if stand_in is self:
+            del overrides[access.optional]
+            overrides.update(self.still_replaced(access))
+
+    def still_replaced(self, access: CloudflareAccess[Any]) -> dict[Callable[..., Any], Any]:
+        """Give what it replaced and what is not over."""
+        below: Any = self._replaced.get(access.optional)
+        if not isinstance(below, _StandIn) or not below.has_ended:
+            return self._replaced
+        mine = {node: own for node, own in self._replaced.items() if own is not below}
+        return {**below.still_replaced(access), **mine}
+
+
+def _without_keys(keys: KeySource) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Let a lifespan come and go without keys, and end one that had begun before."""
+    stop, begun = keys.stop, [0]
+
+    async def do_not_start() -> None:
+        begun[0] += 1
+
+    async def stop_what_was_started() -> None:
+        if begun[0]:
+            begun[0] -= 1
+        else:
+            await stop()
+
+    return {"start": do_not_start, "stop": stop_what_was_started}
 
 
 def _check(app: object, access: object, caller: object) -> None:
@@ -70,7 +123,7 @@ def _of_the_model(access: CloudflareAccess[Any], caller: Any) -> Any:
     if not isinstance(caller, UserClaims) or isinstance(caller, model):
         return caller
     try:
-        return model.model_validate(caller.model_dump(exclude_unset=True))
+        return model.model_validate(caller.model_dump(exclude_unset=True, by_alias=True))
     except ValidationError as invalid:
         names = ", ".join(".".join(map(str, error["loc"])) for error in invalid.errors())
         raise ConfigurationError(f"the caller does not fit {model.__name__}: see {names}") from None

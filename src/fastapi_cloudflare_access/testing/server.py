@@ -4,6 +4,7 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import Any, Self, cast
 
 from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access._settings import CERTS_PATH
+from fastapi_cloudflare_access.testing._replacing import replaced
 from fastapi_cloudflare_access.testing.certs import Answer, CertsEndpoint
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -28,7 +30,7 @@ class CertsServer(CertsEndpoint):
         """Serve this team, once entered; the arguments are those of `CertsEndpoint`."""
         super().__init__(team, headers=headers, etag=etag)
         self._server: _Server | None = None
-        self._issuer = team.issuer
+        self._running = ExitStack()
 
     @property
     def origin(self) -> str:
@@ -44,17 +46,16 @@ class CertsServer(CertsEndpoint):
     def __enter__(self) -> Self:
         """Listen, and let the team issue from here."""
         self._server = _Server(self)
-        self._issuer, self.team.issuer = self.team.issuer, self.origin
+        self._running.callback(self._server.stop)
+        self._running.enter_context(replaced(self.team, {"issuer": self.origin}))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop listening, let go whoever hangs, and give the team its issuer back."""
-        server, self._server = self._server, None
-        if server is not None:
-            self.team.issuer = self._issuer
-            server.stop()
+        self._server = None
+        self._running.close()
 
 
 class _Server(ThreadingHTTPServer):

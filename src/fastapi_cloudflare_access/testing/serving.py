@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar, cast
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, TypeVar
 
 from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access._key_source import KeySource
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock
+from fastapi_cloudflare_access.testing._replacing import replaced
 from fastapi_cloudflare_access.testing.clock import FakeClock
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch
 
@@ -25,8 +26,9 @@ def served(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Generat
     with ExitStack() as stack:
         stack.enter_context(_in_the_name_of(team, accesses))
         for keys in {id(access.keys): access.keys for access in accesses}.values():
-            stack.enter_context(keys.stand_in(fetch=certs, clock=team.clock))
-            stack.enter_context(_waiting_on(team.clock, keys))
+            stand_in = keys.stand_in(fetch=certs, clock=team.clock)
+            waits = _waits(stand_in, team.clock)
+            stack.enter_context(replaced(keys, {**vars(stand_in), **waits}))
             _fetch_in_a_loop_of_its_own(keys)
         certs.requests.clear()
         yield certs
@@ -49,28 +51,16 @@ def _check(accesses: tuple[object, ...]) -> None:
         raise ConfigurationError(f"one team cannot stand in for several: {', '.join(issuers)}")
 
 
-@contextmanager
-def _in_the_name_of(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Generator[None]:
-    before = team.issuer, team.audiences
-    team.issuer = accesses[0].settings.issuer
-    team.audiences = tuple(dict.fromkeys(tag for access in accesses for tag in access.settings.audience))
-    try:
-        yield
-    finally:
-        team.issuer, team.audiences = before
+def _in_the_name_of(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> AbstractContextManager[None]:
+    audiences = dict.fromkeys(tag for access in accesses for tag in access.settings.audience)
+    return replaced(team, {"issuer": accesses[0].settings.issuer, "audiences": tuple(audiences)})
 
 
-@contextmanager
-def _waiting_on(clock: Clock, keys: KeySource) -> Generator[None]:
+def _waits(keys: KeySource, clock: Clock) -> dict[str, Callable[..., Awaitable[Any]]]:
     """Let a fake clock run for as long as the app waits for keys: nobody else can move it then."""
-    waits = ("find", "refresh", "start") if isinstance(clock, FakeClock) else ()
-    for name in waits:
-        setattr(keys, name, _in_no_time(getattr(keys, name), cast("FakeClock", clock)))
-    try:
-        yield
-    finally:
-        for name in waits:
-            delattr(keys, name)
+    if not isinstance(clock, FakeClock):
+        return {}
+    return {wait.__name__: _in_no_time(wait, clock) for wait in (keys.find, keys.refresh, keys.start)}
 
 
 def _in_no_time(wait: Callable[..., Awaitable[T]], clock: FakeClock) -> Callable[..., Awaitable[T]]:

@@ -1,12 +1,13 @@
 """A team to test with: keys of its own, tokens and certs as Cloudflare Access has them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from itertools import count
 from threading import Lock
 from typing import Any, Generic, Unpack, overload
 
+from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._credentials import COOKIE, HEADER
@@ -24,6 +25,7 @@ from fastapi_cloudflare_access.testing.forgeries import FORGERIES
 from fastapi_cloudflare_access.testing.serving import served
 
 K = TypeVar("K", bound=Clock, default=FakeClock)
+M = TypeVar("M", UserClaims, ServiceClaims)
 
 _pool: dict[tuple[str, int], SigningKey] = {}
 _pool_lock = Lock()
@@ -61,15 +63,17 @@ class LocalTeam(Issuer, Generic[K]):
             clock: What tokens are dated by; by default a new `FakeClock`, which stands still.
 
         Raises:
-            ConfigurationError: The team domain or an audience is not one.
+            ConfigurationError: The team domain, an audience or the clock is not one.
         """
-        tags = sha256(f"{team_domain}/app".encode()).hexdigest() if audience is None else audience
-        settings = Settings.load(team_domain=team_domain, audience=tags if isinstance(tags, str) else list(tags))
+        clock = FakeClock() if clock is None else clock
+        if not _is_clock(clock):
+            raise ConfigurationError("a clock is an object with now(), monotonic() and sleep(), such as SystemClock()")
+        settings = Settings.load(team_domain=team_domain, audience=_tags(team_domain, audience))
         super().__init__(
             settings.issuer,
             name=team_domain,
             audiences=settings.audience,
-            clock=clock or FakeClock(),
+            clock=clock,
             new_key=_shared_keys(team_domain),
         )
 
@@ -102,14 +106,20 @@ class LocalTeam(Issuer, Generic[K]):
         return served(self, accesses)
 
     def user(self, email: str, **options: Unpack[UserOptions]) -> UserClaims:
-        """The claims of a user, as a handler gets them; the options are those of `user_token`."""
-        claims = self.user_claims(email, **options)
-        return UserClaims.model_validate({**claims, "aud": tuple(claims["aud"])})
+        """The claims of a user, as a handler gets them; the options are those of `user_token`.
+
+        Raises:
+            ConfigurationError: No user has such claims.
+        """
+        return _caller(UserClaims, self.user_claims(email, **options))
 
     def service(self, name: str, **options: Unpack[ServiceOptions]) -> ServiceClaims:
-        """The claims of a service, as a handler gets them; the options are those of `service_token`."""
-        claims = self.service_claims(name, **options)
-        return ServiceClaims.model_validate({**claims, "aud": (claims["aud"],)})
+        """The claims of a service, as a handler gets them; the options are those of `service_token`.
+
+        Raises:
+            ConfigurationError: No service has such claims.
+        """
+        return _caller(ServiceClaims, self.service_claims(name, **options))
 
     def forge(self, name: str, email: str = "ada@example.com") -> str:
         """A broken token of this user; [`FORGERIES`][fastapi_cloudflare_access.testing.FORGERIES] lists the names.
@@ -117,9 +127,9 @@ class LocalTeam(Issuer, Generic[K]):
         Raises:
             ConfigurationError: There is no forgery of that name.
         """
-        if name not in FORGERIES:
+        if name not in [*FORGERIES]:  # also what cannot be hashed is none of them
             raise ConfigurationError(f"there is no forgery {name!r}; there are {', '.join(FORGERIES)}")
-        return FORGERIES[name].make(Base(self, self.user_claims(email), shared_key("stranger", 0)))
+        return FORGERIES[name].make(Base(self, self.user_claims(email), shared_key("not a team", 0)))
 
     def headers(self, caller: Claims | str) -> dict[str, str]:
         """The request headers that Access adds for this caller, or for this token."""
@@ -141,10 +151,33 @@ class LocalTeam(Issuer, Generic[K]):
             raise ConfigurationError(
                 f"a caller is team.user(…), team.service(…) or a token, not {type(caller).__name__}"
             )
-        claims = caller.model_dump(mode="json", exclude_unset=True)
+        claims = caller.model_dump(mode="json", exclude_unset=True, by_alias=True)
         if isinstance(caller, UserClaims):
             return self.sign(claims)
         return self.sign({**claims, "aud": caller.aud[0]}, header=self._typed_header)
+
+
+def _tags(team_domain: object, audience: Any) -> Any:
+    if audience is None:
+        return sha256(f"{team_domain}/app".encode()).hexdigest()
+    is_several = hasattr(audience, "__iter__") and not isinstance(audience, str)
+    return list(audience) if is_several else audience
+
+
+def _is_clock(clock: object) -> bool:
+    methods = (getattr(clock, name, None) for name in ("now", "monotonic", "sleep"))
+    return not isinstance(clock, type) and all(map(callable, methods))
+
+
+def _caller(model: type[M], claims: Mapping[str, Any]) -> M:
+    aud = claims["aud"]
+    try:
+        return model.model_validate({**claims, "aud": (aud,) if isinstance(aud, str) else aud})
+    except ValidationError as invalid:
+        names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors()}))
+        raise ConfigurationError(
+            f"no handler gets such a caller: see {names}; user_token, service_token and forge make broken tokens"
+        ) from None
 
 
 def shared_key(name: str, number: int) -> SigningKey:

@@ -1,0 +1,40 @@
+"""What type checkers see of an override: never executed, read by mypy and pyright."""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+from typing import assert_type
+
+from fastapi import FastAPI
+
+from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.testing import LocalTeam, override
+
+
+class MyClaims(UserClaims):
+    """A model of the app's own."""
+
+    level: int = 0
+
+
+app = FastAPI()
+team = LocalTeam()
+access = CloudflareAccess(team_domain="acme", audience="tag")
+mine = CloudflareAccess(team_domain="acme", audience="tag", user_claims=MyClaims)
+
+with override(app, access, team.user("ada@example.com")) as user:
+    assert_type(user, UserClaims)
+with override(app, mine, team.user("ada@example.com")) as of_the_app:
+    assert_type(of_the_app, MyClaims)
+with override(app, mine, team.service("deploy-bot")) as service:
+    assert_type(service, ServiceClaims)
+with override(app, mine, None) as nobody:
+    assert_type(nobody, None)
+
+
+def either(caller: UserClaims | ServiceClaims | None) -> None:
+    """Any caller may be given."""
+    with override(app, mine, caller) as given:
+        assert_type(given, MyClaims | ServiceClaims | None)
+
+
+override(app, access, "ada@example.com")  # type: ignore[call-overload]
