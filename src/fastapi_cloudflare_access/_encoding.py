@@ -18,8 +18,11 @@ _LAST = (_ALPHABET, b"", b"AQgw", b"AEIMQUYcgkosw048")
 # Several times as fast as binascii, which would be a tenth of a verification; what is strict here is checked here.
 _BASE64URL = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64")).validator
 _WHITESPACE = " \t\r\n"
-_STRINGS_AND_REST = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^][{}"]+')  # an open string matches too: no second look
-_AS_LISTS = str.maketrans("{}", "[]")
+_ESCAPES = re.compile(rb"\\.(?:\\.)*+", re.DOTALL)  # runs, and a literal at the start: sre looks for that quickly
+_STRINGS = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"?')
+_AS_LISTS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
+_TOO_DEEP = b"[" * (MAX_DEPTH + 1)
 
 
 class EncodingProblem(ValueError):
@@ -52,7 +55,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode().strip(_WHITESPACE)
         if text.count("[") + text.count("{") > MAX_DEPTH:
-            _check_depth(text)
+            _check_depth(data)
         value, end = _DECODER.raw_decode(text)
         if "\\" in text:
             dumps(value, ensure_ascii=False).encode()
@@ -67,10 +70,13 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _check_depth(text: str) -> None:
-    brackets = _STRINGS_AND_REST.sub("", text).translate(_AS_LISTS)
+def _check_depth(data: bytes) -> None:
+    """Take away everything but brackets, then pair by pair from the inside; linear in whatever hostile bytes say."""
+    brackets = _STRINGS.sub(b"", _ESCAPES.sub(b"", data).translate(_AS_LISTS, _NO_BRACKETS))
     for _ in range(MAX_DEPTH):
-        brackets = brackets.replace("[]", "")
+        if _TOO_DEEP in brackets:
+            break
+        brackets = brackets.replace(b"[]", b"")
     if brackets:
         raise EncodingProblem("nested too deep")
 

@@ -51,9 +51,7 @@ def _audiences_of(audience: Any) -> tuple[str, ...]:
     if isinstance(audience, str):
         tags = audience.split(",") if audience.strip() else ()
     if not _is_one_of(tags, list, tuple, set, frozenset):
-        raise ValueError(
-            "must be the AUD tag of your application, or several; leave it out to read CF_ACCESS_AUDIENCE"
-        )
+        raise ValueError("must be the AUD tag of your application, or several; leave it out to read CF_ACCESS_AUDIENCE")
     if not tags:
         raise ValueError("is empty; set it to the AUD tag of your application")
     return tuple(dict.fromkeys(_audience_of(tag) for tag in tags))

@@ -47,10 +47,11 @@ class TokenCache(Generic[U]):
 
     def get(self, digest: bytes) -> Remembered[U] | None:
         """Give what is known of a token, which is then the one used last."""
-        entry = self._entries.pop(digest, None)
-        if entry is not None:
-            self._entries[digest] = entry
-        return entry
+        try:
+            self._entries.move_to_end(digest)
+        except KeyError:
+            return None
+        return self._entries.get(digest)
 
     def put(self, digest: bytes, entry: Remembered[U]) -> None:
         """Remember a token, and forget the one used longest ago where there is no room."""

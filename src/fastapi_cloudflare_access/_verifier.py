@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 from fastapi_cloudflare_access._key_source import KeySource
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._signature import RS256Key
-from fastapi_cloudflare_access._token import Parsed, parse, read_claims, screen, verify
+from fastapi_cloudflare_access._token import MAX_TOKEN, Parsed, parse, read_claims, screen, verify
 from fastapi_cloudflare_access._token_cache import Remembered, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import InvalidClaims, KeysUnavailable
@@ -39,17 +39,20 @@ class Verifier(Generic[U]):
             CredentialError: The token is refused.
             CannotDecide: Its key cannot be had right now.
         """
-        digest = sha256(token).digest() if self._cache else b""
-        if self._cache and (known := self._cache.get(digest)):
-            if self._known_key(known.kid) is known.key and known.starts <= self.keys.clock.now() < known.ends:
-                return known.caller or self._again(known.payload)
-            self._cache.drop(digest)
+        cache, digest = self._cache, b""
+        if cache and len(token) <= MAX_TOKEN:
+            digest = sha256(token).digest()
+            if known := cache.get(digest):
+                kid, key, starts, ends, caller, payload = known
+                if self._known_key(kid) is key and starts <= self.keys.clock.now() < ends:
+                    return caller or self._again(payload)
+                cache.drop(digest)
         parsed = parse(token)
         key = self._known_key(parsed.kid) or await self._find_key(parsed)
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
         caller = self._typed(claims)
-        if self._cache:
-            self._cache.put(digest, self._remember(parsed, key, claims, caller))
+        if cache:
+            cache.put(digest, self._remember(parsed, key, claims, caller))
         return caller
 
     def _again(self, payload: bytes) -> U | ServiceClaims:

@@ -1,0 +1,81 @@
+"""Run the benchmarks: `python benchmarks [--quick] [section ...]`; `scripts/bench` sets up what they need.
+
+Writes benchmarks/results/*.json, the plots beside them, and the page docs/concepts/performance.md.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+SECTIONS = ("verification", "requests", "trouble", "scale", "footprint")
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "concepts" / "performance.md"
+PACKAGES = ("fastapi", "pydantic", "cryptography", "python-jose", "pyjwt", "joserfc", "authlib", "uvicorn", "httptools")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "processor": model,
+        "cores": os.cpu_count(),
+        "load before": round(os.getloadavg()[0], 2),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def run(names: list[str], *, quick: bool) -> None:
+    """Run these sections, and keep what each gives."""
+    RESULTS.mkdir(exist_ok=True)
+    write("machine", machine())
+    for name in names:
+        started = time.monotonic()
+        found = import_module(f"section_{name}").run(quick=quick)
+        write(name, found)
+        print(f"\n-- {name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def write(name: str, found: Any) -> None:
+    """Keep one section's results."""
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def report() -> None:
+    """Draw the plots and write the page, from what was kept."""
+    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("machine", *SECTIONS)}
+    import_module("plots").draw(results, RESULTS, ROOT / "docs" / "assets")
+    PAGE.write_text(import_module("page").render(results))
+
+
+def main() -> int:
+    """Measure what is asked for, then report."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="How fast the package is, beside its peers.")
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="a short look: nothing is comparable")
+    parser.add_argument("--report", action="store_true", help="only draw and write what was measured before")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.sections) - set(SECTIONS):
+        parser.error(f"there is no section {', '.join(unknown)}")
+    logging.disable(logging.WARNING)
+    if not chosen.report:
+        run(chosen.sections or list(SECTIONS), quick=chosen.quick)
+    if not chosen.quick:
+        report()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

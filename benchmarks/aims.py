@@ -1,0 +1,78 @@
+"""What this package promises about its speed, and whether a run shows it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+Results = Mapping[str, Any]
+
+
+class Aim(NamedTuple):
+    """One promise.
+
+    Attributes:
+        about: What is measured.
+        most: The bound.
+        measured: What came out.
+        at_least: Whether the bound is one from below.
+    """
+
+    about: str
+    most: float
+    measured: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether it is kept."""
+        return self.measured >= self.most if self.at_least else self.measured <= self.most
+
+
+def aims(results: Results) -> Iterator[Aim]:
+    """Every promise against these results."""
+    yield from _verification(results["verification"])
+    yield from _requests(results["requests"])
+    yield from _trouble(results["trouble"])
+    yield from _scale(results["scale"])
+    added = results["footprint"]["import"]["wall"]
+    yield Aim("importing adds to FastAPI, ms", 150, added)
+
+
+def _verification(found: Results) -> Iterator[Aim]:
+    for token in ("user, 0.9 kB", "service, 0.8 kB"):
+        one = found["tokens"][token]
+        yield Aim(f"verification, cold, {token}: times one RSA", 1.8, one["this package"]["ratio"])
+        yield Aim(f"the same with the token cache, {token}", 0.1, one["this package, token cache"]["ratio"])
+    for token, one in found["tokens"].items():
+        peers = {name: figure["ratio"] for name, figure in one.items() if not name.startswith(("bare", "this"))}
+        best = min(peers, key=lambda name: peers[name])
+        yield Aim(f"{token}: against the fastest peer, {best}", 1.0, one["this package"]["ratio"] / peers[best])
+
+
+def _requests(found: Results) -> Iterator[Aim]:
+    asgi = found["asgi"]
+    one, plain = asgi["one empty dependency"], asgi["unprotected"]
+    for name in ("tree of access", "tree of access.user"):
+        yield Aim(f"request with the {name}, no verification: times one empty dependency", 1.8, _times(asgi[name], one))
+    dependency = one["microseconds"] - plain["microseconds"]
+    nodes = asgi["empty tree"]["microseconds"] - plain["microseconds"]
+    mine = asgi["tree of access.user"]["microseconds"] - plain["microseconds"]
+    yield Aim("what that tree adds: times an empty tree of three", 1.8, round(mine / nodes, 3))
+    yield Aim("what that tree adds: times one empty dependency", 1.8, round(mine / dependency, 3))
+    for http in ("h11", "httptools"):
+        for name in ("this package", "this package, token cache"):
+            yield Aim(f"{name}, {http}: rate against its reference", 0.9, found[http][name]["ratio"], at_least=True)
+
+
+def _times(one: Results, other: Results) -> float:
+    return round(one["microseconds"] / other["microseconds"], 3)
+
+
+def _trouble(found: Results) -> Iterator[Aim]:
+    hang = found["this package"]["times quiet"]["hang"]
+    yield Aim("p99 of known callers while the endpoint hangs: times quiet", 1.2, hang or float("inf"))
+
+
+def _scale(found: Results) -> Iterator[Aim]:
+    for name in ("keys", "audiences", "policies"):
+        last = list(found[name].values())[-1]
+        yield Aim(f"growing {name}: times the smallest", 1.1, last["ratio"])

@@ -1,0 +1,65 @@
+"""What is measured with: a team, tokens of several sizes, broken tokens, and the RSA operation that is the limit."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from fastapi_cloudflare_access import CloudflareAccess
+from fastapi_cloudflare_access._token import parse
+from fastapi_cloudflare_access._verifier import Verifier
+from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, SystemClock
+
+TEAM: LocalTeam[SystemClock] = LocalTeam("acme", clock=SystemClock())
+
+
+def user_token(size: int = 0) -> str:
+    """A user's token, of `size` bytes where that is more than Access writes anyway: groups fill it."""
+    token = TEAM.user_token("ada@example.com")
+    groups: list[str] = []
+    while len(token) < size:
+        groups += [f"group-{number:04}" for number in range(len(groups), len(groups) + 1 + (size - len(token)) // 24)]
+        token = TEAM.user_token("ada@example.com", groups=groups)
+    return token
+
+
+TOKENS: dict[str, str] = {
+    "user, 0.9 kB": user_token(),
+    "service, 0.8 kB": TEAM.service_token("deploy-bot"),
+    "user, 2 kB": user_token(2000),
+    "user, 4 kB": user_token(4000),
+}
+
+REFUSALS = (
+    "not_base64url",
+    "alg_none",
+    "header_not_json",
+    "payload_twice",
+    "tampered_signature",
+    "tampered_payload",
+    "wrong_audience",
+    "wrong_issuer",
+    "expired",
+    "not_yet_valid",
+    "org",
+)
+"""Forgeries of the testing kit, one for each way of being refused that costs something else."""
+
+
+def verifier(**options: Any) -> Verifier[Any]:
+    """The verifier of an access object that has the team's keys."""
+    access: CloudflareAccess[Any] = CloudflareAccess(
+        team_domain=TEAM.team_domain, audience=TEAM.audience, fetch=MemoryFetch(TEAM), **options
+    )
+    asyncio.run(access.keys.refresh())
+    return access._verifier  # noqa: SLF001
+
+
+def bare(token: str) -> Callable[[], object]:
+    """The RSA-2048 verification by `cryptography` alone, everything prepared: the limit."""
+    key, parsed = TEAM.current.private.public_key(), parse(token.encode())
+    verify, signature, signed = key.verify, parsed.signature, parsed.signed
+    padding, digest = PKCS1v15(), SHA256()
+    return lambda: verify(signature, signed, padding, digest)

@@ -1,0 +1,211 @@
+"""The page of the documentation, written from the results."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aims import aims
+
+Results = Mapping[str, Any]
+
+PAGE = """# Performance
+
+What a verification costs beside the one operation that nobody can do without, what a request costs beside the ways
+others do it, and where the time goes. `scripts/bench` measures all of this on your machine in under ten minutes, and
+writes this page.
+
+Everything here is a ratio within one run. Contenders take short turns in one process, in another order each round, and
+the figure is the median of the ratios of each round (in brackets: the tenth to the ninetieth percentile). {machine}
+
+## What is promised
+
+{aims}
+
+The cost of the dependencies is counted in two ways. FastAPI spends about as much on each node of a tree, whatever the
+node does, and the tree here has three, so that an override reaches all who depend on it: the root that finds and
+verifies the token, the object, and the kind of caller. The nodes are the security schemes of OpenAPI themselves, so
+that the schemes cost no further ones.
+
+## One verification
+
+From the bytes of a token to typed claims, with the key known. Peers give a plain dict.
+
+![Verification compared](../assets/performance-verification.svg)
+
+{tokens}
+
+The *limit* is one RSA-2048 verification by `cryptography`, everything prepared.
+
+### Where the time goes
+
+![Where the time goes](../assets/performance-where.svg)
+
+Besides RSA: base64url, JSON that refuses a member that stands twice, the claims, and the typed and frozen model. Each
+part was measured alone; what is left over (*the rest*) is what they cost each other in the caches of the processor, and
+the way from one to the next.
+
+### The size of the token
+
+![By size](../assets/performance-curve.svg)
+
+The cost of reading grows with the token, and so does the digest by which the token cache knows it.
+
+### Refusing
+
+{refusals}
+
+What is wrong in shape or header is refused before RSA; what is wrong in the claims after it, since nothing is believed
+before the signature.
+
+## The token cache
+
+`CloudflareAccess(token_cache_size=1000)` keeps the tokens used last, each under its SHA-256, so that a signature is
+checked once. It is off by default: a verification costs less than what most handlers do.
+
+- Only a token that passed everything is kept.
+- On each hit its key must still be the one in use, and fresh enough; expired keys give 503 as without a cache.
+- On each hit `exp`, `nbf` and `iat` are compared with the clock.
+- Callers of this package's own models are frozen all the way down, and shared. Of a model of yours every request gets a
+  caller of its own, made and validated anew; only RSA is saved.
+- It holds `token_cache_size` tokens, some 3 kB each, and forgets the one used longest ago.
+
+## A request
+
+![Requests compared](../assets/performance-requests.svg)
+
+{requests}
+
+The *ratio* is that of the rates, to an app with an empty tree of dependencies of the same shape that does one bare RSA
+operation; for the token cache, to one that does nothing. The way through ASGI, without a server:
+
+{asgi}
+
+## Under trouble
+
+![Under trouble](../assets/performance-trouble.svg)
+
+The p99 of callers with a known key, in milliseconds, while the certs endpoint hangs and tokens of unknown keys ask for
+it, after a rotation, and while somebody sends 200 tokens a second with unknown keys; and whether a token of the new key
+passes after a rotation.
+
+{trouble}
+
+## What grows
+
+![What grows](../assets/performance-scale.svg)
+
+{scale}
+
+A known key is one read of a dictionary, audiences are a set, and a policy is asked only where it stands: none of these
+grow. Each further claim of a token is read, checked and frozen. Requests per second with one worker and with two, on a
+machine whose cores the load shares: {workers}.
+
+## Footprint
+
+{footprint}
+"""
+
+
+def render(results: Results) -> str:
+    """The page."""
+    parts = {
+        "machine": _machine(results["machine"]),
+        "aims": _aims(results),
+        "tokens": _tokens(results["verification"]),
+        "refusals": _ratios(results["verification"]["refusals"], "refused for", "times one RSA"),
+        "requests": _requests(results["requests"]),
+        "asgi": _ratios(results["requests"]["asgi"], "", "times the unprotected"),
+        "trouble": _trouble(results["trouble"]),
+        "scale": _scale(results["scale"]),
+        "workers": " and ".join(f"{rate:,.0f}" for rate in results["scale"]["workers"].values()),
+        "footprint": _footprint(results["footprint"]),
+    }
+    return PAGE.format(**parts)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown, figures to the right."""
+    heads = list(head)
+    lines = [heads, ["---", *["--:"] * (len(heads) - 1)], *[[str(cell) for cell in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _machine(found: Results) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+    return (
+        f"This run: {found['date']}, Python {found['python']}, {found['cores']} cores of {found['processor']}, "
+        f"with a load of {found['load before']} from others before it began; {versions}."
+    )
+
+
+def _aims(results: Results) -> str:
+    rows = [
+        (
+            aim.about,
+            f"{'≥' if aim.at_least else '≤'} {aim.most:g}",
+            f"{aim.measured:.3g}",
+            "yes" if aim.met else "**no**",
+        )
+        for aim in aims(results)
+    ]
+    return table(("aim", "bound", "measured", "met"), rows)
+
+
+def _ratio(one: Results) -> str:
+    return f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+
+
+def _ratios(found: Results, first: str, second: str) -> str:
+    rows = [(name, f"{one['microseconds']:.1f}", _ratio(one)) for name, one in found.items()]
+    return table((first, "µs", second), rows)
+
+
+def _tokens(found: Results) -> str:
+    tokens = found["tokens"]
+    names = next(iter(tokens.values()))
+    rows = [(name, *(_ratio(tokens[token][name]) for token in tokens)) for name in names]
+    return table(("times one bare RSA-2048 verification", *tokens), rows)
+
+
+def _requests(found: Results) -> str:
+    rows = [
+        (name, *(cell for http in ("h11", "httptools") for cell in _request(found[http][name])))
+        for name in found["h11"]
+    ]
+    heads = (f"{head}, {http}" for http in ("h11", "httptools") for head in ("per second", "p50, p99 in ms", "ratio"))
+    return table(("", *heads), rows)
+
+
+def _request(one: Results) -> tuple[str, str, str]:
+    return f"{one['rate']:,.0f}", f"{one['p50']:.1f}, {one['p99']:.1f}", f"{one['ratio']:.2f}"
+
+
+def _trouble(found: Results) -> str:
+    rows = []
+    for name, one in found.items():
+        p99 = (one["p99"][phase] for phase in ("quiet", "hang", "flood", "rotation"))
+        phases = ("no answer" if value is None else f"{value:.1f}" for value in p99)
+        after = one["new key accepted after"]
+        rows.append((name, *phases, "not in 10 s" if after is None else f"{after:.1f} s"))
+    return table(("", "quiet", "hang", "flood", "after a rotation", "new key passes after"), rows)
+
+
+def _scale(found: Results) -> str:
+    groups = {name: found[name] for name in ("keys", "audiences", "policies", "claims")}
+    rows = [
+        (label, _ratio(one))
+        for group in groups.values()
+        for label, one in group.items()
+        if not label.startswith("bare")
+    ]
+    return table(("", "times the smallest"), rows)
+
+
+def _footprint(found: Results) -> str:
+    added, server, grown = found["import"], found["server"], found["grown"]
+    rows = [("import, more than FastAPI's", f"{added['wall']:.0f} ms ({added['processor']:.0f} of the processor)")]
+    rows += [(f"a server process: {name}", f"{size:.0f} MiB") for name, size in server.items()]
+    for size, more in grown.items():
+        rows.append(
+            (f"after {found['tokens']:,} distinct tokens, token cache of {int(size):,}", f"{more:.1f} MiB more")
+        )
+    return table(("", "measured"), rows)

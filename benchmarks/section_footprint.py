@@ -1,0 +1,92 @@
+"""What it takes besides time for requests: to import, and to keep in memory."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+from imports import BASE, WHOLE, milliseconds
+from material import TEAM, verifier
+from serving import Stage, ask
+
+from fastapi_cloudflare_access._issuer import base64url, compact_json
+from fastapi_cloudflare_access._signature import RS256Key
+
+MIB = 2**20
+
+
+def imports(rounds: int) -> dict[str, float]:
+    """Milliseconds that the import adds to FastAPI's, by the wall clock and by the processor's."""
+    milliseconds(WHOLE)
+    pairs = [(milliseconds(BASE), milliseconds(WHOLE)) for _ in range(rounds)]
+    added = [tuple(whole - base for base, whole in zip(*pair, strict=True)) for pair in pairs]
+    wall, processor = (round(median(column), 1) for column in zip(*added, strict=True))
+    return {"wall": wall, "processor": processor}
+
+
+def servers() -> dict[str, float]:
+    """MiB of a server process after its first requests."""
+    found = {}
+    with Stage() as stage:
+        for app in ("unprotected", "this package", "fastapi-azure-auth", "sync PyJWKClient"):
+            with stage.serve(app) as port:
+                for _ in range(20):
+                    ask(port, stage.token)
+                server = next(one for one in psutil.Process().children() if _listens(one, port))
+                found[app] = round(server.memory_info().rss / MIB, 1)
+    return found
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    return any(one.laddr.port == port for one in process.net_connections("tcp"))
+
+
+def distinct(tokens: int, cache: int) -> float:
+    """MiB that a process grows by while it verifies so many tokens, all of them different.
+
+    Nobody can sign a million tokens in the time, so that the RSA operation, and it alone, always says yes here.
+    """
+    ours, process = verifier(token_cache_size=cache), psutil.Process()
+    signature = TEAM.user_token("ada@example.com").rpartition(".")[2]
+    header = base64url(compact_json({"alg": "RS256", "kid": TEAM.current.kid}))
+    claims = TEAM.user_claims("ada@example.com")
+
+    async def verify(numbers: range) -> None:
+        for number in numbers:
+            payload = base64url(compact_json(claims | {"sub": f"{number:09}"}))
+            await ours.verify(f"{header}.{payload}.{signature}".encode())
+
+    with patch.object(RS256Key, "verifies", lambda *_: True):
+        asyncio.run(verify(range(1000)))
+        before = process.memory_info().rss
+        asyncio.run(verify(range(1000, tokens)))
+    return round((process.memory_info().rss - before) / MIB, 2)
+
+
+def distinct_in_processes(tokens: int, *caches: int) -> dict[str, float]:
+    """The same for several sizes of the cache, side by side in processes of their own."""
+    code = "import section_footprint as it; print(it.distinct({}, {}))"
+    commands = {cache: [sys.executable, "-c", code.format(tokens, cache)] for cache in caches}
+    running = {
+        cache: subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)  # noqa: S603
+        for cache, command in commands.items()
+    }
+    return {str(cache): float(process.communicate()[0]) for cache, process in running.items()}
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Measure, print and give everything of this section."""
+    tokens = 20_000 if quick else 1_000_000
+    found: dict[str, Any] = {"import": imports(3 if quick else 11), "server": servers(), "tokens": tokens}
+    found["grown"] = distinct_in_processes(tokens, 0, 10_000)
+    print(f"\nImport adds {found['import']} ms; memory of a server process {found['server']} MiB")
+    print(f"  after {tokens} distinct tokens, by size of the token cache, MiB more: {found['grown']}")
+    return found
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,138 @@
+"""One token to typed claims: this package and its peers, against the RSA operation that nobody can do without."""
+
+from functools import partial
+from typing import Any
+
+from material import REFUSALS, TEAM, TOKENS, bare, user_token, verifier
+from timing import Figure, Turn, interleave, plain, straight, table
+
+from fastapi_cloudflare_access import _token
+from fastapi_cloudflare_access._encoding import decode_base64url, parse_json_object
+from fastapi_cloudflare_access._verifier import Verifier
+from fastapi_cloudflare_access.errors import AccessError
+
+CURVE = (1000, 2000, 4000, 8000)
+TIMES = 10
+BASE = "bare RSA-2048 verify"
+OURS, CACHED = "this package", "this package, token cache"
+Figures = dict[str, Figure]
+
+
+def verifying(verifier: Verifier[Any], token: str) -> Turn:
+    """Verify one token again and again."""
+    wire = token.encode()
+    return straight(lambda: verifier.verify(wire))
+
+
+def contenders(token: str) -> dict[str, Turn]:
+    """Everybody, over one token."""
+    from peers import PEERS  # noqa: PLC0415 - the guard of CI does without them
+
+    turns = {
+        BASE: plain(bare(token)),
+        OURS: verifying(verifier(), token),
+        CACHED: verifying(verifier(token_cache_size=1000), token),
+    }
+    for name, prepare in PEERS.items():
+        verify = prepare()
+        verify(token)
+        turns[name] = plain(lambda verify=verify: verify(token))
+    return turns
+
+
+def refusals(rounds: int) -> Figures:
+    """What it costs to refuse."""
+    ours = verifier()
+    turns = {BASE: plain(bare(TOKENS["user, 0.9 kB"]))}
+    for name in REFUSALS:
+        wire = TEAM.forge(name).encode()
+        turns[name] = straight(partial(_refused, ours, wire))
+    return interleave(turns, rounds=rounds, times=TIMES)
+
+
+async def _refused(ours: Verifier[Any], wire: bytes) -> None:
+    try:
+        await ours.verify(wire)
+    except AccessError:
+        return
+    raise AssertionError("not refused")
+
+
+def curve(rounds: int) -> dict[str, Figures]:
+    """How the cost grows with the token; the digest is what grows with the cache."""
+    found = {}
+    for size in CURVE:
+        token = user_token(size)
+        turns = {BASE: plain(bare(token)), OURS: verifying(verifier(), token)}
+        turns[CACHED] = verifying(verifier(token_cache_size=1000), token)
+        found[str(len(token))] = interleave(turns, rounds=rounds, times=TIMES)
+    return found
+
+
+def steps(rounds: int) -> Figures:
+    """Where the time goes: each step alone, on the same token."""
+    ours, token = verifier(), TOKENS["user, 0.9 kB"].encode()
+    parsed, now = _token.parse(token), ours.keys.clock.now()
+    key, settings = ours.keys.lookup(parsed.kid), ours.settings
+    assert key is not None
+    claims = parse_json_object(parsed.payload)
+    _token.check_claims(claims, settings=settings, now=now)
+    _, payload, signature = token.split(b".")
+    turns = {
+        "everything": straight(lambda: ours.verify(token)),
+        BASE: plain(bare(token.decode())),
+        "RSA by python-jose": plain(lambda: key.verifies(parsed.signature, parsed.signed)),
+        "base64url": plain(lambda: (decode_base64url(payload), decode_base64url(signature))),
+        "shape and header": plain(lambda: _token.parse(token)),
+        "strict JSON": plain(lambda: parse_json_object(parsed.payload)),
+        "claims": plain(lambda: _token.check_claims(claims, settings=settings, now=now)),
+        "typed model": plain(lambda: ours._typed(claims)),  # noqa: SLF001
+        "key lookup": plain(lambda: ours.keys.lookup(parsed.kid)),
+    }
+    return interleave(turns, rounds=rounds, times=TIMES, base=BASE)
+
+
+def bar(found: Figures) -> dict[str, float]:
+    """The same as shares of one verification, in units of the bare RSA operation."""
+    ratio = {name: one.ratio for name, one in found.items()}
+    parts = {
+        "RSA": 1.0,
+        "python-jose": ratio["RSA by python-jose"] - 1,
+        "base64url": ratio["base64url"],
+        "shape and header": ratio["shape and header"] - ratio["base64url"],
+        "strict JSON": ratio["strict JSON"],
+        "claims": ratio["claims"],
+        "typed model": ratio["typed model"],
+        "key lookup": ratio["key lookup"],
+    }
+    parts["the rest"] = ratio["everything"] - sum(parts.values())
+    return {name: round(max(0.0, share), 4) for name, share in parts.items()}
+
+
+def _json(figures: Figures) -> dict[str, dict[str, float]]:
+    return {name: one.json() for name, one in figures.items()}
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Measure, print and give everything of this section."""
+    rounds = 30 if quick else 400
+    everybody = {name: interleave(contenders(token), rounds=rounds, times=TIMES) for name, token in TOKENS.items()}
+    for name, figures in everybody.items():
+        table(f"Verification: {name}, {len(TOKENS[name])} bytes", figures)
+    refused, grown, parts = refusals(rounds // 2), curve(rounds // 2), steps(rounds)
+    table("Refusals", refused)
+    for size, figures in grown.items():
+        table(f"By size: {size} bytes", figures)
+    table("Where the time goes", parts)
+    return {
+        "tokens": {name: _json(figures) for name, figures in everybody.items()},
+        "bytes": {name: len(token) for name, token in TOKENS.items()},
+        "refusals": _json(refused),
+        "curve": {size: _json(figures) for size, figures in grown.items()},
+        "steps": _json(parts),
+        "bar": bar(parts),
+    }
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,65 @@
+"""What the documentation says about speed is what was measured; nothing is timed here."""
+
+import json
+import re
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "concepts" / "performance.md"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Import a module of the benchmarks, which are scripts and no package."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return import_module
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+
+
+def test_the_page_is_written_from_the_results_that_are_kept(
+    load: Callable[[str], Any], results: dict[str, Any]
+) -> None:
+    assert load("page").render(results) == PAGE.read_text()
+
+
+def test_every_picture_on_the_page_is_there() -> None:
+    pictures = re.findall(r"\]\((.+?\.svg)\)", PAGE.read_text())
+    assert len(pictures) == 6
+    assert [picture for picture in pictures if not (PAGE.parent / picture).is_file()] == []
+
+
+def test_an_aim_is_met_up_to_its_bound(load: Callable[[str], Any]) -> None:
+    aim = load("aims").Aim
+    assert [aim("a ratio", 1.8, measured).met for measured in (1.79, 1.8, 1.81)] == [True, True, False]
+    assert [aim("a rate", 0.9, measured, at_least=True).met for measured in (0.89, 0.9)] == [False, True]
+
+
+def test_turns_are_compared_round_by_round(load: Callable[[str], Any]) -> None:
+    """A slow moment of the machine hits both, and does not count."""
+    found = load("timing").figure([2.0, 20.0, 2.0], [1.0, 10.0, 1.0])
+    assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_everybody_takes_as_many_turns(load: Callable[[str], Any]) -> None:
+    turns = dict.fromkeys("ab", 0)
+
+    def taking(name: str) -> Callable[[int], float]:
+        def turn(times: int) -> float:
+            turns[name] += times
+            return float(times)
+
+        return turn
+
+    found = load("timing").interleave({name: taking(name) for name in turns}, rounds=3, times=5)
+    assert turns == {"a": 20, "b": 20}
+    assert found["b"].ratio == 1.0
