@@ -1,6 +1,6 @@
 """What the local Access adds to a request, beside reverse proxies written in Python.
 
-`python benchmarks/local_edge.py FOLDER`, where FOLDER is a virtual environment with mitmproxy, fastapi-proxy-lib[standard] and
+`python benchmarks/local_edge.py FOLDER`: FOLDER is a virtual environment with mitmproxy, fastapi-proxy-lib and
 uvicorn[standard]; without it only the edge is measured.
 """
 
