@@ -1,0 +1,140 @@
+"""Write docs/concepts/conformance.md from the marks of the tests.
+
+    python scripts/conformance.py          run the marked tests, and write the page with their results
+    python scripts/conformance.py --check  only tell whether every row has its tests, and the page names them all
+
+A test holds a row by `@pytest.mark.conformance(row, …)`; the rows stand in tests/vectors/conformance.json.
+"""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "tests/vectors/conformance.json"
+PAGE = ROOT / "docs/concepts/conformance.md"
+FIGURES = ROOT / "tests/vectors/soak.json"
+LEVELS = {"M": "must", "S": "should", "C": "Cloudflare"}
+RESULT = re.compile(r" \(\d+ passed\)")
+
+
+def tests_of_rows() -> dict[int, list[str]]:
+    """Give the tests that hold each row, as `file::function`."""
+    held: dict[int, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for row in marked_rows(function):
+                    held[row].append(f"{path.relative_to(ROOT / 'tests').with_suffix('')}::{function.name}")
+    return held
+
+
+def marked_rows(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[int]:
+    """Give the rows that a test is marked with."""
+    for decorator in function.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.conformance":
+            yield from (ast.literal_eval(argument) for argument in decorator.args)
+
+
+def problems(held: Mapping[int, list[str]]) -> list[str]:
+    """Say which row has neither a test nor a reason, and which mark has no row."""
+    rows = {row["row"]: row for section in sections() for row in section["rows"]}
+    found = [f"row {number} has no test" for number, row in rows.items() if not held.get(number) and "later" not in row]
+    found += [
+        f"row {number} has a test, and yet is called not built" for number in held if "later" in rows.get(number, {})
+    ]
+    return found + [f"there is no row {number}" for number in held if number not in rows]
+
+
+def sections() -> list[dict[str, Any]]:
+    """Give the sections of the table with their rows."""
+    rows: list[dict[str, Any]] = json.loads(ROWS.read_text())["sections"]
+    return rows
+
+
+def page(held: Mapping[int, list[str]], passed: Mapping[str, int]) -> str:
+    """Write the page."""
+    lines = [HEAD]
+    for section in sections():
+        lines += [f"## {section['name']}", "", "| | level | what holds | source | held by |", "|---|---|---|---|---|"]
+        lines += [line(row, held.get(row["row"], []), passed) for row in section["rows"]]
+        lines.append("")
+    return "\n".join(lines) + FOOT.format(**json.loads(FIGURES.read_text()))
+
+
+def line(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) -> str:
+    """Write a row."""
+    shown = [f"`{test}`" + (f" ({passed[test]} passed)" if test in passed else "") for test in tests]
+    cells = (row["row"], LEVELS[row["level"]], row["statement"], row["source"], "<br>".join(shown))
+    return "| " + " | ".join(map(str, cells)) + (f"not built yet: {row['later']} |" if "later" in row else " |")
+
+
+def run() -> dict[str, int]:
+    """Run the marked tests and give how often each passed.
+
+    Raises:
+        SystemExit: One failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "conformance", "-n", "2", f"--junit-xml={report}"]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            sys.exit("a test of a row failed")
+        cases = ET.parse(report).iter("testcase")  # noqa: S314 - written by pytest just now
+        names = [(case.attrib["classname"], case.attrib["name"]) for case in cases]
+    prefix = "tests."
+    return Counter(f"{file.removeprefix(prefix).replace('.', '/')}::{name.partition('[')[0]}" for file, name in names)
+
+
+HEAD = """# Conformance
+
+What a strict verifier has to guard against, row by row: the rule, where it comes from, and the tests that hold it. This
+page is written by `scripts/conformance.py` from the marks of the tests; a row without a test fails the build.
+"""
+FOOT = """## Attacks, fuzzing and mutation
+
+| | figures |
+|---|---|
+| forged tokens and odd requests over real sockets, on uvicorn with h11 and with httptools, on Hypercorn | {attacks} |
+| coverage-guided fuzzing of tokens, claims, certs documents and cookies | {fuzzing} |
+| mutation testing of the five modules that decide | {mutation} |
+| what a refusal costs, compared with letting in a token of the same size | {cost} |
+
+Repeat them with `scripts/soak`. The forged tokens stand in `tests/attacks`, what fuzzing began with and found in
+`tests/fuzz`, the examples of RFC 7515 and RFC 7520 in `tests/vectors`.
+
+## Known differences between servers
+
+Three things that servers do with requests before this package sees them, all of which end in a refusal or in what the
+caller is entitled to anyway:
+
+- uvicorn with httptools hands the trailers of a chunked request on as headers. A token in a trailer is verified like
+  any other; one in a header and one in a trailer are two, and are refused.
+- uvicorn with httptools keeps a tab behind a header's value. The token is then malformed.
+- uvicorn with httptools passes headers of megabytes on. They are refused by their size, before anything else.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Give 0 where every row has what it needs."""
+    held = tests_of_rows()
+    found = problems(held)
+    if "--check" in arguments:
+        if RESULT.sub("", PAGE.read_text()) != page(held, {}):
+            found.append("docs/concepts/conformance.md is not what scripts/conformance.py writes")
+    elif not found:
+        PAGE.write_text(page(held, run()))
+    print("\n".join(found) or "every row has its tests")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""One app under attack for each kind of server."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from attacks.wire import Connection, request
+from attacks.workshop import Workshop
+
+from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
+
+SERVE = Path(__file__).with_name("serve.py")
+SECONDS = 30
+KINDS = ("h11", "httptools", "hypercorn")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An app behind a real server.
+
+    Attributes:
+        kind: Of the server.
+        connection: To talk to it.
+        shop: What the attacker has.
+        trap: Listens at the URL that forged headers name.
+        certs: The team's certs endpoint.
+        log: Everything that the process wrote.
+    """
+
+    kind: str
+    connection: Connection
+    shop: Workshop
+    trap: socket.socket
+    certs: CertsServer
+    log: Path
+
+
+@pytest.fixture(params=KINDS)
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
+    team = LocalTeam("acme", clock=SystemClock())
+    log = tmp_path / "log"
+    with CertsServer(team) as certs, socket.create_server(("127.0.0.1", 0)) as trap, listener() as listening:
+        shop = Workshop(team, f"http://127.0.0.1:{trap.getsockname()[1]}/certs")
+        process = start(request.param, listening, certs, log)
+        connection = Connection(listening.getsockname())
+        try:
+            wait_for(connection, process)
+            yield Target(request.param, connection, shop, trap, certs, log)
+        finally:
+            connection.close()
+            process.terminate()
+            process.wait(10)
+
+
+def listener() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def start(kind: str, listening: socket.socket, certs: CertsServer, log: Path) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {
+        "CF_ACCESS_TEAM_DOMAIN": certs.origin,
+        "CF_ACCESS_AUDIENCE": certs.team.audience,
+        "CF_ACCESS_UNKNOWN_KEY_SCHEDULE": "600",
+    }
+    descriptor = listening.fileno()
+    command = [sys.executable, str(SERVE), kind, str(descriptor)]
+    with log.open("wb") as written:
+        return subprocess.Popen(command, env=environment, pass_fds=[descriptor], stdout=written, stderr=written)
+
+
+def wait_for(connection: Connection, process: "subprocess.Popen[bytes]") -> None:
+    """Ask until there is an answer: the socket listens from the beginning."""
+    began = time.monotonic()
+    while not answers(connection):
+        assert process.poll() is None, "the server did not start"
+        assert time.monotonic() - began < SECONDS
+
+
+def answers(connection: Connection) -> bool:
+    try:
+        return bool(connection.ask(request(), seconds=1).status)
+    except TimeoutError:
+        connection.close()
+        return False

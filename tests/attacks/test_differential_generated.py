@@ -1,0 +1,154 @@
+"""Thousands of generated tokens through this package, PyJWT and joserfc: what is accepted here is accepted there.
+
+The other way round there are differences, and each is of a class that is named here.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from joserfc import jwk as joserfc_jwk
+from joserfc import jwt as joserfc_jwt
+from joserfc.jws import JWSRegistry
+
+from fastapi_cloudflare_access import _token
+from fastapi_cloudflare_access._issuer import base64url, compact_json
+from fastapi_cloudflare_access._jwks import parse_jwks
+from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.errors import CredentialError
+from fastapi_cloudflare_access.testing import LocalTeam
+
+TEAM = LocalTeam("acme")
+NOW = int(TEAM.clock.now())
+SETTINGS = Settings.load(team_domain="acme", audience=TEAM.audience, exp_leeway=0, nbf_leeway=0)
+KEYS = parse_jwks(TEAM.certs_body()).keys
+PYJWT_KEYS = {key["kid"]: jwt.PyJWK(key) for key in TEAM.certs()["keys"]}
+JOSERFC_KEYS = joserfc_jwk.KeySet.import_key_set({"keys": TEAM.certs()["keys"]})
+LENIENT = JWSRegistry(algorithms=["RS256"], strict_check_header=False)
+"""Members of the header that no standard names are allowed, as RFC 7515 section 4 has it."""
+ROUNDS = 3000
+
+EXPLAINED = {
+    "malformed_token": "JSON, header and base64url are strict here: nothing twice, no unknown meaning, one spelling",
+    "invalid_claims": "claims that Access always sets have to be there, with the very type that it gives them",
+    "wrong_type": "other tokens that the team signs are no login",
+    "unknown_key": "a key id is looked up to the letter",
+}
+"""Why a token that another library accepts is refused here, by reason code."""
+
+Change = Callable[[random.Random, dict[str, Any], dict[str, Any]], None]
+
+
+def of_claims(chance: random.Random, header: dict[str, Any], claims: dict[str, Any]) -> None:
+    name = chance.choice([*claims, "nbf", "common_name", "x"])
+    values: list[Any] = [NOW - 1, NOW, NOW + 1, NOW + 60, str(NOW + 60), NOW + 60.5, None, True, "", "app", "org", []]
+    values += [[TEAM.audience], TEAM.audience, ["x", TEAM.audience], [TEAM.audience, 5], TEAM.issuer, "ada", {}]
+    claims[name] = chance.choice(values)
+
+
+def of_missing_claims(chance: random.Random, header: dict[str, Any], claims: dict[str, Any]) -> None:
+    claims.pop(chance.choice([*claims]), None)
+
+
+def of_header(chance: random.Random, header: dict[str, Any], claims: dict[str, Any]) -> None:
+    name = chance.choice(["alg", "typ", "kid", "crit", "b64", "cty", "jku", "x5t", "x"])
+    header[name] = chance.choice(["RS256", "none", "HS256", "JWT", "jwt", "at+jwt", ["exp"], TEAM.current.kid, None, 1])
+
+
+def of_nothing(chance: random.Random, header: dict[str, Any], claims: dict[str, Any]) -> None:
+    """Leave it as it is."""
+
+
+def generated(chance: random.Random) -> str:
+    header: dict[str, Any] = {"alg": "RS256", "kid": TEAM.current.kid}
+    service = chance.random() < 0.3
+    claims = TEAM.service_claims("bot") if service else TEAM.user_claims("ada@example.com")
+    changes: list[Change] = [of_nothing, of_nothing, of_claims, of_claims, of_missing_claims, of_header]
+    for _ in range(chance.randint(1, 2)):
+        chance.choice(changes)(chance, header, claims)
+    text = ".".join(base64url(json_of(chance, part)) for part in (header, claims))
+    return spoilt(chance, f"{text}.{base64url(TEAM.current.sign(text.encode()))}")
+
+
+def json_of(chance: random.Random, value: dict[str, Any]) -> bytes:
+    right = compact_json(value)
+    if chance.random() > 0.1:
+        return right
+    return chance.choice(
+        [right + b" ", right[:-1] + b',"x":1,"x":2}', b"\xef\xbb\xbf" + right, right[:-1], b" " + right]
+    )
+
+
+def spoilt(chance: random.Random, token: str) -> str:
+    if chance.random() > 0.2:
+        return token
+    at = chance.randrange(len(token))
+    other = chance.choice("AQgwz09-_.= +/")
+    return chance.choice([token[:at] + other + token[at + 1 :], token[:at] + other + token[at:], token + other])
+
+
+def here(token: str) -> str:
+    try:
+        parsed = _token.parse(token.encode())
+        if parsed.kid not in KEYS:
+            return "unknown_key"
+        _token.verify(parsed, key=KEYS[parsed.kid], settings=SETTINGS, now=NOW)
+    except CredentialError as refusal:
+        return refusal.reason
+    return "accepted"
+
+
+def by_pyjwt(token: str) -> bool:
+    """As Cloudflare's documentation shows it, at another time and without leeway."""
+    try:
+        kid = jwt.get_unverified_header(token)["kid"]
+        options: Any = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
+        decoded = jwt.decode(
+            token, PYJWT_KEYS[kid], algorithms=["RS256"], audience=TEAM.audience, issuer=TEAM.issuer, options=options
+        )
+        return in_time(decoded)
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError):
+        return False
+
+
+def by_joserfc(token: str) -> bool:
+    try:
+        decoded = joserfc_jwt.decode(token, JOSERFC_KEYS, registry=LENIENT)
+        rules = joserfc_jwt.JWTClaimsRegistry(
+            now=lambda: NOW,
+            iss={"essential": True, "value": TEAM.issuer},
+            aud={"essential": True, "value": TEAM.audience},
+        )
+        rules.validate(decoded.claims)
+    except Exception:  # noqa: BLE001 - whatever it raises, it does not accept
+        return False
+    return True
+
+
+def in_time(claims: dict[str, Any]) -> bool:
+    """PyJWT takes the time from the machine, so its three rules are written here, as loosely as it has them."""
+    return (
+        int(claims.get("exp", NOW + 1)) > NOW
+        and int(claims.get("nbf", NOW)) <= NOW
+        and int(claims.get("iat", NOW)) <= NOW
+    )
+
+
+@pytest.mark.conformance(25, 29, 30, 31, 32, 33)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_accepted_here_is_accepted_by_others_and_the_reverse_is_explained(seed: int) -> None:
+    chance = random.Random(seed)
+    seen: Counter[tuple[str, bool, bool]] = Counter()
+    for _ in range(ROUNDS // 3):
+        token = generated(chance)
+        verdict = here(token), by_pyjwt(token), by_joserfc(token)
+        assert verdict[0] != "accepted" or all(verdict[1:]), json.dumps([token, verdict])
+        seen[verdict] += 1
+    different = {reason for reason, *others in seen if reason != "accepted" and any(others)}
+    assert different <= {*EXPLAINED}
+    assert seen["accepted", True, True] > ROUNDS // 30
+    assert len(seen) > 8

@@ -1,0 +1,146 @@
+"""What fuzzers call: hostile bytes in, and an AssertionError or a strange exception where something gave way.
+
+Run it with coverage guidance: `python tests/fuzz/target.py tests/fuzz/corpus -max_total_time=60`.
+"""
+
+import base64
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+NOW = 1_800_000_000
+LONGEST_DOCUMENT = 300
+"""Shorter than a modulus: testing one for being prime takes 20 ms, and is not what is fuzzed."""
+
+
+def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for each kind of input
+    """Import the package, instrumented or not, and give the target."""
+    from fastapi_cloudflare_access import _credentials, _encoding, _jwks, _token, errors
+    from fastapi_cloudflare_access._settings import Settings
+
+    settings = Settings.load(team_domain="acme", audience="tag")
+    refusals = (errors.MalformedToken, errors.UnsupportedAlgorithm)
+
+    class Yes:
+        """A key that verifies whatever it is shown: everything behind the signature is reached."""
+
+        def verifies(self, signature: bytes, signed: bytes) -> bool:
+            return True
+
+    def token(data: bytes) -> None:
+        try:
+            parsed = _token.parse(data)
+        except refusals:
+            return
+        header, payload, signature = data.split(b".")
+        assert (parsed.payload, parsed.signature) == (canonical(payload), canonical(signature))
+        fields = json.loads(canonical(header))
+        assert (fields["alg"], fields["kid"]) == ("RS256", parsed.kid)
+        assert not {"crit", "b64", "jwk", "jku", "x5u", "x5c", "zip", "enc"} & {*fields}
+        claims(parsed.payload)
+
+    def claims(data: bytes) -> None:
+        parsed = _token.Parsed("kid", b"", data, b"")
+        try:
+            accepted = _token.verify(parsed, key=Yes(), settings=settings, now=NOW)
+        except errors.CredentialError:
+            screened(parsed, passes=False)
+            return
+        screened(parsed, passes=len(data) <= _token.MAX_UNVERIFIED_PAYLOAD)
+        right(json.loads(data), accepted)
+
+    def screened(parsed: Any, *, passes: bool) -> None:
+        try:
+            _token.screen(parsed, settings=settings, now=NOW)
+        except errors.UnknownKey:
+            assert not passes
+        else:
+            assert passes
+
+    def document(data: bytes) -> None:
+        try:
+            keys = _jwks.parse_jwks(data[:LONGEST_DOCUMENT])
+        except _jwks.JwksProblem:
+            return
+        assert keys.keys
+        raise AssertionError("no key fits into so few bytes")
+
+    def text(data: bytes) -> None:
+        try:
+            value = _encoding.parse_json_object(data)
+        except _encoding.EncodingProblem:
+            return
+        assert type(value) is dict
+        assert value == json.loads(data)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+    def cookies(data: bytes) -> None:
+        jar, _, second = data.partition(b"\0")
+        headers = [(b"cookie", jar), (b"cookie", second)]
+        try:
+            found = _credentials.find_token(headers, ("header", "cookie"))
+        except (errors.MalformedToken, errors.AmbiguousToken):
+            return
+        values = {value for one in (jar, second) for value in naive(one)}
+        assert values == ({found} if found is not None else set())
+
+    def wrapped(data: bytes) -> None:
+        header, _, payload = data.partition(b"\0")
+        token(b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, payload, b"signature")))
+
+    kinds = (token, claims, document, text, cookies, wrapped)
+
+    def one_input(data: bytes) -> None:
+        if data:
+            kinds[data[0] % len(kinds)](data[1:])
+
+    return one_input
+
+
+def canonical(segment: bytes) -> bytes:
+    """Decode base64url in the plain way, and see that there is no other spelling."""
+    decoded = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+    assert base64.urlsafe_b64encode(decoded).rstrip(b"=") == segment
+    return decoded
+
+
+def right(claims: dict[str, Any], accepted: dict[str, Any]) -> None:
+    """Every rule of the claims, written a second time."""
+    audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+    assert accepted == {**claims, "aud": tuple(audience)}
+    assert claims["type"] == "app"
+    assert claims["iss"] == "https://acme.cloudflareaccess.com"
+    assert "tag" in audience
+    assert all(isinstance(tag, str) for tag in audience)
+    times = [claims[name] for name in ("exp", "iat", "nbf") if name in claims]
+    assert all(type(time) is int and 0 <= time < 253_402_300_800 for time in times)
+    assert claims["exp"] + 10 > NOW
+    assert claims["iat"] <= NOW + 30
+    assert claims.get("nbf", 0) <= NOW + 30
+    assert isinstance(claims["sub"], str)
+    assert claims["sub"] or (isinstance(claims["common_name"], str) and claims["common_name"])
+
+
+def naive(jar: bytes) -> list[bytes]:
+    """Read cookies pair by pair."""
+    pairs = (pair.partition(b"=") for pair in jar.split(b";"))
+    return [value.strip(b" \t") for name, _, value in pairs if name.strip(b" \t") == b"CF_Authorization"]
+
+
+def main() -> None:
+    """Fuzz until told to stop, by the options of libFuzzer."""
+    import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    modules = ["_token", "_encoding", "_jwks", "_credentials", "_signature"]
+    instrumented: Any = atheris.instrument_imports  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+    with instrumented(include=[f"fastapi_cloudflare_access.{name}" for name in modules] + ["json"]):
+        one_input = load()
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
+    main()
