@@ -26,7 +26,16 @@ def schema() -> Any:
 
 def test_the_published_schema_is_that_of_the_code() -> None:
     generated = TypeAdapter[Any](AnyReport).json_schema(mode="serialization")
-    assert PUBLISHED.read_text() == json.dumps(generated, indent=2) + "\n"
+    assert plain(json.loads(PUBLISHED.read_text())) == plain(generated)
+
+
+def plain(schema: Any) -> Any:
+    """Leave out what newer versions of Pydantic say of an object and older ones leave unsaid."""
+    if isinstance(schema, list):
+        return [plain(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {name: plain(item) for name, item in schema.items() if (name, item) != ("additionalProperties", True)}
 
 
 def test_the_schema_refuses_what_no_command_writes(schema: Any) -> None:
