@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.key_rig import KeyRig, outcome
 
-from fastapi_cloudflare_access._key_source import CROWD, ExportedKeys
-from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed
+from fastapi_cloudflare_access._key_source import CROWD, ROUNDS, ExportedKeys
+from fastapi_cloudflare_access.errors import CannotDecide, ConfigurationError, KeysUnavailable, KeyUnconfirmed
 from fastapi_cloudflare_access.health import RateLimited, RefreshFailed
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
 
@@ -849,3 +849,34 @@ async def _ask(rig: KeyRig, kid: str) -> str | None:
     task = rig.ask(kid)
     await rig.clock.run_for(0)
     return task.result() if task.done() else None
+
+
+# The edges of what is allowed
+
+
+def test_a_thousand_requests_may_wait_and_one_waits_for_four_fetches_at_most() -> None:
+    assert (CROWD, ROUNDS) == (1000, 4)
+
+
+@pytest.mark.parametrize("seeded", [True, False], ids=["keys", "no keys"])
+def test_without_an_event_loop_of_asyncio_an_unknown_key_is_503_and_nothing_worse(*, seeded: bool) -> None:
+    rig = KeyRig()
+    if seeded:
+        rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
+    with pytest.raises(CannotDecide, match="asyncio") as caught:
+        rig.keys.find(NOBODYS).send(None)
+    assert caught.value.reason == ("key_unconfirmed" if seeded else "keys_unavailable")
+    assert caught.value.retry_after == 1
+
+
+def test_without_an_event_loop_of_asyncio_nothing_can_be_started_or_refreshed() -> None:
+    keys = KeyRig().keys
+    for call in (keys.start, keys.stop, keys.refresh):
+        with pytest.raises(ConfigurationError, match="asyncio event loop"):
+            call().send(None)
+
+
+def test_a_lookup_without_keys_says_to_come_back_in_a_second() -> None:
+    with pytest.raises(KeysUnavailable, match="no fetch has succeeded yet") as caught:
+        KeyRig().keys.lookup(NOBODYS)
+    assert caught.value.retry_after == 1
