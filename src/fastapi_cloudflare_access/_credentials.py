@@ -42,7 +42,7 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
 
 
 def digest(token: bytes) -> str:
-    """Give a short name for a token, for logs: the first 12 hex digits of its SHA-256."""
+    """Give a short name for a token, for logs: 12 hex digits of the SHA-256 of its first 16 KiB."""
     return hashlib.sha256(token[:MAX_DIGESTED]).hexdigest()[:12]
 
 

@@ -52,12 +52,10 @@ class KeySource:
         """Begin without keys; nothing is fetched."""
         self.settings = settings
         self._on_event = on_event
-        self._reset(fetch or _default_fetch(settings), clock or SystemClock())
-
-    def _reset(self, fetch: Fetch, clock: Clock) -> None:
-        self._clock, self._monotonic, self._wall = clock, clock.monotonic, clock.now
-        self._store = KeyStore(self.settings, self._on_event)
-        self._fetching = KeyFetching(self._store, fetch=fetch, clock=clock)
+        self._clock = clock = clock or SystemClock()
+        self._monotonic, self._wall = clock.monotonic, clock.now
+        self._store = KeyStore(settings, on_event)
+        self._fetching = KeyFetching(self._store, fetch=fetch or _default_fetch(settings), clock=clock)
 
     @property
     def clock(self) -> Clock:

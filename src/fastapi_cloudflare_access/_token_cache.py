@@ -34,8 +34,8 @@ class Remembered(NamedTuple, Generic[U]):
 class TokenCache(Generic[U]):
     """The tokens used last, each under its SHA-256.
 
-    Strict base64url gives every token one spelling, so that the digest stands for what it says. Each operation is
-    atomic: threads may share the cache.
+    Strict base64url gives every token one spelling, so that the digest stands for what it says. Threads may share the
+    cache: the most that a race does is to forget a token.
     """
 
     __slots__ = ("_entries", "_size")

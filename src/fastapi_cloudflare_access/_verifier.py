@@ -50,14 +50,15 @@ class Verifier(Generic[U]):
         parsed = parse(token)
         key = self._known_key(parsed.kid) or await self._find_key(parsed)
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
-        caller = self._typed(claims)
+        caller = typed(claims, self.user_claims)
         if cache:
             cache.put(digest, self._remember(parsed, key, claims, caller))
         return caller
 
     def _again(self, payload: bytes) -> U | ServiceClaims:
         """Make a caller anew, of a model of the app, which may not be as frozen as ours are."""
-        return self._typed(read_claims(payload, settings=self.settings, now=self.keys.clock.now()))
+        claims = read_claims(payload, settings=self.settings, now=self.keys.clock.now())
+        return typed(claims, self.user_claims)
 
     def _remember(
         self, parsed: Parsed, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
@@ -82,13 +83,19 @@ class Verifier(Generic[U]):
         screen(parsed, settings=self.settings, now=self.keys.clock.now())
         return await self.keys.find(parsed.kid)
 
-    def _typed(self, claims: dict[str, Any]) -> U | ServiceClaims:
-        model = self.user_claims if claims["sub"] else ServiceClaims
-        try:
-            caller: U | ServiceClaims = model.__pydantic_validator__.validate_python(claims)
-        except ValidationError as invalid:
-            names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors() if error["loc"]}))
-            raise InvalidClaims(f"claims of the wrong type: {names}") from None
-        except Exception as failure:  # noqa: BLE001 - a validator of the application's own model
-            raise InvalidClaims(f"the claims model failed with {type(failure).__name__}") from None
-        return caller
+
+def typed(claims: dict[str, Any], user_claims: type[U]) -> U | ServiceClaims:
+    """Give the caller that checked claims stand for, as a user of this model or as a service.
+
+    Raises:
+        InvalidClaims: They do not fit the model.
+    """
+    model = user_claims if claims["sub"] else ServiceClaims
+    try:
+        caller: U | ServiceClaims = model.__pydantic_validator__.validate_python(claims)
+    except ValidationError as invalid:
+        names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors() if error["loc"]}))
+        raise InvalidClaims(f"claims of the wrong type: {names}") from None
+    except Exception as failure:  # noqa: BLE001 - a validator of the application's own model
+        raise InvalidClaims(f"the claims model failed with {type(failure).__name__}") from None
+    return caller

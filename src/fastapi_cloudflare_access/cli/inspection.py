@@ -4,19 +4,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url, parse_json_object
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._token import MAX_TOKEN, check_claims, parse
-from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+from fastapi_cloudflare_access._verifier import typed
+from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.cli.advice import refusal
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import InspectReport, Kind, Times, Verdict
 from fastapi_cloudflare_access.cli.tokens import facts
 from fastapi_cloudflare_access.cli.words import as_list, is_time, iso, moment, plural, short
-from fastapi_cloudflare_access.errors import CredentialError, InvalidClaims, MalformedToken
+from fastapi_cloudflare_access.errors import CredentialError, MalformedToken
 
 NOTHING_VERIFIED = "Nothing was verified: anybody can write such a token. See `cf-access verify`."
 KINDS: Mapping[Kind, str] = {
@@ -82,20 +81,12 @@ def _verdict(token: bytes, claims: dict[str, Any] | None, configuration: Configu
             raise MalformedToken("the payload is malformed")
         if configuration.settings is None:
             return Verdict(accepted=None, text=f"what the app would say is not known: {configuration.problem}")
-        _check(dict(claims), configuration.settings, now)
+        checked = dict(claims)
+        check_claims(checked, settings=configuration.settings, now=now)
+        typed(checked, UserClaims)
     except CredentialError as error:
         return refusal(error, claims=claims, settings=configuration.settings, now=now)
     return Verdict(accepted=None, text="were its signature good, this configuration would accept it")
-
-
-def _check(claims: dict[str, Any], settings: Settings, now: float) -> None:
-    check_claims(claims, settings=settings, now=now)
-    model = UserClaims if claims["sub"] else ServiceClaims
-    try:
-        model.model_validate(claims)
-    except ValidationError as invalid:
-        names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors() if error["loc"]}))
-        raise InvalidClaims(f"claims of the wrong type: {names}") from None
 
 
 def show(report: InspectReport, screen: Screen, *, settings: Settings | None, now: float) -> None:
