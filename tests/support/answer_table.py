@@ -220,6 +220,7 @@ def rig() -> Generator[Rig]:
     with ExitStack() as stack:
         certs = stack.enter_context(CertsServer(_team()))
         access = protector(certs, unknown_key_burst=10, unknown_key_interval=1, unknown_key_gap=0.1)
+        access.keys.seed(certs.team.certs_body(), fetched_at=time.time())
         nodes: dict[str, Any] = {
             "/access": access,
             "/user": access.user,
