@@ -136,11 +136,8 @@ def test_where_nothing_listens_the_handshake_gets_502() -> None:
 
 
 def test_an_app_that_vanishes_closes_with_an_internal_error() -> None:
-    def vanish(reader: Any, writer: Any) -> Any:
-        return _vanish(reader, writer)
-
     with (
-        raw_server(vanish) as origin,
+        raw_server(_vanish) as origin,
         run_local_access(upstream=origin) as running,
         opened(running) as socket,
         pytest.raises(ConnectionClosed) as closed,
@@ -183,4 +180,3 @@ async def _vanish(reader: Any, writer: Any) -> None:
         + b"\r\n\r\n"
     )
     await writer.drain()
-    writer.close()

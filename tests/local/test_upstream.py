@@ -118,7 +118,6 @@ def test_an_answer_that_breaks_off_is_broken_off() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
         await writer.drain()
-        writer.close()
 
     with (
         raw_server(half) as origin,
@@ -133,7 +132,6 @@ def test_an_answer_that_breaks_off_is_broken_off() -> None:
 async def test_a_client_that_leaves_while_it_sends_is_no_error() -> None:
     async def listen(reader: Any, writer: Any) -> None:
         await reader.read()
-        writer.close()
 
     with raw_server(listen) as origin:
         upstream = Upstream(origin)

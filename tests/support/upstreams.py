@@ -1,8 +1,8 @@
 """Servers to stand behind a local Access, on free ports of the loopback."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from threading import Event, Thread
 from typing import Any
 
@@ -40,14 +40,19 @@ def serving(app: Any) -> Iterator[str]:
 
 
 @contextmanager
-def raw_server(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> Iterator[str]:
+def raw_server(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> Iterator[str]:
     """Serve bytes by hand; give the origin."""
     started, loops = Event(), list[asyncio.AbstractEventLoop]()
     sockets = bind("127.0.0.1", 0)
     stop = asyncio.Event()
 
+    async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A handler that the end of the loop cancels would leave its connection to the garbage collector.
+        with closing(writer):
+            await answer(reader, writer)
+
     async def main() -> None:
-        server = await asyncio.start_server(answer, sock=sockets[0])
+        server = await asyncio.start_server(answer_and_close, sock=sockets[0])
         loops.append(asyncio.get_running_loop())
         started.set()
         await stop.wait()
