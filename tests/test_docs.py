@@ -9,8 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from pydantic.fields import FieldInfo
 from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
@@ -18,6 +20,7 @@ from sybil.parsers.markdown import CodeBlockParser
 import fastapi_cloudflare_access
 import fastapi_cloudflare_access.testing
 from fastapi_cloudflare_access import errors, health, protocols
+from fastapi_cloudflare_access._settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -48,9 +51,10 @@ def parse(page: Path) -> Document:
 
 @pytest.fixture
 def namespace(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """Be a module, so that classes defined on a page can be found by name."""
+    """Be a module, so that classes defined on a page can be found by name, and `app.py`, where a page is about that."""
     module = ModuleType("a_page_of_the_documentation")
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(sys.modules, "app", module)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return module.__dict__
@@ -84,6 +88,16 @@ def test_the_documentation_builds_without_a_warning(site: tuple[Path, int, str])
     assert site[1:] == (0, "")
 
 
+def test_every_section_of_a_page_is_a_heading_of_it(site: tuple[Path, int, str]) -> None:
+    """A heading right below a table would be a row of it."""
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        folder = site[0] / page.relative_to(ROOT / "docs").with_suffix("")
+        built = (folder.parent if page.stem == "index" else folder) / "index.html"
+        sections = re.findall(r"^## ", text, re.MULTILINE)
+        assert (page.name, len(re.findall("<h2 id=", built.read_text()))) == (page.name, len(sections))
+
+
 def test_readers_browsers_load_nothing_from_other_hosts(site: tuple[Path, int, str]) -> None:
     loaded = re.compile(r"""(?:src="|<link [^>]*rel="(?:stylesheet|preconnect|icon)"[^>]*href=")(?:https?:)?//""")
     pages = list(site[0].rglob("*.html"))
@@ -110,3 +124,37 @@ def test_the_reference_has_every_name_of_a_public_module(site: tuple[Path, int, 
 
 def reference(site: tuple[Path, int, str]) -> set[str]:
     return set(re.findall(r'id="([\w.]+)"', (site[0] / "reference/api/index.html").read_text()))
+
+
+def test_the_page_of_settings_has_each_with_its_default_and_bounds() -> None:
+    page = (ROOT / "docs/reference/settings.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|", page, re.MULTILINE)
+    assert [(name, default) for name, default, _ in rows] == [
+        (name, shown(field)) for name, field in Settings.model_fields.items()
+    ]
+    stated = {name: bounds for name, _, bounds in rows}
+    assert {name: stated[name] for name in stated if bounds_of(name)} == {
+        name: bounds_of(name) for name in stated if bounds_of(name)
+    }
+
+
+def shown(field: FieldInfo) -> str:
+    if field.is_required():
+        return "none"
+    if isinstance(field.default, bool | int | float):
+        return str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:.15g}"
+    parts = [field.default] if isinstance(field.default, str) else field.default
+    return "`" + ",".join(part if isinstance(part, str) else f"{part:g}" for part in parts) + "`"
+
+
+def bounds_of(name: str) -> str | None:
+    """In words, of a setting that is one number."""
+    limits = {kind: limit for part in Settings.model_fields[name].metadata for kind, limit in vars_of(part).items()}
+    if not limits.keys() & {"ge", "gt"}:
+        return None
+    low = f"{limits['ge']:.15g}" if "ge" in limits else f"above {limits['gt']:.15g},"
+    return f"{low} to {limits['le']:.15g}"
+
+
+def vars_of(part: object) -> dict[str, Any]:
+    return {kind: getattr(part, kind) for kind in ("ge", "gt", "le") if hasattr(part, kind)}

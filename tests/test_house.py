@@ -15,7 +15,7 @@ from fastapi_cloudflare_access import errors
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fastapi_cloudflare_access"
 MODULES = sorted(PACKAGE.parent.rglob("*.py"))
-MAX_FACADE, MAX_MODULE, MAX_FUNCTION, MAX_README = 60, 400, 40, 150
+MAX_FACADE, MAX_MODULE, MAX_FUNCTION, MAX_README = 40, 400, 40, 150
 
 
 def of_path(path: Path) -> str:

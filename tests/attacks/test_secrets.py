@@ -45,7 +45,7 @@ def collected(error: BaseException) -> str:
         one = todo.pop()
         if one is None:
             continue
-        todo += [one.__cause__, one.__context__]
+        todo += [one.__cause__, one.__context__, getattr(one, "error", None)]
         seen += [repr(one), str(one), repr(one.args), repr(vars(one)), *traceback.format_exception(one)]
         for frame, _ in traceback.walk_tb(one.__traceback__):
             seen += [f"{name}={value!r}" for name, value in frame.f_locals.items() if ours(frame.f_globals["__name__"])]

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from fastapi_cloudflare_access._clock import within
 from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._http import HttpxFetch, describe, read_document
+from fastapi_cloudflare_access._http import default_fetch, describe, read_document
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.cli.reports import CommandError, ExitCode
 from fastapi_cloudflare_access.cli.words import as_dict, as_list, printable
@@ -59,7 +59,7 @@ def looks_like_html(document: bytes) -> bool:
 async def ask(settings: Settings, *, clock: Clock, fetch: Fetch | None) -> Answer:
     """Ask the team for its certs, once, as the app does; what goes wrong is in the answer."""
     answer = Answer()
-    recorded = _recording(fetch or _default_fetch(settings), answer, clock)
+    recorded = _recording(fetch or default_fetch(settings), answer, clock)
     started = clock.monotonic()
     try:
         work = read_document(
@@ -70,12 +70,6 @@ async def ask(settings: Settings, *, clock: Clock, fetch: Fetch | None) -> Answe
         answer.problem = describe(problem)
     answer.seconds = clock.monotonic() - started
     return answer
-
-
-def _default_fetch(settings: Settings) -> Fetch:
-    return HttpxFetch(
-        trust_env=not settings.is_local, connect_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
-    )
 
 
 def _recording(fetch: Fetch, answer: Answer, clock: Clock) -> Fetch:
