@@ -10,6 +10,7 @@ import pytest
 from support.key_rig import KeyRig, outcome
 
 from fastapi_cloudflare_access._key_fetching import Life
+from fastapi_cloudflare_access._key_store import Wish
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
 from fastapi_cloudflare_access.health import RefresherDied
@@ -237,11 +238,11 @@ async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_
     await rig.clock.run_for(60)
     await rig.find("first")
     await rig.clock.run_for(20)
-    flight = rig.keys._fetching.begin(rig.keys._fetching.life())
-    assert not flight.errand.may_finish
+    flight = rig.keys._fetching.begin(rig.keys._fetching.life(), Wish())
+    assert not flight.errand.wish.may_finish
     await rig.clock.run_for(60)
     assert flight.task.done()
-    assert flight.errand.may_finish
+    assert flight.errand.wish.may_finish
     assert rig.keys.lookup(gone) is None
     await rig.keys.stop()
 

@@ -100,5 +100,5 @@ def test_without_a_listener_nothing_is_told() -> None:
 
 def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
-    KeyReport(told.append)._changed({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
+    KeyReport(told.append)._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
     assert told == [KeyRemoved(at=1e9, kid="b"), KeyAdded(at=1e9, kid="b")], "another key under the same id"

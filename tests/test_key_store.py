@@ -4,7 +4,7 @@ import pytest
 
 from fastapi_cloudflare_access._http import Document
 from fastapi_cloudflare_access._jwks import JwksProblem
-from fastapi_cloudflare_access._key_store import Errand, KeyStore
+from fastapi_cloudflare_access._key_store import Errand, KeyStore, Wish
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._snapshot import Moment
 from fastapi_cloudflare_access.testing import LocalTeam
@@ -21,7 +21,7 @@ def store() -> KeyStore:
 
 
 def begun(subject: KeyStore) -> Errand:
-    errand = Errand(start=0, booked=1, at_once=True)
+    errand = Errand(Wish(at_once=True), start=0, booked=1)
     subject.begin(errand)
     return errand
 
@@ -86,5 +86,5 @@ def test_lookups_only_look_until_the_next_refresh_and_never_past_the_hard_limit(
 def test_a_store_can_be_used_after_a_fork_that_caught_another_thread_with_the_lock() -> None:
     subject = store()
     subject._lock.acquire()
-    subject.forked()
+    subject.forked(START)
     assert begun(subject).sequence == 1

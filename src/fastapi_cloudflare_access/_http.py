@@ -12,6 +12,7 @@ from os import strerror
 from socket import gaierror
 from typing import TYPE_CHECKING
 
+from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
 _SECONDS = r"\s*=\s*\"?([0-9]{1,9})\"?\s*(?:,|$)"
 _MAX_AGE = re.compile(r"(?:^|,)\s*max-age" + _SECONDS, re.IGNORECASE)
+_BROKEN_OFF = re.compile("disconnected|closed connection")  # how httpcore and h11 word it
 _NOT_FRESH = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?:,|=|$)", re.IGNORECASE)
 
 
@@ -62,6 +64,7 @@ class HttpxFetch:
         Raises:
             TimeoutError: The server did not connect or send in time.
             ConnectionError: The connection failed or was lost.
+            FetchProblem: What came is no HTTP, or the CA certificates cannot be read.
         """
         if self._tls is None:
             self._tls = await asyncio.to_thread(
@@ -78,6 +81,8 @@ class HttpxFetch:
         except (httpx.NetworkError, httpx.RemoteProtocolError) as problem:
             if _tls_problem(problem):
                 raise
+            if isinstance(problem, httpx.RemoteProtocolError) and not _BROKEN_OFF.search(str(problem)):
+                raise FetchProblem("the answer is no valid HTTP") from problem
             raise ConnectionError from problem
 
     def _client(self, tls: ssl.SSLContext) -> "httpx.AsyncClient":
@@ -85,6 +90,13 @@ class HttpxFetch:
 
         timeout = httpx.Timeout(self._read_timeout, connect=self._connect_timeout)
         return httpx.AsyncClient(verify=tls, trust_env=self._trust_env, timeout=timeout, follow_redirects=False)
+
+
+def default_fetch(settings: Settings) -> Fetch:
+    """Give the fetch for these settings; a loopback team is fetched past all proxies, which could plant keys."""
+    return HttpxFetch(
+        trust_env=not settings.is_local, connect_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
+    )
 
 
 async def read_document(fetch: Fetch, url: str, *, max_size: int, etag: str | None, no_cache: bool) -> Document:

@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 
 from fastapi_cloudflare_access._clock import ends_within, within
 from fastapi_cloudflare_access._http import Document, read_document
-from fastapi_cloudflare_access._key_store import Errand, KeyStore
+from fastapi_cloudflare_access._key_store import Errand, KeyStore, Wish
 from fastapi_cloudflare_access._snapshot import Moment
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 RESTART = 1.0
 """After how many seconds a refresher that died is started again."""
+LOOK_UP = 30.0
+"""How often a sleeping refresher looks at the wall clock: the other one stands still while a machine sleeps."""
+
+_ENDS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends a task or the process, and is no failure of a fetch."""
 
 
 @dataclass(eq=False, slots=True)
@@ -102,31 +107,45 @@ class KeyFetching:
     def _forget_other_process(self) -> None:
         if self._pid != os.getpid():
             self._pid, self._lives = os.getpid(), {}
-            self._store.forked()
+            self._store.forked(self.now())
 
-    def begin(self, life: Life, *, may_finish: bool = False) -> Flight:
+    def begin(self, life: Life, wish: Wish) -> Flight:
         """Start a fetch, as soon as the policy lets it."""
         store, now = self._store, self.now()
         cold = not store.is_usable(now)
-        errand = Errand(store.policy.book(now.monotonic, cold=cold), booked=not cold, may_finish=may_finish)
+        errand = Errand(wish, start=store.policy.book(now.monotonic, cold=cold), booked=not cold)
         store.postpone(now, errand.start + self._settings.fetch_timeout + RESTART)
         flight = life.last_flight = Flight(errand, asyncio.ensure_future(self._run(life, errand)))
+        return flight
+
+    def join_or_begin(self, life: Life, wish: Wish) -> Flight:
+        """Join the fetch under way, which does what is wished unless it has begun; else start one."""
+        if (flight := life.flight) is None:
+            return self.begin(life, wish)
+        if not flight.errand.sequence:
+            flight.errand.wish.add(wish)
         return flight
 
     async def _run(self, life: Life, errand: Errand) -> None:
         store = self._store
         try:
-            while (pause := errand.start - self._clock.monotonic()) > 0:
+            while (pause := self._start_of(errand) - self._clock.monotonic()) > 0:
                 await self._clock.sleep(pause)
             began = self._clock.monotonic()
             store.begin(errand)
             document = await within(self._clock, self._settings.fetch_timeout, self._fetch_document(errand))
             at = self.now()
             store.accept(errand, document, at=at, seconds=at.monotonic - began)
-        except (Exception, BaseExceptionGroup) as problem:  # noqa: BLE001 - whatever a fetch raises, it failed
+        except _ENDS:
+            raise
+        except BaseException as problem:  # noqa: BLE001 - whatever a fetch raises, it failed
             store.reject(errand, problem, at=self.now())
         finally:
             life.changed.set()
+
+    def _start_of(self, errand: Errand) -> float:
+        """When an errand may begin: not while another loop's fetches fail, unless somebody asked for it in person."""
+        return errand.start if errand.wish.at_once else max(errand.start, self._store.policy.retry_at)
 
     async def _fetch_document(self, errand: Errand) -> Document:
         try:
@@ -142,8 +161,8 @@ class KeyFetching:
             self._fetch,
             self._settings.certs_url,
             max_size=self._settings.max_document_size,
-            etag=None if errand.no_cache else errand.known.etag,
-            no_cache=errand.no_cache,
+            etag=None if errand.wish.no_cache else errand.known.etag,
+            no_cache=errand.wish.no_cache,
         )
 
     async def first_keys(self, life: Life) -> None:
@@ -159,7 +178,7 @@ class KeyFetching:
             left = deadline - self._clock.monotonic()
             if store.is_usable(self.now()) or left <= 0:
                 break
-            await ends_within(self._clock, left, (life.flight or self.begin(life)).task)
+            await ends_within(self._clock, left, (life.flight or self.begin(life, Wish())).task)
         if self._settings.fail_fast and not store.is_usable(self.now()):
             cause = store.report.last_error or "no answer in time"
             raise KeysUnavailable(f"there are no keys from {self._settings.certs_url}: {cause}")
@@ -183,13 +202,10 @@ class KeyFetching:
     async def _keep_fresh(self, life: Life) -> None:
         while True:
             life.changed.clear()
-            if (pause := self._store.due() - self._clock.monotonic()) > 0:
-                await self._sleep_unless_changed(life, pause)
+            if (pause := self._store.due_in(self.now())) > 0:
+                await self._sleep_unless_changed(life, min(pause, LOOK_UP))
                 continue
-            flight = life.flight or self.begin(life, may_finish=True)
-            if not flight.errand.sequence:
-                flight.errand.may_finish = True
-            await asyncio.wait({flight.task})
+            await asyncio.wait({self.join_or_begin(life, Wish(may_finish=True)).task})
 
     async def _sleep_unless_changed(self, life: Life, seconds: float) -> None:
         changed = asyncio.ensure_future(life.changed.wait())

@@ -138,6 +138,11 @@ class KeyPolicy:
         """Have the next refresh made at once."""
         self.refresh_at = float("-inf")
 
+    def forked(self, now: float) -> None:
+        """Let a process that was forked drift apart from its siblings, which inherit the same time."""
+        if self._settings.jitter and self.refresh_at > now:
+            self.refresh_at = now + (self.refresh_at - now) * self._uniform(FIRST_PAUSE, 1)
+
     def _fill(self, now: float) -> float:
         gained = max(0.0, now - self._level_at) / self._settings.unknown_key_interval
         self._level = min(float(self._settings.unknown_key_burst), self._level + gained)

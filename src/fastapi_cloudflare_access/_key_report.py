@@ -61,7 +61,11 @@ class KeyReport:
         self.emit(
             Refreshed(at=at.wall, kids=len(new.keys), generation=new.generation, seconds=seconds, modified=modified)
         )
-        self._changed(old.keys, new.keys, at)
+        self.changed(old, new, at=at)
+
+    def changed(self, old: Snapshot, new: Snapshot, *, at: Moment) -> None:
+        """Tell of each key that came, went or is missing, and of each entry that cannot be used."""
+        self._exchanged(old.keys, new.keys, at)
         for kid in new.missing.keys() - old.missing.keys():
             log(logger, logging.INFO, "key %s is no longer published", _shown(kid))
             self.emit(KeyMissing(at=at.wall, kid=_shown(kid)))
@@ -71,7 +75,7 @@ class KeyReport:
         for reason in new.listed.skipped:
             self.emit(KeySkipped(at=at.wall, reason=reason))
 
-    def _changed(self, old: Mapping[str, Any], new: Mapping[str, Any], at: Moment) -> None:
+    def _exchanged(self, old: Mapping[str, Any], new: Mapping[str, Any], at: Moment) -> None:
         for kid in [kid for kid in old if new.get(kid) != old[kid]]:
             log(logger, logging.INFO, "key %s is used no more", _shown(kid))
             self.emit(KeyRemoved(at=at.wall, kid=_shown(kid)))

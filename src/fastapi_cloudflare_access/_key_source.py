@@ -4,10 +4,10 @@ import asyncio
 from dataclasses import dataclass
 
 from fastapi_cloudflare_access._clock import SystemClock, ends_within
-from fastapi_cloudflare_access._http import HttpxFetch
+from fastapi_cloudflare_access._http import default_fetch
 from fastapi_cloudflare_access._key_fetching import RESTART, Flight, KeyFetching, Life
 from fastapi_cloudflare_access._key_policy import Answer
-from fastapi_cloudflare_access._key_store import KeyStore
+from fastapi_cloudflare_access._key_store import KeyStore, Wish
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._snapshot import Moment
@@ -55,7 +55,7 @@ class KeySource:
         self._clock = clock = clock or SystemClock()
         self._monotonic, self._wall = clock.monotonic, clock.now
         self._store = KeyStore(settings, on_event)
-        self._fetching = KeyFetching(self._store, fetch=fetch or _default_fetch(settings), clock=clock)
+        self._fetching = KeyFetching(self._store, fetch=fetch or default_fetch(settings), clock=clock)
 
     @property
     def clock(self) -> Clock:
@@ -87,7 +87,7 @@ class KeySource:
             return
         self._fetching.ensure_refresher(life)
         if life.flight is None and now.monotonic >= store.policy.retry_at:
-            self._fetching.begin(life, may_finish=True)
+            self._fetching.begin(life, Wish(may_finish=True))
 
     async def find(self, kid: str) -> RS256Key:
         """Look for a key that `lookup` does not give, as far as it is worth a fetch.
@@ -124,30 +124,22 @@ class KeySource:
         """Give the fetch to wait for, begun where there is none and it is allowed."""
         now = self._fetching.now()
         if self._store.is_usable(now):
-            flight = self._flight_for_unknown(kid, life, now)
+            self._check_allowed(kid, life, now)
         elif now.monotonic < self._store.policy.retry_at and not life.flight:
             raise self._undecided("the last fetch failed", self._until_retry())
-        else:
-            flight = life.flight or self._fetching.begin(life)
-        if not flight.errand.sequence:
-            flight.errand.sought.add(kid)
-            flight.errand.no_cache = True
-        return flight
+        if life.waiting >= CROWD:
+            raise self._limited("crowd", 1.0, now)
+        return self._fetching.join_or_begin(life, Wish(no_cache=True, sought={kid}))
 
-    def _flight_for_unknown(self, kid: str, life: Life, now: Moment) -> Flight:
+    def _check_allowed(self, kid: str, life: Life, now: Moment) -> None:
         verdict = self._store.policy.judge(kid, now.monotonic)
         if verdict.answer is Answer.ABSENT:
             self._store.report.counts["key_absent"] += 1
             raise UnknownKey("the team has no key of that id")
-        if life.flight:
-            return life.flight
-        if verdict.answer is not Answer.FETCH:
+        if verdict.answer is not Answer.FETCH and not life.flight:
             raise self._limited(verdict.answer.value, verdict.retry_after, now)
-        return self._fetching.begin(life)
 
     async def _wait(self, life: Life, flight: Flight, seconds: float) -> bool:
-        if life.waiting >= CROWD:
-            raise self._limited("crowd", 1.0, self._fetching.now())
         life.waiting += 1
         try:
             return await ends_within(self._clock, seconds, flight.task)
@@ -177,12 +169,12 @@ class KeySource:
         life = self._fetching.life()
         while (flight := life.flight) and flight.errand.sequence:
             await asyncio.wait({flight.task})
-        flight = flight or self._fetching.begin(life)
-        errand = flight.errand
-        errand.no_cache = errand.may_finish = errand.at_once = True
+        flight = self._fetching.join_or_begin(life, Wish(no_cache=True, may_finish=True, at_once=True))
         await asyncio.wait({flight.task})
-        if errand.error is not None:
-            raise KeysUnavailable(f"the keys could not be fetched: {errand.error}", retry_after=self._until_retry())
+        if flight.errand.error is not None:
+            raise KeysUnavailable(
+                f"the keys could not be fetched: {flight.errand.error}", retry_after=self._until_retry()
+            )
 
     def health(self) -> Health:
         """Tell the state of the keys."""
@@ -200,7 +192,7 @@ class KeySource:
             skipped=len(snapshot.listed.skipped),
             last_error=store.report.last_error,
             consecutive_failures=store.policy.failures,
-            next_refresh_in=max(0.0, store.due() - now.monotonic),
+            next_refresh_in=store.due_in(now),
             refresher_alive=any(life.is_refreshing for life in lives),
             fetching=any(life.flight for life in lives),
             waiting=sum(life.waiting for life in lives),
@@ -255,9 +247,3 @@ class KeySource:
     def stand_in(self, *, fetch: Fetch, clock: Clock) -> "KeySource":
         """For tests: another one for the same team, which begins anew with another fetch and clock."""
         return KeySource(self.settings, fetch=fetch, clock=clock, on_event=self._on_event)
-
-
-def _default_fetch(settings: Settings) -> Fetch:
-    return HttpxFetch(
-        trust_env=not settings.is_local, connect_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
-    )

@@ -18,27 +18,45 @@ FUTURE = 60.0
 
 
 @dataclass(eq=False, slots=True)
-class Errand:
-    """What one fetch is for. Until it begins, others may join in and ask for more.
+class Wish:
+    """What is wanted of a fetch.
 
     Attributes:
-        start: When (monotonic) it may begin.
-        booked: How many tokens of the bucket it took.
         no_cache: Whether caches on the way must ask the origin.
         may_finish: Whether it may confirm a removal.
         at_once: Whether removals need no confirmation.
         sought: The unknown keys it is for.
+    """
+
+    no_cache: bool = False
+    may_finish: bool = False
+    at_once: bool = False
+    sought: set[str] = field(default_factory=set[str])
+
+    def add(self, other: "Wish") -> None:
+        """Want that as well."""
+        self.no_cache |= other.no_cache
+        self.may_finish |= other.may_finish
+        self.at_once |= other.at_once
+        self.sought |= other.sought
+
+
+@dataclass(eq=False, slots=True)
+class Errand:
+    """One fetch. Until it begins, others may join in and wish for more.
+
+    Attributes:
+        wish: What it is for.
+        start: When (monotonic) it may begin.
+        booked: How many tokens of the bucket it took.
         known: The keys at hand when it asked; what a 304 confirms.
         sequence: Its number; 0 until it begins.
         error: Why it failed, in words; None once it succeeded.
     """
 
+    wish: Wish
     start: float
     booked: int
-    no_cache: bool = False
-    may_finish: bool = False
-    at_once: bool = False
-    sought: set[str] = field(default_factory=set[str])
     known: Snapshot = field(default_factory=Snapshot)
     sequence: int = 0
     error: str | None = "the fetch was cancelled"
@@ -90,6 +108,11 @@ class KeyStore:
         wanted = self.policy.refresh_at if confirmation is None else min(self.policy.refresh_at, confirmation)
         return max(wanted, self.policy.retry_at)
 
+    def due_in(self, now: Moment) -> float:
+        """Seconds until the refresher must fetch next; none after a sleep of the machine that lasted that long."""
+        overslept = now.wall >= self.attend_wall and now.monotonic >= self.policy.retry_at
+        return 0.0 if overslept else max(0.0, self.due() - now.monotonic)
+
     def postpone(self, now: Moment, until: float) -> None:
         """Let lookups only look until then, or until the keys expire."""
         age = self.age(now)
@@ -113,9 +136,10 @@ class KeyStore:
         self.report.counts["fetches"] += 1
         return True
 
-    def forked(self) -> None:
+    def forked(self, now: Moment) -> None:
         """Be fit for use in a new process: another thread of the old one may have held the lock."""
         self._lock = Lock()
+        self.policy.forked(now.monotonic)
 
     def accept(self, errand: Errand, document: Document, *, at: Moment, seconds: float) -> None:
         """Take over what a good fetch brought, unless something newer is there.
@@ -127,12 +151,13 @@ class KeyStore:
         with self._lock:
             old = self.snapshot
             if errand.sequence > old.sequence:
-                delay = self.settings.removal_delay if self.settings.confirm_removals and not errand.at_once else None
-                self.snapshot = merge(old, fetched, removal_delay=delay, may_finish=errand.may_finish)
+                confirmed = self.settings.confirm_removals and not errand.wish.at_once
+                delay = self.settings.removal_delay if confirmed else None
+                self.snapshot = merge(old, fetched, removal_delay=delay, may_finish=errand.wish.may_finish)
             new = self.snapshot
         errand.error = None
         self.policy.succeeded(at.monotonic, max_age=document.max_age)
-        self._remember(errand, old, new, at)
+        self._remember(errand.wish.sought, old, new, at)
         self.postpone(at, self.due())
         self.report.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
 
@@ -142,10 +167,10 @@ class KeyStore:
         key_set = parse_jwks(document.body, max_keys=self.settings.max_keys)
         return Fetched(at, errand.sequence, document.body, key_set, document.etag)
 
-    def _remember(self, errand: Errand, old: Snapshot, new: Snapshot, at: Moment) -> None:
+    def _remember(self, sought: set[str], old: Snapshot, new: Snapshot, at: Moment) -> None:
         for kid in new.keys.keys() - old.keys.keys():
             self.policy.appeared(kid)
-        for kid in errand.sought - new.keys.keys():
+        for kid in sought - new.keys.keys():
             self.policy.absent(kid, at.monotonic)
 
     def reject(self, errand: Errand, problem: BaseException, *, at: Moment) -> None:
@@ -175,14 +200,13 @@ class KeyStore:
             old, current = self.snapshot, self.age(now)
             if current is not None and current < age:
                 return
-            self._sequence += 1
             at = Moment(now.monotonic - age, now.wall - age)
-            fetched = Fetched(at, self._sequence, document, key_set, None)
+            fetched = Fetched(at, old.sequence, document, key_set, None)  # any fetch that has begun brings more
             new = self.snapshot = merge(old, fetched, removal_delay=None, may_finish=True)
         self.policy.due_now()
-        self._remember(Errand(start=0, booked=0), old, new, now)
+        self._remember(set(), old, new, now)
         self.postpone(now, self.due())
-        self.report.refreshed(old, new, at=now, seconds=0.0, modified=True)
+        self.report.changed(old, new, at=now)
 
     def _checked_seed(self, document: object, fetched_at: object, now: Moment) -> tuple[KeySet, float]:
         if not isinstance(document, bytes) or len(document) > self.settings.max_document_size:

@@ -229,6 +229,11 @@ class Settings(BaseSettings):
                 "soft_staleness must lie between the longest pause between refreshes "
                 f"(refresh_interval and jitter: {longest:g}) and max_staleness ({self.max_staleness:g})"
             )
+        if self.unknown_key_interval > self.refresh_interval / 2:
+            raise ValueError(
+                "unknown_key_interval must be at most half of refresh_interval "
+                f"({self.refresh_interval / 2:g}), since both take from one allowance of fetches"
+            )
         if self.fail_fast and not self.startup_timeout:
             raise ValueError("startup_timeout must not be 0 where fail_fast is set")
         return self

@@ -42,8 +42,8 @@ class FetchResponse:
 class Fetch(Protocol):
     """How the certs document is fetched; the default uses httpx.
 
-    The caller bounds time and size. A fetch of your own must verify TLS, must not follow redirects, and must leave the
-    body undecoded.
+    The caller bounds time and size. A fetch of your own must verify TLS, must not follow redirects, must leave the
+    body undecoded, and must end when it is cancelled.
     """
 
     def __call__(self, url: str, *, headers: Mapping[str, str]) -> AbstractAsyncContextManager[FetchResponse]:
