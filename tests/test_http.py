@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 
 from fastapi_cloudflare_access import _http
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access._http import Document, FetchProblem, HttpxFetch, describe, read_document
-from fastapi_cloudflare_access._settings import CERTS_PATH
+from fastapi_cloudflare_access._http import Document, FetchProblem, HttpxFetch, default_fetch, describe, read_document
+from fastapi_cloudflare_access._key_source import KeySource
+from fastapi_cloudflare_access._settings import CERTS_PATH, Settings
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
@@ -205,6 +207,45 @@ async def test_a_lost_connection_is_a_connection_error(fault: str) -> None:
         getattr(server, fault)()
         with pytest.raises(ConnectionError):
             await read_document(httpx_fetch(), server.origin + CERTS_PATH, max_size=65_536, etag=None, no_cache=False)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"\x16\x03\x01\x00\x00"],
+    ids=repr,
+)
+async def test_an_answer_that_is_no_http_is_not_asked_for_again(answered: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_once() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answered)
+
+        answering = threading.Thread(target=answer_once)
+        answering.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with pytest.raises(FetchProblem, match=r"^the answer is no valid HTTP$"):
+            await read_document(httpx_fetch(), url, max_size=100, etag=None, no_cache=False)
+        answering.join()
+
+
+@pytest.mark.parametrize(("team", "trusts"), [("acme", True), ("http://127.0.0.1:1", False)])
+def test_the_default_fetch_follows_the_settings_and_reads_no_proxy_for_a_local_team(team: str, *, trusts: bool) -> None:
+    fetch = default_fetch(Settings.load(team_domain=team, audience="tag", connect_timeout=1.5, read_timeout=2.5))
+    assert isinstance(fetch, HttpxFetch)
+    assert fetch._trust_env is trusts
+    client = fetch._client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    assert client.timeout == httpx.Timeout(2.5, connect=1.5)
+    assert client.trust_env is trusts
+
+
+def test_a_key_source_has_the_default_fetch() -> None:
+    keys = KeySource(Settings.load(team_domain="http://127.0.0.1:1", audience="tag"))
+    fetch = keys._fetching._fetch
+    assert isinstance(fetch, HttpxFetch)
+    assert not fetch._trust_env
 
 
 async def test_nobody_listening_is_a_connection_error() -> None:

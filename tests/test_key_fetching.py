@@ -247,6 +247,43 @@ async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_
     await rig.keys.stop()
 
 
+async def test_a_refresher_tells_that_the_keys_are_stale_though_nobody_looks() -> None:
+    rig = await started(jitter=0)
+    rig.certs.fail_with(503)
+    await rig.clock.run_for(1800)
+    assert rig.count("keys_stale") == 0
+    await rig.clock.run_for(120)
+    assert rig.count("keys_stale") == 1
+    await rig.keys.stop()
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="tasks start eagerly from Python 3.12 on")
+@pytest.mark.parametrize("call", ["find", "refresh"])
+async def test_what_a_fetch_is_for_is_known_when_it_starts_however_early(call: str) -> None:
+    rig = await started(jitter=0)
+    await rig.clock.run_for(60)
+    kid = rig.rotate()
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - new in 3.12
+    try:
+        assert await (rig.find(kid) if call == "find" else outcome(rig.keys.refresh)) == "ok"
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+    assert [request.headers.get("cache-control") for request in rig.certs.requests] == [None, "no-cache"]
+    await rig.keys.stop()
+
+
+async def test_loops_that_wait_for_their_turn_wait_for_the_back_off_of_the_others_too() -> None:
+    rig = KeyRig()
+    rig.certs.fail_with(503)
+    fetching = rig.keys._fetching
+    for _ in range(8):
+        fetching.begin(Life(), Wish())
+    await rig.clock.run_for(20)
+    starts = [request.at for request in rig.certs.requests]
+    assert len(starts) == 8
+    assert starts[-1] - starts[0] > 8, "a gap of a second alone would let them all begin within seven"
+
+
 @pytest.mark.conformance(23)
 async def test_under_any_flood_an_hour_sees_at_most_740_starts() -> None:
     """Unknown keys, edges that disagree, and refreshes every minute together."""

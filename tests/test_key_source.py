@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from support.key_rig import KeyRig, outcome
 
+from fastapi_cloudflare_access._key_fetching import LOOK_UP
 from fastapi_cloudflare_access._key_source import CROWD, ROUNDS, ExportedKeys
+from fastapi_cloudflare_access._key_store import Wish
 from fastapi_cloudflare_access.errors import CannotDecide, ConfigurationError, KeysUnavailable, KeyUnconfirmed
 from fastapi_cloudflare_access.health import RateLimited, RefreshFailed
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
@@ -247,6 +249,21 @@ async def test_a_crowd_waits_and_whoever_comes_after_it_is_told_to_come_back() -
     assert rig.keys.health().waiting == 0
 
 
+async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
+    rig = await warm()
+    refreshing = asyncio.ensure_future(rig.keys.refresh())
+    await rig.clock.run_for(0)
+    flight = rig.keys._fetching.life().flight
+    assert flight
+    assert not flight.errand.sequence, "it waits for its turn"
+    asked = [rig.ask(f"kid-{number}") for number in range(CROWD + 100)]
+    await rig.clock.run_for(0)
+    assert len(flight.errand.wish.sought) == CROWD
+    await rig.clock.run_for(5)
+    await refreshing
+    assert {await one for one in asked} == {"unknown_key", "key_unconfirmed"}
+
+
 async def test_any_text_at_all_may_be_asked_for() -> None:
     rig = await warm()
     await rig.clock.run_for(2)
@@ -400,6 +417,32 @@ async def test_a_machine_that_slept_refreshes_its_keys_at_the_first_lookup() -> 
         rig.keys.lookup(rig.kid)
 
 
+async def test_a_machine_that_slept_refreshes_its_keys_though_nobody_looks() -> None:
+    """A readiness probe keeps requests away from an app whose keys are too old."""
+    rig = KeyRig(jitter=0)
+    await rig.keys.start()
+    await rig.clock.run_for(60)
+    rig.clock.shift_wall(90_000)
+    assert rig.keys.health().state == "expired"
+    await rig.clock.run_for(LOOK_UP)
+    assert rig.keys.health().state == "ok"
+    assert rig.certs.fetches == 2
+    await rig.clock.run_for(500)
+    assert rig.certs.fetches == 2, "once, and then as always"
+    await rig.keys.stop()
+
+
+async def test_after_a_sleep_fetches_that_fail_are_backed_off_from() -> None:
+    rig = KeyRig(jitter=0)
+    await rig.keys.start()
+    rig.certs.fail_with(503)
+    rig.clock.shift_wall(90_000)
+    await rig.clock.run_for(600)
+    assert 600 / 5 <= rig.certs.fetches <= 240
+    assert rig.keys.health().next_refresh_in > 0
+    await rig.keys.stop()
+
+
 @pytest.mark.conformance(55)
 async def test_a_wall_clock_set_back_neither_ages_nor_renews_the_keys() -> None:
     rig = await warm()
@@ -546,15 +589,41 @@ async def test_a_drip_of_bytes_ends_with_the_deadline_of_the_whole_fetch() -> No
     assert await asked == "key_unconfirmed"
 
 
-@pytest.mark.parametrize("raised", [ValueError("x"), OSError(), BaseExceptionGroup("x", [KeyError()])], ids=repr)
-async def test_whatever_a_fetch_raises_is_a_failed_fetch(raised: BaseException) -> None:
+class Panic(BaseException):
+    """What extensions written in Rust raise."""
+
+
+@pytest.mark.parametrize(
+    "raised", [ValueError("x"), OSError(), Panic(), BaseExceptionGroup("x", [KeyboardInterrupt()])], ids=repr
+)
+async def test_whatever_a_fetch_raises_is_a_failed_fetch_and_backed_off_from(raised: BaseException) -> None:
     def fetch(url: str, *, headers: object) -> Any:
         raise raised
 
     rig = KeyRig()
     rig.keys = rig.keys.stand_in(fetch=fetch, clock=rig.clock)
     assert await rig.find(rig.kid) == "keys_unavailable"
-    assert rig.keys.health().fetch_failures == 1
+    assert rig.keys.health().fetch_failures == rig.keys.health().consecutive_failures == 1
+    starting = asyncio.ensure_future(rig.keys.start())
+    await rig.clock.run_for(600)
+    await starting
+    await rig.keys.stop()
+    assert rig.keys.health().fetches <= 240
+
+
+async def test_a_fetch_that_ends_the_process_ends_it() -> None:
+    """And is no failure of the endpoint."""
+
+    def fetch(url: str, *, headers: object) -> Any:
+        raise asyncio.CancelledError
+
+    rig = KeyRig()
+    rig.keys = rig.keys.stand_in(fetch=fetch, clock=rig.clock)
+    flight = rig.keys._fetching.begin(rig.keys._fetching.life(), Wish())
+    flight.task.cancel()
+    await rig.clock.run_for(1)
+    assert flight.task.cancelled()
+    assert rig.keys.health().fetch_failures == 0
 
 
 # Freshness over HTTP
@@ -764,6 +833,43 @@ async def test_a_seed_as_old_as_the_hard_limit_is_no_key() -> None:
     assert rig.keys.health().state == "expired"
     with pytest.raises(KeysUnavailable):
         rig.keys.lookup(rig.kid)
+
+
+async def test_a_fetch_under_way_replaces_a_seed_that_came_while_it_ran() -> None:
+    rig = KeyRig()
+    former = rig.team.certs_body()
+    rig.rotate()
+    rig.certs.slow(1)
+    asked = rig.ask(rig.kid)
+    await rig.clock.run_for(0.5)
+    rig.keys.seed(former, fetched_at=rig.clock.now() - 3600)
+    await rig.clock.run_for(1)
+    assert await asked == "ok"
+    assert rig.keys.health().age == 0.5
+
+
+async def test_a_seed_that_comes_while_a_withdrawn_key_is_given_up_does_not_keep_it() -> None:
+    rig = await warm()
+    former, gone = rig.team.certs_body(), rig.old_kid
+    await rig.clock.run_for(60)
+    rig.team.withdraw()
+    rig.certs.slow(1)
+    refreshing = asyncio.ensure_future(rig.keys.refresh())
+    await rig.clock.run_for(0.5)
+    rig.keys.seed(former, fetched_at=rig.clock.now() - 1)
+    await rig.clock.run_for(1)
+    await refreshing
+    assert rig.keys.lookup(gone) is None
+
+
+async def test_a_seed_is_no_fetch_and_forgets_no_error_of_one() -> None:
+    rig = KeyRig()
+    rig.certs.fail_with(503)
+    await rig.find(rig.kid)
+    rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
+    assert rig.keys.health().last_error == "an answer with HTTP status 503"
+    assert rig.count("refreshed") == 0
+    assert rig.count("key_added") == 2
 
 
 async def test_a_seed_older_than_the_keys_is_ignored() -> None:

@@ -88,3 +88,21 @@ def test_a_store_can_be_used_after_a_fork_that_caught_another_thread_with_the_lo
     subject._lock.acquire()
     subject.forked(START)
     assert begun(subject).sequence == 1
+
+
+def test_processes_forked_with_the_same_keys_refresh_them_at_different_times() -> None:
+    due = set[float]()
+    for _ in range(20):
+        subject = store()
+        subject.policy.refresh_at = later(600).monotonic
+        subject.forked(START)
+        due.add(round(subject.due(), 6))
+        assert 300 <= subject.due() - START.monotonic <= 600
+    assert len(due) == 20
+
+
+def test_without_jitter_forked_processes_keep_the_time() -> None:
+    subject = KeyStore(Settings.load(team_domain="acme", audience="tag", jitter=0), None)
+    subject.policy.refresh_at = later(600).monotonic
+    subject.forked(START)
+    assert subject.due() == later(600).monotonic

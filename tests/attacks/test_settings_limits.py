@@ -107,3 +107,9 @@ def test_the_schedule_of_unknown_keys_is_the_documented_one_and_has_limits() -> 
         options: dict[str, Any] = GIVEN | {"unknown_key_schedule": bad}
         with pytest.raises(ConfigurationError):
             load(**options)
+
+
+def test_unknown_keys_leave_half_of_the_allowance_to_refreshes() -> None:
+    assert load(**GIVEN, refresh_interval=60, unknown_key_interval=30)
+    with pytest.raises(ConfigurationError, match=r"^unknown_key_interval must be at most half of refresh_interval"):
+        load(**GIVEN, refresh_interval=60, unknown_key_interval=30.1)
