@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Security, WebSocket
 from openapi_spec_validator import validate
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -331,6 +331,22 @@ def test_a_model_that_fails_refuses_the_token(caplog: pytest.LogCaptureFixture) 
     assert "ada@" not in record.getMessage()
 
 
+@pytest.mark.parametrize("given", [None, {}, TEAM.service("bot"), TEAM.user("eve@example.com")], ids=type)
+def test_a_model_that_gives_something_else_than_itself_refuses_the_token(given: Any) -> None:
+    class Odd(UserClaims):
+        @model_validator(mode="wrap")
+        @classmethod
+        def odd(cls, _: Any, __: Any) -> Any:
+            return given
+
+    app = FastAPI()
+    access = make(user_claims=Odd)
+    app.add_api_route("/optional", _ok, dependencies=[Depends(access.optional)])
+    app.add_api_route("/service", _ok, dependencies=[Depends(access.service)])
+    client = TestClient(app)
+    assert [client.get(path, headers=ADA).status_code for path in ("/optional", "/service")] == [401, 401]
+
+
 @pytest.mark.parametrize("model", [None, dict, ServiceClaims, BaseModel, "UserClaims", UserClaims.model_construct()])
 def test_a_claims_model_that_is_none_is_refused_at_construction(model: Any) -> None:
     with pytest.raises(ConfigurationError, match="subclass of UserClaims"):
@@ -589,6 +605,16 @@ def test_entered_twice_it_ends_with_the_last() -> None:
     outer, inner = FastAPI(lifespan=access.lifespan), FastAPI(lifespan=access.lifespan)
     with TestClient(outer):
         with TestClient(inner):
+            assert access.keys.health().refresher_alive
+        assert access.keys.health().refresher_alive
+    assert not access.keys.health().refresher_alive
+
+
+@pytest.mark.anyio
+async def test_entered_twice_in_one_loop_the_keys_stay_fresh_until_it_was_left_twice() -> None:
+    access = make()
+    async with access:
+        async with access:
             assert access.keys.health().refresher_alive
         assert access.keys.health().refresher_alive
     assert not access.keys.health().refresher_alive

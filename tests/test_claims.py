@@ -104,6 +104,7 @@ def test_claims_serialise_to_json() -> None:
 
 def test_claims_without_custom_claims_have_an_empty_mapping() -> None:
     assert TEAM.user("ada@example.com").custom == {}
+    assert UserClaims.model_validate(ADA.model_dump() | {"custom": None}).custom == {}
 
 
 def test_the_cache_key_of_the_identity_is_not_shown() -> None:
@@ -127,6 +128,10 @@ WRONG: list[tuple[str, Any]] = [
     ("sub", 5),
     ("type", "org"),
     ("aud", ["a", 5]),
+    ("custom", [1]),
+    ("custom", ""),
+    ("custom", 0),
+    ("custom", False),
 ]
 
 

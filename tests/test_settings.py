@@ -219,6 +219,12 @@ def test_an_unknown_setting_is_refused_with_the_list_of_those_there_are() -> Non
         load(x="acme")
 
 
+@pytest.mark.parametrize("name", ["_env_file", "_env_prefix", "_cli_parse_args", "Team_Domain"])
+def test_only_settings_can_be_set(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^there is no setting {name}"):
+        load(team_domain="acme", audience=AUD, **{name: "x"})
+
+
 NUMBERS = sorted(name for name, kind in get_type_hints(Options).items() if kind in (int, float))
 
 

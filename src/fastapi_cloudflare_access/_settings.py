@@ -246,6 +246,8 @@ class Settings(BaseSettings):
             ConfigurationError: One sentence for each setting that is missing or wrong.
         """
         given: dict[str, Any] = {**options}
+        if unknown := sorted(given.keys() - cls.model_fields.keys()):  # BaseSettings itself would take some more
+            raise ConfigurationError("; ".join(f"there is no setting {name}{_suggestion(name)}" for name in unknown))
         try:
             return cls(**given)
         except ValidationError as invalid:
@@ -288,8 +290,6 @@ def _sentence(error: Any) -> str:
     name = str(error["loc"][0])
     if error["type"] == "missing":
         return f"{name} is missing: pass {name}=… or set {ENVIRONMENT_PREFIX}{name.upper()}"
-    if error["type"] == "extra_forbidden":
-        return f"there is no setting {name}{_suggestion(name)}"
     return f"{name} {message}" if message[0].islower() else f"{name}: {message}"
 
 

@@ -95,7 +95,9 @@ def typed(claims: dict[str, Any], user_claims: type[U]) -> U | ServiceClaims:
         caller: U | ServiceClaims = model.__pydantic_validator__.validate_python(claims)
     except ValidationError as invalid:
         names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors() if error["loc"]}))
-        raise InvalidClaims(f"claims of the wrong type: {names}") from None
+        raise InvalidClaims(f"claims that are missing or not acceptable: {names}") from None
     except Exception as failure:  # noqa: BLE001 - a validator of the application's own model
         raise InvalidClaims(f"the claims model failed with {type(failure).__name__}") from None
+    if not isinstance(caller, model):
+        raise InvalidClaims("the claims model gave something else than an instance of it")
     return caller

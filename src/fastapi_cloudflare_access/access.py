@@ -190,6 +190,8 @@ class CloudflareAccess(_Scheme, Generic[U]):
     def with_audience(self, *audience: str) -> "CloudflareAccess[U]":
         """Give a sibling for other applications of the same team, over the same keys.
 
+        It is made without `__init__`, so what a subclass of yours sets there is not on it.
+
         Raises:
             ConfigurationError: An audience is missing or wrong.
         """
@@ -202,7 +204,9 @@ class CloudflareAccess(_Scheme, Generic[U]):
     async def identify(self, connection: HTTPConnection) -> U | ServiceClaims | None:
         """Give the caller of a request or WebSocket handshake, or None where it carries no token.
 
-        A token is verified once for each request; the claims are then on `request.state.access` too.
+        For dependencies and handlers of your own, whose exceptions FastAPI answers; in a middleware nobody does, and a
+        refusal would become a 500. A token is verified once for each request; the claims are then on
+        `request.state.access` too.
 
         Raises:
             AccessRefused: The token is refused, or cannot be checked right now.

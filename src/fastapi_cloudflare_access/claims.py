@@ -4,6 +4,7 @@ Fields are named as on the wire. Sources: "Application token" in Cloudflare's do
 *undocumented*, tokens as they are seen. Unknown claims are kept and readable as attributes or through `model_extra`.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,14 @@ MAX_TIME = 253_402_300_799
 
 Seconds = Annotated[StrictInt, Field(ge=0, le=MAX_TIME)]
 Text = StrictStr
+
+
+def _custom(value: Any) -> Any:
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError("must be a JSON object")
+    return freeze(value or {})
+
+
 Frozen = Annotated[Any, AfterValidator(freeze)]
 Extra = Annotated[StrictStr | Frozen, Field(union_mode="left_to_right")]  # text needs no call into Python
 
@@ -75,7 +84,7 @@ class UserClaims(BaseClaims):
     """The common name of the client certificate, where one was asked for."""
     device_id: Text | None = None
     """The device, where the Cloudflare One client runs (*undocumented*)."""
-    custom: Annotated[Frozen, Field(default_factory=FrozenDict)]
+    custom: Annotated[Any, AfterValidator(_custom), Field(default_factory=FrozenDict)]
     """The OIDC claims or SAML attributes configured for the application.
 
     Access trims them, from the end of its list, where they grow too large for a cookie. Give them a type in a subclass.

@@ -110,6 +110,6 @@ def test_the_schedule_of_unknown_keys_is_the_documented_one_and_has_limits() -> 
 
 
 def test_unknown_keys_leave_half_of_the_allowance_to_refreshes() -> None:
-    assert load(**GIVEN, refresh_interval=60, unknown_key_interval=30)
+    assert load(**GIVEN, refresh_interval=60, unknown_key_interval=30).unknown_key_interval == 30
     with pytest.raises(ConfigurationError, match=r"^unknown_key_interval must be at most half of refresh_interval"):
         load(**GIVEN, refresh_interval=60, unknown_key_interval=30.1)
