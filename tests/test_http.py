@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -188,6 +189,14 @@ async def test_the_default_fetch_brings_the_certs_of_a_real_server() -> None:
         again = await read_document(fetch, server.origin + CERTS_PATH, max_size=65_536, etag=first.etag, no_cache=False)
         assert again.body is None
     assert [request.headers["accept-encoding"] for request in server.requests] == ["identity", "identity"]
+
+
+async def test_a_copy_of_the_package_without_its_metadata_still_says_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert _http._user_agent.__wrapped__() == "fastapi-cloudflare-access"
 
 
 @pytest.mark.conformance(20)

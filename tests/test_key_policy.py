@@ -210,3 +210,12 @@ def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[floa
     for first in range(len(starts)):
         for last in range(first, len(starts)):
             assert last - first + 1 <= 3 + (starts[last] - starts[first]) / 5 + 1e-6
+
+
+def test_starts_given_before_a_failure_are_put_off_to_the_end_of_the_back_off_one_gap_after_another() -> None:
+    subject = policy()
+    starts = [subject.book(0, cold=True) for _ in range(4)]
+    subject.failed(0, cold=True, booked=0)
+    subject.retry_at = 10
+    assert [subject.not_before(start) for start in starts[1:]] == [10, 11, 12]
+    assert subject.not_before(10) == 10, "one that was put off already has its turn"

@@ -264,6 +264,21 @@ async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
     assert {await one for one in asked} == {"unknown_key", "key_unconfirmed"}
 
 
+async def test_who_refreshes_in_person_does_not_wait_for_the_back_off() -> None:
+    rig = await warm()
+    rig.keys._store.policy._uniform = lambda low, high: high
+    rig.certs.fail_with(503)
+    for _ in range(6):
+        await rig.clock.run_for(1)
+        with pytest.raises(KeysUnavailable):
+            await rig.clock.run_until(rig.keys.refresh())
+    rig.certs.recover()
+    before = rig.clock.monotonic()
+    assert rig.keys.health().next_refresh_in > 10
+    await rig.clock.run_until(rig.keys.refresh())
+    assert rig.clock.monotonic() - before <= 1
+
+
 async def test_any_text_at_all_may_be_asked_for() -> None:
     rig = await warm()
     await rig.clock.run_for(2)

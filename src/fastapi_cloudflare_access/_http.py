@@ -161,7 +161,10 @@ def _request_headers(etag: str | None, *, no_cache: bool) -> dict[str, str]:
 
 @cache
 def _user_agent() -> str:
-    return f"fastapi-cloudflare-access/{metadata.version('fastapi-cloudflare-access')}"
+    try:
+        return f"fastapi-cloudflare-access/{metadata.version('fastapi-cloudflare-access')}"
+    except metadata.PackageNotFoundError:  # copied into an app, or frozen with it
+        return "fastapi-cloudflare-access"
 
 
 def _check(response: FetchResponse, max_size: int) -> None:

@@ -144,8 +144,10 @@ class KeyFetching:
             life.changed.set()
 
     def _start_of(self, errand: Errand) -> float:
-        """When an errand may begin: not while another loop's fetches fail, unless somebody asked for it in person."""
-        return errand.start if errand.wish.at_once else max(errand.start, self._store.policy.retry_at)
+        """When an errand may begin: not while fetches of other loops fail, unless somebody asked for it in person."""
+        if not errand.wish.at_once:
+            errand.start = self._store.policy.not_before(errand.start)
+        return errand.start
 
     async def _fetch_document(self, errand: Errand) -> Document:
         try:

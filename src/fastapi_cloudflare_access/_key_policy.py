@@ -91,6 +91,13 @@ class KeyPolicy:
         self._free_at = start + self._settings.unknown_key_gap
         return start
 
+    def not_before(self, start: float) -> float:
+        """Put off a start that was given before fetches failed: to the end of the back-off, one gap after another."""
+        if start < self.retry_at:
+            start = max(self.retry_at, self._free_at)
+            self._free_at = start + self._settings.unknown_key_gap
+        return start
+
     def book_retry(self, now: float, *, cold: bool) -> bool:
         """Take what a second try costs, and tell whether there was enough; after a failed fetch there is none."""
         if self.failures or (not cold and self._fill(now) < 1):
