@@ -4,14 +4,13 @@ import asyncio
 import json
 import shutil
 import subprocess
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 from jwt.algorithms import RSAAlgorithm
+from support import npm
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.errors import AccessError
@@ -19,7 +18,7 @@ from fastapi_cloudflare_access.testing import CertsServer
 
 SCRIPTS = Path(__file__).parents[1] / "differential"
 PATIENCE = 60
-"""Seconds that installing and running the JavaScript may take."""
+"""Seconds that running the JavaScript may take."""
 
 Verdicts = dict[str, str]
 """By the name of a token: `accepted`, or why not."""
@@ -80,20 +79,8 @@ def jose(certs: CertsServer, tokens: dict[str, str], node_modules: Path) -> Verd
 
 
 def install_jose(cache: Path) -> Path | str:
-    """Give the folder of the JavaScript with what it imports, installed where it is not yet, or why there is none."""
-    folder = cache / "installed"
-    npm = shutil.which("npm")
-    if not npm or not shutil.which("node"):
-        return "there is no Node here"
-    if not folder.exists():
-        attempt = Path(tempfile.mkdtemp(dir=cache))
-        shutil.copy(SCRIPTS / "package.json", attempt)
-        command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run(command, cwd=attempt, capture_output=True, timeout=PATIENCE, check=False)
-        if not (attempt / "node_modules/jose").is_dir():
-            return "npm could not install jose"
-        with suppress(OSError):  # another process was first
-            attempt.rename(folder)
-    shutil.copy(SCRIPTS / "verify.mjs", folder)
+    """Give the folder of the JavaScript with what it imports, or why there is none."""
+    folder = npm.install("jose@6", cache)
+    if isinstance(folder, Path):
+        shutil.copy(SCRIPTS / "verify.mjs", folder)
     return folder
