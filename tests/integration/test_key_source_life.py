@@ -7,6 +7,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access._key_source import KeySource
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+
+CALLERS = 4
+"""How many call at once while keys rotate."""
 
 
 @pytest.fixture
@@ -85,21 +89,26 @@ def test_fork_after_preload_works(certs: CertsServer) -> None:
 
 
 def test_rotation_under_load(certs: CertsServer) -> None:
-    """Two uvicorn workers, mixed tokens without a pause, ten rotations: no valid token is refused."""
+    """Two uvicorn workers, four callers with mixed tokens and no pause, ten rotations: no valid token is refused."""
     team, port = certs.team, free_port()
     arguments = ["--workers=2", f"--port={port}", "--log-level=warning", "support.key_app:app"]
     settings = {"team_domain": certs.origin, "audience": team.audience, "unknown_key_interval": "1"}
     seen: dict[int, set[int]] = defaultdict(set)
-    with serving("uvicorn", *arguments, port=port, **settings):
+
+    def call(good: list[str], bad: list[str], end: float) -> None:
+        while time.monotonic() < end:
+            token = random.choice([*good, *bad])
+            seen[token in good].add(get(port, "/", token)[0])
+
+    with serving("uvicorn", *arguments, port=port, **settings), ThreadPoolExecutor(CALLERS) as callers:
         for _ in range(10):
             previous = team.user_token("eve@example.com")
             team.rotate()
             good = [previous, team.user_token("ada@example.com"), team.service_token("bot")]
             bad = [team.user_token("ada@example.com", expires_in=-60), good[1][:-8] + "AAAAAAAA"]
-            end = time.monotonic() + 1
-            while time.monotonic() < end:
-                token = random.choice([*good, *bad])
-                seen[token in good].add(get(port, "/", token)[0])
+            called = [callers.submit(call, good, bad, time.monotonic() + 1) for _ in range(CALLERS)]
+            for one in called:
+                one.result()
         workers = healths(port, 2)
     assert seen == {True: {200}, False: {401}}
     assert len(workers) == 2
