@@ -29,19 +29,39 @@ def test_two_hosts_are_none() -> None:
 @pytest.mark.parametrize(
     ("path", "seen"),
     [
-        ("/a/../b", "/b"),
-        ("/a/%2e%2e/b", "/b"),
         ("//a///b", "/a/b"),
-        ("/a/./b/", "/a/b"),
-        ("/%2e%2e/%2e%2e/x", "/x"),
+        ("/a/b/", "/a/b"),
         ("/a%2fb", "/a/b"),
-        ("/a\\..\\b", "/b"),
-        ("*", "/*"),
+        ("/a/...", "/a/..."),
+        ("/%C3%BC;v=1", "/ü;v=1"),
+        ("/?../x", "/"),
         ("/", "/"),
     ],
 )
 def test_a_path_is_judged_as_any_app_may_understand_it(path: str, seen: str) -> None:
     assert a_call(path).path == seen
+    assert not a_call(path).is_ambiguous
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a/../b",
+        "/a/%2e%2e/b",
+        "/a/./b/",
+        "/a/%2E",
+        "/a%2f..%2fb",
+        "/a/..;v=1/b",
+        "/a\\..\\b",
+        "/a%5cb",
+        "/a#b",
+        "http://localhost/a",
+        "*",
+        "",
+    ],
+)
+def test_a_path_that_servers_read_differently_is_ambiguous(path: str) -> None:
+    assert a_call(path).is_ambiguous
 
 
 def test_the_target_stays_as_it_was_sent() -> None:

@@ -39,7 +39,7 @@ def test_a_path_of_no_app_is_nowhere() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/cdn-cgi/access/get-identity", "/x/../cdn-cgi/access/get-identity", "/cdn-cgi%2faccess/get-identity"]
+    "path", ["/cdn-cgi/access/get-identity", "//cdn-cgi/access/get-identity", "/cdn-cgi%2faccess/get-identity"]
 )
 def test_the_edges_own_paths_never_reach_an_app(browser: Browser, path: str) -> None:
     assert browser.open(APP + path).status_code == 400
@@ -52,11 +52,37 @@ def test_an_open_path_needs_no_login_and_gets_no_assertion(browser: Browser) -> 
     assert "cf-access-jwt-assertion" not in browser.app.headers()
 
 
-@pytest.mark.parametrize("path", ["/public/../x", "/public/%2e%2e/x", "/publicity"])
-def test_no_spelling_of_a_closed_path_is_open(browser: Browser, path: str) -> None:
-    assert browser.client.get(APP, headers={}).status_code == 302
-    answer = browser.client.request("GET", APP + path)
-    assert answer.status_code == 302
+def test_a_closed_path_that_begins_like_an_open_one_is_closed(browser: Browser) -> None:
+    assert browser.open(APP + "/publicity").status_code == 302
+    assert browser.app.scopes == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/public/../x",
+        "/public/%2e%2e/x",
+        "/x/../public/a",
+        "/x%2f..%2fpublic",
+        "/x/..%2fpublic",
+        "/x/y/../../public",
+        "/x/..;/public",
+        "/public/..\\x",
+    ],
+)
+async def test_no_path_is_judged_as_one_and_answered_as_another(browser: Browser, path: str, kind: str) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(event: Message) -> None:
+        sent.append(event)
+
+    await Edge(browser.realm, browser.app)(a_call(path, kind=kind).scope, receive, send)
+    assert sent[0]["status"] == 400
     assert browser.app.scopes == []
 
 

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from posixpath import normpath
 from urllib.parse import parse_qsl, unquote
 
 from starlette.types import Scope
@@ -81,9 +80,19 @@ class Call:
 
     @cached_property
     def path(self) -> str:
-        """The path as an app may understand it: decoded, without dot segments and doubled slashes."""
-        plain = unquote(self.target.partition("?")[0]).replace("\\", "/")
-        return "/" + normpath("/" + plain.lstrip("/")).lstrip("/")
+        """The path as an app may understand it: decoded, without doubled slashes and one at the end."""
+        return "/" + "/".join(filter(None, self._segments))
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether an app may take the target for another path than `path`, or for no path at all."""
+        names = {segment.partition(";")[0] for segment in self._segments}
+        is_path = self.target.startswith("/") and "#" not in self.target
+        return not is_path or not names.isdisjoint({".", ".."}) or any("\\" in name for name in self._segments)
+
+    @cached_property
+    def _segments(self) -> list[str]:
+        return unquote(self.target.partition("?")[0]).split("/")
 
     @cached_property
     def target(self) -> str:

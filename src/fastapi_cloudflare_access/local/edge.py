@@ -44,7 +44,9 @@ class Edge:
             await self._live(receive, send)
             return
         call = Call(scope)
-        if call.host in self.realm.addresses.team_hosts:
+        if call.is_ambiguous:
+            await _ambiguous()(scope, receive, send)
+        elif call.host in self.realm.addresses.team_hosts:
             await self._as_team(call, receive, send)
         elif call.host in self.realm.config.hosts:
             await self._as_edge(call, receive, send)
@@ -138,6 +140,12 @@ async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
         yield event.get("body", b"")
         if not event.get("more_body"):
             return
+
+
+def _ambiguous() -> Response:
+    """Judged as one path, the request could be answered as another."""
+    text = "It has dot segments, backslashes or a fragment, which servers read differently. Ask for the path itself."
+    return message("The address is ambiguous", text, status=400)
 
 
 def _no_such_host(realm: Realm, call: Call) -> Response:
