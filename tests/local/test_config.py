@@ -49,7 +49,7 @@ def test_a_person_is_known_by_the_address_in_lower_case() -> None:
     [
         (lambda: Person(email="nobody"), "must be an email"),
         (lambda: App(name="a", host="LOCALHOST"), "must be a host name"),
-        (lambda: App(name="a", paths=("x",)), "must begin with /"),
+        (lambda: App(name="a", paths=("x",)), "must be a path"),
         (lambda: App(name="a", upstream="ftp://x"), "must be an origin"),
         (lambda: App(name="a", audience="a,b"), "is no AUD tag"),
         (lambda: App(name="a", service_token_header="a b"), "name of a header"),
@@ -72,6 +72,22 @@ def test_a_person_is_known_by_the_address_in_lower_case() -> None:
 def test_what_cannot_be_is_refused_with_the_reason(make: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         make()
+
+
+@pytest.mark.parametrize("path", ["/x/*", "/a%20b", "/sec//ret", "//a", "/a/..", "/./a", "/a?b", "/a#b", "/a b", "/a\\b", ""])
+def test_a_path_that_no_request_can_have_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError, match="must be a path such as '/admin'"):
+        App(name="a", paths=(path,))
+
+
+@pytest.mark.parametrize(("path", "kept"), [("/", "/"), ("/a/", "/a"), ("/.well-known/x", "/.well-known/x"), ("/ü", "/ü")])
+def test_a_path_is_kept_as_requests_are_judged(path: str, kept: str) -> None:
+    assert App(name="a", paths=(path,)).paths == (kept,)
+
+
+def test_a_path_with_a_slash_at_the_end_is_the_same_one() -> None:
+    with pytest.raises(ValidationError, match="belong to two apps"):
+        Config(apps=(App(name="a", paths=("/x",)), App(name="b", paths=("/x/",))))
 
 
 def test_a_client_secret_is_not_repeated_in_an_error() -> None:

@@ -28,7 +28,8 @@ def test_with_tls_every_app_has_two_origins_and_the_team_may_have_a_real_name() 
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("/", "root"), ("/api", "api"), ("/api/x", "api"), ("/apix", "root"), ("/api/v2/y", "v2")]
+    ("path", "name"),
+    [("/", "root"), ("/api", "api"), ("/api/x", "api"), ("/apix", "root"), ("/api/v2/y", "v2"), ("/api/v2", "v2")],
 )
 def test_the_most_specific_path_decides(path: str, name: str) -> None:
     realm = a_realm(App(name="root"), App(name="api", paths=("/api",)), App(name="v2", paths=("/other", "/api/v2/")))

@@ -82,7 +82,7 @@ def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
         ("everyone = true", "emails = ['x']", "line 11, apps[1].policies[2].emails[1]: must be an email address"),
         ('host = "shop.localhost"', 'host = "Shop"', "line 15, apps[2].host: must be a host name"),
         ('name = "acme"', 'name = "a"\nname = "b"', "line 3, name: Cannot overwrite"),
-        ('  "/b",', '  "b",', "line 16, apps[2].paths[2]: must begin with /"),
+        ('  "/b",', '  "b",', "line 16, apps[2].paths[2]: must be a path"),
         ('name = "shop"', 'name = "wiki"', "line 14, apps[2].name: stands there twice"),
         ('name = "shop"', "", "line 13, apps[2].name: is missing"),
         ('domains = ["example.com"]', "", "line 6, apps[1].policies[1]: includes nobody"),

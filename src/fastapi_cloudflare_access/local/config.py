@@ -16,6 +16,7 @@ _TEAM_DOMAIN = re.compile(rf"{_LABEL}(?:\.fed)?\.cloudflareaccess\.com")
 _EMAIL = re.compile(r"[^\s@<>\"',;:\\()\[\]\x00-\x20\x7f]{1,64}@[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
 _AUDIENCE = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
 _UPSTREAM = re.compile(r"https?://[a-zA-Z0-9.\-\[\]:]+(?::[0-9]{1,5})?/?")
+_PATH = re.compile(r"/(?:(?!\.\.?(?:/|$))[^\s/?#%*\\]+(?:/|$))*")
 _DURATION = re.compile(r"([0-9]{1,7})\s*([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -53,7 +54,11 @@ Duration = Annotated[int, BeforeValidator(_duration)]
 Email = Annotated[str, AfterValidator(_email)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Host = Annotated[str, _matching(_HOST, "must be a host name in lower case, such as 'localhost' or 'shop.localhost'")]
-Path = Annotated[str, _matching(re.compile(r"/[^\s?#]*"), "must begin with / and have no query")]
+Path = Annotated[
+    str,
+    _matching(_PATH, "must be a path such as '/admin', with all below it: no query, '*', '%', '//' or dot segments"),
+    AfterValidator(lambda path: path.rstrip("/") or "/"),
+]
 Upstream = Annotated[str, _matching(_UPSTREAM, "must be an origin, such as 'http://127.0.0.1:8000'")]
 Audience = Annotated[
     str, _matching(_AUDIENCE, "is no AUD tag; leave it out, or copy it from the application's overview")

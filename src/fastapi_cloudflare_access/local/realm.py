@@ -185,4 +185,4 @@ class Realm:
 
 
 def _is_below(path: str, start: str) -> bool:
-    return start in ("/", path) or path.startswith(start.rstrip("/") + "/")
+    return start in ("/", path) or path.startswith(start + "/")
