@@ -144,6 +144,15 @@ def test_what_the_client_puts_in_their_place_never_arrives(name: str) -> None:
     assert not any("forged" in value for value in values)
 
 
+def test_what_the_client_calls_its_connections_own_is_dropped_and_what_the_edge_sets_is_not() -> None:
+    names = "close, X-Hop, Host, Content-Length, Transfer-Encoding, Cookie, Cf-Access-Jwt-Assertion, CF-Connecting-IP"
+    sent = [("connection", names), ("x-hop", "1"), ("x-own", "2"), ("content-length", "3"), ("transfer-encoding", "x")]
+    headers = dict(passed_on(a_call(headers=sent)))
+    assert headers.keys().isdisjoint({"connection", "x-hop"})
+    assert headers.keys() >= {"host", "x-own", "content-length", "transfer-encoding", "cookie"}
+    assert (headers["cf-access-jwt-assertion"], headers["cf-connecting-ip"]) == ("t", "127.0.0.1")
+
+
 def test_the_app_gets_one_token_cookie_and_no_binding_cookie() -> None:
     call = a_call(headers={"cookie": "CF_Authorization=old; a=1; CF_Binding=b; =; CF_Authorization=older"})
     assert dict(passed_on(call))["cookie"] == "a=1; CF_Authorization=t"

@@ -78,6 +78,38 @@ def test_a_request_arrives_as_it_was_sent(local: RunningAccess) -> None:
     assert sum(line.startswith("user-agent:") for line in lines) == 1
 
 
+def test_no_connection_header_takes_away_what_the_edge_sets(local: RunningAccess) -> None:
+    names = "close, Host, Content-Length, Cookie, Cf-Access-Jwt-Assertion, Cf-Connecting-IP, X-Forwarded-For, X-Hop"
+    with client(local) as browser:
+        answer = browser.post("/", content=b"body", headers={"connection": names, "x-hop": "1"})
+    names_seen = {line.partition(":")[0] for line in answer.text.splitlines()}
+    assert names_seen >= {"host", "content-length", "cookie", "cf-access-jwt-assertion", "cf-connecting-ip"}
+    assert "x-hop" not in names_seen
+    assert answer.text.endswith("\nbody")
+
+
+@pytest.mark.anyio
+async def test_a_body_that_is_longer_than_it_says_is_a_page() -> None:
+    async def listen(reader: Any, writer: Any) -> None:
+        await reader.read()
+
+    with raw_server(listen) as origin:
+        upstream = Upstream(origin)
+        await upstream.start()
+        events: Iterator[Message] = iter([{"type": "http.request", "body": b"xx"}])
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return next(events, None) or await asyncio.Event().wait() or {}
+
+        async def send(event: Message) -> None:
+            sent.append(event)
+
+        await upstream(a_call(method="POST", headers={"content-length": "1"}).scope, receive, send)
+        await upstream.stop()
+        assert sent[0]["status"] == 502
+
+
 def test_an_answer_arrives_as_it_was_given(local: RunningAccess) -> None:
     with client(local) as browser:
         answer = browser.get("/")

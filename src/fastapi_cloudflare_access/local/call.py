@@ -22,6 +22,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _NETLOC = re.compile(r"([a-z0-9.-]{1,253}|\[::1\])(?::([0-9]{1,5}))?")
 _COOKIE = COOKIE.encode()
+_KEPT = frozenset({b"host", b"content-length", b"transfer-encoding"})
+"""What a request is not whole without, so that no `Connection` header takes it away."""
 _SET_BY_THE_EDGE = frozenset(
     name.encode()
     for name in (
@@ -35,6 +37,7 @@ _SET_BY_THE_EDGE = frozenset(
         "cf-ray",
         "cf-visitor",
         "cookie",
+        "x-forwarded-for",
         "x-forwarded-proto",
         "x-real-ip",
     )
@@ -150,7 +153,10 @@ def headers_for_app(
         country: Where the caller is.
         drop: A header that held credentials.
     """
-    headers = [(name, value) for name, value in call.scope["headers"] if not _is_replaced(name, drop)]
+    given: RawHeaders = list(call.scope["headers"])
+    dropped = _SET_BY_THE_EDGE | (named_by_connection(given) - _KEPT) | {(drop or "").encode()}
+    # Servers that follow CGI take `_` for `-`, so neither spelling goes on.
+    headers = [(name, value) for name, value in given if name.replace(b"_", b"-") not in dropped]
     if cookie := b"; ".join(_cookies(call, token)):
         headers.append((b"cookie", cookie))
     if token:
@@ -165,10 +171,10 @@ def new_ray() -> str:
     return f"{secrets.token_hex(8)}-LOC"
 
 
-def _is_replaced(name: bytes, drop: str | None) -> bool:
-    """Servers that follow CGI take `_` for `-`, so what the edge sets is dropped in either spelling."""
-    plain = name.replace(b"_", b"-")
-    return plain in _SET_BY_THE_EDGE or plain == b"x-forwarded-for" or (drop is not None and plain == drop.encode())
+def named_by_connection(headers: RawHeaders) -> set[bytes]:
+    """Give `Connection`, and the headers that it says are about this connection alone (RFC 9110 section 7.6.1)."""
+    listed = b",".join([b"connection", *(value for name, value in headers if name.lower() == b"connection")])
+    return {name.strip() for name in listed.lower().split(b",")}
 
 
 def _cookies(call: Call, token: str | None) -> Iterator[bytes]:

@@ -4,10 +4,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
+import h11
 import httpcore
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_cloudflare_access.local.call import Call, RawHeaders
+from fastapi_cloudflare_access.local.call import Call, RawHeaders, named_by_connection
 from fastapi_cloudflare_access.local.pages import message
 from fastapi_cloudflare_access.local.tunnel import tunnel
 
@@ -17,7 +18,6 @@ CONNECT_LIMIT = 5.0
 
 _HOP_BY_HOP = frozenset(
     {
-        b"connection",
         b"keep-alive",
         b"proxy-authenticate",
         b"proxy-authorization",
@@ -30,7 +30,13 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-_PROBLEMS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
+_PROBLEMS = (
+    h11.LocalProtocolError,  # of a body, where httpcore does not make it one of its own
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
 
 
 class ClientGone(Exception):
@@ -118,8 +124,7 @@ class _Begun:
 
 def end_to_end(headers: RawHeaders) -> RawHeaders:
     """Leave out what is about one connection alone (RFC 9110 section 7.6.1), and `Expect`, which was answered."""
-    listed = b",".join(value for name, value in headers if name.lower() == b"connection").lower()
-    dropped = _HOP_BY_HOP | {name.strip() for name in listed.split(b",")} | {b"expect"}
+    dropped = _HOP_BY_HOP | named_by_connection(headers) | {b"expect"}
     return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
