@@ -3,19 +3,20 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, create_connection
 from typing import Any
 
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+from support.local_rig import a_call
 from support.upstreams import raw_server, serving
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from fastapi_cloudflare_access.local import RunningAccess, run_local_access
-from fastapi_cloudflare_access.local.tunnel import _up
+from fastapi_cloudflare_access.local.tunnel import _up, tunnel
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -24,6 +25,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/refuse":
         headers = {"location": "/elsewhere", "www-authenticate": "x", "x-own": "1"}
         await PlainTextResponse("no", 418, headers)(scope, receive, send)
+        return
+    if scope["path"].startswith("/redirect"):
+        location = {"/redirect/here": "/headers", "/redirect/away": "https://example.com/x"}[scope["path"]]
+        await PlainTextResponse("moved", 302, {"location": location})(scope, receive, send)
         return
     protocol = next(iter(scope["subprotocols"]), None)
     await send({"type": "websocket.accept", "subprotocol": protocol, "headers": [(b"set-cookie", b"seen=1")]})
@@ -44,6 +49,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 CLOSED: list[Any] = []
+HANDSHAKE = {
+    "connection": "upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "sec-websocket-version": "13",
+}
 
 
 def wait_for_the_close() -> None:
@@ -117,14 +128,42 @@ def test_the_app_refuses_with_its_own_status(local: RunningAccess) -> None:
     assert "x-own" not in answer.headers
 
 
+@pytest.mark.parametrize(
+    ("path", "location"), [("/redirect/here", "/headers"), ("/redirect/away", "https://example.com/x")]
+)
+def test_a_redirect_of_the_app_goes_to_the_client(local: RunningAccess, path: str, location: str) -> None:
+    answer = httpx.get(local.url(path), headers=HANDSHAKE | local.service_headers(), trust_env=False)
+    assert (answer.status_code, answer.headers["location"]) == (302, location)
+
+
+@pytest.mark.parametrize("target", ["/ws#frag", "http://localhost/ws"])
+def test_a_handshake_for_no_path_is_refused(local: RunningAccess, target: str) -> None:
+    lines = [
+        f"GET {target} HTTP/1.1",
+        f"Host: localhost:{local.realm.addresses.port}",
+        *(f"{name}: {value}" for name, value in (HANDSHAKE | local.service_headers()).items()),
+    ]
+    with create_connection(("127.0.0.1", local.realm.addresses.port), 10) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.anyio
+async def test_a_handshake_that_cannot_go_on_is_refused() -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(event: Message) -> None:
+        sent.append(event)
+
+    await tunnel("http://127.0.0.1:9", a_call("/ws#frag", kind="websocket").scope, receive, send)
+    assert sent[0]["status"] == 400
+
+
 def test_who_is_not_logged_in_gets_the_login_redirect(local: RunningAccess) -> None:
-    handshake = {
-        "connection": "upgrade",
-        "upgrade": "websocket",
-        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "sec-websocket-version": "13",
-    }
-    answer = httpx.get(local.url(), headers=handshake, trust_env=False)
+    answer = httpx.get(local.url(), headers=HANDSHAKE, trust_env=False)
     assert answer.status_code == 302
     assert answer.headers["location"].startswith(local.team_domain + "/cdn-cgi/access/login/")
 

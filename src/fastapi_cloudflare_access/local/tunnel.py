@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
 from fastapi_cloudflare_access.local.call import Call
@@ -35,6 +35,13 @@ _NO_CODE, _NO_CLOSE, _NO_TLS = 1005, 1006, 1015
 _NORMAL, _PROBLEM = 1000, 1011
 
 
+class _Connect(connect):
+    """Follows no redirect: where the app answers one, the client is told."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 async def tunnel(origin: str, scope: Scope, receive: Receive, send: Send) -> None:
     """Open a WebSocket to the app, then pass on every message until either side closes."""
     await receive()  # websocket.connect
@@ -48,6 +55,11 @@ async def tunnel(origin: str, scope: Scope, receive: Receive, send: Send) -> Non
             if name.lower() in ("content-type", "location", "www-authenticate")
         }
         await Response(bytes(answer.body or b""), answer.status_code, headers)(scope, receive, send)
+        return
+    except (InvalidURI, ValueError) as problem:
+        logger.warning("%s is asked for no WebSocket: %s", origin, type(problem).__name__)
+        text = "The app cannot be asked for a WebSocket in this way."
+        await message("400: the handshake cannot go on", text, status=400)(scope, receive, send)
         return
     except (OSError, TimeoutError, InvalidHandshake) as problem:
         logger.warning("%s opens no WebSocket: %s", origin, type(problem).__name__)
@@ -67,7 +79,7 @@ async def _open(origin: str, scope: Scope) -> ClientConnection:
         for name, value in scope["headers"]
         if name not in _OF_THE_HANDSHAKE
     ]
-    return await connect(
+    return await _Connect(
         f"{'wss' if scheme == 'https' else 'ws'}://{call.netloc}{call.target}",
         host=host.strip("[]"),
         port=int(port) if port else {"http": 80, "https": 443}[scheme],
