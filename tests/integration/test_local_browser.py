@@ -161,6 +161,15 @@ def test_the_control_page_works_by_its_buttons(page: "Page", local: RunningAcces
     assert "It answers 503." in page.inner_text("main")
 
 
+def test_a_clock_that_was_set_off_is_set_right_on_the_same_page(page: "Page", local: RunningAccess) -> None:
+    page.goto(local.team_domain)
+    for seconds, said in (("-20000", "-20000 seconds off"), ("0", "right")):
+        page.get_by_label("Seconds ahead").fill(seconds)
+        page.get_by_role("button", name="Set").click()
+        page.wait_for_load_state()
+        assert f"The team's clock is {said}." in page.inner_text("main")
+
+
 def test_everything_works_without_scripts(local: RunningAccess) -> None:
     local.control("reset")
     with browser(java_script_enabled=False) as context:

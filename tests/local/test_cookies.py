@@ -1,10 +1,20 @@
 """Cookies have the attributes that Access documents, as far as the browser keeps them."""
 
+from email.utils import parsedate_to_datetime
+
 import pytest
 from support.local_rig import a_call, a_realm
 
 from fastapi_cloudflare_access.local.config import App
-from fastapi_cloudflare_access.local.cookies import app_cookie, cleared, machine_cookie
+from fastapi_cloudflare_access.local.cookies import (
+    app_cookie,
+    app_session_cookie,
+    cleared,
+    machine_cookie,
+    team_cookie,
+    team_session_cookie,
+)
+from fastapi_cloudflare_access.testing import FakeClock
 
 CHROME = "Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36"
 SAFARI = "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Safari/605.1.15"
@@ -34,6 +44,21 @@ def test_a_service_tokens_cookie_is_for_a_day() -> None:
     line = machine_cookie(a_call(), realm, "t")
     assert line.startswith("CF_Authorization=t; Expires=")
     assert line.endswith("GMT; Path=/; Secure; SameSite=none")
+
+
+@pytest.mark.parametrize("shift", [-20_000.0, 0.0, 20_000.0])
+def test_browsers_keep_cookies_by_the_clock_of_the_machine(shift: float) -> None:
+    realm, clock, call = a_realm(app := App(name="app", session=600), clock=FakeClock()), FakeClock(), a_call()
+    realm.clock.shift = shift
+    lines = {
+        app_cookie(call, realm, app, "t"): 600,
+        machine_cookie(call, realm, "t"): 86_400,
+        team_cookie(call, realm, "t", realm.clock.now() + 900): 900,
+        app_session_cookie(call, realm, "n"): 86_400,
+        team_session_cookie(call, realm, "s"): 4 * 3600,
+    }
+    lives = {line: parsedate_to_datetime(line.split("; ")[1][8:]).timestamp() - clock.now() for line in lines}
+    assert lives == lines
 
 
 @pytest.mark.parametrize("path", ["/", "/api"])

@@ -15,34 +15,33 @@ TEAM_SESSION_LIFE = 4 * 3600
 def app_cookie(call: Call, realm: Realm, app: App, token: str) -> str:
     """The application token, on the app's host."""
     path = next(path for path in app.paths) if app.path_cookie else "/"
-    expires = realm.clock.now() + app.session
-    return _cookie(call, realm, COOKIE, token, expires, path=path, http_only=app.http_only, same_site=app.same_site)
+    return _cookie(call, realm, COOKIE, token, app.session, path=path, http_only=app.http_only, same_site=app.same_site)
 
 
 def machine_cookie(call: Call, realm: Realm, token: str) -> str:
     """What a service token gets beside the answer of the app: `Secure; SameSite=none`, for a day."""
-    return _cookie(call, realm, COOKIE, token, realm.clock.now() + DAY, http_only=False, same_site="none")
+    return _cookie(call, realm, COOKIE, token, DAY, http_only=False, same_site="none")
 
 
 def team_cookie(call: Call, realm: Realm, token: str, expires: float) -> str:
-    """The organisation token, on the team domain."""
-    return _cookie(call, realm, COOKIE, token, expires, same_site="none")
+    """The organisation token, on the team domain, until this time on the team's clock."""
+    return _cookie(call, realm, COOKIE, token, expires - realm.clock.now(), same_site="none")
 
 
 def app_session_cookie(call: Call, realm: Realm, value: str) -> str:
     """What binds a login to the browser it began in, on the app's host."""
-    return _cookie(call, realm, APP_SESSION, value, realm.clock.now() + DAY)
+    return _cookie(call, realm, APP_SESSION, value, DAY)
 
 
 def team_session_cookie(call: Call, realm: Realm, value: str) -> str:
     """What the login form is bound to, on the team domain."""
-    return _cookie(call, realm, TEAM_SESSION, value, realm.clock.now() + TEAM_SESSION_LIFE, same_site="none")
+    return _cookie(call, realm, TEAM_SESSION, value, TEAM_SESSION_LIFE, same_site="none")
 
 
 def cleared(call: Call, realm: Realm, app: App | None) -> str:
     """Take the token's cookie away."""
     path = app.paths[0] if app and app.path_cookie else "/"
-    return _cookie(call, realm, COOKIE, "", 0, path=path, same_site="none")
+    return _cookie(call, realm, COOKIE, "", -realm.clock.machine_now(), path=path, same_site="none")
 
 
 def _cookie(
@@ -50,7 +49,7 @@ def _cookie(
     realm: Realm,
     name: str,
     value: str,
-    expires: float,
+    life: float,
     *,
     path: str = "/",
     http_only: bool = True,
@@ -59,7 +58,7 @@ def _cookie(
     return "; ".join(
         [
             f"{name}={value}",
-            f"Expires={formatdate(expires, usegmt=True)}",
+            f"Expires={formatdate(realm.clock.machine_now() + life, usegmt=True)}",
             f"Path={path}",
             *_attributes(is_secure=_keeps_secure(call, realm), http_only=http_only, same_site=same_site),
         ]

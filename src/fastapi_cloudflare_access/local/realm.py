@@ -28,6 +28,10 @@ class ShiftedClock:
         """The wall clock, in seconds since 1970."""
         return self._base.now() + self.shift
 
+    def machine_now(self) -> float:
+        """The wall clock as browsers know it, which keep cookies by it."""
+        return self._base.now()
+
     def monotonic(self) -> float:
         """Seconds on a clock that is never set."""
         return self._base.monotonic()
