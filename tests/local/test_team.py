@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from support.local_rig import a_realm, a_state
+from support.local_rig import a_call, a_realm, a_state
 
 from fastapi_cloudflare_access.local.config import App, Person
+from fastapi_cloudflare_access.local.cookies import app_cookie, team_cookie
 from fastapi_cloudflare_access.local.realm import Realm
 from fastapi_cloudflare_access.local.state import Session, State
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
@@ -122,6 +123,34 @@ def test_the_organisation_token_carries_the_identity(realm: Realm) -> None:
     assert claims["identity"]["ip"] == "127.0.0.9"
     assert claims["aud"] != [realm.config.apps[0].tag]
     assert claims["exp"] == int(session.expires)
+
+
+MANY = tuple(f"a group with a long name, number {number}" for number in range(200))
+
+
+def test_a_token_leaves_out_the_last_custom_claims_where_a_cookie_has_no_room(realm: Realm) -> None:
+    custom: dict[str, Any] = {"department": "x", "big": "y" * 1500, "bigger": "z" * 1500, "small": 1}
+    person = ADA.model_copy(update={"custom": custom, "groups": MANY})
+    session = realm.log_in(ADA.email, ip="127.0.0.1")
+    token = realm.team.app_token(session, person, realm.config.apps[0], host="localhost")
+    claims = realm.team.read(token, "app")
+    assert claims is not None
+    assert claims["custom"] == {"department": "x", "big": "y" * 1500}
+    assert session.tokens[realm.config.apps[0].tag] == claims
+    assert realm.team.identity(session, person)["oidc_fields"] == custom
+
+
+@pytest.mark.parametrize("person", [ADA.model_copy(update={"groups": MANY}), Person(email="a" * 64 + "@" + "b" * 189)])
+@pytest.mark.parametrize("custom", [{}, *({"x": "y" * length} for length in range(1200, 2600, 100))])
+def test_a_browser_keeps_every_cookie_with_a_token(realm: Realm, person: Person, custom: dict[str, Any]) -> None:
+    person = person.model_copy(update={"custom": custom, "device_posture": {"check": custom}})
+    app = App(name="app", host=".".join(["c" * 60] * 4), path_cookie=True)
+    session = realm.log_in(person.email, ip="127.0.0.1")
+    tokens = (realm.team.global_token(session, person), realm.team.app_token(session, person, app, host=app.host))
+    lines = (team_cookie(a_call(), realm, tokens[0], session.expires), app_cookie(a_call(), realm, app, tokens[1]))
+    assert max(map(len, lines)) < 4096
+    assert realm.team.read(tokens[0], "org") is not None
+    assert realm.team.read(tokens[1], "app") is not None
 
 
 def test_an_identity_tells_more_than_the_token(realm: Realm) -> None:

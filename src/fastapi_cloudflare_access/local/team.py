@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._issuer import Issuer, SigningKey
+from fastapi_cloudflare_access._issuer import Issuer, SigningKey, compact_json
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._token import parse
 from fastapi_cloudflare_access.errors import CredentialError
@@ -15,6 +15,9 @@ from fastapi_cloudflare_access.local.state import Session, State, StoredKey, pem
 from fastapi_cloudflare_access.protocols import Clock
 
 Claims = dict[str, Any]
+
+MAX_PAYLOAD = 2500
+"""Bytes of claims in a cookie: in base64, with header, signature and attributes, they stay below 4096."""
 
 
 class Team(Issuer):
@@ -74,7 +77,7 @@ class Team(Issuer):
         return claims if is_current and is_mine and claims.get("type") in kinds else None
 
     def app_token(self, session: Session, person: Person, app: App, *, host: str) -> str:
-        """Log a person in to an app; the claims are kept for the control page."""
+        """Log a person in to an app; the claims are kept for the control page, and `custom` is trimmed."""
         custom = person.custom | ({"groups": list(person.groups)} if person.groups else {})
         claims = self.user_claims(
             person.email,
@@ -85,6 +88,7 @@ class Team(Issuer):
             hostname=host,
             claims={"identity_nonce": session.id},
         )
+        claims = trimmed(claims, "custom")
         session.tokens[app.tag] = claims
         self._state.save()
         return self.sign(claims)
@@ -94,10 +98,11 @@ class Team(Issuer):
         return self.service_token(client_id, audience=app.tag, expires_in=app.session + 1, hostname=host)
 
     def global_token(self, session: Session, person: Person) -> str:
-        """Log a person in to the team."""
+        """Log a person in to the team; the identity is trimmed, and whole in get-identity alone."""
         lifetime = int(session.expires - self.clock.now())
         claims = self._minter.org(person.email, expires_in=lifetime)
-        return self.sign({**claims, "identity_nonce": session.id, "identity": self.identity(session, person)})
+        claims |= {"identity_nonce": session.id, "identity": self.identity(session, person)}
+        return self.sign(trimmed(claims, "identity"))
 
     def login_token(self, app: App, *, host: str, target: str, app_session: str) -> str:
         """The `meta` of a login redirect, bound to the browser by its app session."""
@@ -134,6 +139,17 @@ class Team(Issuer):
     def _keep(self) -> None:
         self._state.keys = [StoredKey(pem_of(key.private), self._issued[key.kid]) for key in self.keys]
         self._state.save()
+
+
+def trimmed(claims: Claims, member: str) -> Claims:
+    """Leave out the last entries of a member where a cookie has no room for all of them, as Access does."""
+    room = MAX_PAYLOAD - len(compact_json({**claims, member: {}}))
+    kept: Claims = {}
+    for name, value in claims.get(member, {}).items():
+        if len(compact_json({**kept, name: value})) > room:
+            break
+        kept[name] = value
+    return {**claims, member: kept} if kept else {name: value for name, value in claims.items() if name != member}
 
 
 def hash_of(text: str) -> str:
