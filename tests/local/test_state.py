@@ -41,6 +41,13 @@ def test_only_the_owner_can_read_it_and_git_leaves_it_alone(folder: Path) -> Non
     assert sorted(file.name for file in folder.iterdir()) == [".gitignore", FILE_NAME]
 
 
+def test_what_git_is_told_already_stays(folder: Path) -> None:
+    folder.mkdir()
+    (folder / ".gitignore").write_text("mine\n")
+    a_full_state(folder)
+    assert (folder / ".gitignore").read_text() == "mine\n"
+
+
 def test_a_file_that_others_could_read_is_closed_to_them(folder: Path) -> None:
     a_full_state(folder)
     (folder / FILE_NAME).chmod(0o644)

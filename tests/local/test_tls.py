@@ -8,6 +8,7 @@ from cryptography import x509
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import App, Config
+from fastapi_cloudflare_access.local.state import State
 from fastapi_cloudflare_access.local.tls import tls_files
 
 
@@ -23,6 +24,14 @@ def test_the_server_is_certified_for_all_hosts_and_only_the_owner_reads_its_key(
     assert {"app.test", "localhost", "*.localhost", "127.0.0.1", "acme.cloudflareaccess.com"} <= names(files.server)
     for file in (files.server, files.ca.with_name("ca-key.pem")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_git_leaves_the_folder_alone_whoever_makes_it(tmp_path: Path) -> None:
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        (tmp_path / "old").mkdir(exist_ok=True)
+        tls_files(folder, Config())
+        State(folder).client_secret("x")
+        assert (folder / ".gitignore").read_text() == "*\n"
 
 
 def test_the_authority_stays_the_same(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class State:
         if self._file is None:
             return
         try:
-            self._make_folder(self._file.parent)
+            make_folder(self._file.parent)
             _replace(self._file, json.dumps(self._content(), indent=1))
         except OSError as problem:
             raise ConfigurationError(f"{self._file.parent} cannot be written: {problem.strerror}") from None
@@ -141,12 +141,16 @@ class State:
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigurationError(f"{file} cannot be read; delete it to begin anew") from None
 
-    @staticmethod
-    def _make_folder(folder: Path) -> None:
-        if folder.is_dir():
-            return
-        folder.mkdir(mode=0o700, parents=True)
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+
+def make_folder(folder: Path) -> None:
+    """Make the state folder, which Git is to leave alone.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
+        file.write("*\n")
 
 
 def _replace(file: Path, text: str) -> None:

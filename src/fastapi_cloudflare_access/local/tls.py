@@ -9,6 +9,7 @@ import trustme
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.realm import TEAM_HOST
+from fastapi_cloudflare_access.local.state import make_folder
 
 CA_FILE, CA_KEY_FILE, SERVER_FILE = "ca.pem", "ca-key.pem", "server.pem"
 
@@ -34,7 +35,7 @@ def tls_files(folder: Path, config: Config) -> TlsFiles:
     """
     files = TlsFiles(folder / CA_FILE, folder / SERVER_FILE)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         authority = _authority(folder)
         names = [*config.hosts, "localhost", "*.localhost", TEAM_HOST, "::1", *filter(None, [config.team.domain])]
         _write(files.server, authority.issue_cert(*dict.fromkeys(names)).private_key_and_cert_chain_pem.bytes())
