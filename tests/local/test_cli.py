@@ -70,6 +70,11 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(
     assert problem in said
 
 
+def test_no_address_of_the_loopback_is_a_risk() -> None:
+    for host in ("127.0.0.2", "::1", "localhost"):
+        cli._check(None, None, host, reload=False, risk=False)
+
+
 def test_an_app_with_a_broken_import_shows_its_own_error(folder: Path) -> None:
     (folder / "broken_app_of_mine.py").write_text("import nothing_of_that_name")
     with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):

@@ -1,16 +1,19 @@
 """Listening on the loopback alone."""
 
+import errno
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.local_rig import a_realm
 
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local import server
 from fastapi_cloudflare_access.local.config import App, Config, Team
 from fastapi_cloudflare_access.local.realm import Addresses
-from fastapi_cloudflare_access.local.server import Listeners, bind, environment, environment_of, port_of
+from fastapi_cloudflare_access.local.server import Listeners, bind, environment, environment_of, is_loopback, port_of
 from fastapi_cloudflare_access.local.tls import TlsFiles
 
 
@@ -22,6 +25,62 @@ def test_the_loopback_is_listened_on_in_both_families() -> None:
     finally:
         for listener in listeners:
             listener.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [("localhost", True), ("127.0.0.2", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("example.com", False)],
+)
+def test_the_loopback_is_what_nobody_else_reaches(host: str, is_own: bool) -> None:
+    assert is_loopback(host) is is_own
+
+
+class Network:
+    """Addresses that give a free port, or say why there is none."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, list[int]] = {}
+        self.listeners: list[socket.socket] = []
+
+    def listen(self, host: str, port: int) -> socket.socket:
+        if problems := self.problems.get(host):
+            raise OSError(problems.pop(), "for a reason")
+        self.listeners.append(socket.create_server(("127.0.0.1", 0)))
+        return self.listeners[-1]
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+    network = Network()
+    monkeypatch.setattr(server, "_listen", network.listen)
+    yield network
+    for listener in network.listeners:
+        listener.close()
+
+
+@pytest.mark.parametrize("absent", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_a_machine_without_ipv6_is_listened_on_without_it(network: Network, absent: int) -> None:
+    network.problems["::1"] = [absent]
+    assert len(bind("localhost", 8787)) == 1
+
+
+def test_a_port_that_somebody_has_in_the_other_family_is_said_and_let_go(network: Network) -> None:
+    network.problems["::1"] = [errno.EADDRINUSE]
+    with pytest.raises(ConfigurationError, match="port 8787 of ::1 is not to be had"):
+        bind("localhost", 8787)
+    assert [listener.fileno() for listener in network.listeners] == [-1]
+
+
+def test_a_free_port_is_free_in_both_families(network: Network) -> None:
+    network.problems["::1"] = [errno.EADDRINUSE, errno.EADDRINUSE]
+    assert bind("localhost", 0) == network.listeners[-2:]
+    network.problems["::1"] = [errno.EADDRINUSE] * 100
+    with pytest.raises(ConfigurationError):
+        bind("localhost", 0)
+
+
+def test_another_address_of_the_loopback_comes_besides(network: Network) -> None:
+    assert len(bind("127.0.0.2", 0)) == 3
 
 
 def test_small_messages_do_not_wait_for_each_other() -> None:

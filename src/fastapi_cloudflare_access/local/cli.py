@@ -23,11 +23,11 @@ from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.realm import Realm
 from fastapi_cloudflare_access.local.server import (
-    LOOPBACK,
     Listeners,
     LocalServer,
     environment,
     environment_of,
+    is_loopback,
     realm_of,
 )
 from fastapi_cloudflare_access.local.tls import TlsFiles, tls_files
@@ -136,7 +136,7 @@ def _check(app: str | None, upstream: str | None, host: str, *, reload: bool, ri
         raise ConfigurationError("--upstream must be an origin, such as http://127.0.0.1:8000")
     if reload and not app:
         raise ConfigurationError("--reload needs an app to run anew")
-    if host not in LOOPBACK and not risk:
+    if not is_loopback(host) and not risk:
         raise ConfigurationError(f"--host {host} lets others log in as anyone; if that is meant, add {RISK_FLAG}")
 
 

@@ -1,11 +1,13 @@
 """Serving the edge: on sockets of the loopback alone, in this thread or in one of its own."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +22,17 @@ from fastapi_cloudflare_access.local.tls import TlsFiles
 
 GRACE = 3
 """Seconds that open requests have when the server stops."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+FURTHER_TRIES = 10
+"""For a port that is free in both families."""
+
+_NO_IPV6 = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether this is a host that nobody reaches from another machine."""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -29,12 +41,26 @@ def bind(host: str, port: int) -> list[socket.socket]:
     Raises:
         ConfigurationError: The port is not to be had.
     """
-    if host not in LOOPBACK:
-        return [_listen(host, port)]
-    first = _listen("127.0.0.1", port)
-    listeners = [first]
-    with suppress(ConfigurationError):
-        listeners.append(_listen("::1", first.getsockname()[1]))
+    hosts = [host] if host != "localhost" else []
+    if is_loopback(host):
+        hosts = list(dict.fromkeys(["127.0.0.1", "::1", *hosts]))
+    for _ in range(0 if port else FURTHER_TRIES):
+        with suppress(ConfigurationError):
+            return _listen_on(hosts, port)
+    return _listen_on(hosts, port)
+
+
+def _listen_on(hosts: list[str], port: int) -> list[socket.socket]:
+    listeners: list[socket.socket] = []
+    for host in hosts:
+        try:
+            listeners.append(_listen(host, port_of(listeners) if listeners else port))
+        except OSError as problem:
+            if host == "::1" and problem.errno in _NO_IPV6:
+                continue
+            for listener in listeners:
+                listener.close()
+            raise ConfigurationError(f"port {port} of {host} is not to be had: {problem.strerror}") from None
     return listeners
 
 
@@ -50,9 +76,9 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
         listener.listen(2048)
-    except OSError as problem:
+    except OSError:
         listener.close()
-        raise ConfigurationError(f"port {port} of {host} is not to be had: {problem.strerror}") from None
+        raise
     return listener
 
 
