@@ -35,6 +35,8 @@ def read(path: Path) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise ConfigurationError(_syntax(path.name, text, str(problem))) from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"{path.name}: has a number too long to read, or is nested too deeply") from None
     try:
         return Config.model_validate(data)
     except ValidationError as invalid:
@@ -81,7 +83,8 @@ def _syntax(name: str, text: str, problem: str) -> str:
 
 def _sentence(name: str, text: str, invalid: ValidationError) -> str:
     places = lines_of(text)
-    error = next(error for error in invalid.errors() if error["type"] != "too_short" or len(invalid.errors()) == 1)
+    errors = invalid.errors()
+    error = next((error for error in errors if error["type"] != "too_short"), errors[0])
     place = _place(error)
     return f"{name}, line {line_of(places, place)}, {_dotted(place)}: {_message(error)}"
 
