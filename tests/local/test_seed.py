@@ -126,6 +126,15 @@ def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> 
         assert seed.read(path).apps == (App(name="app"),)
 
 
+@pytest.mark.parametrize(
+    "value", ["1815-12-10", "07:32:00", "nan", "-inf", "[1, [nan]]", "{ x = 1815-12-10 }", "1" * 100, "[" * 14 + "]" * 14]
+)
+@pytest.mark.parametrize("table", ["custom", "device_posture"])
+def test_a_claim_that_no_token_can_carry_gives_the_line_and_the_key(path: Path, table: str, value: str) -> None:
+    text = f"[[people]]\nemail = 'a@b'\n[people.{table}]\nplace = 'London'\nborn = {value}\n"
+    assert problem_of(path, text).startswith(f"access.toml, line 5, people[1].{table}.born: must be JSON")
+
+
 def test_a_file_that_is_not_there_is_said_to_be_unreadable(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         seed.read(path)

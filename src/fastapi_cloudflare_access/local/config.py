@@ -1,11 +1,14 @@
 """What a local Access is made of: team, apps, people, service tokens and policies, all frozen."""
 
+import json
 import re
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from fastapi_cloudflare_access._encoding import parse_json_object
 
 DAY = 86_400
 MAX_SESSION = 30 * DAY
@@ -50,8 +53,18 @@ def _email(value: str) -> str:
     return value.lower()
 
 
+def _claim(value: Any) -> Any:
+    """Take what a token can carry and whoever verifies it reads back."""
+    try:
+        parse_json_object(json.dumps({"identity": {"oidc_fields": {"name": value}}}).encode())
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be JSON as tokens carry it: no date or time, no nan or inf, not nested deeply") from None
+    return value
+
+
 Duration = Annotated[int, BeforeValidator(_duration)]
 Email = Annotated[str, AfterValidator(_email)]
+Claim = Annotated[Any, AfterValidator(_claim)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Host = Annotated[str, _matching(_HOST, "must be a host name in lower case, such as 'localhost' or 'shop.localhost'")]
 Path = Annotated[
@@ -105,10 +118,10 @@ class Person(_Frozen):
     email: Email
     name: str = ""
     groups: tuple[str, ...] = ()
-    custom: dict[str, Any] = {}
+    custom: dict[str, Claim] = {}
     country: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "US"
     idp: str = "onetimepin"
-    device_posture: dict[str, Any] = {}
+    device_posture: dict[str, Claim] = {}
 
 
 class ServiceToken(_Frozen):
