@@ -229,6 +229,7 @@ def test_a_preflight_is_judged_without_its_login(app: Any, expected: str) -> Non
 def test_an_open_app_gets_everybody_and_no_token() -> None:
     realm = a_site(Policy(decision="bypass", everyone=True))
     assert outcome(realm, {"cf-access-token": "x", **WRONG}) == Pass()
+    assert outcome(realm, PREFLIGHT, method="OPTIONS") == Pass()
 
 
 def test_anybody_gets_the_metadata_by_head() -> None:

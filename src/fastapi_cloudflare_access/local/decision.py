@@ -73,10 +73,10 @@ class Credentials:
 
 def decide(call: Call, app: App, realm: Realm) -> Pass | Stop:
     """Decide about a request for an app."""
-    if call.is_preflight:
-        return _preflight(app)
     if is_bypassed(app):
         return Pass()
+    if call.is_preflight:
+        return _preflight(app)
     if call.method == "HEAD" and call.get("cf-access-metadata-request") == "true":
         return Stop("metadata")
     credentials = read_credentials(call, app)
