@@ -127,7 +127,8 @@ def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> 
 
 
 @pytest.mark.parametrize(
-    "value", ["1815-12-10", "07:32:00", "nan", "-inf", "[1, [nan]]", "{ x = 1815-12-10 }", "1" * 100, "[" * 14 + "]" * 14]
+    "value",
+    ["1815-12-10", "07:32:00", "nan", "-inf", "[1, [nan]]", "{ x = 1815-12-10 }", "1" * 100, "[" * 14 + "]" * 14],
 )
 @pytest.mark.parametrize("table", ["custom", "device_posture"])
 def test_a_claim_that_no_token_can_carry_gives_the_line_and_the_key(path: Path, table: str, value: str) -> None:

@@ -1,16 +1,18 @@
 """Listening on the loopback alone."""
 
 import errno
+import logging
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from support.local_rig import a_realm
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local import server
+from fastapi_cloudflare_access.local import run_local_access, server
 from fastapi_cloudflare_access.local.config import App, Config, Team
 from fastapi_cloudflare_access.local.realm import Addresses
 from fastapi_cloudflare_access.local.server import Listeners, bind, environment, environment_of, is_loopback, port_of
@@ -27,12 +29,9 @@ def test_the_loopback_is_listened_on_in_both_families() -> None:
             listener.close()
 
 
-@pytest.mark.parametrize(
-    ("host", "is_own"),
-    [("localhost", True), ("127.0.0.2", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("example.com", False)],
-)
-def test_the_loopback_is_what_nobody_else_reaches(host: str, is_own: bool) -> None:
-    assert is_loopback(host) is is_own
+def test_the_loopback_is_what_nobody_else_reaches() -> None:
+    hosts = ("localhost", "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0", "::", "192.168.0.1", "example.com")
+    assert [host for host in hosts if is_loopback(host)] == ["localhost", "127.0.0.1", "127.0.0.2", "::1"]
 
 
 class Network:
@@ -111,6 +110,21 @@ def test_without_the_second_port_the_first_is_given_back() -> None:
             Listeners.open("127.0.0.1", port, listener.getsockname()[1])
         for again in bind("127.0.0.1", port):
             again.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "ending"), [("refuse", "without sending a response"), ("reset", "without sending complete")]
+)
+def test_the_certs_break_off_and_nothing_is_said_to_be_wrong(
+    fault: str, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with run_local_access() as local:
+        local.control("certs", fault=fault)
+        with pytest.raises(httpx.RemoteProtocolError, match=ending):
+            httpx.get(local.team_domain + "/cdn-cgi/access/certs", trust_env=False)
+        local.control("certs", fault="none")
+        assert httpx.get(local.team_domain + "/cdn-cgi/access/certs", trust_env=False).status_code == 200
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_listeners_say_where_they_are() -> None:

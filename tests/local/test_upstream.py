@@ -96,11 +96,15 @@ async def test_a_body_that_is_longer_than_it_says_is_a_page() -> None:
     with raw_server(listen) as origin:
         upstream = Upstream(origin)
         await upstream.start()
-        events: Iterator[Message] = iter([{"type": "http.request", "body": b"xx"}])
         sent: list[Message] = []
 
+        asked = asyncio.Event()
+
         async def receive() -> Message:
-            return next(events, None) or await asyncio.Event().wait() or {}
+            if asked.is_set():
+                await asyncio.Event().wait()
+            asked.set()
+            return {"type": "http.request", "body": b"xx"}
 
         async def send(event: Message) -> None:
             sent.append(event)

@@ -9,16 +9,19 @@ from fastapi_cloudflare_access.local.call import Call
 from fastapi_cloudflare_access.testing import CertsEndpoint
 from fastapi_cloudflare_access.testing.certs import Answer
 
+BREAK_OFF = "break_off"
+"""What closes the connection, in the `state` of a scope."""
+
 
 class BrokenOff(ConnectionError):
-    """The connection is broken, as was asked for; the server closes it."""
+    """The connection is broken, as was asked for."""
 
 
 async def send_certs(certs: CertsEndpoint, call: Call, receive: Receive, send: Send) -> None:
     """Answer one fetch, for as long as somebody waits for it.
 
     Raises:
-        BrokenOff: The answer is to end in its middle.
+        BrokenOff: The answer is to end too early, and the server gives nothing to do that with.
     """
     given = certs.answer(
         call.path, {name.decode("latin-1"): value.decode("latin-1") for name, value in call.scope["headers"]}
@@ -29,6 +32,11 @@ async def send_certs(certs: CertsEndpoint, call: Call, receive: Receive, send: S
         await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
             sending.result()
+    except BrokenOff:
+        if not (break_off := call.scope.get("state", {}).get(BREAK_OFF)):
+            raise
+        break_off()
+        await leaving
     finally:
         sending.cancel()
         leaving.cancel()

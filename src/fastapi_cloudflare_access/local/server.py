@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local.certs import BREAK_OFF
 from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.realm import Addresses, Realm, ShiftedClock
@@ -157,6 +159,14 @@ class _Beside(uvicorn.Server):
         return nullcontext()
 
 
+class _Http(HttpToolsProtocol):
+    """Lets the edge break the connection off, which ASGI knows no word for."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, BREAK_OFF: transport.close}
+
+
 class LocalServer:
     """The servers of one local Access: HTTP, and HTTPS beside it."""
 
@@ -199,6 +209,7 @@ def _settings(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = None) ->
         proxy_headers=False,
         server_header=False,
         date_header=False,
+        http=_Http,
         ws="websockets-sansio",
         timeout_graceful_shutdown=GRACE,
         ssl_certfile=ssl_certfile,
