@@ -52,6 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obje
     [
         (["a:b"], {"upstream": "http://127.0.0.1:1"}, "not both"),
         ([], {"upstream": "localhost:1"}, "must be an origin"),
+        ([], {"upstream": "http://127.0.0.1:99999"}, "--upstream must be an origin"),
         ([], {"reload": True}, "--reload needs an app"),
         ([], {"host": "0.0.0.0"}, RISK_FLAG),
         (["nothing_here:app"], {}, "Could not import module"),
@@ -60,7 +61,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obje
         (["os"], {}, "must be in format"),
         ([], {"config": Path("missing.toml")}, "missing.toml cannot be read"),
     ],
-    ids=[str(number) for number in range(9)],
+    ids=[str(number) for number in range(10)],
 )
 def test_what_makes_no_sense_is_refused_in_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], options: dict[str, object], problem: str

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidS
 from websockets.sync.client import ClientConnection, connect
 
 from fastapi_cloudflare_access.local import RunningAccess, run_local_access
+from fastapi_cloudflare_access.local.config import Origin
 from fastapi_cloudflare_access.local.tunnel import _up, tunnel
 
 
@@ -158,7 +159,7 @@ async def test_a_handshake_that_cannot_go_on_is_refused() -> None:
     async def send(event: Message) -> None:
         sent.append(event)
 
-    await tunnel("http://127.0.0.1:9", a_call("/ws#frag", kind="websocket").scope, receive, send)
+    await tunnel(Origin("http", "127.0.0.1", 9), a_call("/ws#frag", kind="websocket").scope, receive, send)
     assert sent[0]["status"] == 400
 
 

@@ -10,6 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 from support.local_rig import a_call
 from support.upstreams import raw_server, serving
 
+from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import RunningAccess, run_local_access
 from fastapi_cloudflare_access.local.upstream import Upstream, end_to_end
 
@@ -193,6 +194,11 @@ async def test_a_client_that_leaves_while_it_sends_is_no_error() -> None:
 @pytest.mark.anyio
 async def test_what_was_never_started_is_stopped_without_ado() -> None:
     await Upstream("http://127.0.0.1:1").stop()
+
+
+def test_what_is_no_origin_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="an upstream must be an origin"):
+        Upstream("http://127.0.0.1:8000/api")
 
 
 def test_what_is_about_one_connection_alone_is_left_out() -> None:

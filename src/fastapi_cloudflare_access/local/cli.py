@@ -19,7 +19,7 @@ from uvicorn.supervisors import ChangeReload
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import seed
 from fastapi_cloudflare_access.local.backends import Backend, InProcess, Nothing
-from fastapi_cloudflare_access.local.config import Config
+from fastapi_cloudflare_access.local.config import Config, Origin
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.realm import Realm
 from fastapi_cloudflare_access.local.server import (
@@ -132,8 +132,11 @@ def read_config(path: Path | None) -> Config:
 def _check(app: str | None, upstream: str | None, host: str, *, reload: bool, risk: bool) -> None:
     if app and upstream:
         raise ConfigurationError("name an app or --upstream, not both")
-    if upstream and not upstream.startswith(("http://", "https://")):
-        raise ConfigurationError("--upstream must be an origin, such as http://127.0.0.1:8000")
+    if upstream is not None:
+        try:
+            Origin.parse(upstream)
+        except ValueError as problem:
+            raise ConfigurationError(f"--upstream {problem}") from None
     if reload and not app:
         raise ConfigurationError("--reload needs an app to run anew")
     if not is_loopback(host) and not risk:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +19,9 @@ _HOST = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*{_LABEL}")
 _TEAM_DOMAIN = re.compile(rf"{_LABEL}(?:\.fed)?\.cloudflareaccess\.com")
 _EMAIL = re.compile(r"[^\s@<>\"',;:\\()\[\]\x00-\x20\x7f]{1,64}@[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
 _AUDIENCE = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
-_UPSTREAM = re.compile(r"https?://[a-zA-Z0-9.\-\[\]:]+(?::[0-9]{1,5})?/?")
+_ORIGIN = re.compile(
+    r"(https?)://(?:([A-Za-z0-9_][A-Za-z0-9_.-]{0,252})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?/?"
+)
 _PATH = re.compile(r"/(?:(?!\.\.?(?:/|$))[^\s/?#%*\\]+(?:/|$))*")
 _DURATION = re.compile(r"([0-9]{1,7})\s*([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
@@ -32,6 +35,38 @@ def _matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a server is.
+
+    Attributes:
+        scheme: `http` or `https`.
+        host: A name or an address, without brackets.
+        port: The usual one of the scheme where none is named.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `http://127.0.0.1:8000` and the like.
+
+        Raises:
+            ValueError: It is no origin.
+        """
+        found = _ORIGIN.fullmatch(text)
+        port = int(found[4] or {"http": 80, "https": 443}[found[1]]) if found else 0
+        if not found or not 1 <= port <= 65_535:  # noqa: PLR2004 - the highest port
+            raise ValueError("must be an origin, such as 'http://127.0.0.1:8000'")
+        return cls(found[1], found[2] or found[3], port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 def _duration(value: object) -> int:
@@ -72,7 +107,7 @@ Path = Annotated[
     _matching(_PATH, "must be a path such as '/admin', with all below it: no query, '*', '%', '//' or dot segments"),
     AfterValidator(lambda path: path.rstrip("/") or "/"),
 ]
-Upstream = Annotated[str, _matching(_UPSTREAM, "must be an origin, such as 'http://127.0.0.1:8000'")]
+Upstream = Annotated[str, AfterValidator(lambda text: str(Origin.parse(text)))]
 Audience = Annotated[
     str, _matching(_AUDIENCE, "is no AUD tag; leave it out, or copy it from the application's overview")
 ]

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from fastapi_cloudflare_access.local.call import Call
+from fastapi_cloudflare_access.local.config import Origin
 from fastapi_cloudflare_access.local.pages import message
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
@@ -42,7 +43,7 @@ class _Connect(connect):
         return exc
 
 
-async def tunnel(origin: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def tunnel(origin: Origin, scope: Scope, receive: Receive, send: Send) -> None:
     """Open a WebSocket to the app, then pass on every message until either side closes."""
     await receive()  # websocket.connect
     try:
@@ -70,19 +71,17 @@ async def tunnel(origin: str, scope: Scope, receive: Receive, send: Send) -> Non
         await _exchange(upstream, receive, send)
 
 
-async def _open(origin: str, scope: Scope) -> ClientConnection:
+async def _open(origin: Origin, scope: Scope) -> ClientConnection:
     call = Call(scope)
-    scheme, _, place = origin.partition("://")
-    host, _, port = place.rpartition(":") if not place.endswith("]") and ":" in place else (place, "", "")
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in scope["headers"]
         if name not in _OF_THE_HANDSHAKE
     ]
     return await _Connect(
-        f"{'wss' if scheme == 'https' else 'ws'}://{call.netloc}{call.target}",
-        host=host.strip("[]"),
-        port=int(port) if port else {"http": 80, "https": 443}[scheme],
+        f"{'wss' if origin.scheme == 'https' else 'ws'}://{call.netloc}{call.target}",
+        host=origin.host,
+        port=origin.port,
         additional_headers=headers,
         subprotocols=[Subprotocol(name) for name in scope.get("subprotocols", ())] or None,
         user_agent_header=None,

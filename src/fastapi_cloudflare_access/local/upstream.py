@@ -8,7 +8,9 @@ import h11
 import httpcore
 from starlette.types import Message, Receive, Scope, Send
 
+from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.call import Call, RawHeaders, named_by_connection
+from fastapi_cloudflare_access.local.config import Origin
 from fastapi_cloudflare_access.local.pages import message
 from fastapi_cloudflare_access.local.tunnel import tunnel
 
@@ -47,10 +49,15 @@ class Upstream:
     """A server behind the edge, at an origin of its own."""
 
     def __init__(self, origin: str) -> None:
-        """Stand in front of it."""
-        self.origin = origin.rstrip("/")
-        url = httpcore.URL(self.origin)
-        self._place = url.scheme, url.host, url.port
+        """Stand in front of it.
+
+        Raises:
+            ConfigurationError: It is no origin.
+        """
+        try:
+            self.origin = Origin.parse(origin)
+        except ValueError as problem:
+            raise ConfigurationError(f"an upstream {problem}") from None
         self._pool: httpcore.AsyncConnectionPool | None = None
 
     async def start(self) -> None:
@@ -86,10 +93,10 @@ class Upstream:
         """Send the request; its body goes up as it comes in, and the answer comes down in the same way."""
         call = Call(scope)
         client = _Client(receive, has_body=_has_body(call))
-        scheme, host, port = self._place
+        place = self.origin
         request = httpcore.Request(
             call.method,
-            httpcore.URL(scheme=scheme, host=host, port=port, target=call.target.encode("latin-1")),
+            httpcore.URL(scheme=place.scheme, host=place.host, port=place.port, target=call.target.encode("latin-1")),
             headers=[*end_to_end(scope["headers"]), *_framing(call)],
             content=client.body() if _has_body(call) else None,
             extensions={"timeout": {"connect": CONNECT_LIMIT}},
