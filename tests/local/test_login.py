@@ -6,8 +6,10 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from support.local_rig import APP, TEAM, Browser, a_realm
+from support.local_rig import APP, TEAM, Browser, a_call, a_realm
 
+from fastapi_cloudflare_access.local.answers import login_target
+from fastapi_cloudflare_access.local.call import MAX_QUERY, MAX_TARGET
 from fastapi_cloudflare_access.local.config import App, Person, Policy
 from fastapi_cloudflare_access.local.login import is_relative
 from fastapi_cloudflare_access.local.realm import Addresses, Realm
@@ -27,6 +29,28 @@ def test_a_login_leads_to_the_page_that_was_asked_for() -> None:
     answer = browser.log_in(url=APP + "/a?b=1")
     assert (answer.text, browser.at) == ("hello", APP + "/a?b=1")
     assert browser.app.headers()["cf-access-authenticated-user-email"] == "ada@example.com"
+
+
+@pytest.mark.parametrize("piece", ["abc", "%25", "%C3%BC%22", "?&="])
+def test_a_login_leads_to_a_long_address_too(piece: str) -> None:
+    browser = Browser(two_apps())
+    url = APP + "/" + piece * ((MAX_TARGET - 1) // len(piece))
+    assert (browser.log_in(url=url).text, browser.at) == ("hello", url)
+
+
+def test_an_address_that_is_too_long_to_come_back_to_is_said_to_be() -> None:
+    answer = Browser(two_apps()).open(APP + "/" + "a" * MAX_TARGET)
+    assert answer.status_code == 414
+    assert "The address is too long" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "target"),
+    [("/a%2Fb?c=d&e=%20[1]", "/a%2Fb?c=d&e=%20[1]"), ("//evil.com", "/evil.com"), ('/a"\\\xff b', "/a%22%5C%FF%20b")],
+)
+def test_where_a_login_leads_is_an_address_that_no_browser_takes_for_another(sent: str, target: str) -> None:
+    assert login_target(a_call(sent)) == target
+    assert is_relative(target)
 
 
 def test_the_app_cookie_and_the_team_cookie_are_as_documented() -> None:
@@ -132,9 +156,9 @@ def login_address(browser: Browser, **change: str) -> str:
         {"host": "localhost:1"},
         {"host": "shop.localhost:8787"},
         {"kid": "nobody"},
-        {"meta": "x" * 20_000},
+        {"meta": "x" * MAX_QUERY},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:40],
 )
 def test_a_login_that_leads_elsewhere_is_refused(change: dict[str, str]) -> None:
     browser = Browser(two_apps())

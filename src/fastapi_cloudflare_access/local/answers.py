@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from fastapi_cloudflare_access.local.call import Call
+from fastapi_cloudflare_access.local.call import MAX_TARGET, Call
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.cookies import APP_SESSION, app_session_cookie
 from fastapi_cloudflare_access.local.decision import Kind
@@ -17,6 +17,7 @@ LOGIN_PATH = "/cdn-cgi/access/login/"
 RESOURCE_PATH = "/.well-known/cloudflare-access-protected-resource"
 
 _APP_SESSION = re.compile(r"n[0-9a-f]{16}")
+_LEFT_AS_IT_IS = "!$%&'()*+,/:;=?@[]"
 _REFUSALS: dict[str, tuple[int, str, str]] = {
     "login_needed": (401, "Log in first", "The request came from a script, and nobody is logged in."),
     "forbidden": (403, "You do not have access", "You are logged in, but no policy of this app lets you in."),
@@ -45,6 +46,9 @@ def _login(call: Call, app: App, realm: Realm) -> Response:
     known = [value for value in call.cookies(APP_SESSION) if _APP_SESSION.fullmatch(value)]
     app_session = known[0] if known else f"n{secrets.token_hex(8)}"
     netloc, target = call.netloc or "", login_target(call)
+    if len(target) > MAX_TARGET:
+        text = f"After a login you could not come back to more than {MAX_TARGET} characters. Log in at a shorter one."
+        return message("The address is too long", text, status=414, links={"To the app": app.paths[0]})
     meta = realm.team.login_token(app, host=netloc, target=target, app_session=app_session)
     query = f"kid={app.tag}&meta={meta}&redirect_url={quote(target, safe='')}"
     response = RedirectResponse(f"{realm.addresses.issuer}{LOGIN_PATH}{netloc}?{query}", 302)
@@ -55,7 +59,7 @@ def _login(call: Call, app: App, realm: Realm) -> Response:
 
 def login_target(call: Call) -> str:
     """Give where the browser shall come back to: a path that no browser takes for a host."""
-    return "/" + call.target.lstrip("/").replace("\\", "%5C")
+    return "/" + quote(call.target.lstrip("/"), safe=_LEFT_AS_IT_IS, encoding="latin-1")
 
 
 def _challenge(call: Call) -> dict[str, str]:

@@ -15,7 +15,10 @@ EMAIL_HEADER = "cf-access-authenticated-user-email"
 TOKEN_HEADER = "cf-access-token"  # noqa: S105 - a name
 ID_HEADER, SECRET_HEADER = "cf-access-client-id", "cf-access-client-secret"
 
-MAX_QUERY = 16_384
+MAX_TARGET = 8000
+"""Characters of an address that can be come back to after a login."""
+MAX_QUERY = 6 * MAX_TARGET
+"""Room for such an address, quoted, and for the token that carries it again."""
 MAX_FIELDS = 50
 
 RawHeaders = list[tuple[bytes, bytes]]

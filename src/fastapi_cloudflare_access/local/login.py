@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from fastapi_cloudflare_access._credentials import COOKIE
 from fastapi_cloudflare_access.local.answers import LOGIN_PATH
-from fastapi_cloudflare_access.local.call import Call
+from fastapi_cloudflare_access.local.call import MAX_TARGET, Call
 from fastapi_cloudflare_access.local.config import App, is_email
 from fastapi_cloudflare_access.local.cookies import (
     APP_SESSION,
@@ -31,7 +31,7 @@ from fastapi_cloudflare_access.local.team import hash_of
 AUTHORIZED_PATH = "/cdn-cgi/access/authorized"
 LOGOUT_PATH = "/cdn-cgi/access/logout"
 
-_RELATIVE = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f-\U0010ffff]{0,8000}")
+_RELATIVE = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f-\U0010ffff]*")
 
 
 class WrongLogin(Exception):
@@ -97,7 +97,7 @@ def read_login(call: Call, realm: Realm) -> Login:
 
 def is_relative(target: str) -> bool:
     """Tell whether this is a path, which no browser takes for another host."""
-    return _RELATIVE.fullmatch(target) is not None
+    return len(target) <= MAX_TARGET and _RELATIVE.fullmatch(target) is not None
 
 
 def current_session(call: Call, realm: Realm) -> Session | None:
