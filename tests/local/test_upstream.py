@@ -1,6 +1,7 @@
 """The reverse proxy streams both ways, and an app that does not answer is a page, not a traceback."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -163,6 +164,25 @@ def test_an_answer_that_breaks_off_is_broken_off() -> None:
         pytest.raises(httpx.RemoteProtocolError),
     ):
         browser.get("/")
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_an_answer_without_a_body_may_say_how_long_it_would_be(status: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def short(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 10\r\netag: x\r\n\r\n".encode())
+        await writer.drain()
+
+    with raw_server(short) as origin, run_local_access(upstream=origin) as running, client(running) as browser:
+        answer = browser.get("/")
+    assert (f"{answer.status_code} {answer.reason_phrase}", answer.headers["etag"]) == (status, "x")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_nobody_is_connected_through(local: RunningAccess, caplog: pytest.LogCaptureFixture) -> None:
+    with client(local) as browser:
+        assert browser.request("CONNECT", "/").status_code == 405
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.anyio

@@ -44,7 +44,9 @@ class Edge:
             await self._live(receive, send)
             return
         call = Call(scope)
-        if call.is_ambiguous:
+        if call.method == "CONNECT":
+            await message("There is no way through here", status=405)(scope, receive, send)
+        elif call.is_ambiguous:
             await _ambiguous()(scope, receive, send)
         elif call.host in self.realm.addresses.team_hosts:
             await self._as_team(call, receive, send)

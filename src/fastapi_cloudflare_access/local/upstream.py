@@ -32,6 +32,8 @@ _HOP_BY_HOP = frozenset(
 )
 
 
+_WITHOUT_BODY = frozenset({204, 304})
+"""Whose length, that of a body which does not come, servers take for a promise."""
 _PROBLEMS = (
     h11.LocalProtocolError,  # of a body, where httpcore does not make it one of its own
     httpcore.NetworkError,
@@ -107,9 +109,10 @@ class Upstream:
         assert self._pool is not None, "the backend was not started"  # noqa: S101 - the edge starts it
         response = await self._pool.handle_async_request(request)
         try:
-            await send(
-                {"type": "http.response.start", "status": response.status, "headers": end_to_end(response.headers)}
-            )
+            headers = end_to_end(response.headers)
+            if response.status in _WITHOUT_BODY:
+                headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
             async for piece in response.aiter_stream():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
