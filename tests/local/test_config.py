@@ -44,6 +44,10 @@ def test_a_person_is_known_by_the_address_in_lower_case() -> None:
     assert config.person("bob@example.com").groups == ()
 
 
+MACHINE = ServiceToken(name="a", client_id="0" * 32 + ".access")
+NAMED = Team(domain="acme.cloudflareaccess.com")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -51,7 +55,6 @@ def test_a_person_is_known_by_the_address_in_lower_case() -> None:
         (lambda: App(name="a", host="LOCALHOST"), "must be a host name"),
         (lambda: App(name="a", paths=("x",)), "must be a path"),
         (lambda: App(name="a", audience="a,b"), "is no AUD tag"),
-        (lambda: App(name="a", service_token_header="a b"), "name of a header"),
         (lambda: Team(domain="evil.com"), "must be a team domain"),
         (Policy, "includes nobody"),
         (lambda: Policy(decision="bypass", emails=("a@b",)), "for everyone = true alone"),
@@ -61,12 +64,15 @@ def test_a_person_is_known_by_the_address_in_lower_case() -> None:
         (lambda: Config(apps=(App(name="a"), App(name="b"))), "belong to two apps"),
         (lambda: Config(people=(Person(email="a@b"), Person(email="A@b"))), "stands there twice"),
         (lambda: Config(service_tokens=(ServiceToken(name="a"), ServiceToken(name="a"))), "stands there twice"),
+        (lambda: Config(service_tokens=(MACHINE, MACHINE.model_copy(update={"name": "b"}))), "stands there twice"),
+        (lambda: Config(apps=(App(name="a", host="127.0.0.1"),)), "is where the team is"),
+        (lambda: Config(team=NAMED, apps=(App(name="a", host=str(NAMED.domain)),)), "is where the team is"),
         (
             lambda: Config(apps=(App(name="a", policies=(Policy(decision="service_auth", service_tokens=("x",)),)),)),
             "no service token 'x'",
         ),
     ],
-    ids=[str(number) for number in range(15)],
+    ids=[str(number) for number in range(17)],
 )
 def test_what_cannot_be_is_refused_with_the_reason(make: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
@@ -114,6 +120,20 @@ NO_ORIGINS = ("http://", "http://:", "http://:80", "http://::1:80", "http://a:0"
 def test_an_upstream_that_is_no_origin_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="must be an origin, such as"):
         App(name="a", upstream=text)
+
+
+TAKEN = ("Host", "cookie", "Connection", "content-length", "Transfer-Encoding", "Cf-Access-Token", "Sec-WebSocket-Key")
+
+
+@pytest.mark.parametrize("name", [*TAKEN, "a b", "", "x" * 65])
+def test_service_credentials_are_in_no_header_that_is_there_for_something_else(name: str) -> None:
+    with pytest.raises(ValidationError, match="name of a header that is free for it"):
+        App(name="a", service_token_header=name)
+
+
+def test_service_credentials_may_be_in_any_other_header() -> None:
+    for name in ("Authorization", "X-Host", "hostess"):
+        assert App(name="a", service_token_header=name).service_token_header == name
 
 
 def test_a_client_secret_is_not_repeated_in_an_error() -> None:

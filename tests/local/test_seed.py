@@ -82,7 +82,7 @@ def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
         ("everyone = true", "emails = ['x']", "line 11, apps[1].policies[2].emails[1]: must be an email address"),
         ('host = "shop.localhost"', 'host = "Shop"', "line 15, apps[2].host: must be a host name"),
         ('name = "acme"', 'name = "a"\nname = "b"', "line 3, name: Cannot overwrite"),
-        ('  "/b",', '  "b",', "line 16, apps[2].paths[2]: must be a path"),
+        ('  "/b",', '  "b",', "line 18, apps[2].paths[2]: must be a path"),
         ('name = "shop"', 'name = "wiki"', "line 14, apps[2].name: stands there twice"),
         ('name = "shop"', "", "line 13, apps[2].name: is missing"),
         ('domains = ["example.com"]', "", "line 6, apps[1].policies[1]: includes nobody"),
@@ -102,6 +102,11 @@ def test_a_wrong_file_gives_the_line_and_the_key(path: Path, old: str, new: str,
     problem = problem_of(path, GOOD.replace(old, new, 1))
     assert problem.startswith(f"access.toml, {place}"), problem
     assert "\n" not in problem
+
+
+def test_so_does_one_with_inline_tables(path: Path) -> None:
+    text = "[[apps]]\nname = 'a'\npolicies = [\n  { everyone = true },\n  { decision = 'x', everyone = true },\n]\n"
+    assert problem_of(path, text).startswith("access.toml, line 5, apps[1].policies[2].decision: Input should be")
 
 
 @pytest.mark.parametrize(

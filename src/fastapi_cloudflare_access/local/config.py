@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from fastapi_cloudflare_access._encoding import parse_json_object
 
+TEAM_HOST = "127.0.0.1"
+"""Where the team is, and so no app."""
 DAY = 86_400
 MAX_SESSION = 30 * DAY
 
@@ -25,7 +27,9 @@ _ORIGIN = re.compile(
 _PATH = re.compile(r"/(?:(?!\.\.?(?:/|$))[^\s/?#%*\\]+(?:/|$))*")
 _DURATION = re.compile(r"([0-9]{1,7})\s*([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
-_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_HEADER_NAME = re.compile(
+    r"(?!(?:host|connection|cookie|upgrade|content-.*|transfer-.*|sec-.*|cf-.*)$)[a-z0-9-]{1,64}", re.IGNORECASE
+)
 
 
 def _matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
@@ -111,7 +115,9 @@ Upstream = Annotated[str, AfterValidator(lambda text: str(Origin.parse(text)))]
 Audience = Annotated[
     str, _matching(_AUDIENCE, "is no AUD tag; leave it out, or copy it from the application's overview")
 ]
-HeaderName = Annotated[str, _matching(_HEADER_NAME, "must be the name of a header, such as 'Authorization'")]
+HeaderName = Annotated[
+    str, _matching(_HEADER_NAME, "must be the name of a header that is free for it, such as 'Authorization'")
+]
 TeamDomain = Annotated[str, _matching(_TEAM_DOMAIN, "must be a team domain, such as 'acme.cloudflareaccess.com'")]
 
 
@@ -277,6 +283,7 @@ class Config(_Frozen):
         _check_unique(("apps", "audience"), [app.tag for app in self.apps])
         _check_unique(("people", "email"), [person.email for person in self.people])
         _check_unique(("service_tokens", "name"), [token.name for token in self.service_tokens])
+        _check_unique(("service_tokens", "client_id"), [token.client_id for token in self.service_tokens])
         self._check_apps()
         return self
 
@@ -284,6 +291,10 @@ class Config(_Frozen):
         places: list[tuple[str, str]] = []
         known = {token.name for token in self.service_tokens}
         for number, app in enumerate(self.apps):
+            if app.host in (TEAM_HOST, self.team.domain):
+                raise _conflict(
+                    ("apps", number, "host"), "is where the team is; name another host, such as 'localhost'"
+                )
             places += [(app.host, path) for path in app.paths]
             if len(places) != len(set(places)):
                 raise _conflict(("apps", number, "paths"), "this host and path belong to two apps")
@@ -309,7 +320,7 @@ class Config(_Frozen):
 
 def _check_unique(path: tuple[str, str], values: list[str]) -> None:
     for number, value in enumerate(values):
-        if value in values[:number]:
+        if value and value in values[:number]:
             raise _conflict((path[0], number, path[1]), "stands there twice")
 
 

@@ -4,13 +4,12 @@ import secrets
 from dataclasses import dataclass, field
 
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access.local.config import App, Config
+from fastapi_cloudflare_access.local.config import TEAM_HOST, App, Config
 from fastapi_cloudflare_access.local.state import Session, State
 from fastapi_cloudflare_access.local.team import Claims, Team, random_nonce
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.testing import CertsEndpoint
 
-TEAM_HOST = "127.0.0.1"
 NONCE_LIFE = 60.0
 """Seconds that the way back to the app may take."""
 MAX_NONCES = 1000

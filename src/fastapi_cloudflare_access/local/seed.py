@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,14 @@ from pydantic import ValidationError
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import Config
+from fastapi_cloudflare_access.local.toml_lines import Place, lines_of
 
 FILE_NAME = "access.toml"
 """What is read where no file is named."""
 MAX_SIZE = 1_000_000
 
-_KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')"
-_DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
-_TABLE = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]")
-_ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
 _POSITION = re.compile(r"\(at line (\d+), column \d+\)")
-
-Place = tuple[str | int, ...]
 
 
 def read(path: Path) -> Config:
@@ -114,37 +109,3 @@ def _message(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such key"
     return str(error["msg"]).removeprefix("Value error, ")
-
-
-def lines_of(text: str) -> dict[Place, int]:
-    """Find the line of each table and key, by its path; the tables of an array are counted from 0."""
-    lines: dict[Place, int] = {}
-    counts: dict[Place, int] = {}
-    table: Place = ()
-    for number, line in enumerate(text.split("\n"), 1):
-        if header := _TABLE.match(line):
-            table = _enter(_parts(header[2]), counts, is_array=header[1] == "[[")
-            lines.setdefault(table, number)
-        elif assignment := _ASSIGNMENT.match(line):
-            lines.setdefault((*table, *_parts(assignment[1])), number)
-    return lines
-
-
-def _enter(names: Sequence[str], counts: dict[Place, int], *, is_array: bool) -> Place:
-    place: Place = ()
-    for depth, name in enumerate(names, 1):
-        place = (*place, name)
-        if is_array and depth == len(names):
-            counts[place] = counts.get(place, -1) + 1
-        if place in counts:
-            place = (*place, counts[place])
-    return place
-
-
-def _parts(dotted: str) -> list[str]:
-    return list(_unquoted(dotted))
-
-
-def _unquoted(dotted: str) -> Iterator[str]:
-    for key in re.findall(_KEY, dotted):
-        yield key[1:-1] if key[0] in "\"'" else key

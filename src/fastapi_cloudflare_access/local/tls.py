@@ -7,8 +7,7 @@ from pathlib import Path
 import trustme
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local.config import Config
-from fastapi_cloudflare_access.local.realm import TEAM_HOST
+from fastapi_cloudflare_access.local.config import TEAM_HOST, Config
 from fastapi_cloudflare_access.local.state import make_folder
 
 CA_FILE, CA_KEY_FILE, SERVER_FILE = "ca.pem", "ca-key.pem", "server.pem"
