@@ -1,5 +1,6 @@
 """`cf-access dev`: what it refuses, and one that runs."""
 
+import inspect
 import os
 import re
 import signal
@@ -85,6 +86,16 @@ def test_an_app_with_a_broken_import_shows_its_own_error(folder: Path) -> None:
 def test_a_real_team_domain_needs_tls(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "access.toml").write_text('[team]\ndomain = "acme.cloudflareaccess.com"\n')
     assert "needs --tls" in refused(capsys)
+
+
+def test_every_option_is_in_the_reference() -> None:
+    reference = (Path(__file__).parents[2] / "docs/reference/cli.md").read_text(encoding="utf-8")
+    section = reference.partition("## cf-access dev")[2].partition("\n## ")[0]
+    names = {"--" + name.replace("_", "-") for name in inspect.signature(dev).parameters} - {"--app", "--risk"}
+    assert {option.partition(" ")[0] for option in re.findall(r"^\| `(--[^`]+)`", section, re.MULTILINE)} == {
+        *names,
+        RISK_FLAG,
+    }
 
 
 def test_init_writes_a_file_that_dev_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

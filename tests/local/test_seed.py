@@ -1,12 +1,13 @@
 """The seed file: what is wrong in it is said in one sentence, with the line and the key."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import seed
-from fastapi_cloudflare_access.local.config import App
+from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team
 
 GOOD = """\
 [team]
@@ -59,6 +60,13 @@ def test_the_file_that_init_writes_can_be_read_and_says_every_decision(path: Pat
     seed.initialise(path)
     config = seed.read(path)
     assert {policy.decision for app in config.apps for policy in app.policies} == {"allow", "service_auth", "bypass"}
+
+
+def test_every_option_is_in_the_file_that_init_writes(path: Path) -> None:
+    seed.initialise(path)
+    named = set(re.findall(r"\b(\w+)(?: =|\])", path.read_text()))
+    options = {name for model in (Config, Team, App, Policy, Person, ServiceToken) for name in model.model_fields}
+    assert options - named == set()
 
 
 def test_init_leaves_a_file_as_it_is(path: Path) -> None:
