@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("verification", "requests", "trouble", "scale", "footprint")
+SECTIONS = ("verification", "requests", "trouble", "scale", "footprint", "edge")
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "concepts" / "performance.md"
@@ -55,7 +55,8 @@ def write(name: str, found: Any) -> None:
 
 def report() -> None:
     """Draw the plots and write the page, from what was kept."""
-    results = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("machine", *SECTIONS)}
+    kept = [RESULTS / f"{name}.json" for name in ("machine", *SECTIONS)]
+    results = {path.stem: json.loads(path.read_text()) for path in kept if path.is_file()}
     import_module("plots").draw(results, RESULTS, ROOT / "docs" / "assets")
     PAGE.write_text(import_module("page").render(results))
 

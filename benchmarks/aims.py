@@ -35,6 +35,15 @@ def aims(results: Results) -> Iterator[Aim]:
     yield from _scale(results["scale"])
     added = results["footprint"]["import"]["wall"]
     yield Aim("importing adds to FastAPI, ms", 150, added)
+    if "edge" in results:
+        yield from _edge(results["edge"])
+
+
+def _edge(found: Results) -> Iterator[Aim]:
+    added = {name: one["added"] for name, one in found.items() if name != "the app alone"}
+    mine = added.pop("local Access")
+    for peer, one in added.items():
+        yield Aim(f"what the local Access adds to a request: times {peer}", 1.0, mine / one)
 
 
 def _verification(found: Results) -> Iterator[Aim]:

@@ -102,6 +102,14 @@ machine whose cores the load shares: {workers}.
 ## Footprint
 
 {footprint}
+{edge}"""
+
+EDGE = """
+## The local Access
+
+What stands before an app adds to a request, on one connection that stays open:
+
+{table}
 """
 
 
@@ -118,6 +126,7 @@ def render(results: Results) -> str:
         "scale": _scale(results["scale"]),
         "workers": " and ".join(f"{rate:,.0f}" for rate in results["scale"]["workers"].values()),
         "footprint": _footprint(results["footprint"]),
+        "edge": EDGE.format(table=_edge(results["edge"])) if "edge" in results else "",
     }
     return PAGE.format(**parts)
 
@@ -198,6 +207,11 @@ def _scale(found: Results) -> str:
         if not label.startswith("bare")
     ]
     return table(("", "times the smallest"), rows)
+
+
+def _edge(found: Results) -> str:
+    rows = [(name, f"{one['p50']:.2f}", f"{one['added']:.2f}") for name, one in found.items()]
+    return table(("", "p50 in ms", "added"), rows)
 
 
 def _footprint(found: Results) -> str:

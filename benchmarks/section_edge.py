@@ -1,0 +1,131 @@
+"""What the local Access adds to a request, beside reverse proxies written in Python."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+HOST = "127.0.0.1"
+MITMDUMP = Path(sys.prefix, "mitmproxy", "bin", "mitmdump")
+"""In an environment of its own, where `scripts/bench` could make one."""
+WARM_UP = 50
+APP = """
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+"""
+PROXY = """
+from fastapi_proxy_lib.fastapi.app import reverse_http_app
+app = reverse_http_app(base_url="http://127.0.0.1:{port}/")
+"""
+CF_ACCESS = "from fastapi_cloudflare_access.cli import main; import sys; sys.exit(main())"
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    """Measure each in turn, in several rounds; give the medians, and what each adds to the app alone."""
+    rounds, requests = (2, 100) if quick else (9, 400)
+    taken: dict[str, list[float]] = {}
+    with TemporaryDirectory() as folder, ExitStack() as servers:
+        contenders = start(folder, servers)
+        for _ in range(rounds):
+            for name, (port, headers) in contenders.items():
+                taken.setdefault(name, []).append(milliseconds(port, headers, requests))
+    middles = {name: median(times) for name, times in taken.items()}
+    alone = middles["the app alone"]
+    found = {name: {"p50": round(one, 3), "added": round(one - alone, 3)} for name, one in middles.items()}
+    for name, one in found.items():
+        print(f"{name:24} {one['p50']:7.3f} ms   adds {one['added']:7.3f} ms")
+    return found
+
+
+def start(folder: str, servers: ExitStack) -> dict[str, tuple[int, dict[str, str]]]:
+    """Start the app and all that stands before it; give their ports, and the headers that each is asked with."""
+    app, edge, library, tool = (free_port() for _ in range(4))
+    Path(folder, "upstream.py").write_text(APP)
+    Path(folder, "peer.py").write_text(PROXY.format(port=app))
+    uvicorn = [sys.executable, "-m", "uvicorn", "--log-level=warning"]
+    behind = f"http://{HOST}:{app}"
+    commands = {
+        app: [*uvicorn, "upstream:app", f"--port={app}"],
+        edge: [sys.executable, "-c", CF_ACCESS, "dev", f"--upstream={behind}", f"--port={edge}"],
+        library: [*uvicorn, "peer:app", f"--port={library}"],
+        tool: [str(MITMDUMP), "--quiet", f"--listen-host={HOST}", f"--listen-port={tool}", f"--mode=reverse:{behind}"],
+    }
+    ports = {"the app alone": app, "local Access": edge, "fastapi-proxy-lib": library}
+    ports |= {"mitmproxy": tool} if MITMDUMP.exists() else {}
+    for port in ports.values():
+        servers.enter_context(running(folder, port, *commands[port]))
+    person = {"Cookie": f"CF_Authorization={user_token(edge)}"}
+    return {name: (port, person if port == edge else {}) for name, port in ports.items()}
+
+
+def free_port() -> int:
+    """Give a port that nobody has."""
+    with socket.create_server((HOST, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(folder: str, port: int, *command: str) -> Iterator[None]:
+    """Run a server until the block ends."""
+    log = Path(folder, f"{port}.log")
+    with log.open("wb") as written:
+        environment = os.environ | {"PYTHONPATH": folder, "PYTHONUNBUFFERED": "1"}
+        server = subprocess.Popen(  # noqa: S603 - of our own making
+            command, cwd=folder, env=environment, stdout=written, stderr=written
+        )
+        try:
+            wait_for(server, port, log)
+            yield
+        finally:
+            server.terminate()
+            server.wait(15)
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return when it listens."""
+    for _ in range(400):
+        with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise SystemExit(f"a server did not start:\n{log.read_text()}")
+
+
+def milliseconds(port: int, headers: dict[str, str], requests: int) -> float:
+    """Give the median time of a request on one connection that stays open."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\n{lines}\r\n".encode()
+    taken: list[float] = []
+    with socket.create_connection((HOST, port)) as connection:
+        connection.settimeout(10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for number in range(WARM_UP + requests):
+            begun = time.perf_counter()
+            connection.sendall(request)
+            answer = b""
+            while not answer.endswith(b"hello"):
+                piece = connection.recv(65_536)
+                if not piece:
+                    raise SystemExit(f"port {port} broke off: {answer[:200]!r}")
+                answer += piece
+            if number >= WARM_UP:
+                taken.append(time.perf_counter() - begun)
+    return median(taken) * 1000
+
+
+def user_token(edge: int) -> str:
+    """Log somebody in."""
+    address = f"http://{HOST}:{edge}/control/api/token"
+    made = httpx.post(address, json={"email": "ada@example.com"}, trust_env=False)
+    return str(made.json()["token"])
