@@ -1,4 +1,4 @@
-"""The second act of scripts/demo: the quickstart app behind a local Access, for a browser and for services."""
+"""The second act of scripts/demo: an app with a page behind a local Access, for a browser and for services."""
 
 import sys
 import time
@@ -9,12 +9,27 @@ import httpx
 from demo_output import BOLD, DIM, GREEN, YELLOW, say
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local import RunningAccess, run_local_access
+from fastapi_cloudflare_access.local import Config, Person, RunningAccess, run_local_access
 from fastapi_cloudflare_access.local.server import bind, environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PORT = 8787
 BAD = 400
+PEOPLE = (
+    Person(
+        email="ada@example.com",
+        name="Ada Lovelace",
+        groups=("admins", "engineering"),
+        custom={"department": "Analytical Engines", "since": 1843},
+        country="GB",
+    ),
+    Person(
+        email="grace@example.com",
+        name="Grace Hopper",
+        groups=("engineering",),
+        custom={"department": "Compilers", "since": 1952},
+    ),
+)
 
 
 def show(local: RunningAccess, title: str, method: str, path: str, headers: dict[str, str]) -> None:
@@ -42,16 +57,23 @@ def calls(local: RunningAccess) -> None:
 
 def demonstrate(*, once: bool) -> None:
     """Run the app behind a local Access; show the calls, and go on for a browser unless `once`."""
-    with run_local_access(port=usual_port()) as local, environment(local.environment):
+    with run_local_access(config=Config(people=PEOPLE), port=usual_port()) as local, environment(settings(local)):
         sys.path.insert(0, str(EXAMPLES))
-        local.mount(import_module("quickstart_app").app)
-        say(f"Through the edge: the same app behind a local Access, on {local.url('/')}", BOLD)
+        local.mount(import_module("demo_app").app)
+        say(f"Through the edge: examples/demo_app.py behind a local Access, on {local.url('/')}", BOLD)
         say()
         calls(local)
-        say(f"Open {local.url('/me')} in a browser, and choose who you are.", BOLD)
+        say(f"Open {local.url('/')} in a browser, and choose who you are.", BOLD)
         say(f"Keys, sessions and every kind of trouble: {local.team_domain}/")
         while not once:
             time.sleep(0.5)
+
+
+def settings(local: RunningAccess) -> dict[str, str]:
+    """Give the environment of the app: the team, and a service token for its own call."""
+    client_id, secret = local.service_headers().values()
+    own = {"DEMO_ORIGIN": local.url(""), "DEMO_CLIENT_ID": client_id, "DEMO_CLIENT_SECRET": secret}
+    return local.environment | own
 
 
 def usual_port() -> int:

@@ -5,7 +5,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.browser import browser, needs_browser
+
 ROOT = Path(__file__).parents[1]
+
+
+@needs_browser
+def test_in_a_browser_the_demo_greets_and_shows_a_service_call_and_a_refused_one() -> None:
+    command = [sys.executable, "-u", "-c", "import demo_edge; demo_edge.PORT = 0; demo_edge.demonstrate(once=False)"]
+    with (
+        subprocess.Popen(command, cwd=ROOT / "scripts", stdout=subprocess.PIPE, text=True, encoding="utf-8") as demo,
+        browser() as context,
+    ):
+        try:
+            assert demo.stdout is not None
+            found = next(found for line in demo.stdout if (found := re.match(r"Open (\S+) in a browser", line)))
+            page = context.new_page()
+            page.goto(found[1])
+            page.get_by_role("button", name="Ada").click()
+            page.get_by_role("heading", name="Hello ada@example.com").wait_for()
+            assert "You are in Analytical Engines, since 1843. Your groups: admins, engineering." in page.inner_text(
+                "body"
+            )
+            for button, result in (("As the service", "202 Accepted"), ("As yourself", "403 Forbidden")):
+                page.get_by_role("button", name=button).click()
+                page.get_by_role("status").filter(has_text=result).wait_for()
+        finally:
+            demo.terminate()
 
 
 def test_the_demo_shows_what_each_caller_gets() -> None:
@@ -26,6 +52,6 @@ def test_the_demo_shows_what_each_caller_gets() -> None:
         ("But may not do what is for services", "403"),
         ("A token that nobody signed never reaches the app", "302"),
     ]
-    assert re.search(r"^Open http://localhost:\d+/me in a browser", shown, re.MULTILINE)
+    assert re.search(r"^Open http://localhost:\d+/ in a browser", shown, re.MULTILINE)
     reasons = re.findall(r"^  log: refused: (\w+)", shown, re.MULTILINE)
     assert reasons == ["token_expired", "invalid_signature", "wrong_audience", "wrong_caller"]
