@@ -27,11 +27,15 @@ def test_the_server_is_certified_for_all_hosts_and_only_the_owner_reads_its_key(
 
 
 def test_git_leaves_the_folder_alone_whoever_makes_it(tmp_path: Path) -> None:
-    for folder in (tmp_path / "new", tmp_path / "old"):
-        (tmp_path / "old").mkdir(exist_ok=True)
-        tls_files(folder, Config())
-        State(folder).client_secret("x")
-        assert (folder / ".gitignore").read_text() == "*\n"
+    tls_files(tmp_path / "new", Config())
+    State(tmp_path / "new").client_secret("x")
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
+
+
+def test_a_folder_that_was_there_keeps_what_git_does_with_it(tmp_path: Path) -> None:
+    tls_files(tmp_path, Config())
+    State(tmp_path).client_secret("x")
+    assert not (tmp_path / ".gitignore").exists()
 
 
 def test_the_authority_stays_the_same(tmp_path: Path) -> None:

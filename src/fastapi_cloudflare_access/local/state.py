@@ -143,14 +143,14 @@ class State:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the state folder, which Git is to leave alone.
+    """Make the state folder, which Git is to leave alone; what Git does with one that is there is its owner's choice.
 
     Raises:
         OSError: It cannot be written.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError), (folder / ".gitignore").open("x", encoding="utf-8") as file:
-        file.write("*\n")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
 def _replace(file: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from fastapi_cloudflare_access.local.tunnel import tunnel
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
-CONNECT_LIMIT = 5.0
+CONNECT_LIMIT = 15.0
 
 _HOP_BY_HOP = frozenset(
     {
