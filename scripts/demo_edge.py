@@ -1,9 +1,12 @@
 """The second act of scripts/demo: an app with a page behind a local Access, for a browser and for services."""
 
+import logging
 import sys
 import time
 from importlib import import_module
+from logging.handlers import QueueHandler
 from pathlib import Path
+from queue import SimpleQueue
 
 import httpx
 from demo_output import BOLD, DIM, GREEN, YELLOW, say
@@ -14,6 +17,8 @@ from fastapi_cloudflare_access.local.server import bind, environment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PORT = 8787
+LOG: SimpleQueue[logging.LogRecord] = SimpleQueue()
+"""What the app logs."""
 BAD = 400
 PEOPLE = (
     Person(
@@ -40,6 +45,8 @@ def show(local: RunningAccess, title: str, method: str, path: str, headers: dict
     answer = httpx.request(method, local.url(path), headers=headers, trust_env=False)
     body = answer.headers.get("location", "").partition("?")[0] or answer.text.partition("\n")[0]
     say(f"→ {answer.status_code} {answer.reason_phrase}  {body[:100]}", YELLOW if answer.status_code >= BAD else GREEN)
+    while not LOG.empty():
+        say(f"  log: {LOG.get().getMessage()}")
     say()
 
 
@@ -58,8 +65,10 @@ def calls(local: RunningAccess) -> None:
 def demonstrate(*, once: bool) -> None:
     """Run the app behind a local Access; show the calls, and go on for a browser unless `once`."""
     with run_local_access(config=Config(people=PEOPLE), port=usual_port()) as local, environment(settings(local)):
+        logging.getLogger("fastapi_cloudflare_access").addHandler(QueueHandler(LOG))
         sys.path.insert(0, str(EXAMPLES))
         local.mount(import_module("demo_app").app)
+        LOG.get()  # that the team is a local one
         say(f"Through the edge: examples/demo_app.py behind a local Access, on {local.url('/')}", BOLD)
         say()
         calls(local)

@@ -54,4 +54,4 @@ def test_the_demo_shows_what_each_caller_gets() -> None:
     ]
     assert re.search(r"^Open http://localhost:\d+/ in a browser", shown, re.MULTILINE)
     reasons = re.findall(r"^  log: refused: (\w+)", shown, re.MULTILINE)
-    assert reasons == ["token_expired", "invalid_signature", "wrong_audience", "wrong_caller"]
+    assert reasons == ["token_expired", "invalid_signature", "wrong_audience", "wrong_caller", "wrong_caller"]
