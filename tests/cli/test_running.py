@@ -1,6 +1,7 @@
 """Whatever happens, a command ends with a sentence and a documented exit code."""
 
 import io
+import logging
 import os
 import runpy
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import typer
-from support.command_line import Cli
+from support.command_line import Cli, shell
 
 from fastapi_cloudflare_access.cli import main, running
 from fastapi_cloudflare_access.cli.reports import ExitCode
@@ -210,7 +211,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(
     with process:
         assert process.stderr
         assert process.stderr.read() == b""
-    assert process.returncode == 1
+    assert process.returncode == 141
 
 
 def test_nothing_more_is_written_to_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -221,8 +222,100 @@ def test_nothing_more_is_written_to_a_reader_that_went_away(monkeypatch: pytest.
     monkeypatch.setattr(running, "_run", write)
     with (tmp_path / "out").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        assert main(["keys"]) == 1
+        assert main(["keys"]) == 141
     assert (tmp_path / "out").read_text() == ""
+
+
+FULL = "Standard output cannot be written: No space left on device; direct it to where there is room, or to /dev/null."
+CLOSED = "Standard output cannot be written: it is closed; direct it to where there is room, or to /dev/null."
+
+
+def in_a_shell(command: str) -> tuple[int, str]:
+    """Run a command of the shell, `$CF` being the command line, and give its code and standard error."""
+    done = shell(command)
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["inspect --json x.y.z", "--help", "--version", "verify --json"])
+def test_an_output_that_is_full_gets_one_sentence_and_is_no_verdict(arguments: str) -> None:
+    assert in_a_shell(f"$CF {arguments} >/dev/full") == (3, f"cf-access: {FULL}\n")
+
+
+def test_an_output_that_is_closed_gets_one_sentence_and_is_no_verdict() -> None:
+    assert in_a_shell("$CF inspect x.y.z >&-") == (3, f"cf-access: {CLOSED}\n")
+
+
+@pytest.mark.parametrize("nowhere", ["/dev/full", "&-"])
+def test_where_not_even_the_error_can_be_written_the_code_is_the_same(nowhere: str) -> None:
+    assert in_a_shell(f"unset CF_ACCESS_TOKEN; $CF verify 2>{nowhere}")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["keys"], ["inspect", "x.y.z"], ["inspect", "x.y.z", "--json"], ["--help"], ["--version"], ["verify"]]
+)
+def test_every_command_says_that_its_output_is_full(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        result = cli(*arguments)
+    if arguments == ["verify"]:
+        assert result.code == 2
+    else:
+        assert (result.code, result.err) == (3, f"cf-access: {FULL}\n")
+
+
+@pytest.mark.parametrize("arguments", [["keys", "--json"], ["--version"]])
+def test_every_command_says_that_its_output_is_closed(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    result = cli(*arguments)
+    assert (result.code, result.err) == (3, f"cf-access: {CLOSED}\n")
+
+
+@pytest.mark.parametrize("broken", ["/dev/full", None])
+def test_an_error_that_nobody_can_read_changes_no_code(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str | None
+) -> None:
+    with Path(broken or tmp_path / "err").open("w") as errors:
+        monkeypatch.setattr(sys, "stderr", errors if broken else None)
+        assert cli("verify").code == 2
+
+
+def test_a_file_that_the_system_keeps_back_is_not_taken_for_the_output(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/ca\x1b.pem")
+
+    monkeypatch.setattr(running, "_run", refuse)
+    result = cli("doctor")
+    assert (result.code, result.err) == (3, "cf-access: /ca\\x1b.pem cannot be used: Permission denied.\n")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_the_app_would_log_is_not_written(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+) -> None:
+    """Where nobody handles a record, logging itself writes it to standard error."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    (tmp_path / "certs.json").write_text('{"keys":[]}')
+    token = configured.user_token("ada@example.com")
+    result = cli("verify", token, "--certs", str(tmp_path / "certs.json"), *options)
+    assert (result.code, result.err) == (3, "")
+    assert logging.getLogger("fastapi_cloudflare_access").handlers == []
+
+
+def test_the_local_access_keeps_its_log(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+
+    def dev() -> None:
+        logging.getLogger(LOCAL).warning("a session ended")
+
+    monkeypatch.setattr(running, "_local_command", lambda: dev)
+    assert cli("dev").err == "a session ended\n"
 
 
 def test_what_an_encoding_lacks_is_replaced(configured: LocalTeam) -> None:

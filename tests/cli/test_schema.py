@@ -1,6 +1,7 @@
 """What `--json` writes keeps to the published schema."""
 
 import json
+import logging
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def test_of_every_token_the_output_keeps_to_the_schema(
     cli: Cli, configured: LocalTeam, schema: Any, command: str, name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     token = configured.forge(name) if name else configured.service_token("backup")
     result = cli(command, "-", "--json", stdin=token)
     schema.validate(result.json)
@@ -65,7 +67,10 @@ def test_of_every_fault_the_output_keeps_to_the_schema(
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
     if fault:
         getattr(certs, fault)()
-    schema.validate(cli(command, "--json").json)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    result = cli(command, "--json")
+    schema.validate(result.json)
+    assert result.err == ""
 
 
 @pytest.mark.parametrize("arguments", [["verify"], ["keys", "--bogus"], ["nothing"], ["inspect", ""]])

@@ -1,9 +1,13 @@
 """Tokens come from the argument, standard input or the environment, and are never shown whole."""
 
+import sys
+from pathlib import Path
+
 import pytest
-from support.command_line import Cli
+from support.command_line import Cli, shell
 
 from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.cli import main
 from fastapi_cloudflare_access.cli.tokens import MAX_INPUT
 from fastapi_cloudflare_access.testing import LocalTeam
 
@@ -78,6 +82,34 @@ def test_where_there_is_no_token_one_sentence_says_so(
 ) -> None:
     result = cli(*arguments, stdin=stdin)
     assert (result.code, result.out, result.err) == (2, "", f"cf-access: {why}\n")
+
+
+OTHERWISE = "give the token as the argument, or set CF_ACCESS_TOKEN"
+
+
+@pytest.mark.parametrize(("redirection", "state"), [("<&-", "is closed"), ("0>/dev/null", "cannot be read (")])
+def test_an_input_that_cannot_be_read_gets_one_sentence(redirection: str, state: str) -> None:
+    done = shell(f"$CF inspect - {redirection}")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"cf-access: Standard input {state}")
+    assert done.stderr.endswith(f": {OTHERWISE}.\n")
+
+
+def test_every_command_says_that_its_input_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["verify", "-"]) == 2
+    assert capsys.readouterr() == ("", f"cf-access: Standard input is closed: {OTHERWISE}.\n")
+
+
+def test_every_command_says_that_its_input_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with (tmp_path / "in").open("w") as to_write:
+        monkeypatch.setattr(sys, "stdin", to_write)
+        assert main(["verify", "-"]) == 2
+    assert capsys.readouterr() == ("", f"cf-access: Standard input cannot be read (read): {OTHERWISE}.\n")
 
 
 def test_an_empty_variable_is_told_from_a_missing_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

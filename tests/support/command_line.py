@@ -1,6 +1,9 @@
 """What a command did, and the fetches that stand in for the outside."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +29,12 @@ class Result:
 
 Cli = Callable[..., Result]
 """Calls `main`."""
+
+
+def shell(command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the shell, in which `$CF` is the command line."""
+    environment = os.environ | {"CF": f"{sys.executable} -m fastapi_cloudflare_access"}
+    return subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
 
 
 def over(origin: str) -> Fetch:

@@ -17,8 +17,8 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, fetch
         fetch: How the certs document is fetched; by default with httpx.
 
     Returns:
-        0 for a good answer, 1 for a bad one, 2 where something must be asked otherwise, 3 where nobody can tell, 130
-        where it was interrupted.
+        0 for a good answer, 1 for a bad one, 2 where something must be asked otherwise, 3 where nobody can tell or the
+        answer cannot be written, 130 where it was interrupted, 141 where the reader of the answer went away.
     """
     try:
         from fastapi_cloudflare_access.cli.running import run  # noqa: PLC0415 - needs the extra

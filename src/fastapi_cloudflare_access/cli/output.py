@@ -1,8 +1,12 @@
 """The screen: colours where somebody looks, plain text where it is piped, JSON where it is asked for."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -103,8 +107,17 @@ def _joined(head: Text, body: Text) -> Text:
 
 
 def say_error(message: str) -> None:
-    """Write one sentence to standard error."""
+    """Write one sentence to standard error, where that can be written."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    console.print(
-        Text.assemble(("cf-access: ", f"bold {STYLES['failed']}"), message), soft_wrap=not console.is_terminal
-    )
+    try:
+        console.print(
+            Text.assemble(("cf-access: ", f"bold {STYLES['failed']}"), message), soft_wrap=not console.is_terminal
+        )
+    except (OSError, SystemExit):  # rich ends so where nobody reads any more
+        abandon(sys.stderr)
+
+
+def abandon(stream: TextIO) -> None:
+    """Have what is left for a stream go nowhere, so that nothing fails at exit."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     ASKED_WRONGLY = 2
     CANNOT_TELL = 3
     INTERRUPTED = 130
+    NOT_READ = 141
 
 
 class CommandError(Exception):

@@ -1,18 +1,18 @@
 """From the arguments to an exit code, whatever happens."""
 
-import os
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module, metadata
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.cli.commands import Session
-from fastapi_cloudflare_access.cli.output import Screen, say_error
+from fastapi_cloudflare_access.cli.output import Screen, abandon, say_error
 from fastapi_cloudflare_access.cli.reports import CommandError, ExitCode, Failure
 from fastapi_cloudflare_access.cli.words import printable, redacted
 from fastapi_cloudflare_access.errors import ConfigurationError
@@ -31,30 +31,73 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def run(arguments: list[str], *, clock: Clock | None, fetch: Fetch | None) -> int:
     """Run one command; whatever happens, it ends with a sentence and an exit code."""
+    if sys.stdout is None:
+        return _unwritten("it is closed")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(arguments, Session(clock or SystemClock(), fetch))
+        code = _answer(arguments, Session(clock or SystemClock(), fetch))
         sys.stdout.flush()
-    except (CommandError, ConfigurationError, _UsageError) as error:
-        code = _fail(error, arguments)
     except BrokenPipeError:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # so that nothing fails at exit
-        code = ExitCode.BAD
-    except SystemExit as ended:  # typer and rich end so where nobody reads any more
-        code = ended.code if isinstance(ended.code, int) else ExitCode.BAD
+        code = _unread()
+    except OSError as problem:
+        code = _failed(problem)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer and rich end so where nobody reads any more
+            code = _unread()
+        else:
+            code = ended.code if isinstance(ended.code, int) else ExitCode.BAD
     except (KeyboardInterrupt, typer.Abort):
         code = ExitCode.INTERRUPTED
     return code
 
 
+def _answer(arguments: list[str], session: Session) -> int:
+    try:
+        return _run(arguments, session)
+    except (CommandError, ConfigurationError, _UsageError) as error:
+        return _fail(error, arguments)
+
+
+def _unread() -> int:
+    abandon(sys.stdout)
+    return ExitCode.NOT_READ
+
+
+def _failed(problem: OSError) -> int:
+    """Tell what the system refused; what names no file is the output."""
+    why = problem.strerror or "that is not possible"
+    if problem.filename is None:
+        abandon(sys.stdout)
+        return _unwritten(why)
+    say_error(f"{printable(str(problem.filename))} cannot be used: {why}.")
+    return ExitCode.CANNOT_TELL
+
+
+def _unwritten(why: str) -> int:
+    say_error(f"Standard output cannot be written: {why}; direct it to where there is room, or to /dev/null.")
+    return ExitCode.CANNOT_TELL
+
+
 def _run(arguments: list[str], session: Session) -> int:
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    app = _app(session, with_dev=command == "dev")
-    done: Any = app(arguments or ["--help"], prog_name=NAME, standalone_mode=False)
+    is_local = command == "dev"
+    app = _app(session, with_dev=is_local)
+    with nullcontext() if is_local else _without_log():
+        done: Any = app(arguments or ["--help"], prog_name=NAME, standalone_mode=False)
     return int(done or 0)
+
+
+@contextmanager
+def _without_log() -> Generator[None]:
+    """Leave out what the app would log: where nobody handles a record, logging writes it to standard error."""
+    logger, nowhere = logging.getLogger("fastapi_cloudflare_access"), logging.NullHandler()
+    logger.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        logger.removeHandler(nowhere)
 
 
 def _fail(error: Exception, arguments: list[str]) -> int:

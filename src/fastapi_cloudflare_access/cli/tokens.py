@@ -51,7 +51,13 @@ def facts(token: bytes) -> TokenFacts:
 
 
 def _standard_input() -> bytes:
-    read = sys.stdin.buffer.read(MAX_INPUT + 1)
+    otherwise = f"give the token as the argument, or set {VARIABLE}"
+    if sys.stdin is None:
+        raise CommandError(f"Standard input is closed: {otherwise}.")
+    try:
+        read = sys.stdin.buffer.read(MAX_INPUT + 1)
+    except OSError as problem:
+        raise CommandError(f"Standard input cannot be read ({problem.strerror or problem}): {otherwise}.") from None
     if len(read) > MAX_INPUT:
         raise CommandError(f"Standard input is longer than {MAX_INPUT} bytes: pipe in one token, and nothing else.")
     return read
