@@ -8,9 +8,11 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
 from support.command_line import Cli, Skewed, over
 
+from fastapi_cloudflare_access.cli import proxies
 from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, LocalTeam, MemoryFetch, SystemClock
 
 EMAIL = "ada@example.com"
@@ -177,6 +179,7 @@ def test_a_closed_port_is_told(cli: Cli, server: CertsServer) -> None:
         team = f"http://127.0.0.1:{closed.getsockname()[1]}"
         code, steps, _ = examine(cli, "--team", team, **at(server))
     assert (code, steps["answer"]["text"]) == (1, f"{team} gave no certs: Connection refused")
+    assert steps["answer"]["hint"] == "see whether the local Access runs there, and start it with `cf-access dev`"
 
 
 def test_a_clock_that_is_right_needs_no_word(cli: Cli, server: CertsServer) -> None:
@@ -235,6 +238,67 @@ def test_a_proxy_that_is_not_used_is_not_named(
     monkeypatch.setenv("ALL_PROXY", "proxy.example:3128")
     assert examine(cli)[1]["proxy"]["text"] == "through http://proxy.example:3128"
     monkeypatch.setenv("NO_PROXY", "cloudflareaccess.com")
+    assert examine(cli)[1]["proxy"]["text"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "why", "hint"),
+    [
+        ("HTTPS_PROXY=nonsense:::", "is no URL", "set HTTPS_PROXY to http://HOST:PORT, or unset it"),
+        ("HTTPS_PROXY=http://ada:pw@", "names no host", "set HTTPS_PROXY to http://HOST:PORT, or unset it"),
+        (
+            "HTTP_PROXY=ftp://proxy.example",
+            "has the scheme ftp, not one of http, https, socks5, socks5h",
+            "set HTTP_PROXY to http://HOST:PORT, or unset it",
+        ),
+        (
+            "ALL_PROXY=socks5://proxy.example:1080",
+            "names a SOCKS proxy, which httpx alone cannot use",
+            "install its support: pip install 'httpx[socks]'",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("configured", "resolved")
+def test_a_proxy_that_cannot_be_used_is_told_and_nothing_is_asked(
+    cli: Cli, certs: MemoryFetch, monkeypatch: pytest.MonkeyPatch, proxy: str, why: str, hint: str
+) -> None:
+    monkeypatch.setattr(proxies, "find_spec", lambda name: None)
+    variable, _, value = proxy.partition("=")
+    monkeypatch.setenv(variable, value)
+    code, steps, _ = examine(cli)
+    assert (code, steps["proxy"]["status"]) == (1, "failed")
+    assert (steps["proxy"]["text"], steps["proxy"]["hint"]) == (f"{variable} {why}", hint)
+    assert (steps["answer"]["status"], certs.fetches) == ("skipped", 0)
+    keys = cli("keys", fetch=None, clock=SystemClock())
+    assert (keys.code, keys.err) == (3, f"cf-access: {variable} {why}; {hint}.\n")
+
+
+def test_a_socks_proxy_will_do_where_its_support_is_installed(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxies, "find_spec", lambda name: object())
+    monkeypatch.setenv("HTTPS_PROXY", "socks5h://proxy.example:1080")
+    assert examine(cli)[1]["proxy"]["text"] == "through socks5h://proxy.example:1080"
+
+
+@pytest.mark.parametrize("proxy", ["ftp://proxy.example", "nonsense:::", "http://proxy.example", "socks4://a:1"])
+def test_the_doctor_and_httpx_are_of_one_mind_about_a_proxy(
+    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    try:
+        httpx.Client()
+        usable = True
+    except (ValueError, httpx.InvalidURL):
+        usable = False
+    assert (examine(cli)[1]["proxy"]["status"] == "ok") is usable
+
+
+def test_where_no_host_is_for_a_proxy_a_wrong_one_does_no_harm(
+    cli: Cli, configured: LocalTeam, resolved: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy.example")
+    monkeypatch.setenv("NO_PROXY", "localhost, *")
     assert examine(cli)[1]["proxy"]["text"] == "none"
 
 

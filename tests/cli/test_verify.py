@@ -167,6 +167,18 @@ def test_a_pem_of_another_key_does_not_verify(cli: Cli, configured: LocalTeam, p
     assert (result.code, result.json["verdict"]["reason"]) == (1, "invalid_signature")
 
 
+@pytest.mark.parametrize("audience", [[], ["--audience", " "]])
+def test_where_a_certificate_does_not_verify_both_causes_are_named(
+    cli: Cli, configured: LocalTeam, pem: Path, audience: list[str]
+) -> None:
+    configured.rotate()
+    result = cli("verify", configured.user_token(EMAIL), "--cert", str(pem), *audience, "--json")
+    assert result.json["verdict"]["hint"] == (
+        f"look whether {pem} is the certificate of kid {configured.current.kid[:8]}… under public_certs; where it is, "
+        "the token was cut, changed or signed by somebody else"
+    )
+
+
 def test_a_malformed_token_needs_no_key_to_be_refused(cli: Cli, configured: LocalTeam, pem: Path) -> None:
     assert cli("verify", "nonsense", "--cert", str(pem), "--json").json["verdict"]["reason"] == "malformed_token"
 
@@ -212,6 +224,34 @@ def test_without_any_usable_key_nobody_can_tell(cli: Cli, configured: LocalTeam,
     assert result.json["verdict"]["reason"] == "keys_unavailable"
 
 
+@pytest.mark.parametrize("audience", [[], ["--audience", " "]])
+def test_keys_that_a_file_lacks_are_not_said_to_have_been_fetched(
+    cli: Cli, configured: LocalTeam, saved: Path, audience: list[str]
+) -> None:
+    saved.write_text('{"keys":[]}')
+    result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), *audience, "--json")
+    verdict = result.json["verdict"]
+    assert (result.code, verdict["accepted"], verdict["reason"]) == (3, None, "keys_unavailable")
+    assert verdict["text"] == f"{saved}: the certs document has no usable key"
+    assert verdict["hint"] == SAVE
+
+
+def test_more_keys_than_the_settings_admit_are_told(
+    cli: Cli, configured: LocalTeam, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CF_ACCESS_MAX_KEYS", "4")
+    saved.write_text(json.dumps({"keys": configured.certs()["keys"] * 3}))
+    result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
+    assert (result.code, result.json["verdict"]["reason"]) == (3, "keys_unavailable")
+    assert "has 6 keys, more than 4" in result.json["verdict"]["text"]
+
+
+def test_a_malformed_token_is_refused_whatever_the_keys(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+    saved.write_text('{"keys":[]}')
+    result = cli("verify", configured.forge("two_segments"), "--certs", str(saved), "--json")
+    assert (result.code, result.json["verdict"]["reason"]) == (1, "malformed_token")
+
+
 def test_without_an_audience_the_signature_is_verified_and_nothing_is_accepted(
     cli: Cli, team: LocalTeam, saved: Path
 ) -> None:
@@ -247,9 +287,17 @@ def unheard_of(team: LocalTeam) -> bytes:
     return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
 
 
+def both(team: LocalTeam) -> bytes:
+    return "".join(entry["cert"] for entry in team.certs()["public_certs"]).encode()
+
+
 SAVE = "save what <team domain>/cdn-cgi/access/certs shows, as it is"
 COPY = "copy a `cert` of public_certs into it"
 EMPTY = f"FILE is no certs document (it has no keys): {SAVE}."
+JSON = "FILE is JSON and no certificate: give a certs document as --certs."
+SEVERAL = (
+    "FILE holds 2 certificates: keep the one whose kid is the token's, or give the whole certs document as --certs."
+)
 NONE = f"FILE holds no certificate: {COPY}, from -----BEGIN CERTIFICATE----- on."
 
 
@@ -265,6 +313,8 @@ NONE = f"FILE holds no certificate: {COPY}, from -----BEGIN CERTIFICATE----- on.
         ("--certs", b" " * 1_048_577, "FILE is longer than 1048576 bytes: it is no certs document."),
         ("--cert", None, "FILE cannot be read: No such file or directory."),
         ("--cert", b"", NONE),
+        ("--cert", LocalTeam("acme").certs_body(), JSON),
+        ("--cert", both(LocalTeam("acme")), SEVERAL),
         ("--cert", b"-----BEGIN PUBLIC KEY-----", NONE),
         ("--cert", unheard_of(LocalTeam("acme")), f"The certificate in FILE is of no RSA key: {COPY}."),
         ("--cert", elliptic(), f"The certificate in FILE is of no RSA key: {COPY}."),
@@ -320,6 +370,18 @@ def test_a_host_that_is_not_found_is_told(cli: Cli, configured: LocalTeam) -> No
     assert result.err == (
         "cf-access: https://acme.cloudflareaccess.com gave no certs: the host name was not found; "
         "check the team's name, and this machine's DNS.\n"
+    )
+
+
+def test_a_local_team_that_is_not_there_is_told_in_one_sentence(cli: Cli, team: LocalTeam) -> None:
+    local = LocalTeam("http://127.0.0.1:8787")
+    certs = MemoryFetch(local)
+    certs.fail_with(404)
+    result = cli("keys", "--team", local.issuer, fetch=certs)
+    assert (result.code, result.out) == (3, "")
+    assert result.err == (
+        "cf-access: There is no such team: http://127.0.0.1:8787 answers 404; "
+        "see whether the local Access runs there, and start it with `cf-access dev`.\n"
     )
 
 

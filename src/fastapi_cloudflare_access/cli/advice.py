@@ -8,6 +8,7 @@ from fastapi_cloudflare_access.cli.reports import Verdict
 from fastapi_cloudflare_access.cli.words import as_list, is_time, moment, printable, short
 from fastapi_cloudflare_access.errors import (
     AccessError,
+    CannotDecide,
     TokenExpired,
     TokenNotYetValid,
     WrongAudience,
@@ -39,7 +40,8 @@ def refusal(
     text = str(error)
     if claims is not None and settings is not None and (detail := _detail(error, claims, settings, now)):
         text = f"{text}: {detail}"
-    return Verdict(accepted=False, reason=error.reason, text=text, hint=HINTS[error.reason])
+    accepted = None if isinstance(error, CannotDecide) else False
+    return Verdict(accepted=accepted, reason=error.reason, text=text, hint=HINTS[error.reason])
 
 
 def _detail(error: AccessError, claims: Mapping[str, Any], settings: Settings, now: float) -> str | None:

@@ -1,6 +1,7 @@
 """Certs documents: asked for, read from a file, or made of a PEM certificate."""
 
 import json
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from fastapi_cloudflare_access._clock import within
 from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access._http import default_fetch, describe, read_document
 from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.cli.proxies import proxy_problem
 from fastapi_cloudflare_access.cli.reports import CommandError, ExitCode
 from fastapi_cloudflare_access.cli.words import as_dict, as_list, printable
 from fastapi_cloudflare_access.protocols import Clock, Fetch, FetchResponse
@@ -23,6 +25,10 @@ MAX_FILE = 1_048_576
 """How many bytes of a file are read, as much as `max_document_size` may be."""
 MAX_CERTIFICATES = 256
 NOT_FOUND = 404
+SAVE_HINT = "save what <team domain>/cdn-cgi/access/certs shows, as it is"
+LOCAL_HINT = "see whether the local Access runs there, and start it with `cf-access dev`"
+
+_BEGIN = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----")
 
 
 @dataclass(slots=True)
@@ -87,23 +93,27 @@ def _recording(fetch: Fetch, answer: Answer, clock: Clock) -> Fetch:
 def diagnosis(answer: Answer, settings: Settings) -> tuple[str, str]:
     """Say what is wrong with an answer, and what to do."""
     if answer.status == NOT_FOUND:
-        where = "is the local Access running there?" if settings.is_local else "compare it with Settings in Zero Trust"
-        return f"there is no such team: {settings.issuer} answers 404", f"check the team's name; {where}"
+        hint = LOCAL_HINT if settings.is_local else "check the team's name; compare it with Settings in Zero Trust"
+        return f"there is no such team: {settings.issuer} answers 404", hint
     if answer.is_web_page:
         return (
             "a web page came in place of the certs document",
             "let its address through the proxy or the login page in between",
         )
+    if answer.status is None and (unusable := proxy_problem(settings)):
+        return unusable
     problem = str(answer.problem)
     if "ProxyError" in problem:
         return (
             "the proxy did not let the connection through",
             "see whether it wants a login, or does not allow this host",
         )
-    return f"{settings.issuer} gave no certs: {problem}", _what_to_do(problem, answer.status)
+    return f"{settings.issuer} gave no certs: {problem}", _what_to_do(problem, answer.status, settings)
 
 
-def _what_to_do(problem: str, status: int | None) -> str:
+def _what_to_do(problem: str, status: int | None, settings: Settings) -> str:
+    if settings.is_local:
+        return LOCAL_HINT
     if "TLS" in problem or "CA certificates" in problem:
         return "where a proxy opens TLS, name its CA in SSL_CERT_FILE"
     if "host name" in problem:
@@ -126,7 +136,7 @@ async def ask_or_fail(settings: Settings, *, clock: Clock, fetch: Fetch | None) 
         parse_json_object(answer.document)
     except EncodingProblem as problem:
         text = f"what {settings.issuer} gave is no certs document: {problem}"
-        raise CommandError(sentence(text, _what_to_do("", 200)), ExitCode.CANNOT_TELL) from None
+        raise CommandError(sentence(text, _what_to_do("", 200, settings)), ExitCode.CANNOT_TELL) from None
     return answer.document
 
 
@@ -144,18 +154,17 @@ def read_certs(path: Path) -> bytes:
     content, name = _read(path), printable(str(path))
     if b"-----BEGIN" in content[:64]:
         raise CommandError(f"{name} is a PEM file: give it as --cert.")
-    save = "save what <team domain>/cdn-cgi/access/certs shows, as it is"
     if looks_like_html(content):
-        raise CommandError(f"{name} is a web page and no certs document: {save}.")
+        raise CommandError(f"{name} is a web page and no certs document: {SAVE_HINT}.")
     try:
         document = parse_json_object(content)
     except EncodingProblem as problem:
-        raise CommandError(f"{name} is no certs document ({problem}): {save}.") from None
+        raise CommandError(f"{name} is no certs document ({problem}): {SAVE_HINT}.") from None
     if isinstance(document.get("keys"), list):
         return content
     keys = [jwk for kid, certificate in certificates(document).items() if (jwk := _jwk(certificate, kid))]
     if not keys:
-        raise CommandError(f"{name} is no certs document (it has no keys): {save}.")
+        raise CommandError(f"{name} is no certs document (it has no keys): {SAVE_HINT}.")
     return json.dumps({**document, "keys": keys}).encode()
 
 
@@ -167,6 +176,13 @@ def read_pem(path: Path, kid: str) -> bytes:
     """
     content, name = _read(path), printable(str(path))
     pem = content.strip(b'" \t\r\n').replace(b"\\n", b"\n")  # as it is copied out of JSON
+    if pem.startswith(b"{"):
+        raise CommandError(f"{name} is JSON and no certificate: give a certs document as --certs.")
+    if (count := len(_BEGIN.findall(pem))) > 1:
+        raise CommandError(
+            f"{name} holds {count} certificates: keep the one whose kid is the token's, "
+            "or give the whole certs document as --certs."
+        )
     if (certificate := load_certificate(pem)) is None:
         raise CommandError(
             f"{name} holds no certificate: copy a `cert` of public_certs into it, from -----BEGIN CERTIFICATE----- on."

@@ -140,9 +140,9 @@ class Session:
         if certs is not None and cert is not None:
             raise CommandError("There are two sources of keys: give --certs or --cert, not both.")
         if certs is not None:
-            return Certs(read_certs(certs), printable(str(certs)))
+            return Certs(read_certs(certs), printable(str(certs)), "file")
         if cert is not None:
-            return Certs(read_pem(cert, kid_of(token)), printable(str(cert)), is_pem=True)
+            return Certs(read_pem(cert, kid_of(token)), printable(str(cert)), "certificate")
         settings = configuration.require_team()
         document = asyncio.run(ask_or_fail(settings, clock=self.clock, fetch=self.fetch))
         return Certs(document, settings.certs_url)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from fastapi_cloudflare_access._jwks import JwksProblem, parse_jwks
 from fastapi_cloudflare_access._settings import Settings
@@ -17,6 +16,7 @@ from fastapi_cloudflare_access.cli.certs import Answer, ask, diagnosis
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.keyring import describe_keys
 from fastapi_cloudflare_access.cli.output import Screen
+from fastapi_cloudflare_access.cli.proxies import proxy_of, proxy_problem
 from fastapi_cloudflare_access.cli.reports import Key, Status, Step
 from fastapi_cloudflare_access.cli.verify import Certs, verify_token
 from fastapi_cloudflare_access.cli.words import duration, plural, printable, short
@@ -56,11 +56,12 @@ class Doctor:
         if settings := self.configuration.settings:
             yield audience_step(settings)
         if team := self.configuration.team:
-            yield proxy_step(team)
+            proxy = proxy_step(team)
+            yield proxy
             yield ca_step(team)
             host = await host_step(team)
             yield host
-            if host.status != "failed":
+            if "failed" not in (proxy.status, host.status):
                 self.answer = await ask(team, clock=self.clock, fetch=self.fetch)
             yield self._answer(team)
             yield self._certs(team)
@@ -76,7 +77,7 @@ class Doctor:
 
     def _answer(self, team: Settings) -> Step:
         if self.answer.problem is None and self.answer.document is None:
-            return _step("answer", "skipped", "not asked: there is no such host")
+            return _step("answer", "skipped", "not asked: there is no way to the host")
         if self.answer.document is None:
             return _step("answer", "failed", *diagnosis(self.answer, team))
         return _step("answer", "ok", f"{team.certs_url} answered in {self.answer.seconds * 1000:.0f} ms")
@@ -125,22 +126,13 @@ def _what_it_is(tag: str) -> str:
 
 
 def proxy_step(settings: Settings) -> Step:
-    """Say which proxy is in use, without its password."""
+    """Say which proxy is in use, without its password, and whether it can be."""
     if settings.is_local:
         return _step("proxy", "ok", "none: a local team is asked directly")
-    proxy = _proxy_of(settings)
+    if unusable := proxy_problem(settings):
+        return _step("proxy", "failed", *unusable)
+    proxy = proxy_of(settings)
     return _step("proxy", "ok", f"through {proxy}" if proxy else "none")
-
-
-def _proxy_of(settings: Settings) -> str | None:
-    if settings.is_local:
-        return None
-    proxies, host = getproxies(), urlsplit(settings.issuer).hostname or ""
-    given = proxies.get("https") or proxies.get("all")
-    if not given or proxy_bypass(host):
-        return None
-    scheme, _, rest = given.rpartition("://")
-    return printable(f"{scheme or 'http'}://{rest.rpartition('@')[2]}", limit=100)
 
 
 def ca_step(settings: Settings) -> Step:
@@ -160,7 +152,7 @@ async def host_step(settings: Settings) -> Step:
     """Say whether the name of the team resolves."""
     parts = urlsplit(settings.issuer)
     host = parts.hostname or ""
-    if _proxy_of(settings):
+    if proxy_of(settings):
         return _step("host", "skipped", f"the proxy looks up {host}")
     try:
         async with asyncio.timeout(settings.fetch_timeout):

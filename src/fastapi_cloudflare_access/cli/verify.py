@@ -1,12 +1,14 @@
 """`cf-access verify`: the verification by hand, step by step, and what the app says."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fastapi_cloudflare_access._jwks import JwksProblem, KeySet, parse_jwks
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._token import Parsed, parse
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.cli.advice import HINTS, refusal
+from fastapi_cloudflare_access.cli.advice import refusal
+from fastapi_cloudflare_access.cli.certs import SAVE_HINT
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.inspection import inspect_token
 from fastapi_cloudflare_access.cli.judging import caller_of, judge
@@ -36,12 +38,13 @@ class Certs:
     Attributes:
         document: The document.
         source: Where it was read.
-        is_pem: Whether it was made of a PEM certificate, which has no `kid` of its own.
+        origin: Whether the team gave it, or a file has it, or it was made of a PEM certificate, which has no `kid` of
+            its own.
     """
 
     document: bytes
     source: str
-    is_pem: bool = False
+    origin: Literal["team", "file", "certificate"] = "team"
 
 
 async def verify_token(token: bytes, certs: Certs, configuration: Configuration, clock: Clock) -> VerifyReport:
@@ -49,11 +52,11 @@ async def verify_token(token: bytes, certs: Certs, configuration: Configuration,
     steps, failure = _by_hand(token, certs, clock.now())
     settings = configuration.settings
     if settings is None:
-        verdict = failure or _unread(configuration)
+        verdict = _advised(failure or _unread(configuration), token, certs)
         return _report(token, [*steps, *_skipped(steps)], verdict, None)
     outcome = await judge(token, certs.document, settings=settings, clock=clock)
     if isinstance(outcome, AccessError):
-        verdict = _refused(outcome, token, configuration, clock.now())
+        verdict = _advised(_refused(outcome, failure, token, configuration, clock.now()), token, certs)
         if failure is None:
             steps.append(_failed("claims", verdict))
         return _report(token, [*steps, *_skipped(steps)], verdict, None)
@@ -116,7 +119,7 @@ def _found_key(key: Key, certs: Certs, now: float) -> Step:
     if not key.certificate.same_key:
         text = f"{certs.source} has it under keys; the certificate of that kid is of another key"
         return Step(name="key", status="warning", text=text, hint="take the certs document from the team again")
-    text = "is the certificate to try" if certs.is_pem else "has its certificate under public_certs"
+    text = "is the certificate to try" if certs.origin == "certificate" else "has its certificate under public_certs"
     return Step(name="key", status="ok", text=f"{certs.source} {text}, {valid}")
 
 
@@ -132,11 +135,26 @@ def _accepted_claims(claims: UserClaims | ServiceClaims, now: float) -> Step:
     return Step(name="claims", status="ok", text=text)
 
 
-def _refused(error: AccessError, token: bytes, configuration: Configuration, now: float) -> Verdict:
+def _refused(
+    error: AccessError, failure: Verdict | None, token: bytes, configuration: Configuration, now: float
+) -> Verdict:
     if isinstance(error, CannotDecide):
-        return Verdict(accepted=None, reason=error.reason, text=str(error), hint=HINTS[error.reason])
+        return failure or refusal(error)  # what was found by hand says more than that no keys came
     claims = inspect_token(token, configuration, now).claims
     return refusal(error, claims=claims, settings=configuration.settings, now=now)
+
+
+def _advised(verdict: Verdict, token: bytes, certs: Certs) -> Verdict:
+    """Give the advice that fits where the keys are from."""
+    hint = verdict.hint
+    if verdict.reason == KeysUnavailable.reason and certs.origin == "file":
+        hint = SAVE_HINT
+    if verdict.reason == InvalidSignature.reason and certs.origin == "certificate":
+        hint = (
+            f"look whether {certs.source} is the certificate of kid {short(kid_of(token))} under public_certs; "
+            "where it is, the token was cut, changed or signed by somebody else"
+        )
+    return verdict.model_copy(update={"hint": hint})
 
 
 def _unread(configuration: Configuration) -> Verdict:
