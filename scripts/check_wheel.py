@@ -6,7 +6,8 @@ from pathlib import Path
 from zipfile import ZipFile
 
 PACKAGE = "fastapi_cloudflare_access"
-IMPORT = f"import sys, {PACKAGE} as package; sys.exit(not package.__file__.startswith(sys.argv[1]))"
+COMMAND = "fastapi_cloudflare_access_command"
+IMPORT = f"import sys, {PACKAGE} as package, {COMMAND}; sys.exit(not package.__file__.startswith(sys.argv[1]))"
 
 
 def problems(wheel: Path) -> list[str]:
@@ -17,10 +18,19 @@ def problems(wheel: Path) -> list[str]:
     found += [f"{name} does not belong" for name in sorted(packed) if PACKAGE not in name.partition("/")[0]]
     if not any(name.endswith("licenses/LICENSE") for name in packed):
         found.append("the licence is missing")
+    if f"cf-access = {COMMAND}:main" not in entry_points(wheel):
+        found.append("the command is missing")
     command = [sys.executable, "-c", IMPORT, str(wheel)]
     if subprocess.run(command, env={"PYTHONPATH": str(wheel)}, check=False).returncode:  # a wheel is a zip file
         found.append("it does not import")
     return found
+
+
+def entry_points(wheel: Path) -> list[str]:
+    """Give the lines that say what an installer makes of it."""
+    with ZipFile(wheel) as packed:
+        names = [name for name in packed.namelist() if name.endswith(".dist-info/entry_points.txt")]
+        return packed.read(names[0]).decode().splitlines() if names else []
 
 
 if __name__ == "__main__":

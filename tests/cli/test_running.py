@@ -16,11 +16,13 @@ import pytest
 import typer
 from support.command_line import Cli, shell
 
+import fastapi_cloudflare_access_command
 from fastapi_cloudflare_access.cli import main, running
 from fastapi_cloudflare_access.cli.reports import ExitCode
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.testing import LocalTeam
 
+ROOT = Path(__file__).parents[2]
 LOCAL = "fastapi_cloudflare_access.local"
 COMMANDS = ["doctor", "inspect", "verify", "keys", "dev"]
 
@@ -346,9 +348,33 @@ def test_the_environment_can_ask_for_colours_and_refuse_them(
     assert "38;5" not in cli("verify", token).out
 
 
-def test_the_installed_command_is_this_one(tmp_path: Path) -> None:
+def test_the_installed_command_is_this_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import tomllib
 
-    root = Path(__file__).parents[2]
-    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"cf-access": "fastapi_cloudflare_access.cli:main"}
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"cf-access": "fastapi_cloudflare_access_command:main"}
+    monkeypatch.setattr(sys, "argv", ["cf-access", "inspect", ""])
+    assert fastapi_cloudflare_access_command.main() == 2
+    assert capsys.readouterr().err == "cf-access: There is no token: the argument is empty.\n"
+
+
+class Interrupting:
+    """A user who is quicker than the imports."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "fastapi_cloudflare_access.cli":
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_during_the_imports_ends_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "fastapi_cloudflare_access.cli")
+    assert fastapi_cloudflare_access_command.main() == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_itself_imports_nothing_that_takes_time() -> None:
+    code = "import sys, fastapi_cloudflare_access_command; sys.exit('fastapi_cloudflare_access' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
