@@ -1,6 +1,7 @@
 """The certs endpoint in memory counts exactly, and fails in every way it is asked to, on the clock of the test."""
 
 import gzip
+import re
 from asyncio import create_task
 from typing import Any
 
@@ -226,3 +227,38 @@ def test_a_status_that_is_none_is_refused(status: Any) -> None:
 def test_a_number_of_fetches_that_is_none_is_refused(times: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"times is a number of fetches, 1 at least, not {times!r}"):
         MemoryFetch(LocalTeam()).hang(times=times)
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments", "options", "why"),
+    [
+        ("slow", ["1"], {}, "seconds is a number of seconds, 0 at least, not '1'"),
+        ("slow", [float("nan")], {}, "seconds is a number of seconds, 0 at least, not nan"),
+        ("slow", [float("inf")], {}, "seconds is a number of seconds, 0 at least, not inf"),
+        ("slow", [-1], {}, "seconds is a number of seconds, 0 at least, not -1"),
+        ("slow", [True], {}, "seconds is a number of seconds, 0 at least, not True"),
+        ("lag", ["x"], {}, "seconds is a number of seconds, 0 at least, not 'x'"),
+        ("drip", [None], {}, "pause is a number of seconds, 0 at least, not None"),
+        ("drip", [1], {"size": 0}, "size is a number of bytes, 1 at least, not 0"),
+        ("oversize", ["x"], {}, "size is a number of bytes, 1 at least, not 'x'"),
+        ("oversize", [-1], {}, "size is a number of bytes, 1 at least, not -1"),
+        ("gzip_bomb", [1.5], {}, "size is a number of bytes, 1 at least, not 1.5"),
+        ("answer_with", [{"keys": []}], {}, "a body is bytes, not dict; json.dumps(…).encode() makes them of JSON"),
+        ("answer_with", ["{}"], {}, "a body is bytes, not str; json.dumps(…).encode() makes them of JSON"),
+        ("answer_with", [b"{}"], {"headers": [1]}, "headers are a mapping of names to values, not list"),
+        ("answer_with", [b"{}"], {"headers": {"age": 5}}, "the names and values of headers are text, not 'age': 5"),
+        ("redirect", [None], {}, "the names and values of headers are text, not 'location': None"),
+    ],
+)
+async def test_a_fault_that_makes_no_sense_is_refused_where_it_is_called_for(
+    fetch: MemoryFetch, fault: str, arguments: list[Any], options: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(why)}$"):
+        getattr(fetch, fault)(*arguments, **options)
+    assert (await get(fetch))[0] == 200
+
+
+@pytest.mark.parametrize("headers", [{1: "x"}, {"x": b"y"}])
+def test_headers_of_good_answers_are_text(headers: Any) -> None:
+    with pytest.raises(ConfigurationError, match="names and values of headers are text"):
+        MemoryFetch(LocalTeam(), headers=headers)

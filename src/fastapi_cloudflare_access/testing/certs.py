@@ -9,9 +9,16 @@ from typing import Literal
 
 from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.testing._checking import (
+    check_body,
+    check_headers,
+    check_seconds,
+    check_size,
+    check_status,
+    check_times,
+)
 
 _HTML = b"<!DOCTYPE html><title>Error</title><h1>Unable to find your Access organization!</h1>"
-_STATUSES = range(100, 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class CertsEndpoint:
     """What serves a team's certs.
 
     Faults take effect in the order in which they are called for: with `times`, for that many fetches; without, until
-    the next fault or `recover()`.
+    the next fault or `recover()`. One that makes no sense raises `ConfigurationError` where it is called for.
 
     Attributes:
         team: The team whose certs are served.
@@ -74,10 +81,11 @@ class CertsEndpoint:
             etag: Whether good answers carry an `ETag`, and 304 is answered where it is unchanged.
 
         Raises:
-            ConfigurationError: It is no team.
+            ConfigurationError: It is no team, or the headers are none.
         """
         if not isinstance(team, Issuer):
             raise ConfigurationError(f"only the certs of a LocalTeam can be served, not of {type(team).__name__}")
+        check_headers(headers)
         self.team = team
         self.requests: list[SeenRequest] = []
         self._headers = {"content-type": "application/json", **(headers or {})}
@@ -121,10 +129,12 @@ class CertsEndpoint:
 
     def oversize(self, size: int = 2_000_000, *, times: int | None = None) -> None:
         """Answer with the right document after `size` bytes of white space, without saying how long it is."""
+        check_size(size)
         self._add(lambda good: _oversized(good, size), times)
 
     def gzip_bomb(self, size: int = 50_000_000, *, times: int | None = None) -> None:
         """Answer with a small body that unpacks to `size` bytes."""
+        check_size(size)
         body = gzip.compress(bytes(size), compresslevel=9)
         self.answer_with(body, headers={"content-encoding": "gzip"}, times=times)
 
@@ -150,10 +160,13 @@ class CertsEndpoint:
 
     def slow(self, seconds: float, *, times: int | None = None) -> None:
         """Answer rightly, after a while."""
+        check_seconds("seconds", seconds)
         self._add(lambda good: replace(good, delay=seconds), times)
 
     def drip(self, pause: float, *, size: int = 1, times: int | None = None) -> None:
         """Send the right document a few bytes at a time, with a pause before each."""
+        check_seconds("pause", pause)
+        check_size(size)
         self._add(lambda good: replace(good, pieces=_cut(b"".join(good.pieces), size), pause=pause), times)
 
     def flap(self, *, times: int | None = None) -> None:
@@ -168,6 +181,7 @@ class CertsEndpoint:
 
     def lag(self, seconds: float) -> None:
         """Go on with what the team publishes now, for so long on the team's clock, as an edge does that learns late."""
+        check_seconds("seconds", seconds)
         former, end = self.team.certs_body(), self.team.clock.monotonic() + seconds
         self._add(lambda good: _with_body(good, former) if self.team.clock.monotonic() < end else good, None)
 
@@ -177,17 +191,18 @@ class CertsEndpoint:
         """Answer with anything.
 
         Raises:
-            ConfigurationError: It is no HTTP status, or `times` is no number of fetches.
+            ConfigurationError: The body is no bytes, the status none of HTTP, a header no text, or `times` no number of
+                fetches.
         """
-        if type(status) is not int or status not in _STATUSES:
-            raise ConfigurationError(f"a status is a number from 100 to 599, not {status!r}")
+        check_body(body)
+        check_status(status)
+        check_headers(headers)
         answer = _with_body(Answer(status, self._headers), body)
         answer = replace(answer, headers={**answer.headers, **(headers or {})})
         self._add(lambda _: answer, times)
 
     def _add(self, maker: Maker, times: int | None) -> None:
-        if times is not None and (type(times) is not int or times < 1):
-            raise ConfigurationError(f"times is a number of fetches, 1 at least, not {times!r}")
+        check_times(times)
         with self._lock:
             if self._script and self._script[-1][1] is None:
                 self._script.pop()
