@@ -154,6 +154,20 @@ def test_servers_of_one_team_that_stop_in_any_order_give_it_its_issuer_back(team
     assert team.issuer == "https://acme.cloudflareaccess.com"
 
 
+def test_a_server_that_runs_is_not_entered_again_and_runs_on(team: LocalTeam, server: CertsServer) -> None:
+    with pytest.raises(RuntimeError, match=r"runs already; make another CertsServer\(team\)"), server:
+        pass
+    assert team.issuer == server.origin
+    assert get(server).status_code == 200
+
+
+def test_a_server_that_has_stopped_can_run_again(team: LocalTeam) -> None:
+    server = CertsServer(team)
+    for _ in range(2):
+        with server:
+            assert get(server).status_code == 200
+
+
 def test_leaving_twice_does_no_harm(team: LocalTeam) -> None:
     with CertsServer(team) as server:
         server.__exit__(None, None, None)

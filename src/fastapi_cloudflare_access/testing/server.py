@@ -44,7 +44,13 @@ class CertsServer(CertsEndpoint):
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        """Listen, and let the team issue from here."""
+        """Listen, and let the team issue from here.
+
+        Raises:
+            RuntimeError: It runs already.
+        """
+        if self._server is not None:
+            raise RuntimeError("this server runs already; make another CertsServer(team) for a second origin")
         self._server = _Server(self)
         self._running.callback(self._server.stop)
         self._running.enter_context(replaced(self.team, {"issuer": self.origin}))
