@@ -28,8 +28,7 @@ def check_size(size: object) -> None:
 
 def check_seconds(name: str, seconds: object) -> None:
     """Refuse what is no length of time; what never ends is `hang`."""
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number or not 0 <= seconds < float("inf"):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise ConfigurationError(f"{name} is a number of seconds, 0 at least, not {seconds!r}")
 
 
