@@ -4,6 +4,7 @@ import json
 import re
 from base64 import urlsafe_b64decode
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -232,6 +233,56 @@ def test_anything_can_be_signed(team: LocalTeam) -> None:
     header, payload, signature = (urlsafe_b64decode(part + "==") for part in token.split("."))
     assert (header, payload) == (b"{}", b"not json")
     assert signature == team.current.sign(token.rpartition(".")[0].encode())
+
+
+@pytest.mark.parametrize("key", ["x", "", 0, b"pem"])
+def test_what_is_no_key_signs_nothing(team: LocalTeam, key: Any) -> None:
+    why = f"a key is a SigningKey, such as the team's current or previous, not {type(key).__name__}"
+    for sign in (team.user_token, team.service_token):
+        with pytest.raises(ConfigurationError, match=why):
+            sign("ada@example.com", key=key)
+    with pytest.raises(ConfigurationError, match=why):
+        team.sign({}, key=key)
+
+
+def circular() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"claims": {"x": object()}}, "claims must be what JSON in UTF-8 can say: Object of type object is not"),
+        ({"custom": {"x": {1}}}, "custom must be what JSON in UTF-8 can say: Object of type set is not"),
+        ({"custom": {"x": circular()}}, "custom must be what JSON in UTF-8 can say: Circular reference"),
+        ({"custom": {(1, 2): "x"}}, "custom must be what JSON in UTF-8 can say: keys must be str"),
+        ({"groups": [object()]}, "groups must be what JSON in UTF-8 can say: Object of type object is not"),
+        ({"groups": ["\ud800"]}, "groups must be what JSON in UTF-8 can say: 'utf-8' codec can't encode"),
+        ({"country": "\ud800"}, "country must be what JSON in UTF-8 can say: 'utf-8' codec can't encode"),
+        ({"email": "\ud800"}, "email must be what JSON in UTF-8 can say: 'utf-8' codec can't encode"),
+    ],
+)
+def test_an_option_that_no_token_can_say_is_refused_by_its_name(
+    team: LocalTeam, options: dict[str, Any], why: str
+) -> None:
+    given: dict[str, Any] = {"email": "ada@example.com", **options}
+    for make in (team.user_token, team.user):
+        with pytest.raises(ConfigurationError, match=f"^{why}"):
+            make(**given)
+
+
+def test_a_mapping_of_any_kind_is_as_good_as_a_dictionary(team: LocalTeam) -> None:
+    claims = opened(team.user_token("ada@example.com", custom=MappingProxyType({"level": 5})))[1]
+    assert claims["custom"] == {"level": 5}
+
+
+@pytest.mark.parametrize("payload", [{"x": object()}, {"x": "\ud800"}])
+def test_what_json_cannot_say_is_not_signed(team: LocalTeam, payload: dict[str, Any]) -> None:
+    for claims, header in ((payload, {}), ({}, payload)):
+        with pytest.raises(ConfigurationError, match="what is signed must be what JSON in UTF-8 can say: "):
+            team.sign(claims, header=header)
 
 
 def test_signatures_are_rsassa_pkcs1_v1_5_with_sha256() -> None:

@@ -3,7 +3,6 @@
 For the testing kit and the local Access; a protected app never loads it.
 """
 
-import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from fastapi_cloudflare_access._minting import Minter, ServiceOptions, UserOptions
+from fastapi_cloudflare_access._minting import Minter, ServiceOptions, UserOptions, as_json
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock
 
@@ -32,8 +31,12 @@ def base64url(data: bytes) -> str:
 
 
 def compact_json(value: object) -> bytes:
-    """Write JSON as short as it goes, in UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    """Write JSON as short as it goes, in UTF-8.
+
+    Raises:
+        ConfigurationError: JSON cannot say it.
+    """
+    return as_json(value, what="what is signed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,8 @@ class Issuer:
             **options: `audience`, `groups`, `custom`, `country`, `expires_in`, `hostname`, `claims`.
 
         Raises:
-            ConfigurationError: The audience is not one of the team's.
+            ConfigurationError: The audience is not one of the team's, the key is none, or an option is not what a token
+                can say.
         """
         return self.sign(self.user_claims(email, **options), key=key)
 
@@ -164,9 +168,10 @@ class Issuer:
             **options: `audience`, `expires_in`, `hostname`, `claims`.
 
         Raises:
-            ConfigurationError: The audience is not one of the team's.
+            ConfigurationError: The audience is not one of the team's, the key is none, or an option is not what a token
+                can say.
         """
-        signer = key or self.current
+        signer = self._signer(key)
         header = {"kid": signer.kid, "alg": "RS256", "typ": "JWT"}
         return self.sign(self.service_claims(name, **options), header=header, key=signer)
 
@@ -196,8 +201,11 @@ class Issuer:
             payload: The claims or the bytes.
             header: The JOSE header; by default that of a user token.
             key: What to sign with; by default the current key.
+
+        Raises:
+            ConfigurationError: The key is none, or JSON cannot say the claims or the header.
         """
-        signer = key or self.current
+        signer = self._signer(key)
         signed = f"{_segment({'alg': 'RS256', 'kid': signer.kid} if header is None else header)}.{_segment(payload)}"
         return f"{signed}.{base64url(signer.sign(signed.encode()))}"
 
@@ -224,6 +232,15 @@ class Issuer:
     @property
     def _typed_header(self) -> dict[str, str]:
         return {"typ": "JWT", "alg": "RS256", "kid": self.current.kid}
+
+    def _signer(self, key: object) -> SigningKey:
+        if key is None:
+            return self.current
+        if not isinstance(key, SigningKey):
+            raise ConfigurationError(
+                f"a key is a SigningKey, such as the team's current or previous, not {type(key).__name__}"
+            )
+        return key
 
     def _add_key(self) -> SigningKey:
         key = self._new_key()

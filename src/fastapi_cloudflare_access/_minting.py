@@ -1,5 +1,6 @@
 """What each kind of token says that a team signs, claim by claim as on the wire; the ids follow from names alone."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,18 @@ _WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "hostname": (str, "text"),
     "claims": (Mapping, "a mapping of names to values"),
 }
+
+
+def as_json(value: object, *, what: str) -> bytes:
+    """Write JSON as short as it goes, in UTF-8.
+
+    Raises:
+        ConfigurationError: JSON cannot say it.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise ConfigurationError(f"{what} must be what JSON in UTF-8 can say: {problem}") from None
 
 
 class UserOptions(TypedDict, total=False):
@@ -213,3 +226,4 @@ def _check(given: Mapping[str, Any], known: type | None = None) -> None:
         kind, wanted = _WANTED[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ConfigurationError(f"{name} is {wanted}, not {type(value).__name__}")
+        as_json(dict(value) if isinstance(value, Mapping) else value, what=name)

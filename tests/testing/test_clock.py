@@ -1,8 +1,10 @@
 """The fake clock moves by hand, and everything that waits on it moves along."""
 
+import re
 from asyncio import CancelledError, Event, Task, create_task, gather, new_event_loop, to_thread
 from asyncio import sleep as give_way
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -164,6 +166,15 @@ async def test_time_does_not_move_without_end(seconds: float) -> None:
             move(seconds)
     with pytest.raises(ValueError, match=f"by a number of seconds, not by {seconds}"):
         await clock.run_for(seconds)
+    assert clock.now() == EPOCH
+
+
+@pytest.mark.parametrize("seconds", ["5", None, [1]])
+async def test_what_is_no_number_moves_nothing(seconds: Any) -> None:
+    clock = FakeClock()
+    for move in (clock.advance, clock.shift_wall, FakeClock):
+        with pytest.raises(ValueError, match=re.escape(f"by a number of seconds, not by {seconds!r}")):
+            move(seconds)
     assert clock.now() == EPOCH
 
 

@@ -148,9 +148,9 @@ def _forward(seconds: float) -> float:
     return seconds
 
 
-def _finite(seconds: float) -> float:
-    if not isfinite(seconds):
-        raise ValueError(f"time moves by a number of seconds, not by {seconds}")
+def _finite(seconds: object) -> float:
+    if not isinstance(seconds, int | float) or not isfinite(seconds):
+        raise ValueError(f"time moves by a number of seconds, not by {seconds!r}")
     return seconds
 
 
