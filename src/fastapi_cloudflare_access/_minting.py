@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from uuid import NAMESPACE_URL, uuid5
 
 from fastapi_cloudflare_access.errors import ConfigurationError
@@ -226,4 +226,4 @@ def _check(given: Mapping[str, Any], known: type | None = None) -> None:
         kind, wanted = _WANTED[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ConfigurationError(f"{name} is {wanted}, not {type(value).__name__}")
-        as_json(dict(value) if isinstance(value, Mapping) else value, what=name)
+        as_json(dict(cast("Payload", value)) if kind is Mapping else value, what=name)
