@@ -1,15 +1,29 @@
 """The fake clock moves by hand, and everything that waits on it moves along."""
 
 import re
-from asyncio import CancelledError, Event, Task, create_task, gather, new_event_loop, to_thread
+from asyncio import (
+    AbstractEventLoop,
+    CancelledError,
+    Event,
+    Task,
+    create_task,
+    gather,
+    new_event_loop,
+    run_coroutine_threadsafe,
+    to_thread,
+)
 from asyncio import sleep as give_way
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.testing import FakeClock
+from fastapi_cloudflare_access.testing import clock as clock_module
 from fastapi_cloudflare_access.testing.clock import EPOCH
 
 pytestmark = pytest.mark.anyio
@@ -224,3 +238,73 @@ async def test_cancelling_run_until_cancels_the_work() -> None:
         await outer
     await _turns()
     assert work.cancelled()
+
+
+@contextmanager
+def a_loop_elsewhere() -> Iterator[AbstractEventLoop]:
+    """An event loop that runs in a thread of its own, as that of an app behind `TestClient`."""
+    loop = new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+async def ticking(clock: FakeClock, seen: list[float]) -> None:
+    start = clock.monotonic()
+    while True:
+        await clock.sleep(2)
+        seen.append(clock.monotonic() - start)
+
+
+def started(loop: AbstractEventLoop, clock: FakeClock, seen: list[float]) -> "Future[None]":
+    work = run_coroutine_threadsafe(ticking(clock, seen), loop)
+    run_coroutine_threadsafe(_turns(), loop).result()
+    return work
+
+
+def ended(loop: AbstractEventLoop, work: "Future[None]") -> None:
+    work.cancel()
+    run_coroutine_threadsafe(_turns(), loop).result()
+
+
+def test_for_an_event_loop_of_another_thread_advance_goes_from_sleeper_to_sleeper() -> None:
+    clock, seen = FakeClock(), list[float]()
+    with a_loop_elsewhere() as loop:
+        work = started(loop, clock, seen)
+        clock.advance(7)
+        assert (seen, clock.now() - EPOCH) == ([2, 4, 6], 7)
+        ended(loop, work)
+
+
+def test_after_many_sleepers_advance_goes_to_the_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_module, "_MOST_STEPS", 3)
+    clock, seen = FakeClock(), list[float]()
+    with a_loop_elsewhere() as loop:
+        work = started(loop, clock, seen)
+        clock.advance(1e9)
+        run_coroutine_threadsafe(_turns(), loop).result()
+        assert (seen, clock.now() - EPOCH) == ([2, 4, 6, 1e9], 1e9)
+        ended(loop, work)
+
+
+async def test_an_event_loop_that_waits_for_whoever_moves_the_clock_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clock_module, "_PATIENCE", 0.01)
+    clock = FakeClock()
+    tasks = [create_task(clock.sleep(seconds)) for seconds in (1, 2)]
+    await _turns()
+    mover = Thread(target=clock.advance, args=(10,))
+    mover.start()
+    mover.join()
+    assert clock.now() - EPOCH == 10
+    await gather(*tasks)
+
+
+def test_an_event_loop_that_is_closed_meanwhile_is_not_waited_for() -> None:
+    loop = new_event_loop()
+    loop.close()
+    assert clock_module._let_run(loop) is False

@@ -1,6 +1,7 @@
 """Served by a team of the test, an app's own access object verifies as ever, and afterwards is as it was."""
 
 import asyncio
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import httpx
@@ -190,6 +191,20 @@ def test_a_request_that_waits_moves_the_clock_and_not_the_test(team: LocalTeam) 
         headers, before = ada(team), team.clock.now()
         assert client.get("/me", headers=headers).status_code == 503
         assert 0 < team.clock.now() - before <= 10
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_the_end_of_a_hang_is_noticed_within_a_minute(team: LocalTeam, is_running: bool) -> None:  # noqa: FBT001
+    client = TestClient(app)
+    with team.serve(access) as certs, client if is_running else nullcontext():
+        certs.hang()
+        team.rotate()
+        team.rotate()
+        headers = ada(team)
+        during = client.get("/me", headers=headers).status_code
+        certs.recover()
+        team.clock.advance(60)
+        assert (during, client.get("/me", headers=headers).status_code) == (503, 200)
 
 
 def test_an_app_that_starts_in_an_outage_starts_without_waiting(team: LocalTeam) -> None:

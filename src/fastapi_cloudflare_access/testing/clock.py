@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
-from threading import Lock
+from threading import Event, Lock
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +16,8 @@ EPOCH = 1_767_225_600.0
 
 _MONOTONIC_START = 1_000.0
 _TURNS = 50
+_PATIENCE = 1.0
+_MOST_STEPS = 1_000
 
 
 class FakeClock:
@@ -66,12 +68,21 @@ class FakeClock:
             return len([sleeper for sleeper in self._sleepers if sleeper.is_waiting])
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks ahead and wake whoever is due; they run when their event loop next turns.
+        """Move both clocks ahead and wake whoever is due.
+
+        Where their event loop runs in another thread, as an app's does behind Starlette's `TestClient`, this goes from
+        sleeper to sleeper, a thousand at most, and lets each run as far as it gets before time moves on. Those of the
+        event loop that calls it run when that next turns, all at the later time: there, `run_for` does the same.
 
         Raises:
             ValueError: For a negative number, or one that has no end.
         """
-        self._move_to(self._monotonic + _forward(seconds))
+        end = self._monotonic + _forward(seconds)
+        for _ in range(_MOST_STEPS):
+            loop = self._wake_elsewhere(end)
+            if loop is None or not _let_run(loop):
+                break
+        self._move_to(end)
 
     async def run_for(self, seconds: float) -> None:
         """Move ahead from sleeper to sleeper, letting every task run as far as it gets before time moves on.
@@ -111,6 +122,16 @@ class FakeClock:
         """
         self._offset += _finite(seconds)
 
+    def _wake_elsewhere(self, end: float) -> AbstractEventLoop | None:
+        """Move to the next sleeper of another thread's event loop that is due by then, and give that loop."""
+        with self._lock:
+            others = [sleeper for sleeper in self._sleepers if sleeper.due <= end and sleeper.is_elsewhere]
+        if not others:
+            return None
+        sleeper = min(others, key=lambda sleeper: sleeper.due)
+        self._move_to(sleeper.due)
+        return sleeper.loop
+
     def _next_due(self) -> float:
         with self._lock:
             return min((sleeper.due for sleeper in self._sleepers if sleeper.is_waiting), default=float("inf"))
@@ -133,6 +154,11 @@ class _Sleeper:
     def is_waiting(self) -> bool:
         return not self.woken.done() and not self.loop.is_closed()
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it sleeps on an event loop that runs in another thread."""
+        return self.is_waiting and self.loop.is_running() and self.loop is not _running_loop()
+
     def wake(self) -> None:
         with suppress(RuntimeError):  # the loop of a sleeper may have been closed over it
             self.loop.call_soon_threadsafe(self._finish)
@@ -152,6 +178,30 @@ def _finite(seconds: object) -> float:
     if not isinstance(seconds, int | float) or not isfinite(seconds):
         raise ValueError(f"time moves by a number of seconds, not by {seconds!r}")
     return seconds
+
+
+def _let_run(loop: AbstractEventLoop) -> bool:
+    """Let the event loop of another thread take its turns; give up on one that waits for this thread."""
+    settled = Event()
+
+    def turn(left: int) -> None:
+        if left:
+            loop.call_soon(turn, left - 1)
+        else:
+            settled.set()
+
+    with suppress(RuntimeError):  # it may have been closed meanwhile
+        loop.call_soon_threadsafe(turn, _TURNS)
+        return settled.wait(_PATIENCE)
+    return False
+
+
+def _running_loop() -> AbstractEventLoop | None:
+    """Give the event loop of this thread, where one runs."""
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _settle() -> None:
