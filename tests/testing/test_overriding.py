@@ -252,6 +252,18 @@ def test_a_mounted_app_is_reached_by_an_override_of_its_own() -> None:
         assert client.get("/mounted/").status_code == 200
 
 
+def test_a_mounted_router_is_reached_by_no_override_and_by_a_token() -> None:
+    raw = APIRouter()
+    raw.add_api_route("/", lambda: "in", dependencies=[Depends(access)])
+    outer = FastAPI()
+    outer.mount("/raw", raw)
+    client = TestClient(outer)
+    with override(outer, access, ada):
+        assert client.get("/raw/").status_code == 401
+        with team.serve(access):
+            assert client.get("/raw/", headers=team.headers(team.user("ada@example.com"))).status_code == 200
+
+
 def test_a_user_becomes_one_of_the_apps_own_model() -> None:
     with override(app, mine, team.user("ada@example.com", custom={"level": 5})) as user:
         assert type(user) is MyClaims

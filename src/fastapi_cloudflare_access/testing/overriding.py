@@ -32,9 +32,11 @@ def override(app: FastAPI, access: CloudflareAccess[Any], caller: Any) -> Genera
 
     Every dependency of `access` gives the caller, or refuses as it would: the kind is checked, and policies run.
     Nothing is verified and no keys are fetched, not in the app's lifespan either, so this tests what your app does with
-    a caller, not who gets in. It holds for HTTP, WebSockets and routers; not for mounted apps and not for the objects
-    that `access.with_audience` gave (override each), and not for middleware: there send `team.headers(…)` under
-    `team.serve(access)`.
+    a caller, not who gets in.
+
+    It holds for HTTP, WebSockets and the routers that the app includes. It does not reach a mounted app, which asks for
+    a token as before, nor the objects that `access.with_audience` gave: override each. Nor does it reach mounted
+    routers and middleware, whatever is overridden: there send `team.headers(…)` under `team.serve(access)`.
 
     Args:
         app: The app, or a mounted one.
