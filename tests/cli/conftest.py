@@ -11,7 +11,16 @@ from fastapi_cloudflare_access.cli import main
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
 
-LEAVE = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "SSL_CERT_FILE", "SSL_CERT_DIR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+LEAVE = (
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "COLORTERM",
+    "COLUMNS",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -343,7 +343,7 @@ def test_the_environment_can_ask_for_colours_and_refuse_them(
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     token = configured.forge("expired")
-    assert "\x1b[1;38;5;160m✗" in cli("verify", token).out
+    assert "\x1b[1;38;5;196m✗" in cli("verify", token).out
     monkeypatch.setenv("NO_COLOR", "1")
     assert "38;5" not in cli("verify", token).out
 

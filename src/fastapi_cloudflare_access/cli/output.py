@@ -14,8 +14,8 @@ from rich.text import Text
 from fastapi_cloudflare_access.cli.reports import Report, Status, Step, Verdict
 from fastapi_cloudflare_access.cli.words import printable
 
-# Each has a contrast of about 4:1 to black and to white, so that it can be read on either.
-STYLES: Mapping[Status, str] = {"ok": "color(28)", "warning": "color(130)", "failed": "color(160)", "skipped": ""}
+# Each has a contrast of 3.5:1 at least to white, and to black and the dark grey that many terminals have in its place.
+STYLES: Mapping[Status, str] = {"ok": "#009a00", "warning": "color(166)", "failed": "color(196)", "skipped": ""}
 MARKS: Mapping[Status, str] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "·"}
 PLAIN_MARKS: Mapping[Status, str] = {"ok": "+", "warning": "!", "failed": "x", "skipped": "-"}
 NAME_WIDTH = 12
