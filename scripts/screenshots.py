@@ -1,12 +1,27 @@
-"""Take the pictures of the local Access that the docs show; needs Debian's chromium and playwright."""
+"""Take the pictures that the docs show: `python scripts/screenshots.py [local|terminal]`, else all of them.
 
+Those of the local Access need Debian's chromium and playwright. Those of the command line show a team of the testing
+kit at a time that stands still, in a terminal of 80 columns.
+"""
+
+import os
 import shutil
+import socket
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from playwright.sync_api import Page, sync_playwright
+from rich.console import Console
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME, SVG_EXPORT_THEME, TerminalTheme
+from rich.text import Text
 
+from fastapi_cloudflare_access.cli import main as cf_access
 from fastapi_cloudflare_access.local import App, Config, Policy, RunningAccess, run_local_access
+from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
 
 ASSETS = Path(__file__).parents[1] / "docs" / "assets"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -34,8 +49,8 @@ def take(page: Page, local: RunningAccess, suffix: str) -> None:
     picture("logged-out")
 
 
-def main() -> None:
-    """Take every picture in light and in dark, and the login at 200 %."""
+def local_pictures() -> None:
+    """Take every page of the local Access in light and in dark."""
     config = Config(apps=(App(name="Wiki"), SHOP))
     with (
         run_local_access(config=config, port=8787) as local,
@@ -55,5 +70,75 @@ def main() -> None:
             context.close()
 
 
+COLUMNS = 80
+THEMES = {"light": DEFAULT_TERMINAL_THEME, "dark": SVG_EXPORT_THEME}
+ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
+DATE = {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}
+FRAME = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; line-height: {line_height}px; }}
+.{unique_id}-title {{ font-family: sans-serif; font-size: 18px; font-weight: bold; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+"""As rich has it, with the reader's own fonts: nothing is fetched from elsewhere."""
+
+
+def screen(team: LocalTeam, command: str, token: str) -> str:
+    """Give what a command writes to a terminal."""
+    environment = {
+        "CF_ACCESS_TEAM_DOMAIN": team.issuer,
+        "CF_ACCESS_AUDIENCE": team.audience,
+        "CF_ACCESS_TOKEN": token,
+        "COLUMNS": str(COLUMNS),
+        "COLORTERM": "truecolor",
+        "FORCE_COLOR": "1",
+        "TERM": "xterm-256color",
+        "PATH": os.environ["PATH"],
+    }
+    with (
+        patch.dict(os.environ, environment, clear=True),
+        patch.object(socket, "getaddrinfo", lambda *_, **__: [ADDRESS]),
+        redirect_stdout(StringIO()) as out,
+    ):
+        cf_access(command.split(), clock=team.clock, fetch=MemoryFetch(team, headers=DATE))
+    return out.getvalue()
+
+
+def drawn(text: str, title: str, theme: TerminalTheme) -> str:
+    """Draw a terminal that shows this."""
+    console = Console(record=True, width=COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text.from_ansi(text))
+    picture = console.export_svg(title=title, theme=theme, code_format=FRAME, unique_id=title.replace(" ", "-"))
+    return picture.replace("rgba(255,255,255,0.35)", "rgba(128,128,128,0.5)")  # an edge that shows on white too
+
+
+def terminal_pictures() -> None:
+    """Take the command line in light and in dark."""
+    team = LocalTeam("acme")
+    for command, token in (("doctor", "wrong_audience"), ("verify", "expired")):
+        text = screen(team, command, team.forge(token))
+        for name, theme in THEMES.items():
+            picture = drawn(text, f"cf-access {command}", theme)
+            (ASSETS / f"cf-access-{command}-{name}.svg").write_text(picture)
+
+
 if __name__ == "__main__":
-    main()
+    for name, take_pictures in {"local": local_pictures, "terminal": terminal_pictures}.items():
+        if name in (sys.argv[1:] or [name]):
+            take_pictures()

@@ -4,6 +4,7 @@ import inspect
 import re
 import shlex
 import socket
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ BLOCKS = re.findall(
 DATE = {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}
 
 
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name is found, at an address for documentation."""
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
+
+
 def pattern(shown: str) -> str:
     """What the page shows, as a pattern: `…` stands for anything, alone on a line for any lines."""
     lines = [r"(?:.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in shown.splitlines()]
@@ -33,6 +41,7 @@ def token(team: LocalTeam, name: str) -> str:
     return made[name] if name in made else team.forge(name)
 
 
+@pytest.mark.usefixtures("resolved")
 @pytest.mark.parametrize(("setup", "command", "shown"), BLOCKS, ids=[f"{at}{what}" for what, at, _ in BLOCKS])
 def test_every_command_of_the_guide_does_what_the_page_shows(
     cli: Cli,
@@ -47,8 +56,6 @@ def test_every_command_of_the_guide_does_what_the_page_shows(
     (tmp_path / "certs.json").write_bytes(configured.certs_body())
     (tmp_path / "team.pem").write_text(configured.certs()["public_cert"]["cert"])
     monkeypatch.chdir(tmp_path)
-    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
     certs = MemoryFetch(configured, headers=DATE)
     if "token" in given:
         monkeypatch.setenv("CF_ACCESS_TOKEN", token(configured, given["token"]))
@@ -57,6 +64,37 @@ def test_every_command_of_the_guide_does_what_the_page_shows(
         getattr(certs, fault)(*map(int, filter(None, [argument])))
     result = cli(*shlex.split(command), fetch=certs, clock=Skewed(configured.clock, int(given.get("clock", 0))))
     assert re.fullmatch(pattern(shown), result.out + result.err), result.out + result.err
+
+
+def drawn(picture: Path) -> str:
+    """The words of a picture, which has a line or less in each text, and a clip of its own for each line."""
+    words = re.findall(r"<text [^>]*>(.*?)</text>", picture.read_text())[1:]  # the first is the title
+    return written(unescape(" ".join(words)))
+
+
+def written(text: str) -> str:
+    """Words alone, whatever the key and wherever the lines end."""
+    return "".join(re.sub(r"\b[0-9a-f]{64}\b", "KID", text).split())
+
+
+@pytest.mark.parametrize(("command", "name"), [("doctor", "wrong_audience"), ("verify", "expired")])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.usefixtures("resolved")
+def test_the_pictures_of_the_guide_show_what_the_commands_write(
+    cli: Cli, configured: LocalTeam, command: str, name: str, scheme: str
+) -> None:
+    picture = f"assets/cf-access-{command}-{scheme}.svg"
+    assert f"](../{picture}#only-{scheme})" in GUIDE
+    out = cli(command, configured.forge(name), fetch=MemoryFetch(configured, headers=DATE)).out
+    assert drawn(DOCS / picture) == written(out)
+
+
+def test_the_pictures_of_the_guide_fetch_nothing_from_elsewhere() -> None:
+    pictures = [path.read_text() for path in DOCS.glob("assets/cf-access-*.svg")]
+    assert len(pictures) == 4
+    assert [
+        found for picture in pictures for found in re.findall(r"(?:url\(|href=|src=)[^#)]*", picture) if ":" in found
+    ] == []
 
 
 def test_no_command_of_the_guide_is_left_out() -> None:
