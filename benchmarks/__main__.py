@@ -38,18 +38,18 @@ def machine() -> dict[str, Any]:
 
 
 def run(names: list[str], *, quick: bool) -> None:
-    """Run these sections, and keep what each gives."""
-    RESULTS.mkdir(exist_ok=True)
-    write("machine", machine())
+    """Run these sections, and keep what each gives unless it was a short look."""
+    keep = (lambda *_: None) if quick else write
+    keep("machine", machine())
     for name in names:
         started = time.monotonic()
-        found = import_module(f"section_{name}").run(quick=quick)
-        write(name, found)
+        keep(name, import_module(f"section_{name}").run(quick=quick))
         print(f"\n-- {name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def write(name: str, found: Any) -> None:
     """Keep one section's results."""
+    RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+import runpy
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,3 +65,38 @@ def test_everybody_takes_as_many_turns(load: Callable[[str], Any]) -> None:
     found = load("timing").interleave({name: taking(name) for name in turns}, rounds=3, times=5)
     assert turns == {"a": 20, "b": 20}
     assert found["b"].ratio == 1.0
+
+
+def test_ci_runs_the_guard_before_the_suite_whose_summary_comes_last() -> None:
+    commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
+    assert commands[-2:] == ['"$(scripts/setup)/bin/python" benchmarks/guard.py', "scripts/test"]
+
+
+@pytest.mark.parametrize(("times", "code"), [(1.0, 0), (1.74, 0), (1.76, 1)])
+def test_the_guard_fails_what_costs_three_quarters_more_than_in_the_recorded_run(
+    times: float, code: int, load: Callable[[str], Any], results: dict[str, Any]
+) -> None:
+    recorded = results["verification"]["tokens"]["user, 0.9 kB"]
+    measured = {name: times * one["ratio"] for name, one in recorded.items()}
+    assert load("guard").main(lambda: measured) == code
+
+
+def test_the_guard_forgives_a_slow_moment_of_the_machine(load: Callable[[str], Any]) -> None:
+    guard = load("guard")
+    slow, quick = dict.fromkeys((guard.OURS, guard.CACHED), 100.0), dict.fromkeys((guard.OURS, guard.CACHED), 0.0)
+    assert guard.main(iter([slow, slow, quick]).__next__) == 0
+    assert guard.main(iter([slow, slow, slow]).__next__) == 1
+
+
+def test_a_short_look_keeps_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    main = runpy.run_path(str(ROOT / "benchmarks/__main__.py"))
+    run = main["run"]
+    section = SimpleNamespace(run=lambda *, quick: {})
+    stubs = {"import_module": lambda name: section, "machine": dict, "write": lambda name, found: kept.append(name)}
+    for name, stub in stubs.items():
+        monkeypatch.setitem(run.__globals__, name, stub)
+    run(["verification"], quick=True)
+    assert kept == []
+    run(["verification"], quick=False)
+    assert kept == ["machine", "verification"]
