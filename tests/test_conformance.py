@@ -1,13 +1,47 @@
 """The conformance table is complete, and the page shows it."""
 
+import runpy
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts/conformance.py"
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.attacks.test_cost" name="test_one[a]" />
+<testcase classname="tests.attacks.test_cost" name="test_one[b]"><properties /></testcase>
+<testcase classname="tests.attacks.test_cost" name="test_one[c]"><skipped message="no such tool" /></testcase>
+<testcase classname="tests.test_token" name="test_two"><skipped message="no such tool" /></testcase>
+</testsuite></testsuites>"""
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    return runpy.run_path(str(SCRIPT))
 
 
 def test_every_row_of_the_conformance_table_has_a_test_and_the_page_names_it() -> None:
-    command = [sys.executable, str(ROOT / "scripts/conformance.py"), "--check"]
+    command = [sys.executable, str(SCRIPT), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout.strip()) == (0, "every row has its tests")
+
+
+def test_a_test_that_was_skipped_did_not_pass(script: dict[str, Any]) -> None:
+    passed = script["passes"](ET.fromstring(REPORT))  # noqa: S314 - written above
+    assert passed == {"attacks/test_cost::test_one": 2}
+
+
+def test_a_row_of_which_no_test_passed_is_an_error(script: dict[str, Any]) -> None:
+    held = {1: ["test_token::test_two", "attacks/test_cost::test_one"], 2: ["test_token::test_two"], 3: ["gone::test"]}
+    passed = {"attacks/test_cost::test_one": 2, "gone::test": 0}
+    assert script["unproven"](held, passed) == ["no test of row 2 passed", "no test of row 3 passed"]
+
+
+def test_the_page_is_read_as_it_is_written(script: dict[str, Any]) -> None:
+    row, tests = {"row": 1, "level": "M", "statement": "x", "source": "y"}, ["a/test_b::test_c", "test_d::test_e"]
+    written = script["line"](row, tests, {"a/test_b::test_c": 12})
+    assert script["recorded"](written) == {"a/test_b::test_c": 12}
