@@ -7,11 +7,17 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
+INK = "#7d8290"
+"""Of text and axes: read on white as well as on black, since the pictures have no background."""
 mpl.rcParams |= {"svg.hashsalt": "1", "svg.fonttype": "none", "font.size": 9, "axes.axisbelow": True}
+mpl.rcParams |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor", "axes.edgecolor"), INK)
+mpl.rcParams |= dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK)
+mpl.rcParams |= {"savefig.transparent": True, "legend.frameon": False}
 
 from matplotlib import pyplot as plt  # noqa: E402
 
-OURS, OTHERS, LIMIT = "#3f51b5", "#b0b4c4", "#212121"
+OURS, OTHERS, LIMIT = "#5c6bc0", "#a3a8b8", "#e08a1e"
+PHASES = {"quiet": "o", "hang": "s", "rotation": "D", "flood": "^"}
 Results = Mapping[str, Any]
 
 
@@ -21,16 +27,15 @@ def _color(name: str) -> str:
     return LIMIT if name.startswith(("bare", "empty", "unprotected")) else OTHERS
 
 
-def _bars(values: Mapping[str, float], title: str, unit: str, *, log: bool = False) -> Any:
+def _bars(values: Mapping[str, float], title: str, unit: str, label: str) -> Any:
+    """Bars from zero, each with its figure."""
     figure, axes = plt.subplots(figsize=(7.2, 0.6 + 0.32 * len(values)))
     names = list(values)[::-1]
     drawn = axes.barh(names, [values[name] for name in names], color=[_color(name) for name in names])
-    axes.bar_label(drawn, labels=[f" {values[name]:.3g}" for name in names])
+    axes.bar_label(drawn, labels=[" " + label.format(values[name]) for name in names])
     axes.set(title=title, xlabel=unit)
     axes.margins(x=0.12)
     axes.grid(axis="x", alpha=0.3)
-    if log:
-        axes.set_xscale("log")
     return figure
 
 
@@ -38,7 +43,7 @@ def verification(results: Results) -> Any:
     """Everybody's ratio for the ordinary user token."""
     figures = results["verification"]["tokens"]["user, 0.9 kB"]
     ratios = {name: one["ratio"] for name, one in figures.items()}
-    return _bars(ratios, "One user token verified", "times one bare RSA-2048 verification", log=True)
+    return _bars(ratios, "One user token verified", "times one bare RSA-2048 verification", "{:.2f}")
 
 
 def where(results: Results) -> Any:
@@ -50,7 +55,7 @@ def where(results: Results) -> Any:
         axes.barh(["user, 0.9 kB"], [share], left=left, color=color, label=f"{name} {share:.2f}")
         left += share
     axes.set(title="Where the time goes", xlabel="times one bare RSA-2048 verification")
-    axes.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.35), frameon=False, fontsize=8)
+    axes.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.35), fontsize=8)
     return figure
 
 
@@ -63,7 +68,7 @@ def curve(results: Results) -> Any:
         axes.plot(sizes, [one[name]["ratio"] for one in found.values()], style, color=OURS, label=name)
     axes.set(title="By the size of the token", xlabel="kB", ylabel="times one RSA", yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend()
     return figure
 
 
@@ -71,24 +76,28 @@ def requests(results: Results) -> Any:
     """Requests per second of everybody."""
     found = results["requests"]["httptools"]
     rates = {name: one["rate"] for name, one in found.items()}
-    return _bars(rates, "Requests over sockets: uvicorn, httptools, one worker", "requests per second")
+    return _bars(rates, "Requests over sockets: uvicorn, httptools, one worker", "requests per second", "{:,.0f}")
 
 
 def trouble(results: Results) -> Any:
-    """The p99 of known callers in each phase."""
+    """The p99 of known callers in each phase: points, since a logarithmic scale has no zero for bars to stand on."""
     found = results["trouble"]
-    phases = ("quiet", "hang", "rotation", "flood")
-    figure, axes = plt.subplots(figsize=(7.2, 3.4))
-    width = 0.8 / len(found)
-    for number, (name, one) in enumerate(found.items()):
-        places = [place + number * width for place in range(len(phases))]
-        heights = [one["p99"][phase] or 0 for phase in phases]
-        drawn = axes.bar(places, heights, width, label=name)
-        labels = ["" if one["p99"][phase] else "no answer" for phase in phases]
-        axes.bar_label(drawn, labels=labels, rotation=90, fontsize=7)
-    axes.set_xticks([place + 0.4 - width / 2 for place in range(len(phases))], phases)
-    axes.set(title="Known callers under trouble", ylabel="p99, ms", yscale="log")
-    axes.legend(frameon=False, ncols=2, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    names = list(found)[::-1]
+    figure, axes = plt.subplots(figsize=(7.2, 0.9 + 0.36 * len(names)))
+    answered = [value for one in found.values() for value in one["p99"].values() if value is not None]
+    beyond = 3 * max(answered)
+    for number, (phase, marker) in enumerate(PHASES.items()):
+        rows = [(row + 0.2 * (1.5 - number), found[name]["p99"][phase]) for row, name in enumerate(names)]
+        color = plt.get_cmap("tab10")(number)
+        passed = [(row, value) for row, value in rows if value is not None]
+        axes.plot([value for _, value in passed], [row for row, _ in passed], marker, color=color, label=phase)
+        for row, value in rows:
+            if value is None:
+                axes.text(beyond, row, f"no answer ({phase})", color=color, fontsize=8, va="center", ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(title="Known callers under trouble", xlabel="p99, ms", xscale="log", xlim=(min(answered) / 2, beyond))
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(ncols=len(PHASES), fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.18))
     return figure
 
 
@@ -101,7 +110,7 @@ def scale(results: Results) -> Any:
         axes.plot(counts, [one["ratio"] for one in found.values()], "-o", label=name)
     axes.set(title="What grows", xlabel="how many (and one)", ylabel="times the smallest", xscale="log", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend()
     return figure
 
 

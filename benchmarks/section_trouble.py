@@ -5,13 +5,15 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from statistics import median
 from threading import Event, Thread
 from typing import Any
 
 from section_requests import usable
-from serving import HOST, Stage, ask, drive, exchange
+from serving import HOST, Load, Stage, ask, drive, exchange
 
 from fastapi_cloudflare_access._issuer import base64url, compact_json
 
@@ -25,10 +27,35 @@ CONTENDERS = (
 )
 FLOOD = 200.0
 """Unknown keys per second."""
-COOLDOWN = {"sync PyJWKClient": 31.0}
-"""Seconds after a fetch in which it would not fetch again, so that it would not notice that the endpoint hangs."""
 NUDGE = 2.0
-"""The same while the endpoint hangs: so many that every cache that would fetch does."""
+"""The same while the endpoint hangs: so many that everybody who would fetch does."""
+SETTLE = 31.0
+"""Seconds since its last fetch after which every contender would fetch again; PyJWT's client waits for 30."""
+PURPOSES = ("quiet", "hang", "rotation")
+"""Each contender has so many servers that are left alone until all have settled."""
+
+Pairs = list[tuple[Load, Load]]
+"""What a load met with, quiet and then in trouble, for each round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A contender on a server of its own, over a certs endpoint of its own."""
+
+    stage: Stage
+    port: int
+
+    def known(self, seconds: float) -> Load:
+        """Ask with a known key."""
+        return drive(self.port, self.stage.token, seconds=seconds, connections=4)
+
+
+@contextmanager
+def place(name: str) -> Iterator[Place]:
+    """Start a contender, and have it fetch the keys."""
+    with Stage() as stage, stage.serve(name, http="httptools") as port:
+        assert ask(port, stage.token) == 200
+        yield Place(stage, port)
 
 
 def unknown_token(stage: Stage) -> str:
@@ -73,63 +100,65 @@ def beside(port: int, token: Callable[[], str], rate: float) -> Iterator[None]:
         thread.join(5)
 
 
-def measure(stage: Stage, app: str, seconds: float, rounds: int) -> dict[str, Any]:
-    """One contender: each round on a new server, quiet and then troubled; the last lives through a rotation."""
-    p99: dict[str, list[float]] = {name: [] for name in ("quiet", "flood", "hang")}
-    failed = dict.fromkeys(p99, 0)
+def flooded(name: str, *, seconds: float, rounds: int) -> tuple[Pairs, float]:
+    """Let known callers in while somebody floods; gives the fetches per second of flood as well."""
+    pairs: Pairs = []
     fetches = 0
+    with place(name) as one:
+        for _ in range(rounds):
+            quiet, before = one.known(seconds), one.stage.certs.fetches
+            with beside(one.port, lambda: unknown_token(one.stage), FLOOD):
+                pairs.append((quiet, one.known(seconds)))
+            fetches += one.stage.certs.fetches - before
+    return pairs, round(fetches / rounds / seconds, 2)
 
-    def known(phase: str) -> None:
-        load = drive(port, stage.token, seconds=seconds, connections=4)
-        p99[phase].append(load.p99)
-        failed[phase] += load.failed
 
-    for _ in range(rounds):
-        with stage.serve(app, http="httptools") as port:
-            assert ask(port, stage.token) == 200
-            known("quiet")
-            before = stage.certs.fetches
-            with beside(port, lambda: unknown_token(stage), FLOOD):
-                known("flood")
-            fetches += stage.certs.fetches - before
-            time.sleep(COOLDOWN.get(app, 0.0))
-            stage.certs.hang()
-            with beside(port, lambda: unknown_token(stage), NUDGE):
-                time.sleep(0.6)
-                known("hang")
-            stage.certs.recover()
-    with stage.serve(app, http="httptools") as port:
-        assert ask(port, stage.token) == 200
-        rotation = rotate(stage, port, seconds)
-    medians = {**{phase: median(values) for phase, values in p99.items()}, "rotation": rotation["p99"]}
+def hanging(quiet: Place, hung: Place, *, seconds: float, rounds: int) -> tuple[Pairs, int]:
+    """Compare two servers in turns, of which one has an endpoint that hangs; gives its tries to fetch as well."""
+    before = hung.stage.certs.fetches
+    hung.stage.certs.hang()
+    with beside(hung.port, lambda: unknown_token(hung.stage), NUDGE):
+        time.sleep(0.6)
+        pairs = [(quiet.known(seconds), hung.known(seconds)) for _ in range(rounds)]
+    return pairs, hung.stage.certs.fetches - before
+
+
+def rotating(one: Place, *, seconds: float) -> Pairs:
+    """Let known callers in while the keys rotate and callers of the new key come."""
+    quiet = one.known(seconds)
+    with ThreadPoolExecutor(1) as pool:
+        meanwhile = pool.submit(one.known, seconds)
+        time.sleep(seconds / 4)
+        noticed(one)
+        return [(quiet, meanwhile.result())]
+
+
+def noticed(one: Place) -> float | None:
+    """Rotate the keys, and give after how many seconds (None: not in ten) the new key passes."""
+    one.stage.team.rotate()
+    fresh, start = one.stage.mint(), time.monotonic()
+    while time.monotonic() - start < 10:
+        if ask(one.port, fresh) == 200:
+            return round(time.monotonic() - start, 3)
+        time.sleep(0.05)
+    return None
+
+
+def summary(phases: dict[str, Pairs]) -> dict[str, Any]:
+    """The medians of all rounds; the ratios are those of each round."""
+    loads = {name: [troubled for _, troubled in pairs] for name, pairs in phases.items()}
+    ratios = {name: [troubled.p99 / quiet.p99 for quiet, troubled in pairs] for name, pairs in phases.items()}
+    loads["quiet"] = [quiet for pairs in phases.values() for quiet, _ in pairs]
     return {
-        "p99": {phase: finite(value) for phase, value in medians.items()},
-        "times quiet": {phase: finite(value / medians["quiet"]) for phase, value in medians.items()},
-        "failed": {**failed, "rotation": rotation["failed"]},
-        "fetches per second of flood": round(fetches / rounds / seconds, 2),
-        "new key accepted after": rotation["after"],
+        "p99": {name: finite(median(load.p99 for load in all_of)) for name, all_of in loads.items()},
+        "times quiet": {name: finite(median(all_of)) for name, all_of in ratios.items()},
+        "failed": {name: sum(load.failed for load in all_of) for name, all_of in loads.items()},
     }
 
 
 def finite(value: float) -> float | None:
     """A figure for JSON; None where there was no answer at all."""
-    return None if math.isinf(value) else round(value, 3)
-
-
-def rotate(stage: Stage, port: int, seconds: float) -> dict[str, Any]:
-    """Rotate the keys: how known callers fare, and after how many seconds (None: not in ten) the new key passes."""
-    old = stage.token
-    stage.team.rotate()
-    fresh = stage.mint()
-    start, after = time.monotonic(), None
-    while after is None and time.monotonic() - start < 10:
-        if ask(port, fresh) == 200:
-            after = round(time.monotonic() - start, 2)
-        else:
-            time.sleep(0.25)
-    load = drive(port, old, seconds=seconds, connections=4)
-    stage.token = fresh
-    return {"p99": load.p99, "failed": load.failed, "after": after}
+    return round(value, 3) if math.isfinite(value) else None
 
 
 def show(found: dict[str, Any]) -> None:
@@ -142,18 +171,39 @@ def show(found: dict[str, Any]) -> None:
         )
         print(
             f"  {name:30} {phases}  flood: {one['fetches per second of flood']:.1f} fetches/s,"
-            f" new key after {one['new key accepted after']} s"
+            f" tried while it hung: {one['fetches while it hung']}, new key after {one['new key accepted after']} s"
         )
+
+
+def measure(name: str, places: dict[str, Place], flood: tuple[Pairs, float], *, quick: bool) -> dict[str, Any]:
+    """One contender, once its servers have settled.
+
+    Raises:
+        RuntimeError: This package did not try to fetch while the endpoint hung, so that nothing was measured.
+    """
+    seconds, rounds = (1, 1) if quick else (2, 5)
+    pairs, tries = hanging(places["quiet"], places["hang"], seconds=seconds, rounds=rounds)
+    if not tries and name.startswith("this package"):
+        raise RuntimeError(f"{name} did not notice that the endpoint hangs")
+    rotation = rotating(places["rotation"], seconds=2 * seconds)
+    return {
+        **summary({"flood": flood[0], "hang": pairs, "rotation": rotation}),
+        "fetches per second of flood": flood[1],
+        "fetches while it hung": tries,
+        "new key accepted after": noticed(places["quiet"]),
+    }
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print and give everything of this section."""
-    found = {}
     with Stage() as stage:
         names = [name for name in usable(stage) if name in CONTENDERS]
-    for name in names:
-        with Stage() as stage:
-            found[name] = measure(stage, name, seconds=1 if quick else 2, rounds=1 if quick else 2)
+    with ExitStack() as stack:
+        places = {name: {purpose: stack.enter_context(place(name)) for purpose in PURPOSES} for name in names}
+        settled = time.monotonic() + SETTLE
+        floods = {name: flooded(name, seconds=1 if quick else 2, rounds=1 if quick else 2) for name in names}
+        time.sleep(max(0.0, settled - time.monotonic()))
+        found = {name: measure(name, places[name], floods[name], quick=quick) for name in names}
     show(found)
     return found
 

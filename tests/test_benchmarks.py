@@ -100,3 +100,48 @@ def test_a_short_look_keeps_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept == []
     run(["verification"], quick=False)
     assert kept == ["machine", "verification"]
+
+
+def test_each_promise_is_measured_by_its_own_denominator_and_explained_apart(
+    load: Callable[[str], Any], results: dict[str, Any]
+) -> None:
+    promised = [aim.about for aim in load("aims").aims(results)]
+    for tree in ("tree of access", "tree of access.user"):
+        assert f"what the {tree} adds without verification: times one empty FastAPI dependency" in promised
+    for name in ("this package", "this package, router", "this package, policy"):
+        assert f"{name}, h11: rate against its reference" in promised
+    assert "a lookup of a known kid, µs" in promised
+    explained = [aim.about for aim in load("aims").explanations(results)]
+    assert len(explained) == 4
+    assert not {*explained} & {*promised}
+    page = PAGE.read_text()
+    assert max(map(page.index, promised)) < page.index("and cannot cost less") < min(map(page.index, explained))
+
+
+def test_trouble_is_compared_with_the_quiet_of_the_same_round(load: Callable[[str], Any]) -> None:
+    def load_of(p99: float) -> Any:
+        return load("serving").Load(rate=1.0, p50=1.0, p99=p99, failed=0)
+
+    slower_and_slower = [(load_of(quiet), load_of(1.5 * quiet)) for quiet in (1.0, 10.0, 100.0)]
+    assert load("section_trouble").summary({"hang": slower_and_slower})["times quiet"] == {"hang": 1.5}
+
+
+def test_an_endpoint_that_hangs_unnoticed_is_no_measurement(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = load("section_trouble")
+    monkeypatch.setattr(section, "hanging", lambda *_, **__: ([], 0))
+    with pytest.raises(RuntimeError, match="did not notice that the endpoint hangs"):
+        section.measure("this package", dict.fromkeys(section.PURPOSES), ([], 0.0), quick=True)
+
+
+def test_the_page_says_of_a_peer_that_it_did_not_notice(load: Callable[[str], Any], results: dict[str, Any]) -> None:
+    peers = {name: {**one, "fetches while it hung": 0} for name, one in results["trouble"].items()}
+    assert load("page").render({**results, "trouble": peers}).count("none: did not notice") == len(peers)
+
+
+def test_pictures_have_no_background_and_say_where_there_was_no_answer(results: dict[str, Any]) -> None:
+    pictures = {path.stem: path.read_text() for path in (ROOT / "docs/assets").glob("performance-*.svg")}
+    assert [name for name, drawn in pictures.items() if "#ffffff" in drawn or re.search(r"\de\+\d", drawn)] == []
+    silent = [phase for one in results["trouble"].values() for phase, value in one["p99"].items() if value is None]
+    assert pictures["performance-trouble"].count("no answer (") == len(silent)
