@@ -1,8 +1,10 @@
 """Finding the token among the headers."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._credentials import MAX_COOKIES, digest, find_token
+from fastapi_cloudflare_access._credentials import MAX_COOKIES, MAX_MENTIONS, digest, find_token
 from fastapi_cloudflare_access._settings import TokenSource
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
 
@@ -78,10 +80,34 @@ def test_cookies_with_different_values_are_ambiguous(jars: tuple[bytes, ...]) ->
 
 def test_cookies_are_searched_up_to_a_limit() -> None:
     cookie = b"CF_Authorization=c; "
-    at_limit = [(b"cookie", cookie), (b"cookie", b"x" * (MAX_COOKIES - len(cookie)))]
+    at_limit = [(b"cookie", cookie), (b"cookie", b"x" * (MAX_COOKIES - len(cookie) - 2))]
+    assert find_token(at_limit, BOTH) == b"c"
+    for more in ((b"cookie", b""), (b"cookie", b"x")):
+        with pytest.raises(MalformedToken):
+            find_token([*at_limit, more], BOTH)
+
+
+@pytest.mark.parametrize("mention", [b"CF_Authorization=c", b"a=CF_Authorization", b"CF_Authorization2"])
+def test_cookies_that_mention_the_name_are_read_up_to_a_number(mention: bytes) -> None:
+    at_limit = [(b"cookie", b"CF_Authorization=c"), *[(b"cookie", mention)] * (MAX_MENTIONS - 1)]
     assert find_token(at_limit, BOTH) == b"c"
     with pytest.raises(MalformedToken):
-        find_token([*at_limit, (b"cookie", b"x")], BOTH)
+        find_token([*at_limit, (b"cookie", mention)], BOTH)
+
+
+@given(st.lists(st.sampled_from([b"CF_Authorization", b"=", b";", b" ", b"\t", b"x", b"CF_", b'"']), max_size=12))
+def test_the_cookies_are_those_of_a_plain_reader_of_pairs(parts: list[bytes]) -> None:
+    jar = b"".join(parts)
+    pairs = (pair.partition(b"=") for pair in jar.split(b";"))
+    values = {value.strip(b" \t") for name, _, value in pairs if name.strip(b" \t") == b"CF_Authorization"}
+    if len(values) > 1:
+        with pytest.raises(AmbiguousToken):
+            find_token([(b"cookie", jar)], BOTH)
+    elif values == {b""}:
+        with pytest.raises(MalformedToken):
+            find_token([(b"cookie", jar)], BOTH)
+    else:
+        assert find_token([(b"cookie", jar)], BOTH) == (values.pop() if values else None)
 
 
 def test_sources_narrow_what_is_looked_at() -> None:

@@ -1,8 +1,7 @@
 """Finding the token among the raw headers of a request, without believing anything."""
 
 import hashlib
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from fastapi_cloudflare_access._settings import TokenSource
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
@@ -11,13 +10,16 @@ HEADER = "Cf-Access-Jwt-Assertion"
 """The header that Access sets on every request it lets through."""
 COOKIE = "CF_Authorization"
 """The cookie that the browser brings along."""
-MAX_COOKIES = 64 * 1024
+MAX_COOKIES = 32 * 1024
 """How many bytes of cookies are searched."""
+MAX_MENTIONS = 16
+"""In how many cookies the name of the cookie may stand, their values included."""
 MAX_DIGESTED = 16 * 1024
 """How many bytes of a token its digest is made of: servers pass headers of megabytes on."""
 
 _HEADER = HEADER.lower().encode()
-_COOKIE = re.compile(rb"(?:\A|;)[ \t]*" + COOKIE.encode() + rb"[ \t]*(?:=([^;]*)|(?=;|\Z))")
+_COOKIE = COOKIE.encode()
+_BLANKS = b" \t"
 
 Headers = Collection[tuple[bytes, bytes]]
 
@@ -56,8 +58,24 @@ def _only(values: Sequence[bytes], kind: str) -> bytes | None:
 
 def _cookies(headers: Headers) -> list[bytes]:
     jars = [value for name, value in headers if name == b"cookie"]
-    if not jars:
-        return []
-    if sum(map(len, jars)) > MAX_COOKIES:
+    if sum(map(len, jars)) + len(jars) > MAX_COOKIES:
         raise MalformedToken("there are too many cookies")
-    return list({value.strip(b" \t") for jar in jars for value in _COOKIE.findall(jar)})
+    values: set[bytes] = set()
+    for mentions, pair in enumerate(_mentioning(b";".join(jars))):
+        if mentions == MAX_MENTIONS:
+            raise MalformedToken("too many cookies mention the name of the token's")
+        name, _, value = pair.partition(b"=")
+        if name.strip(_BLANKS) == _COOKIE:
+            values.add(value.strip(_BLANKS))
+    return list(values)
+
+
+def _mentioning(jar: bytes) -> Iterator[bytes]:
+    """Give each pair in which the cookie's name stands somewhere; the others are only passed over."""
+    end = 0
+    while (at := jar.find(_COOKIE, end)) >= 0:
+        start = jar.rfind(b";", end, at) + 1
+        end = jar.find(b";", at)
+        if end < 0:
+            end = len(jar)
+        yield jar[start:end]
