@@ -5,7 +5,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +46,21 @@ class Target:
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
     team = LocalTeam("acme", clock=SystemClock())
     log = tmp_path / "log"
-    with CertsServer(team) as certs, socket.create_server(("127.0.0.1", 0)) as trap, listener() as listening:
+    with CertsServer(team) as certs, socket.create_server(("127.0.0.1", 0)) as trap:
         shop = Workshop(team, f"http://127.0.0.1:{trap.getsockname()[1]}/certs")
-        process = start(request.param, listening, certs, log)
+        with serving(request.param, certs, log) as connection:
+            yield Target(request.param, connection, shop, trap, certs, log)
+
+
+@contextmanager
+def serving(kind: str, certs: CertsServer, log: Path, **settings: str) -> Iterator[Connection]:
+    """Run the app on such a server, with these settings besides."""
+    with listener() as listening:
+        process = start(kind, listening, certs, log, settings)
         connection = Connection(listening.getsockname())
         try:
             wait_for(connection, process)
-            yield Target(request.param, connection, shop, trap, certs, log)
+            yield connection
         finally:
             connection.close()
             process.terminate()
@@ -62,12 +71,11 @@ def listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0))
 
 
-def start(kind: str, listening: socket.socket, certs: CertsServer, log: Path) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {
-        "CF_ACCESS_TEAM_DOMAIN": certs.origin,
-        "CF_ACCESS_AUDIENCE": certs.team.audience,
-        "CF_ACCESS_UNKNOWN_KEY_SCHEDULE": "600",
-    }
+def start(
+    kind: str, listening: socket.socket, certs: CertsServer, log: Path, settings: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    told = {"team_domain": certs.origin, "audience": certs.team.audience, "unknown_key_schedule": "600", **settings}
+    environment = os.environ | {f"CF_ACCESS_{name.upper()}": value for name, value in told.items()}
     descriptor = listening.fileno()
     command = [sys.executable, str(SERVE), kind, str(descriptor)]
     with log.open("wb") as written:
