@@ -672,7 +672,15 @@ def test_a_local_team_is_announced(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.conformance(53)
-def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(app: FastAPI) -> None:
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (TEAM.user_token("ada@example.com", expires_in=-60), "token_expired"),
+        (TEAM.user_token("ada@example.com") + "=", "malformed_token"),
+    ],
+    ids=["expired", "malformed"],
+)
+def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(token: str, reason: str, app: FastAPI) -> None:
     """A collector that walks the chain of exceptions and the locals of their frames finds no token."""
     caught: list[AccessRefused] = []
 
@@ -684,12 +692,11 @@ def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(app: FastAPI) -> 
         )
         return JSONResponse({}, 418)
 
-    token = TEAM.user_token("ada@example.com", expires_in=-60)
     frames: list[dict[str, Any]] = []
     with TestClient(app) as client:
         assert client.get("/access", headers=TEAM.headers(token)).status_code == 418
     (refused,) = caught
-    assert refused.error.reason == "token_expired"
+    assert refused.error.reason == reason
     assert not any(
         (refused.error.__traceback__, refused.error.__context__, refused.error.__cause__, refused.__context__)
     )

@@ -5,15 +5,18 @@ import io
 import logging
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from attacks.corpus import attacks
 from attacks.leaks import parts_of
 from attacks.workshop import Attack, Workshop
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
-from fastapi_cloudflare_access import AccessRefused, CloudflareAccess
+from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, _telling
+from fastapi_cloudflare_access.health import AccessEvent
 from fastapi_cloudflare_access.testing import LocalTeam
 
 TEAM = LocalTeam("acme")
@@ -69,45 +72,110 @@ def log() -> Iterator[Everything]:
     root.setLevel(level)
 
 
+class Listener:
+    """Keeps all that events hold, and fails each time."""
+
+    def __init__(self) -> None:
+        self.text = io.StringIO()
+
+    def __call__(self, event: AccessEvent) -> None:
+        self.text.write(f"{event!r}\n{asdict(event)!r}\n")
+        raise OSError("the queue is full")
+
+
 @pytest.fixture
-def access() -> Iterator[CloudflareAccess[Any]]:
-    access: CloudflareAccess[Any] = CloudflareAccess(team_domain=TEAM.team_domain, audience=TEAM.audience)
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(params=[0, 64], ids=["no cache", "cache"])
+def access(request: pytest.FixtureRequest, listener: Listener) -> Iterator[CloudflareAccess[Any]]:
+    access: CloudflareAccess[Any] = CloudflareAccess(
+        team_domain=TEAM.team_domain, audience=TEAM.audience, on_event=listener, token_cache_size=request.param
+    )
     with TEAM.serve(access):
         access.keys.seed(TEAM.certs_body(), fetched_at=TEAM.clock.now())
         yield access
 
 
-def request_with(name: bytes, value: bytes) -> Request:
-    return Request({"type": "http", "headers": [(name, value)], "method": "GET", "path": "/", "query_string": b""})
+Carrier = Callable[[bytes], HTTPConnection]
 
 
-async def refused(access: CloudflareAccess[Any], request: Request) -> str:
-    try:
-        await access.identify(request)
-    except AccessRefused as refusal:
-        return collected(refusal) + repr(refusal.headers) + refusal.detail
-    raise AssertionError("let in")
+def connection(kind: str, name: bytes, value: bytes) -> HTTPConnection:
+    return HTTPConnection({"type": kind, "headers": [(name, value)], "method": "GET", "path": "/", "query_string": b""})
 
 
-CARRIERS: dict[str, Callable[[bytes], tuple[bytes, bytes]]] = {
-    "header": lambda token: (b"cf-access-jwt-assertion", token),
-    "cookie": lambda token: (b"cookie", b"CF_Authorization=" + token.replace(b";", b",")),
+def by_header(token: bytes) -> HTTPConnection:
+    return connection("http", b"cf-access-jwt-assertion", token)
+
+
+def by_cookie(token: bytes) -> HTTPConnection:
+    return connection("http", b"cookie", b"CF_Authorization=" + token.replace(b";", b","))
+
+
+def by_handshake(token: bytes) -> HTTPConnection:
+    return connection("websocket", b"cf-access-jwt-assertion", token)
+
+
+CARRIERS: dict[str, tuple[Carrier, type[Exception]]] = {
+    "header": (by_header, AccessRefused),
+    "cookie": (by_cookie, AccessRefused),
+    "handshake": (by_handshake, AccessRefusedWebSocket),
 }
 
 
+async def refused(
+    access: CloudflareAccess[Any], connection: HTTPConnection, kind: type[Exception] = AccessRefused
+) -> str:
+    try:
+        await access.identify(connection)
+    except kind as refusal:
+        return collected(refusal)
+    raise AssertionError("let in")
+
+
+async def let_in(access: CloudflareAccess[Any], carry: Carrier, token: bytes) -> None:
+    """Let it in twice: the second time it is in the cache, where there is one."""
+    for _ in range(2):
+        assert await access.identify(carry(token))
+
+
 @pytest.mark.conformance(41, 45, 53)
-@pytest.mark.parametrize("carry", CARRIERS.values(), ids=CARRIERS)
-def test_nothing_longer_than_12_characters_of_any_attack_is_written_anywhere(
-    carry: Callable[[bytes], tuple[bytes, bytes]], access: CloudflareAccess[Any], log: Everything
+@pytest.mark.parametrize(("carry", "kind"), CARRIERS.values(), ids=CARRIERS)
+def test_nothing_longer_than_12_characters_of_any_token_is_written_anywhere(
+    carry: Carrier, kind: type[Exception], access: CloudflareAccess[Any], log: Everything, listener: Listener
 ) -> None:
-    tried = attacks(Workshop(TEAM))
+    shop = Workshop(TEAM)
+    tried, good = attacks(shop), (shop.good.encode(), shop.service_token())
 
     async def scenario() -> list[str]:
-        return [await refused(access, request_with(*carry(attack.token))) for attack in tried]
+        for token in good:
+            await let_in(access, carry, token)
+        return [await refused(access, carry(attack.token), kind) for attack in tried]
 
-    written = "\n".join(asyncio.run(scenario())) + log.text.getvalue()
+    written = "\n".join([*asyncio.run(scenario()), log.text.getvalue(), listener.text.getvalue()])
     assert written.count("malformed_token") > 100
-    assert parts_of((attack.token for attack in telling(tried)), written.encode("utf-8", "backslashreplace")) == []
+    assert listener.text.getvalue().count("RequestRefused") == len(tried)
+    tokens = [*good, *(attack.token for attack in telling(tried))]
+    assert parts_of(tokens, written.encode("utf-8", "backslashreplace")) == []
+
+
+def test_13_characters_of_a_token_that_is_let_in_would_be_found(
+    access: CloudflareAccess[Any], log: Everything, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Workshop(TEAM).good.encode()
+    middle = len(good) // 2
+    outcome = access._verifier.verify
+
+    async def telltale(token: bytes) -> Any:
+        package = logging.getLogger("fastapi_cloudflare_access")
+        _telling.log(package, logging.DEBUG, "let in: %s", token[middle : middle + 13].decode())
+        return await outcome(token)
+
+    stand_in = SimpleNamespace(verify=telltale, settings=access.settings, keys=access.keys)
+    monkeypatch.setattr(access, "_verifier", stand_in)
+    asyncio.run(let_in(access, by_header, good))
+    assert parts_of([good], log.text.getvalue().encode()) == [good[middle : middle + 13]]
 
 
 @pytest.mark.conformance(53)
@@ -120,7 +188,7 @@ def test_no_claim_and_no_key_id_of_a_token_is_written_either(access: CloudflareA
 
     async def scenario() -> list[str]:
         tokens = (forged, wrong, TEAM.sign({"type": "unmistakable-type"}), TEAM.sign({"unmistakable-name": 1}))
-        return [await refused(access, request_with(*CARRIERS["header"](token.encode()))) for token in tokens]
+        return [await refused(access, by_header(token.encode())) for token in tokens]
 
     written = "\n".join(asyncio.run(scenario())) + log.text.getvalue()
     assert "unmistakable" not in written
