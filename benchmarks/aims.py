@@ -87,6 +87,8 @@ def _requests(found: Results) -> Iterator[Aim]:
 def _trouble(found: Results) -> Iterator[Aim]:
     hang = found["this package"]["times quiet"]["hang"]
     yield Aim("p99 of known callers while the endpoint hangs: times quiet", 1.2, hang or float("inf"))
+    after = found["this package"]["new key accepted after"]
+    yield Aim("a token of a new key passes after, s", 0.2, after or float("inf"))
 
 
 def _scale(found: Results) -> Iterator[Aim]:

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import socket
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -145,3 +146,12 @@ def test_pictures_have_no_background_and_say_where_there_was_no_answer(results: 
     assert [name for name, drawn in pictures.items() if "#ffffff" in drawn or re.search(r"\de\+\d", drawn)] == []
     silent = [phase for one in results["trouble"].values() for phase, value in one["p99"].items() if value is None]
     assert pictures["performance-trouble"].count("no answer (") == len(silent)
+
+
+def test_the_client_in_python_gives_up_where_nothing_is_answered(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = load("serving")
+    monkeypatch.setattr(serving, "GRACE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert serving._python(silent.getsockname()[1], "token", 0.05, 2) is serving.NO_ANSWER
