@@ -114,6 +114,26 @@ def test_the_vex_document_says_of_each_advisory_why_it_does_not_reach_an_app() -
         assert statement["vulnerability"]["name"]
 
 
+@pytest.mark.parametrize(
+    ("package", "findings"),
+    [
+        ("python-jose", {"CVE-2016-7036", "CVE-2024-33663", "CVE-2024-33664", "CVE-2025-61152", "CVE-2026-85394"}),
+        ("ecdsa", {"CVE-2024-23342", "GHSA-wj6h-64fc-37mp", "PYSEC-2026-1325", "CVE-2026-33936"}),
+        ("rsa", {"CVE-2020-25658", "github/advisory-database#7132"}),
+        ("pyasn1", {"CVE-2026-23490", "CVE-2026-30922", "CVE-2026-59885"}),
+    ],
+)
+def test_every_finding_on_a_package_is_answered(package: str, findings: set[str]) -> None:
+    answered = {
+        statement["vulnerability"]["name"]
+        for statement in statements()
+        for product in statement["products"]
+        for part in product["subcomponents"]
+        if part["@id"].partition("@")[0] == f"pkg:pypi/{package}"
+    }
+    assert answered == findings
+
+
 def test_each_statement_of_the_vex_document_names_the_test_that_holds_it() -> None:
     written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for statement in statements():
