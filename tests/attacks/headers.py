@@ -175,7 +175,7 @@ def written(shop: Workshop) -> Iterator[tuple[str, bytes]]:
         "Infinity": right[:-1] + b',"x":-Infinity}',
         "1e400": right[:-1] + b',"x":1e400}',
         "a number of 900 digits": right[:-1] + b',"x":' + b"9" * 900 + b"}",
-        "900 lists deep": right[:-1] + b"," + deep + b"[" * 400 + b"]" * 400 + b"}",
+        "400 lists deep": right[:-1] + b"," + deep + b"[" * 400 + b"]" * 400 + b"}",
         "900 lists deep and never closed": b'{"a":' + b"[" * 900,
         "objects in lists, 17 deep": right[:-1] + b"," + deep + b'[{"a":' * 8 + b"1" + b"}]" * 8 + b"}",
         "quotes that never close": b"[" * 20 + b'"' + b'\\"' * 450,
