@@ -124,6 +124,21 @@ def test_a_poisoned_set_takes_no_good_key_away_and_brings_none(
     assert asyncio.run(scenario()) == ["let in", "invalid_signature"]
 
 
+@pytest.mark.conformance(16)
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [(jwk(d="AAAA"), "a private key"), ({"kty": "oct", "kid": "secret", "k": "AAAA"}, "not an RSA key")],
+    ids=["private", "symmetric"],
+)
+def test_a_secret_among_the_keys_is_told_by_a_warning_that_does_not_repeat_it(
+    entry: Any, said: str, access: CloudflareAccess[Any], certs: MemoryFetch, caplog: pytest.LogCaptureFixture
+) -> None:
+    certs.answer_with(document(*TEAM.certs()["keys"], entry))
+    asyncio.run(TEAM.clock.run_until(access.keys.refresh()))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"an entry of the certs document is skipped: {said}"]
+
+
 @pytest.mark.conformance(17)
 def test_a_torn_kid_is_used_by_nobody_and_the_rest_of_the_set_is(
     access: CloudflareAccess[Any], certs: MemoryFetch

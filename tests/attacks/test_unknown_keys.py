@@ -1,0 +1,43 @@
+"""Tokens of keys that do not exist: how many fetches they cause, one by one and in a flood."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from attacks.workshop import Workshop
+
+from fastapi_cloudflare_access import CloudflareAccess
+from fastapi_cloudflare_access.errors import CredentialError, KeyUnconfirmed
+from fastapi_cloudflare_access.testing import LocalTeam
+
+MINUTE = 60
+
+
+async def fetches(*kids: str, seconds: int, pause: float) -> list[int]:
+    """Ask for each of these keys again and again; gives when the certs were fetched."""
+    team = LocalTeam("acme")
+    access: CloudflareAccess[Any] = CloudflareAccess(team_domain=team.team_domain, audience=team.audience)
+    shop = Workshop(team)
+    tokens = [shop.signed(header={"alg": "RS256", "kid": kid}) for kid in kids]
+    with team.serve(access) as certs:
+        await team.clock.run_until(access.keys.refresh())
+        team.clock.advance(MINUTE)
+        start, before = team.clock.monotonic(), certs.fetches
+        while team.clock.monotonic() < start + seconds:
+            for token in tokens:
+                with pytest.raises((CredentialError, KeyUnconfirmed)):
+                    await team.clock.run_until(access._verifier.verify(token))
+            team.clock.advance(pause)
+        return [round(request.at - start) for request in certs.requests[before:]]
+
+
+@pytest.mark.conformance(23)
+def test_one_unknown_key_is_looked_for_ever_more_seldom() -> None:
+    assert asyncio.run(fetches("nobody", seconds=2 * MINUTE, pause=0.25)) == [0, 1, 3, 8, 23, 83]
+
+
+@pytest.mark.conformance(23)
+@pytest.mark.parametrize("number", [10, 50])
+def test_however_many_unknown_keys_there_are_they_make_no_more_fetches_than_the_allowance(number: int) -> None:
+    made = asyncio.run(fetches(*(f"nobody {index}" for index in range(number)), seconds=20, pause=1))
+    assert 3 <= len(made) <= 3 + 20 / 5 + 1
