@@ -145,3 +145,11 @@ def test_each_statement_of_the_vex_document_names_the_test_that_holds_it() -> No
 def test_the_supply_chain_page_lists_every_advisory_of_the_vex_document() -> None:
     page = (ROOT / "docs/concepts/supply-chain.md").read_text()
     assert [s["vulnerability"]["name"] for s in statements() if s["vulnerability"]["name"] not in page] == []
+
+
+def test_ci_writes_the_bill_of_materials_which_names_every_package_with_findings() -> None:
+    assert "\nscripts/sbom\n" in (ROOT / ".ci/run").read_text()
+    script = (ROOT / "scripts/sbom").read_text()
+    found = {part["@id"] for s in statements() for product in s["products"] for part in product["subcomponents"]}
+    names = {part.removeprefix("pkg:pypi/").partition("@")[0] for part in found}
+    assert [name for name in sorted(names) if f'"{name}"' not in script] == []
