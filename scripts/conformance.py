@@ -140,7 +140,8 @@ FOOT = """## Attacks, fuzzing and mutation
 | mutation testing of the five modules that decide | {mutation} |
 | what a refusal costs, compared with letting in a token of the same size | {cost} |
 
-Repeat them with `scripts/soak`. The forged tokens stand in `tests/attacks`, what fuzzing began with and found in
+Repeat them with `scripts/soak`, which keeps each mutant that survives in `tests/vectors/mutants.json`, with the reason
+why nobody can notice it. The forged tokens stand in `tests/attacks`, what fuzzing began with and found in
 `tests/fuzz`, the examples of RFC 7515 and RFC 7520 in `tests/vectors`.
 
 ## Known differences between servers

@@ -2,9 +2,11 @@
 
     python scripts/mutate.py _token _jwks              counts and survivors of these modules
     python scripts/mutate.py --json result.json _token the same, kept as JSON too
+    python scripts/mutate.py --record _token           the same, kept in tests/vectors/mutants.json
 
 The changes are those of cosmic-ray's operators. Each is tested in a forked child that has everything but this package
-loaded, so that a mutant takes a second and nothing is written to the source tree.
+loaded, so that a mutant takes a second and nothing is written to the source tree. One that survives is an error unless
+tests/vectors/mutants.json gives the reason why nobody can notice it.
 """
 # ruff: noqa: ARG002, D102, D103, PLC0415, SLF001 - methods have the shape of their protocols, children import late
 
@@ -19,11 +21,12 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from difflib import unified_diff
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -33,6 +36,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "fastapi_cloudflare_access"
+RECORD = ROOT / "tests/vectors/mutants.json"
 SECONDS = 60
 TESTS = {
     "_token": [
@@ -47,10 +51,17 @@ TESTS = {
         "tests/test_jwks.py",
     ],
     "_jwks": ["tests/test_jwks.py", "tests/test_token.py", "tests/attacks/test_key_sets.py"],
-    "_settings": ["tests/test_settings.py", "tests/attacks/test_settings_limits.py", "tests/attacks/test_key_sets.py"],
-    "_key_source": ["tests/test_key_source.py", "tests/test_key_fetching.py"],
+    "_settings": ["tests/test_settings.py", "tests/attacks/test_settings_limits.py"],
+    "_key_source": [
+        "tests/test_key_source.py",
+        "tests/test_key_fetching.py",
+        "tests/test_key_report.py",
+        "tests/test_health.py",
+    ],
 }
 """The tests that know a module, the quickest first."""
+SLOW = ("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone")
+"""Tests that take half a second and more; only who survives all others meets them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,36 +150,64 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return self.mutant.source
 
 
-def survives(mutant: Mutant) -> str:
-    """Run the tests in a child and say what became of the mutant."""
+def outcomes(found: Iterable[Mutant], *, jobs: int) -> Iterator[Mutant]:
+    """Test mutants in so many children at a time, and give each with what became of it, as they end."""
+    waiting, running = iter(found), dict[int, tuple[Mutant, float]]()
+    while True:
+        for mutant in islice(waiting, jobs - len(running)):
+            running[start(mutant)] = mutant, time.monotonic() + SECONDS
+        if not running:
+            return
+        for child, (mutant, deadline) in list(running.items()):
+            if outcome := ended(child, deadline):
+                del running[child]
+                yield replace(mutant, outcome=outcome)
+        time.sleep(0.01)
+
+
+def start(mutant: Mutant) -> int:
+    """Begin to run the tests in a child."""
     child = os.fork()
     if not child:
         try:
             os._exit(run_tests(mutant))
         finally:
             os._exit(1)
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-        time.sleep(0.01)
+    return child
+
+
+def ended(child: int, deadline: float) -> str:
+    """Say what became of a mutant; nothing while its tests run."""
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+    if time.monotonic() < deadline:
+        return ""
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return "timeout"
 
 
 def run_tests(mutant: Mutant) -> int:
+    """Run the quick tests, and where all pass the slow ones."""
     import pytest
 
-    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-        del sys.modules[name]
+    forget()
     sys.meta_path.insert(0, Finder(mutant))
     tests = [str(ROOT / test) for test in TESTS[mutant.module] if (ROOT / test).exists()]
-    options = ["-x", "-q"]
-    options += [f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE)]
+    options = ["-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE))]
+    slow = " or ".join(SLOW)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        return int(pytest.main([*options, *tests]))
+        for chosen in (f"not ({slow})", slow):
+            code = pytest.main([*options, f"-k={chosen}", *tests])
+            if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                return int(code)
+    return 0
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
 
 
 def preload() -> None:
@@ -199,38 +238,89 @@ def survivors(file: Path) -> set[tuple[str, str]]:
     return {(one["module"], one["diff"]) for one in json.loads(file.read_text()) if one["outcome"] == "survived"}
 
 
-def main(arguments: list[str]) -> int:
-    """Give 0 where no mutant survived."""
+def recorded() -> dict[str, Any]:
+    """The record of each module: how many mutants there were, and the survivors, each with its reason."""
+    kept: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    return kept
+
+
+def record(module: str, results: list[Mutant]) -> None:
+    """Keep the results of a module; the reasons that were given stay with their mutants."""
+    kept = recorded()
+    reasons = reasons_of(kept.get(module, {}))
+    survived = sorted(one.diff for one in results if one.outcome == "survived")
+    kept[module] = {
+        "mutants": len(results),
+        "noticed": len(results) - len(survived),
+        "survivors": [{"change": diff.splitlines(), "reason": reasons.get(diff, "")} for diff in survived],
+    }
+    RECORD.write_text(json.dumps(dict(sorted(kept.items())), indent=2, ensure_ascii=False) + "\n")
+
+
+def reasons_of(kept: Mapping[str, Any]) -> dict[str, str]:
+    return {"\n".join(one["change"]): one["reason"] for one in kept.get("survivors", []) if one["reason"]}
+
+
+def test_module(module: str, found: Iterable[Mutant], *, jobs: int) -> list[Mutant]:
+    """Test the mutants of a module, and tell which survived without a reason.
+
+    Raises:
+        SystemExit: The tests fail without any change.
+    """
+    untouched = Mutant(module, "none", 0, path_of(module).read_text(), "")
+    (outcome,) = [one.outcome for one in outcomes([untouched], jobs=1)]
+    if outcome != "survived":
+        sys.exit(f"the tests fail without any change: {outcome}")
+    results = []
+    reasons = reasons_of(recorded().get(module, {}))
+    for mutant in outcomes(found, jobs=jobs):
+        results.append(mutant)
+        if mutant.outcome == "survived" and mutant.diff not in reasons:
+            print(f"\n{mutant.operator} {mutant.occurrence}\n{mutant.diff}", flush=True)
+    return sorted(results, key=lambda one: (one.operator, one.occurrence))
+
+
+def options_of(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", default=list(TESTS), metavar="MODULE")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--record", action="store_true", help="keep the results in tests/vectors/mutants.json")
     parser.add_argument("--again", type=Path, help="only what survived according to such a JSON")
+    parser.add_argument("--every", type=int, default=1, help="only each so many-th mutant: a sample")
     parser.add_argument("--count", action="store_true", help="only count")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Give 0 where no mutant survived but those that are explained."""
+    options = options_of(arguments)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "src"))
     warnings.simplefilter("ignore")  # mutants are not good style
     preload()
-    results: list[dict[str, Any]] = []
+    everything: list[Mutant] = []
     again = survivors(options.again) if options.again else None
     for module in options.modules:
         print(module, end=" ", flush=True)
-        original = path_of(module).read_text()
-        if not options.count and (outcome := survives(Mutant(module, "none", 0, original, ""))) != "survived":
-            sys.exit(f"the tests fail without any change: {outcome}")
-        for mutant in mutants(module):
-            if again is not None and (module, mutant.diff) not in again:
-                continue
-            result = asdict(mutant) | {"outcome": "counted" if options.count else survives(mutant)}
-            del result["source"]
-            results.append(result)
-            if result["outcome"] == "survived":
-                print(f"\n{mutant.operator} {mutant.occurrence}\n{mutant.diff}", flush=True)
-        mine = [result["outcome"] for result in results if result["module"] == module]
-        print(f"{len(mine)} mutants, {mine.count('survived')} survived, {mine.count('timeout')} timed out", flush=True)
+        began = time.monotonic()
+        found = [one for one in mutants(module) if again is None or (module, one.diff) in again]
+        found = found[:: options.every]
+        results = found if options.count else test_module(module, found, jobs=options.jobs)
+        everything += results
+        ended_so = Counter(one.outcome for one in results)
+        print(
+            f"{len(results)} mutants, {ended_so['survived']} survived, {ended_so['timeout']} timed out,"
+            f" {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+        if options.record and not (options.count or options.again or options.every > 1):
+            record(module, results)
         if options.json:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
-    return int(any(result["outcome"] == "survived" for result in results))
+            lines = [{name: value for name, value in asdict(one).items() if name != "source"} for one in everything]
+            options.json.write_text(json.dumps(lines, indent=1) + "\n")
+    reasons = {module: reasons_of(kept) for module, kept in recorded().items()}
+    return int(any(one.outcome == "survived" and one.diff not in reasons.get(one.module, {}) for one in everything))
 
 
 if __name__ == "__main__":

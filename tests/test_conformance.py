@@ -1,5 +1,6 @@
 """The conformance table is complete, and the page shows it."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -45,3 +46,11 @@ def test_the_page_is_read_as_it_is_written(script: dict[str, Any]) -> None:
     row, tests = {"row": 1, "level": "M", "statement": "x", "source": "y"}, ["a/test_b::test_c", "test_d::test_e"]
     written = script["line"](row, tests, {"a/test_b::test_c": 12})
     assert script["recorded"](written) == {"a/test_b::test_c": 12}
+
+
+def test_each_recorded_mutant_that_survived_is_explained() -> None:
+    record = json.loads((ROOT / "tests/vectors/mutants.json").read_text())
+    assert {"_signature"} <= {*record} <= {"_token", "_signature", "_jwks", "_settings", "_key_source"}
+    for module, found in record.items():
+        assert found["noticed"] == found["mutants"] - len(found["survivors"]), module
+        assert [one["change"] for one in found["survivors"] if len(one["reason"].split()) < 4] == []
