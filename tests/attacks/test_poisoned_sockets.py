@@ -12,7 +12,7 @@ from attacks.poison import EVIL, POISON, PRIME, SETS, document, forged_for_prime
 from attacks.wire import Connection, request
 from attacks.workshop import Workshop, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
@@ -35,13 +35,17 @@ def answer(connection: Connection, token: bytes) -> Answer:
     return found.status, found.reason
 
 
+def signing(private: RSAPrivateKey) -> Callable[[bytes], bytes]:
+    return lambda data: private.sign(data, PKCS1v15(), SHA256())
+
+
 def weak_keys() -> Iterator[tuple[str, dict[str, Any], Callable[[bytes], bytes]]]:
     """Keys that anybody can break and somebody has: with each, what signs for it."""
     for name, bits, exponent in (("1024 bits", 1024, 65_537), ("exponent 3", 2048, 3)):
         private = generate_private_key(exponent, bits)
         numbers = private.public_key().public_numbers()
         entry = jwk(n=number(numbers.n), e=number(numbers.e))
-        yield name, entry, lambda data, private=private: private.sign(data, PKCS1v15(), SHA256())
+        yield name, entry, signing(private)
     yield "prime modulus", jwk(n=number(PRIME)), forged_for_prime
     for name in ("for encryption", "alg RS512", "with d"):
         yield name, POISON[name], rsa(EVIL, SHA256())

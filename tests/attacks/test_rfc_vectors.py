@@ -81,7 +81,7 @@ def test_another_library_verifies_each_of_the_other_examples(example: dict[str, 
     kinds = {"PS384": "RSA", "RS256": "RSA", "ES512": "EC", "HS256": "oct"}
 
     def verify(form: str, payload: str) -> None:
-        whole = {**example[form], "payload": payload}
+        whole: Any = {**example[form], "payload": payload}
         jws.deserialize_json(whole, lambda one: keys[kinds[one.headers()["alg"]]], algorithms=[*kinds])
 
     for form in {"json", "json_flat"} & {*example}:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 NOW = 1_800_000_000
-power = pow
+power: Callable[[int, int, int], int] = pow
 MAX_KEYS = 32
 
 
