@@ -4,12 +4,11 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import psutil
-from imports import BASE, WHOLE, milliseconds
+from imports import added
 from material import TEAM, verifier
 from serving import Stage, ask
 
@@ -17,15 +16,6 @@ from fastapi_cloudflare_access._issuer import base64url, compact_json
 from fastapi_cloudflare_access._signature import RS256Key
 
 MIB = 2**20
-
-
-def imports(rounds: int) -> dict[str, float]:
-    """Milliseconds that the import adds to FastAPI's, by the wall clock and by the processor's."""
-    milliseconds(WHOLE)
-    pairs = [(milliseconds(BASE), milliseconds(WHOLE)) for _ in range(rounds)]
-    added = [tuple(whole - base for base, whole in zip(*pair, strict=True)) for pair in pairs]
-    wall, processor = (round(median(column), 1) for column in zip(*added, strict=True))
-    return {"wall": wall, "processor": processor}
 
 
 def servers() -> dict[str, float]:
@@ -81,7 +71,7 @@ def distinct_in_processes(tokens: int, *caches: int) -> dict[str, float]:
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure, print and give everything of this section."""
     tokens = 20_000 if quick else 1_000_000
-    found: dict[str, Any] = {"import": imports(3 if quick else 11), "server": servers(), "tokens": tokens}
+    found: dict[str, Any] = {"import": added(3 if quick else 15), "server": servers(), "tokens": tokens}
     found["grown"] = distinct_in_processes(tokens, 0, 10_000)
     print(f"\nImport adds {found['import']} ms; memory of a server process {found['server']} MiB")
     print(f"  after {tokens} distinct tokens, by size of the token cache, MiB more: {found['grown']}")

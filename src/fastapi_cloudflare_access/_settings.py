@@ -1,7 +1,6 @@
 """Every setting, checked once at construction; the issuer and the certs URL derive from the one team domain."""
 
 import re
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
@@ -294,5 +293,7 @@ def _sentence(error: Any) -> str:
 
 
 def _suggestion(name: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes alone
+
     close = get_close_matches(name, Settings.model_fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(Settings.model_fields)}"
