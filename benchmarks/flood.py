@@ -31,6 +31,7 @@ class Run:
     flood: Seen
     fetches: int
     memory: tuple[float, float]
+    seconds: float
 
 
 async def load(port: int, team: LocalTeam, *, rate: float, seconds: float) -> tuple[Seen, Seen]:
@@ -59,7 +60,7 @@ def run(*, rate: float, seconds: float, **settings: str) -> Run:
         asyncio.run(load(port, certs.team, rate=rate, seconds=min(2, seconds)))
         before, fetched = memory_of(pid), certs.fetches
         known, flood = asyncio.run(load(port, certs.team, rate=rate, seconds=seconds))
-        return Run(known, flood, certs.fetches - fetched, (before, memory_of(pid)))
+        return Run(known, flood, certs.fetches - fetched, (before, memory_of(pid)), seconds)
 
 
 def report(name: str, run: Run) -> None:
@@ -68,7 +69,7 @@ def report(name: str, run: Run) -> None:
     middle, late = known.percentile(0.5) * 1000, known.percentile(0.99) * 1000
     print(name)
     print(f"  known callers   {dict(known.statuses)}  p50 {middle:.2f} ms  p99 {late:.2f} ms")
-    print(f"  unknown keys    {dict(flood.statuses)}")
+    print(f"  unknown keys    {dict(flood.statuses)}, {sum(flood.statuses.values()) / run.seconds:.0f} a second")
     print(f"  fetches         {run.fetches}")
     print(f"  memory          {run.memory[0]:.1f} -> {run.memory[1]:.1f} MiB")
 
