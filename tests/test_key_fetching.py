@@ -121,6 +121,15 @@ async def test_started_twice_it_stops_with_the_second_stop() -> None:
     await rig.keys.stop()
 
 
+async def test_started_three_times_it_runs_until_the_third_stop() -> None:
+    rig = await started()
+    await rig.keys.start()
+    await rig.keys.start()
+    for alive in (True, True, False):
+        await rig.keys.stop()
+        assert rig.keys.health().refresher_alive is alive
+
+
 async def test_stopping_leaves_no_task_behind_in_the_middle_of_a_fetch() -> None:
     before = asyncio.all_tasks()
     rig = await started(jitter=0)

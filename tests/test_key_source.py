@@ -10,7 +10,7 @@ import pytest
 from support.key_rig import KeyRig, outcome
 
 from fastapi_cloudflare_access._key_fetching import LOOK_UP
-from fastapi_cloudflare_access._key_source import CROWD, ROUNDS, ExportedKeys
+from fastapi_cloudflare_access._key_source import CROWD, ROUNDS, ExportedKeys, KeySource
 from fastapi_cloudflare_access._key_store import Wish
 from fastapi_cloudflare_access.errors import CannotDecide, ConfigurationError, KeysUnavailable, KeyUnconfirmed
 from fastapi_cloudflare_access.health import RateLimited, RefreshFailed
@@ -75,6 +75,62 @@ async def test_rotation_with_many_tasks_fetches_equal_rotations() -> None:
         asked = await rig.find_all(*[kid] * 50)
         assert Counter(asked) == {"ok": 50}
     assert rig.certs.fetches == 1 + 5
+
+
+async def test_a_lookup_attends_to_keys_that_are_due_from_the_very_moment_on_either_clock() -> None:
+    for monotonic, wall in ((600, -700), (0, 600)):
+        rig = await warm(jitter=0)
+        rig.clock.advance(monotonic)
+        rig.clock.shift_wall(wall)
+        assert rig.keys.lookup(rig.kid)
+        await rig.clock.run_for(1)
+        assert rig.certs.fetches == 2
+
+
+async def test_a_lookup_fetches_from_the_very_end_of_a_back_off() -> None:
+    rig = await warm(jitter=0)
+    rig.keys._store.policy._uniform = lambda low, high: high
+    rig.certs.fail_with(503)
+    rig.clock.advance(600)
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    rig.clock.advance(1)
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    assert rig.certs.fetches == 3
+
+
+async def test_a_lookup_begins_nothing_while_fetches_are_backed_off_from_though_the_wall_clock_leaps() -> None:
+    rig = await warm(jitter=0)
+    rig.certs.fail_with(503)
+    rig.clock.advance(600)
+    assert rig.keys.lookup(rig.kid)
+    await rig.clock.run_for(0)
+    rig.clock.shift_wall(3600)
+    assert rig.keys.lookup(rig.kid)
+    assert not rig.keys.health().fetching
+    with pytest.raises(KeyUnconfirmed, match="back_off"):
+        await rig.keys.find(NOBODYS)
+
+
+async def test_in_a_thread_without_a_loop_keys_that_are_due_are_attended_to_once_a_second() -> None:
+    rig = await warm(jitter=0)
+    rig.clock.advance(600)
+    lives, attended = rig.keys._fetching.life, list[float]()
+
+    def life() -> Any:
+        attended.append(rig.clock.monotonic() - 1600)
+        return lives()
+
+    rig.keys._fetching.life = life  # type: ignore[method-assign]
+
+    def look() -> None:
+        for _ in range(9):
+            assert rig.keys.lookup(rig.kid)
+            rig.clock.advance(0.25)
+
+    await asyncio.to_thread(look)
+    assert attended == [0, 1, 2]
 
 
 # Unknown keys, by the table of the contract
@@ -262,6 +318,41 @@ async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
     await rig.clock.run_for(5)
     await refreshing
     assert {await one for one in asked} == {"unknown_key", "key_unconfirmed"}
+
+
+@pytest.mark.parametrize(("failures", "seconds"), [(1, 1.0), (2, 2.0), (3, 4.0)])
+async def test_who_refreshed_in_vain_is_told_when_the_back_off_ends(failures: int, seconds: float) -> None:
+    rig = KeyRig()
+    rig.keys._store.policy._uniform = lambda low, high: high if failures > 1 else low
+    rig.certs.fail_with(503)
+    told: list[float] = []
+    for _ in range(failures):
+        await rig.clock.run_for(10)
+        with pytest.raises(KeysUnavailable) as refused:
+            await rig.clock.run_until(rig.keys.refresh())
+        told.append(refused.value.retry_after)
+    assert told[-1] == seconds
+
+
+async def test_who_waited_in_vain_or_came_after_the_crowd_may_come_back_in_a_second() -> None:
+    rig = await warm()
+    await rig.clock.run_for(2)
+    rig.certs.hang()
+    asked = [asyncio.ensure_future(rig.keys.find(f"kid-{number}")) for number in range(CROWD + 1)]
+    await rig.clock.run_for(4)
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    assert {getattr(one, "retry_after", None) for one in ended} == {1.0}
+    assert [event.retry_after for event in rig.events if isinstance(event, RateLimited)] == [1.0]
+
+
+def test_the_fetch_and_the_time_of_a_seed_must_be_named() -> None:
+
+    rig = KeyRig()
+    assert rig.keys.clock is rig.clock
+    with pytest.raises(TypeError):
+        rig.keys.seed(rig.team.certs_body(), 0.0)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        KeySource(rig.settings, rig.certs)  # type: ignore[call-arg]
 
 
 async def test_who_refreshes_in_person_does_not_wait_for_the_back_off() -> None:
@@ -817,6 +908,25 @@ async def test_an_exported_set_is_a_seed_for_another_source() -> None:
     assert other.keys.health().age == pytest.approx(100)
     assert other.keys.lookup(rig.kid)
     assert other.keys.export() == exported
+
+
+async def test_an_exported_set_cannot_be_changed() -> None:
+    exported: Any = ExportedKeys(b"{}", 0.0)
+    with pytest.raises(AttributeError):
+        exported.fetched_at = 1.0
+    assert not hasattr(exported, "__dict__")
+
+
+async def test_without_keys_a_fetch_is_made_from_the_very_end_of_a_back_off() -> None:
+    rig = KeyRig()
+    rig.keys._store.policy._uniform = lambda low, high: high
+    rig.certs.fail_with(503)
+    assert await rig.find(rig.kid) == "keys_unavailable"
+    before = rig.certs.fetches
+    rig.certs.recover()
+    rig.clock.advance(rig.keys._store.policy.retry_at - rig.clock.monotonic())
+    assert await rig.find(rig.kid) == "ok"
+    assert rig.certs.fetches == before + 1
 
 
 async def test_nothing_is_exported_where_there_is_nothing() -> None:

@@ -17,6 +17,8 @@ from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 CROWD = 1000
 """How many requests may wait for unknown keys at once; the next are told to come back."""
+A_MOMENT = 1.0
+"""After how many seconds a request may come back at the earliest."""
 ROUNDS = 4
 """How many fetches one request waits for at most: one that was under way, its own, and two that somebody cancelled."""
 
@@ -78,7 +80,7 @@ class KeySource:
     def _attend(self) -> None:
         store, now = self._store, self._fetching.now()
         if not store.is_usable(now):
-            raise self._undecided("no fetch has succeeded yet", 1.0)
+            raise self._undecided("no fetch has succeeded yet")
         store.postpone(now, max(now.monotonic + RESTART, store.policy.retry_at))
         store.check_age(now)
         try:
@@ -103,7 +105,7 @@ class KeySource:
         try:
             life = self._fetching.life()
         except ConfigurationError as problem:
-            raise self._undecided(str(problem), 1.0) from None
+            raise self._undecided(str(problem)) from None
         for _ in range(ROUNDS):
             if key := self._usable_key(kid):
                 return key
@@ -112,7 +114,7 @@ class KeySource:
                 break
         if key := self._usable_key(kid):
             return key
-        raise self._undecided("the fetch takes longer than a request waits", 1.0)
+        raise self._undecided("the fetch takes longer than a request waits")
 
     def _usable_key(self, kid: str) -> RS256Key | None:
         try:
@@ -128,7 +130,7 @@ class KeySource:
         elif now.monotonic < self._store.policy.retry_at and not life.flight:
             raise self._undecided("the last fetch failed", self._until_retry())
         if life.waiting >= CROWD:
-            raise self._limited("crowd", 1.0, now)
+            raise self._limited("crowd", A_MOMENT, now)
         return self._fetching.join_or_begin(life, Wish(no_cache=True, sought={kid}))
 
     def _check_allowed(self, kid: str, life: Life, now: Moment) -> None:
@@ -148,17 +150,16 @@ class KeySource:
 
     def _limited(self, reason: str, retry_after: float, now: Moment) -> KeysUnavailable | KeyUnconfirmed:
         self._store.report.limited(reason, retry_after, now)
-        return self._undecided(f"unknown keys are not looked for now ({reason})", retry_after)
+        return self._undecided(f"unknown keys are not looked for now ({reason})", max(A_MOMENT, retry_after))
 
-    def _undecided(self, why: str, retry_after: float) -> KeysUnavailable | KeyUnconfirmed:
-        retry_after = max(1.0, retry_after)
+    def _undecided(self, why: str, retry_after: float = A_MOMENT) -> KeysUnavailable | KeyUnconfirmed:
         if self._store.is_usable(self._fetching.now()):
             return KeyUnconfirmed(f"the key of the token is not known: {why}", retry_after=retry_after)
         have = "the keys are too old" if self._store.snapshot.fetched else "there are no keys"
         return KeysUnavailable(f"{have}: {self._store.report.last_error or why}", retry_after=retry_after)
 
     def _until_retry(self) -> float:
-        return max(1.0, self._store.policy.retry_at - self._monotonic())
+        return max(A_MOMENT, self._store.policy.retry_at - self._monotonic())
 
     async def refresh(self) -> None:
         """Fetch the keys now, past all caches; what is no longer published is dropped at once.

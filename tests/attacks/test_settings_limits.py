@@ -44,6 +44,7 @@ def load(**options: Any) -> Settings:
 TOGETHER: dict[str, dict[str, float]] = {
     "refresh_interval": {"soft_staleness": 7 * DAY, "max_staleness": 7 * DAY},
     "soft_staleness": {"max_staleness": 7 * DAY},
+    "unknown_key_interval": {"refresh_interval": 3600, "soft_staleness": 7 * DAY, "max_staleness": 7 * DAY},
 }
 """What else has to be given for the highest value of a setting to be possible."""
 
@@ -61,7 +62,7 @@ def test_a_setting_goes_as_high_as_its_limit_and_no_higher(name: str) -> None:
     options: dict[str, Any] = GIVEN | TOGETHER.get(name, {}) | {name: highest}
     assert getattr(load(**options), name) == highest
     beyond = highest + (1 if isinstance(highest, int) else TINY)
-    with pytest.raises(ConfigurationError, match=name):
+    with pytest.raises(ConfigurationError, match=f"^{name}: Input should be less than or equal to"):
         load(**options | {name: beyond})
 
 
@@ -84,6 +85,12 @@ def test_a_setting_that_is_a_number_takes_nothing_else(name: str, value: Any) ->
 
 
 @pytest.mark.conformance(57)
+def test_removals_are_confirmed_and_apps_start_without_keys_unless_told_otherwise() -> None:
+    settings = load(**GIVEN)
+    assert (settings.confirm_removals, settings.fail_fast) == (True, False)
+
+
+@pytest.mark.conformance(57)
 def test_the_table_has_every_setting_that_is_a_number() -> None:
     settings = load(**GIVEN)
     assert {name for name in Settings.model_fields if type(getattr(settings, name)) in (int, float)} == {*LIMITS}
@@ -92,6 +99,8 @@ def test_the_table_has_every_setting_that_is_a_number() -> None:
 @pytest.mark.conformance(57)
 @pytest.mark.parametrize("name", ["soft_staleness", "max_staleness"])
 def test_staleness_below_the_time_between_two_refreshes_is_refused(name: str) -> None:
+    shortest: dict[str, Any] = {"soft_staleness": 660, "max_staleness": 660}
+    assert load(**GIVEN | shortest).soft_staleness == 660
     with pytest.raises(ConfigurationError, match="soft_staleness must lie between"):
         load(**GIVEN | {name: 659.9})
     with pytest.raises(ConfigurationError, match=f"{name}: Input should be greater than 0"):
@@ -103,13 +112,13 @@ def test_the_schedule_of_unknown_keys_is_the_documented_one_and_has_limits() -> 
     assert load(**GIVEN).unknown_key_schedule == (1, 2, 5, 15, 60)
     for good in ((1,), (1, DAY), (1,) * 16, (5, 5)):
         assert load(**GIVEN, unknown_key_schedule=good).unknown_key_schedule == good
-    for bad in ((), (0.9,), (1, DAY + 1), (1,) * 17, (2, 1), (0.5, 1), 5):
+    for bad in ((), (0.9,), (1, DAY + 1), (1,) * 17, (2, 1), (0.5, 1), 5, (1, float("nan")), (1, 5, "x")):
         options: dict[str, Any] = GIVEN | {"unknown_key_schedule": bad}
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ConfigurationError, match=r"^unknown_key_schedule[ :]"):
             load(**options)
 
 
 def test_unknown_keys_leave_half_of_the_allowance_to_refreshes() -> None:
-    assert load(**GIVEN, refresh_interval=60, unknown_key_interval=30).unknown_key_interval == 30
-    with pytest.raises(ConfigurationError, match=r"^unknown_key_interval must be at most half of refresh_interval"):
+    assert load(**GIVEN, refresh_interval=61, unknown_key_interval=30.5).unknown_key_interval == 30.5
+    with pytest.raises(ConfigurationError, match=r"^unknown_key_interval must be at most half of .* \(30\), since"):
         load(**GIVEN, refresh_interval=60, unknown_key_interval=30.1)
