@@ -170,7 +170,7 @@ class KeySource:
         life = self._fetching.life()
         while (flight := life.flight) and flight.errand.sequence:
             await asyncio.wait({flight.task})
-        flight = self._fetching.join_or_begin(life, Wish(no_cache=True, may_finish=True, at_once=True))
+        flight = self._fetching.join_or_begin(life, Wish(no_cache=True, at_once=True))
         await asyncio.wait({flight.task})
         if flight.errand.error is not None:
             raise KeysUnavailable(
