@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.errors import ConfigurationError
@@ -120,5 +121,11 @@ def test_the_schedule_of_unknown_keys_is_the_documented_one_and_has_limits() -> 
 
 def test_unknown_keys_leave_half_of_the_allowance_to_refreshes() -> None:
     assert load(**GIVEN, refresh_interval=61, unknown_key_interval=30.5).unknown_key_interval == 30.5
-    with pytest.raises(ConfigurationError, match=r"^unknown_key_interval must be at most half of .* \(30\), since"):
-        load(**GIVEN, refresh_interval=60, unknown_key_interval=30.1)
+    with pytest.raises(ConfigurationError, match=r"^unknown_key_interval must be at most half of .* \(30\.5\), since"):
+        load(**GIVEN, refresh_interval=61, unknown_key_interval=30.6)
+
+
+def test_no_value_is_repeated_even_where_pydantic_tells_of_it() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(**GIVEN, challenge="a value of one's own")
+    assert "of one's own" not in str(caught.value)
