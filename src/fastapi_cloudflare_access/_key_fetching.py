@@ -180,7 +180,7 @@ class KeyFetching:
             left = deadline - self._clock.monotonic()
             if store.is_usable(self.now()) or left <= 0:
                 break
-            await ends_within(self._clock, left, (life.flight or self.begin(life, Wish())).task)
+            await ends_within(self._clock, left, self.join_or_begin(life, Wish()).task)
         if self._settings.fail_fast and not store.is_usable(self.now()):
             cause = store.report.last_error or "no answer in time"
             raise KeysUnavailable(f"there are no keys from {self._settings.certs_url}: {cause}")
