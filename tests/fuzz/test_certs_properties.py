@@ -21,7 +21,7 @@ KINDS: list[Any] = ["RSA", "EC", "sig", "enc", "RS256", "PS256", "none", ["verif
 MATERIAL: list[Any] = [
     entry[name] for entry in [*DOCUMENT["keys"], *POISON.values()] if isinstance(entry, dict) for name in entry
 ]
-SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=8)
 VALUES = (
     st.sampled_from(KINDS)
     | st.sampled_from(MATERIAL)
