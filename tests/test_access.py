@@ -12,7 +12,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Security, WebSocket
 from openapi_spec_validator import validate
 from pydantic import BaseModel, model_validator
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -519,6 +519,50 @@ def test_an_override_replaces_the_caller_for_all_but_optional(app: FastAPI, acce
     assert client.get("/optional").json() == "NoneType"
     with client.websocket_connect("/user") as socket:
         assert socket.receive_text() == "UserClaims"
+
+
+@pytest.mark.parametrize("node", ["access", "optional"])
+def test_an_override_is_called_once_for_all_that_depend_on_it_in_a_request(
+    access: CloudflareAccess[Any], node: str
+) -> None:
+    app, made = FastAPI(dependencies=[Depends(access)]), list[Claims]()
+
+    @app.get("/")
+    async def everybody(
+        anybody: Annotated[Claims, Depends(access)],
+        user: Annotated[UserClaims, Depends(access.user)],
+        required: Annotated[Claims, Depends(access.require(is_ada))],
+    ) -> bool:
+        return anybody is user is required is made[0]
+
+    def override() -> Claims:
+        made.append(TEAM.user("ada@example.com"))
+        return made[-1]
+
+    app.dependency_overrides[access if node == "access" else access.optional] = override
+    assert TestClient(app).get("/").json() is True
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("node", ["access", "optional"])
+def test_an_override_that_yields_ends_after_the_answer_was_sent(access: CloudflareAccess[Any], node: str) -> None:
+    app, seen = FastAPI(), list[str]()
+
+    async def body() -> AsyncIterator[bytes]:
+        seen.append("body")
+        yield b"."
+
+    @app.get("/", dependencies=[Depends(access.user)])
+    async def streamed() -> StreamingResponse:
+        return StreamingResponse(body())
+
+    async def override() -> AsyncIterator[Claims]:
+        yield TEAM.user("ada@example.com")
+        seen.append("end")
+
+    app.dependency_overrides[access if node == "access" else access.optional] = override
+    assert TestClient(app).get("/").content == b"."
+    assert seen == ["body", "end"]
 
 
 def test_an_override_of_optional_reaches_the_whole_tree(app: FastAPI, access: CloudflareAccess[Any]) -> None:

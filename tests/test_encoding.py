@@ -45,6 +45,15 @@ def test_of_all_last_characters_only_one_decodes(data: bytes) -> None:
         b"YR",
         b"YWJ",
         b"+/+/",
+        b"AA/A",
+        b"A+AA",
+        b"A=AA",
+        b"YWJjZA==",
+        rb"\u0041AA",
+        rb"AAA\u0041AA",
+        rb"AA\/A",
+        b'AA"AA',
+        b'AA","AA',
         b"YQ\n",
         b" YQ",
         b"Y Q",
@@ -56,6 +65,24 @@ def test_of_all_last_characters_only_one_decodes(data: bytes) -> None:
 def test_text_that_is_not_canonical_base64url_is_refused(text: bytes) -> None:
     with pytest.raises(EncodingProblem):
         decode_base64url(text)
+
+
+@pytest.mark.conformance(3)
+@pytest.mark.parametrize("length", [4, 6, 7, 8])
+def test_no_other_byte_stands_for_a_letter_of_the_alphabet_anywhere(length: int) -> None:
+    for place in range(length):
+        for byte in set(range(256)) - set(ALPHABET):
+            text = bytearray(b"A" * length)
+            text[place] = byte
+            with pytest.raises(EncodingProblem):
+                decode_base64url(bytes(text))
+
+
+@pytest.mark.conformance(3)
+@given(st.binary(max_size=24) | st.text(ALPHABET.decode() + '+/=\\u0041"', max_size=24).map(str.encode))
+def test_whatever_decodes_is_what_its_bytes_encode_to(text: bytes) -> None:
+    with suppress(EncodingProblem):
+        assert urlsafe_b64encode(decode_base64url(text)).rstrip(b"=") == text
 
 
 @pytest.mark.parametrize(
@@ -124,10 +151,10 @@ def test_json_may_nest_to_the_limit_and_no_deeper() -> None:
 
 @pytest.mark.conformance(6)
 def test_recursion_of_the_parser_never_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def overflow(_: str) -> None:
+    def overflow(_: str, at: int) -> None:
         raise RecursionError
 
-    monkeypatch.setattr("fastapi_cloudflare_access._encoding._DECODER.raw_decode", overflow)
+    monkeypatch.setattr("fastapi_cloudflare_access._encoding._scan", overflow)
     with pytest.raises(EncodingProblem):
         parse_json_object(b"{}")
 

@@ -35,9 +35,13 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
     """
     token = None
     if "header" in sources:
-        token = _only([value for name, value in headers if name == _HEADER], "assertion header")
+        for name, value in headers:
+            if name == _HEADER:
+                if token is not None:
+                    raise AmbiguousToken("there is more than one assertion header")
+                token = value
     if token is None and "cookie" in sources:
-        token = _only(_cookies(headers), "cookie")
+        token = _cookie(headers)
     if token == b"":
         raise MalformedToken("the token is empty")
     return token
@@ -48,15 +52,7 @@ def digest(token: bytes) -> str:
     return hashlib.sha256(token[:MAX_DIGESTED]).hexdigest()[:12]
 
 
-def _only(values: Sequence[bytes], kind: str) -> bytes | None:
-    if not values:
-        return None
-    if len(values) > 1:
-        raise AmbiguousToken(f"there is more than one {kind}")
-    return values[0]
-
-
-def _cookies(headers: Headers) -> list[bytes]:
+def _cookie(headers: Headers) -> bytes | None:
     jars = [value for name, value in headers if name == b"cookie"]
     if sum(map(len, jars)) + len(jars) > MAX_COOKIES:
         raise MalformedToken("there are too many cookies")
@@ -67,7 +63,9 @@ def _cookies(headers: Headers) -> list[bytes]:
         name, _, value = pair.partition(b"=")
         if name.strip(_BLANKS) == _COOKIE:
             values.add(value.strip(_BLANKS))
-    return list(values)
+    if len(values) > 1:
+        raise AmbiguousToken("there is more than one cookie")
+    return values.pop() if values else None
 
 
 def _mentioning(jar: bytes) -> Iterator[bytes]:

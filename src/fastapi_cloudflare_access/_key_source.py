@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from fastapi_cloudflare_access._clock import SystemClock, ends_within
 from fastapi_cloudflare_access._http import default_fetch
@@ -41,6 +42,10 @@ class KeySource:
 
     Nothing belongs to an event loop or a process until it is used there: it may be made at import, used from several
     loops, and forked.
+
+    Attributes:
+        settings: The settings in force.
+        clock: Where time comes from, here and for whoever verifies with these keys.
     """
 
     def __init__(
@@ -54,15 +59,10 @@ class KeySource:
         """Begin without keys; nothing is fetched."""
         self.settings = settings
         self._on_event = on_event
-        self._clock = clock = clock or SystemClock()
-        self._monotonic, self._wall = clock.monotonic, clock.now
+        self.clock: Final[Clock] = clock or SystemClock()
+        self._monotonic, self._wall = self.clock.monotonic, self.clock.now
         self._store = KeyStore(settings, on_event)
-        self._fetching = KeyFetching(self._store, fetch=fetch or default_fetch(settings), clock=clock)
-
-    @property
-    def clock(self) -> Clock:
-        """Where time comes from, here and for whoever verifies with these keys."""
-        return self._clock
+        self._fetching = KeyFetching(self._store, fetch=fetch or default_fetch(settings), clock=self.clock)
 
     def lookup(self, kid: str) -> RS256Key | None:
         """Give a known key, or None: one read of a dictionary, no lock, no waiting.
@@ -144,7 +144,7 @@ class KeySource:
     async def _wait(self, life: Life, flight: Flight, seconds: float) -> bool:
         life.waiting += 1
         try:
-            return await ends_within(self._clock, seconds, flight.task)
+            return await ends_within(self.clock, seconds, flight.task)
         finally:
             life.waiting -= 1
 

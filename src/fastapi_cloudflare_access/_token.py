@@ -145,37 +145,54 @@ def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> N
         CredentialError: `WrongType`, `WrongIssuer`, `WrongAudience`, `TokenExpired`, `TokenNotYetValid`, or
             `InvalidClaims` for a claim that is missing or of the wrong type.
     """
-    if _text(claims, "type") != "app":
+    if claims.get("type") != "app":
+        _text(claims, "type")
         raise WrongType("the token is not one for an application")
-    if _text(claims, "iss") != settings.issuer:
+    if claims.get("iss") != settings.issuer:
+        _text(claims, "iss")
         raise WrongIssuer("the issuer is not the configured team")
     claims["aud"] = audience = _audience(claims.get("aud"))
     if settings.audience_tags.isdisjoint(audience):
         raise WrongAudience("the audience is none of the configured ones")
-    if now >= _time(claims, "exp") + settings.exp_leeway:
-        raise TokenExpired("the token has expired")
-    if _time(claims, "iat") - settings.nbf_leeway > now:
-        raise TokenNotYetValid("the token was issued in the future")
-    if "nbf" in claims and _time(claims, "nbf") - settings.nbf_leeway > now:
-        raise TokenNotYetValid("the token is not valid yet")
-    if not _text(claims, "sub") and not _text(claims, "common_name"):
+    _check_times(claims, settings, now)
+    sub = claims.get("sub")
+    if type(sub) is not str:
+        raise _unusable("sub")
+    if not sub and not _text(claims, "common_name"):
         raise InvalidClaims("the caller is neither a user nor a service")
     if "jti" in claims:
         _text(claims, "jti")
 
 
+def _check_times(claims: dict[str, Any], settings: Settings, now: float) -> None:
+    exp, iat, nbf = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
+    if type(exp) is not int or not 0 <= exp <= MAX_TIME:
+        raise _no_time("exp")
+    if now >= exp + settings.exp_leeway:
+        raise TokenExpired("the token has expired")
+    if type(iat) is not int or not 0 <= iat <= MAX_TIME:
+        raise _no_time("iat")
+    if iat - settings.nbf_leeway > now:
+        raise TokenNotYetValid("the token was issued in the future")
+    if type(nbf) is not int or not 0 <= nbf <= MAX_TIME:
+        raise _no_time("nbf")
+    if nbf - settings.nbf_leeway > now:
+        raise TokenNotYetValid("the token is not valid yet")
+
+
 def _text(claims: dict[str, Any], name: str) -> str:
     value: str | None = claims.get(name)
     if type(value) is not str:
-        raise InvalidClaims(f"the claim {name} is missing or of the wrong type")
+        raise _unusable(name)
     return value
 
 
-def _time(claims: dict[str, Any], name: str) -> int:
-    value: int | None = claims.get(name)
-    if type(value) is not int or not 0 <= value <= MAX_TIME:
-        raise InvalidClaims(f"the claim {name} is missing, of the wrong type or out of range")
-    return value
+def _unusable(name: str) -> InvalidClaims:
+    return InvalidClaims(f"the claim {name} is missing or of the wrong type")
+
+
+def _no_time(name: str) -> InvalidClaims:
+    return InvalidClaims(f"the claim {name} is missing, of the wrong type or out of range")
 
 
 def _audience(value: Any) -> tuple[str, ...]:
@@ -183,4 +200,4 @@ def _audience(value: Any) -> tuple[str, ...]:
         return (value,)
     if type(value) in (list, tuple) and {*map(type, value)} == {str}:
         return tuple(value)
-    raise InvalidClaims("the claim aud is missing or of the wrong type")
+    raise _unusable("aud")

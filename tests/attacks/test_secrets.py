@@ -3,9 +3,13 @@
 import asyncio
 import io
 import logging
+import os
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +21,7 @@ from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, _telling
 from fastapi_cloudflare_access.health import AccessEvent
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import LocalTeam, SystemClock
 
 TEAM = LocalTeam("acme")
 
@@ -214,3 +218,63 @@ def test_the_collector_sees_what_is_there() -> None:
     assert parts_of([b"0123456789abcdef"], collected(raised.value).encode())
     assert parts_of([b"x" * 12 + b"y" * 12], b"--" + b"x" * 12 + b"y") == [b"x" * 12 + b"y"]
     assert not parts_of([b"x" * 12 + b"y" * 12], b"x" * 12)
+
+
+PLUGIN = """
+class Watch:
+    def on_enter(self, *given, **options):
+        print(given, options)
+
+    def on_error(self, error):
+        print(error.errors())
+
+    def on_success(self, result): ...
+    def on_exception(self, exception): ...
+
+class Plugin:
+    def new_schema_validator(self, *_):
+        return (Watch(),) * 3
+
+plugin = Plugin()
+"""
+VERIFYING = """
+import asyncio, sys
+from pydantic import TypeAdapter
+from fastapi_cloudflare_access import AccessError, CloudflareAccess
+
+async def verify_all():
+    access = CloudflareAccess(team_domain="acme", audience="a" * 64)
+    access.keys.seed(sys.stdin.readline().encode(), fetched_at=__import__("time").time())
+    for token in sys.stdin:
+        try:
+            await access._verifier.verify(token.strip().encode())
+        except AccessError as refused:
+            print(refused.reason)
+
+TypeAdapter(int).validate_python(7)
+asyncio.run(verify_all())
+"""
+
+
+def test_a_plugin_of_pydantic_is_shown_nothing_of_a_token(tmp_path: Path) -> None:
+    """Such plugins log what is validated, or send it to whoever watches the app."""
+    distribution = tmp_path / "watch-1.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: watch\nVersion: 1\n")
+    (distribution / "entry_points.txt").write_text("[pydantic]\nwatch = watch:plugin\n")
+    (tmp_path / "watch.py").write_text(PLUGIN)
+    team = LocalTeam("acme", audience="a" * 64, clock=SystemClock())
+    good = team.user_token("ada@example.com")
+    tokens = [good, good[:-9] + "=" + good[-9:], good.replace(".", ".*", 1), team.forge("expired")]
+    ran = subprocess.run(
+        [sys.executable, "-c", VERIFYING],
+        input="\n".join([team.certs_body().decode(), *tokens]),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "(7,)" in ran.stdout
+    assert (ran.stdout.count("malformed_token"), ran.stdout.count("token_expired")) == (2, 1)
+    assert "ada@example.com" in ran.stdout
+    assert parts_of([token.encode() for token in tokens], ran.stdout.encode()) == []
