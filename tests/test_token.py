@@ -441,6 +441,12 @@ def test_nbf_may_be_absent() -> None:
     assert check(signed({}, drop="nbf"))
 
 
+def test_time_begins_with_1970() -> None:
+    settings = Settings.load(team_domain="acme", audience=A, nbf_leeway=0)
+    assert check(signed({"iat": 0}, drop="nbf"), settings=settings, now=0)
+    assert check(signed({"iat": 0, "nbf": 0}), settings=settings, now=0)
+
+
 @pytest.mark.conformance(36)
 @pytest.mark.parametrize("common_name", [None, "", 5, ["x"]])
 def test_a_caller_without_sub_and_common_name_is_neither_user_nor_service(common_name: Any) -> None:
