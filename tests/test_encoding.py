@@ -145,8 +145,16 @@ def test_json_may_nest_to_the_limit_and_no_deeper() -> None:
     padded = b'{"b":' + b"[" * 5 + b"]" * 5 + b',"a":' + at_limit[5:]
     assert parse_json_object(at_limit)
     assert parse_json_object(padded)
+    assert parse_json_object(b'{"a":' + b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b',"b":[]}')
     with pytest.raises(EncodingProblem, match="deep"):
         parse_json_object(b'{"b":' + padded + b"}")
+
+
+@pytest.mark.parametrize("number", ["1" * 32, "-" + "1" * 31, "0." + "1" * 30, "1e" + "0" * 30])
+def test_a_number_may_have_32_characters_and_no_more(number: str) -> None:
+    assert parse_json_object(f'{{"a":{number}}}'.encode()) == {"a": json.loads(number)}
+    with pytest.raises(EncodingProblem, match="number is too long"):
+        parse_json_object(f'{{"a":{number}1}}'.encode())
 
 
 @pytest.mark.conformance(6)
