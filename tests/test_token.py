@@ -14,6 +14,7 @@ from fastapi_cloudflare_access._jwks import parse_jwks
 from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._token import MAX_HEADER, MAX_TOKEN, MAX_UNVERIFIED_PAYLOAD, parse, screen, verify
+from fastapi_cloudflare_access.claims import MAX_TIME
 from fastapi_cloudflare_access.testing import LocalTeam
 
 TEAM = LocalTeam("acme")
@@ -441,8 +442,9 @@ def test_nbf_may_be_absent() -> None:
     assert check(signed({}, drop="nbf"))
 
 
-def test_time_begins_with_1970() -> None:
+def test_time_begins_with_1970_and_ends_with_9999() -> None:
     settings = Settings.load(team_domain="acme", audience=A, nbf_leeway=0)
+    assert check(signed({"exp": MAX_TIME}), settings=settings)
     assert check(signed({"iat": 0}, drop="nbf"), settings=settings, now=0)
     assert check(signed({"iat": 0, "nbf": 0}), settings=settings, now=0)
 
