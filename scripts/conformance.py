@@ -137,7 +137,7 @@ FOOT = """## Attacks, fuzzing and mutation
 |---|---|
 | forged tokens and odd requests over real sockets, on uvicorn with h11 and with httptools, on Hypercorn | {attacks} |
 | coverage-guided fuzzing of tokens, claims, certs documents and cookies | {fuzzing} |
-| mutation testing of the five modules that decide | {mutation} |
+| mutation testing of the six modules that decide | {mutation} |
 | what a refusal costs, compared with letting in a token of the same size | {cost} |
 
 Repeat them with `scripts/soak`, which keeps each mutant that survives in `tests/vectors/mutants.json`, with the reason

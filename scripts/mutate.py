@@ -39,6 +39,7 @@ PACKAGE = "fastapi_cloudflare_access"
 RECORD = ROOT / "tests/vectors/mutants.json"
 SECONDS = 60
 TESTS = {
+    "_encoding": ["tests/test_encoding.py", "tests/attacks/test_limits.py", "tests/attacks/test_cost.py"],
     "_token": [
         "tests/test_token.py",
         "tests/attacks/test_limits.py",
