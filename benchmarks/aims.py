@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 Results = Mapping[str, Any]
 OURS = ("this package", "this package, token cache", "this package, router", "this package, policy")
+LEAST = "empty tree, unchecked claims"
 TREES = ("tree of access", "tree of access.user")
 
 
@@ -32,7 +33,7 @@ class Aim(NamedTuple):
 def aims(results: Results) -> Iterator[Aim]:
     """Every promise against these results, each by the denominator it was made with."""
     yield from _verification(results["verification"])
-    yield from _dependencies(results["requests"]["asgi"], "one empty dependency", "one empty FastAPI dependency")
+    yield from _dependencies(results["requests"]["asgi"])
     yield from _requests(results["requests"])
     yield from _trouble(results["trouble"])
     yield from _scale(results["scale"])
@@ -51,13 +52,17 @@ def _edge(found: Results) -> Iterator[Aim]:
         yield Aim(f"what the local Access adds to a request: times {peer}", 1.0, mine / one)
 
 
-def explanations(results: Results) -> Iterator[Aim]:
-    """What explains the dependencies: the same bound by other denominators."""
+def explanations(results: Results) -> Iterator[tuple[str, float]]:
+    """What explains the promises that are not kept: what the least of the kind costs here, and how much is beyond."""
     asgi = results["requests"]["asgi"]
-    yield from _dependencies(asgi, "empty tree", "an empty tree of three")
-    for name in TREES:
-        about = f"a whole request with the {name}: times one with one empty dependency"
-        yield Aim(about, 1.8, round(asgi[name]["microseconds"] / asgi["one empty dependency"]["microseconds"], 3))
+    for number, name in (("two", "access"), ("three", "access.user")):
+        empty = f"{number} empty dependencies"
+        yield f"{empty}: times one", _added(asgi, empty, "one empty dependency")
+        yield f"the tree of {name}: times {empty}", _added(asgi, f"tree of {name}", empty)
+    for http in ("h11", "httptools"):
+        rates = {name: one["ratio"] for name, one in results["requests"][http].items()}
+        yield f"claims unchecked, {http}: rate against the same reference", rates[LEAST]
+        yield f"this package, {http}: rate against claims unchecked", rates["this package"] / rates[LEAST]
 
 
 def _verification(found: Results) -> Iterator[Aim]:
@@ -71,11 +76,15 @@ def _verification(found: Results) -> Iterator[Aim]:
         yield Aim(f"{token}: against the fastest peer, {best}", 1.0, one["this package"]["ratio"] / peers[best])
 
 
-def _dependencies(asgi: Results, base: str, called: str) -> Iterator[Aim]:
-    plain = asgi["unprotected"]["microseconds"]
+def _dependencies(asgi: Results) -> Iterator[Aim]:
     for name in TREES:
-        added = (asgi[name]["microseconds"] - plain) / (asgi[base]["microseconds"] - plain)
-        yield Aim(f"what the {name} adds without verification: times {called}", 1.8, round(added, 3))
+        added = _added(asgi, name, "one empty dependency")
+        yield Aim(f"what the {name} adds without verification: times one empty FastAPI dependency", 1.8, added)
+
+
+def _added(asgi: Results, name: str, base: str) -> float:
+    added, by_base = (asgi[one]["microseconds"] - asgi["unprotected"]["microseconds"] for one in (name, base))
+    return round(added / by_base, 3)
 
 
 def _requests(found: Results) -> Iterator[Aim]:

@@ -5,6 +5,7 @@ The environment says which (`BENCH_APP`) and against what: `uvicorn --factory ap
 
 import json
 import os
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -51,7 +52,20 @@ def app_with(dependency: Callable[..., Any] | None, **options: Any) -> FastAPI:
     return app
 
 
-def tree(work: Callable[[], object]) -> FastAPI:
+def on_router(dependency: Callable[..., Any], **options: Any) -> FastAPI:
+    """The one route, on a router behind this dependency."""
+    router = APIRouter(dependencies=[Depends(dependency)])
+
+    @router.get("/")
+    async def route() -> dict[str, bool]:
+        return {"ok": True}
+
+    app = FastAPI(openapi_url=None, **options)
+    app.include_router(router)
+    return app
+
+
+def tree(work: Callable[[], object]) -> Callable[..., Any]:
     """A tree of dependencies of the shape of `access.user`, that does `work` at its root."""
 
     async def optional(connection: HTTPConnection) -> object:  # noqa: ARG001
@@ -64,10 +78,10 @@ def tree(work: Callable[[], object]) -> FastAPI:
     async def user(connection: HTTPConnection, caller: Annotated[object, Depends(access)]) -> object:  # noqa: ARG001
         return caller
 
-    return app_with(user)
+    return user
 
 
-def tree_with_rsa() -> FastAPI:
+def tree_with_rsa() -> Callable[..., Any]:
     """The same, doing one bare RSA-2048 verification."""
     parsed = parse(os.environ["BENCH_TOKEN"].encode())
     key = RS256Key(**json.loads(os.environ["BENCH_KEY"]))._key.prepared_key  # noqa: SLF001
@@ -75,13 +89,34 @@ def tree_with_rsa() -> FastAPI:
     return tree(lambda: key.verify(parsed.signature, parsed.signed, padding, digest))
 
 
-def one_empty_dependency() -> FastAPI:
-    """A dependency that does nothing."""
+def tree_with_unchecked_claims() -> Callable[..., Any]:
+    """The same, and the least that makes typed claims of a token: nothing is checked but the signature."""
+    key = RS256Key(**json.loads(os.environ["BENCH_KEY"]))._key.prepared_key  # noqa: SLF001
+    token, padding, digest = os.environ["BENCH_TOKEN"].encode(), PKCS1v15(), SHA256()
+
+    def work() -> object:
+        signed, _, signature = token.rpartition(b".")
+        key.verify(urlsafe_b64decode(signature + b"=="), signed, padding, digest)
+        claims = json.loads(urlsafe_b64decode(signed.partition(b".")[2] + b"=="))
+        return UserClaims.model_validate(claims | {"aud": (claims["aud"],)})
+
+    return tree(work)
+
+
+def empty_dependencies(number: int) -> FastAPI:
+    """So many dependencies, one on the next, that do nothing."""
 
     async def nothing() -> None:
         return None
 
-    return app_with(nothing)
+    dependency: Callable[..., Any] = nothing
+    for _ in range(number - 1):
+
+        async def on_the_next(caller: Annotated[None, Depends(dependency)]) -> None:
+            return caller
+
+        dependency = on_the_next
+    return app_with(dependency)
 
 
 def without_verification(node: str) -> FastAPI:
@@ -117,15 +152,7 @@ def with_user(**options: Any) -> FastAPI:
 def with_router() -> FastAPI:
     """This package's dependency on a router."""
     access = ours()
-    router = APIRouter(dependencies=[Depends(access.user)])
-
-    @router.get("/")
-    async def route() -> dict[str, bool]:
-        return {"ok": True}
-
-    app = FastAPI(openapi_url=None, lifespan=access.lifespan)
-    app.include_router(router)
-    return app
+    return on_router(access.user, lifespan=access.lifespan)
 
 
 def with_policy() -> FastAPI:
@@ -211,8 +238,10 @@ def azure_auth() -> FastAPI:
 
 APPS: dict[str, Callable[[], FastAPI]] = {
     "unprotected": lambda: app_with(None),
-    "empty tree": lambda: tree(lambda: None),
-    "empty tree, one RSA": tree_with_rsa,
+    "empty tree": lambda: app_with(tree(lambda: None)),
+    "empty tree, one RSA": lambda: app_with(tree_with_rsa()),
+    "empty tree, one RSA, router": lambda: on_router(tree_with_rsa()),
+    "empty tree, unchecked claims": lambda: app_with(tree_with_unchecked_claims()),
     "this package": with_user,
     "this package, token cache": lambda: with_user(token_cache_size=1000),
     "this package, router": with_router,
@@ -226,7 +255,9 @@ APPS: dict[str, Callable[[], FastAPI]] = {
 
 
 TREES: dict[str, Callable[[], FastAPI]] = {
-    "one empty dependency": one_empty_dependency,
+    "one empty dependency": lambda: empty_dependencies(1),
+    "two empty dependencies": lambda: empty_dependencies(2),
+    "three empty dependencies": lambda: empty_dependencies(3),
     "tree of access.optional": lambda: without_verification("optional"),
     "tree of access": lambda: without_verification(""),
     "tree of access.user": lambda: without_verification("user"),
