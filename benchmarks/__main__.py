@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ def interpreter() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures were measured on, and with."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
         if line.startswith("model name"):
@@ -41,14 +42,24 @@ def machine() -> dict[str, Any]:
         "processor": model,
         "cores": os.cpu_count(),
         "load before": round(os.getloadavg()[0], 2),
+        "client": "wrk" if shutil.which("wrk") else "a client in Python",
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
+
+
+def same(here: dict[str, Any]) -> bool:
+    """Whether what was kept was measured on the like of this machine."""
+    kept = json.loads((RESULTS / "machine.json").read_text())
+    return not any(here[name] != kept.get(name) for name in ("python", "processor", "cores", "client", "packages"))
 
 
 def run(names: list[str], *, quick: bool) -> None:
     """Run these sections, and keep what each gives unless it was a short look."""
     keep = (lambda *_: None) if quick else write
-    keep("machine", machine())
+    here = machine()
+    if set(names) != set(SECTIONS) and not quick and not same(here):
+        raise SystemExit("The other sections were measured elsewhere, or with other versions: run all of them.")
+    keep("machine", here)
     for name in names:
         started = time.monotonic()
         keep(name, import_module(f"section_{name}").run(quick=quick))

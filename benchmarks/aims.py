@@ -53,7 +53,7 @@ def _edge(found: Results) -> Iterator[Aim]:
 
 
 def explanations(results: Results) -> Iterator[tuple[str, float]]:
-    """What explains the promises that are not kept: what the least of the kind costs here, and how much is beyond."""
+    """What explains the bounds that are not kept: what others of the kind cost here, and how much is beyond."""
     asgi = results["requests"]["asgi"]
     for number, name in (("two", "access"), ("three", "access.user")):
         empty = f"{number} empty dependencies"
@@ -61,8 +61,11 @@ def explanations(results: Results) -> Iterator[tuple[str, float]]:
         yield f"the tree of {name}: times {empty}", _added(asgi, f"tree of {name}", empty)
     for http in ("h11", "httptools"):
         rates = {name: one["ratio"] for name, one in results["requests"][http].items()}
-        yield f"claims unchecked, {http}: rate against the same reference", rates[LEAST]
-        yield f"this package, {http}: rate against claims unchecked", rates["this package"] / rates[LEAST]
+        yield f"an empty tree with unchecked claims, {http}: rate against the reference of this package", rates[LEAST]
+        yield (
+            f"this package, {http}: rate against an empty tree with unchecked claims",
+            rates["this package"] / rates[LEAST],
+        )
 
 
 def _verification(found: Results) -> Iterator[Aim]:

@@ -5,7 +5,6 @@ The environment says which (`BENCH_APP`) and against what: `uvicorn --factory ap
 
 import json
 import os
-from base64 import urlsafe_b64decode
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+from fastapi_cloudflare_access._encoding import _BASE64URL
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._token import parse
 
@@ -90,15 +90,17 @@ def tree_with_rsa() -> Callable[..., Any]:
 
 
 def tree_with_unchecked_claims() -> Callable[..., Any]:
-    """The same, and the least that makes typed claims of a token: nothing is checked but the signature."""
+    """The same, and what makes typed claims of a token by the quickest means known here, without a check of them."""
     key = RS256Key(**json.loads(os.environ["BENCH_KEY"]))._key.prepared_key  # noqa: SLF001
     token, padding, digest = os.environ["BENCH_TOKEN"].encode(), PKCS1v15(), SHA256()
+    decode, validate = _BASE64URL.validate_json, UserClaims.__pydantic_validator__.validate_python
 
     def work() -> object:
         signed, _, signature = token.rpartition(b".")
-        key.verify(urlsafe_b64decode(signature + b"=="), signed, padding, digest)
-        claims = json.loads(urlsafe_b64decode(signed.partition(b".")[2] + b"=="))
-        return UserClaims.model_validate(claims | {"aud": (claims["aud"],)})
+        key.verify(decode(b'"%b"' % signature), signed, padding, digest)
+        claims = json.loads(decode(b'"%b"' % signed.partition(b".")[2]))
+        claims["aud"] = (claims["aud"],)
+        return validate(claims)
 
     return tree(work)
 

@@ -13,26 +13,30 @@ What a verification costs beside the one operation that nobody can do without, w
 others do it, and where the time goes. `scripts/bench` measures all of this on your machine in under ten minutes, and
 writes this page.
 
-Everything here is a ratio within one run. Contenders take short turns in one process, in another order each round, and
-the figure is the median of the ratios of each round (in brackets: the tenth to the ninetieth percentile). {machine}
+Compare within one run only. Operations take short turns in one process, in another order each round, and the figure is
+the median of the ratios of each round (in brackets: the tenth to the ninetieth percentile); over sockets each app has
+server processes of its own, and takes turns with the others. {machine}
 
 ## What is promised
 
 {aims}
 
-Two kinds of bounds are not kept: those on a tree of dependencies, and those on requests whose token is verified anew.
-They leave next to nothing for what this package does, as the table below shows.
+*Its reference* is an app with an empty tree of dependencies of the same shape in the same place, that does one bare RSA
+verification; for the token cache, one that does nothing at all.
 
-FastAPI spends about as much on each further node of a tree as on the first, whatever the node does, so that two
-dependencies that do nothing cost more than 1.8 times one. The tree of `access` has two nodes, the root that finds and
-verifies the token, and the object itself; that of `access.user` has three, with the kind of caller. Each is a node of
-its own so that an override reaches all who depend on it. They are the security schemes of OpenAPI themselves, so that
-the schemes cost no further ones.
+Where bounds are not kept:
 
-Where a request comes to its verification, the caches of the processor hold what the server and FastAPI did before, so
-that each step costs about twice what it costs in a loop: RSA does, and so do base64, JSON and Pydantic. *Claims
-unchecked* is the least that makes typed claims of a token, by the standard library and Pydantic: RSA, `base64`,
-`json.loads` and `model_validate`, without a look at the request, and without one check but the signature.
+- **One verification.** Other load on the same processor raises the ratio, since RSA suffers less from it than Python
+  does.
+- **A tree of dependencies.** Each further node costs FastAPI nearly as much as the first, whatever the node does, so
+  that two that do nothing cost about 1.8 times one. The tree of `access` has two nodes, the root that finds and
+  verifies the token, and the object itself; that of `access.user` has three, with the kind of caller. Each is a node of
+  its own so that an override reaches all who depend on it. They are the security schemes of OpenAPI themselves, so that
+  the schemes cost no further ones.
+- **A request whose token is verified anew.** In a request RSA takes about twice what it takes in a loop, and so, it
+  seems, does all else that is done once in it. *Unchecked claims* are made by the quickest means known here, RSA,
+  base64 and the model by the core of Pydantic, and `json.loads`, without a look at the request and without one check
+  but the signature. What that leaves of the bound is all that the checks may cost.
 
 {explanations}
 
@@ -44,17 +48,15 @@ From the bytes of a token to typed claims, with the key known. Peers give a plai
 
 {tokens}
 
-The *limit* is one RSA-2048 verification by `cryptography`, everything prepared. It suffers less than Python does from
-others who use the same processor: on 2026-11-27, on one shared machine, the same code took 1.61 times the limit for a
-user and 1.51 for a service in a quiet quarter of an hour, and 2.08 and 1.85 in a loud one.
+The unit is one RSA-2048 verification by `cryptography`, everything prepared.
 
 ### Where the time goes
 
 ![Where the time goes](../assets/performance-where.svg)
 
 Besides RSA: base64url, JSON that refuses a member that stands twice, the claims, and the typed and frozen model. Each
-part was measured alone; what is left over (*the rest*) is what they cost each other in the caches of the processor, and
-the way from one to the next.
+part was measured alone. What is left over (*the rest*) is the way from one to the next, and what they cost each other:
+each is slower after RSA than after itself.
 
 ### The size of the token
 
@@ -66,13 +68,14 @@ The cost of reading grows with the token, and so does the digest by which the to
 
 {refusals}
 
-What is wrong in shape or header is refused before RSA; what is wrong in the claims after it, since nothing is believed
-before the signature.
+What is wrong in the shape of a token or in its header is refused before RSA; what is wrong in the payload after it,
+since nothing is believed before the signature. `payload_twice` has a member that stands twice, and `org` is a token of
+another kind that the same team signs.
 
 ## The token cache
 
 `CloudflareAccess(token_cache_size=1000)` keeps the tokens used last, each under its SHA-256, so that a signature is
-checked once. It is off by default: a verification costs less than what most handlers do.
+checked once. It is off by default.
 
 - Only a token that passed everything is kept.
 - On each hit its key must still be the one in use, and fresh enough; expired keys give 503 as without a cache.
@@ -87,10 +90,11 @@ checked once. It is off by default: a verification costs less than what most han
 
 {requests}
 
-The *ratio* is that of the rates, to an app with an empty tree of dependencies of the same shape in the same place that
-does one bare RSA operation; for the token cache, to one that does nothing. Those that a promise is about, and their
-references, were measured in four processes each, since one process may lie better in memory than the next. The way
-through ASGI, without a server:
+The *ratio* is that of the rates to the reference: to the app with the empty tree and one RSA operation, for the router
+to one with that tree on a router, for the token cache to the empty tree alone. In brackets: the lowest and the highest
+of the rounds. Those that a promise is about, and their references, were measured in four processes each, since one
+process may lie better in memory than the next; the others in one. Every app is sent the same headers: the token as
+assertion, as cookie and as bearer, since each peer looks in another place. The way through ASGI, without a server:
 
 {asgi}
 
@@ -160,7 +164,7 @@ def _machine(found: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
     return (
         f"This run: {found['date']}, Python {found['python']}, {found['cores']} cores of {found['processor']}, "
-        f"with a load of {found['load before']} from others before it began; {versions}."
+        f"a load average of {found['load before']} before it began, {found['client']}; {versions}."
     )
 
 
@@ -203,7 +207,7 @@ def _requests(found: Results) -> str:
 
 
 def _request(one: Results) -> tuple[str, str, str]:
-    return f"{one['rate']:,.0f}", f"{one['p50']:.1f}, {one['p99']:.1f}", f"{one['ratio']:.2f}"
+    return f"{one['rate']:,.0f}", f"{one['p50']:.1f}, {one['p99']:.1f}", _ratio(one)
 
 
 def _trouble(found: Results) -> str:

@@ -70,7 +70,7 @@ def test_everybody_takes_as_many_turns(load: Callable[[str], Any]) -> None:
 
 def test_ci_runs_the_guard_before_the_suite_whose_summary_comes_last() -> None:
     commands = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line and not line.startswith("#")]
-    assert '"$(scripts/setup)/bin/python" benchmarks/guard.py' in commands
+    assert '"$venv/bin/python" benchmarks/guard.py' in commands
     assert commands[-1].endswith("scripts/test")
 
 
@@ -90,18 +90,37 @@ def test_the_guard_forgives_a_slow_moment_of_the_machine(load: Callable[[str], A
     assert guard.main(iter([slow, slow, slow]).__next__) == 1
 
 
-def test_a_short_look_keeps_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[str] = []
-    main = runpy.run_path(str(ROOT / "benchmarks/__main__.py"))
-    run = main["run"]
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[..., None], list[str], dict[str, Any]]:
+    """How to run sections that measure nothing, what they keep, and what they are told of this machine."""
+    run = runpy.run_path(str(ROOT / "benchmarks/__main__.py"))["run"]
+    written: list[str] = []
+    here = json.loads((RESULTS / "machine.json").read_text())
     section = SimpleNamespace(run=lambda *, quick: {})
-    stubs = {"import_module": lambda name: section, "machine": dict, "write": lambda name, found: kept.append(name)}
-    for name, stub in stubs.items():
+    stubs = {"import_module": lambda name: section, "machine": lambda: here}
+    for name, stub in (stubs | {"write": lambda name, found: written.append(name)}).items():
         monkeypatch.setitem(run.__globals__, name, stub)
+    return run, written, here
+
+
+def test_a_short_look_keeps_no_results(kept: tuple[Callable[..., None], list[str], dict[str, Any]]) -> None:
+    run, written, _ = kept
     run(["verification"], quick=True)
-    assert kept == []
+    assert written == []
     run(["verification"], quick=False)
-    assert kept == ["machine", "verification"]
+    assert written == ["machine", "verification"]
+
+
+def test_what_was_measured_on_two_machines_is_never_on_one_page(
+    kept: tuple[Callable[..., None], list[str], dict[str, Any]],
+) -> None:
+    run, written, here = kept
+    here["processor"] = "another"
+    with pytest.raises(SystemExit, match="run all of them"):
+        run(["verification"], quick=False)
+    assert written == []
+    run(["verification", "requests", "trouble", "scale", "footprint", "edge"], quick=False)
+    assert written[0] == "machine"
 
 
 def test_each_promise_is_measured_by_its_own_denominator_and_explained_apart(
@@ -117,7 +136,7 @@ def test_each_promise_is_measured_by_its_own_denominator_and_explained_apart(
     assert len(explained) == 8
     assert not {*explained} & {*promised}
     page = PAGE.read_text()
-    assert max(map(page.index, promised)) < page.index("They leave next to nothing") < min(map(page.index, explained))
+    assert max(map(page.index, promised)) < page.index("Where bounds are not kept") < min(map(page.index, explained))
 
 
 def test_trouble_is_compared_with_the_quiet_of_the_same_round(load: Callable[[str], Any]) -> None:
