@@ -60,12 +60,9 @@ def explanations(results: Results) -> Iterator[tuple[str, float]]:
         yield f"{empty}: times one", _added(asgi, empty, "one empty dependency")
         yield f"the tree of {name}: times {empty}", _added(asgi, f"tree of {name}", empty)
     for http in ("h11", "httptools"):
-        rates = {name: one["ratio"] for name, one in results["requests"][http].items()}
-        yield f"an empty tree with unchecked claims, {http}: rate against the reference of this package", rates[LEAST]
-        yield (
-            f"this package, {http}: rate against an empty tree with unchecked claims",
-            rates["this package"] / rates[LEAST],
-        )
+        least, ours = (results["requests"][http][name]["ratio"] for name in (LEAST, "this package"))
+        yield f"an empty tree with unchecked claims, {http}: rate against the reference of this package", least
+        yield f"this package, {http}: rate against an empty tree with unchecked claims", ours / least
 
 
 def _verification(found: Results) -> Iterator[Aim]:

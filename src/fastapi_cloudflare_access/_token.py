@@ -141,6 +141,8 @@ _CLAIM_ERRORS = (InvalidClaims, WrongType, WrongIssuer, WrongAudience, TokenExpi
 def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> None:
     """Check the registered claims (RFC 7519 section 4.1) and those of Access; `aud` becomes a tuple.
 
+    Every request comes through here, so a good token costs comparisons; what is wrong is told once one has failed.
+
     Raises:
         CredentialError: `WrongType`, `WrongIssuer`, `WrongAudience`, `TokenExpired`, `TokenNotYetValid`, or
             `InvalidClaims` for a claim that is missing or of the wrong type.

@@ -221,14 +221,14 @@ class CloudflareAccess(_Scheme, Generic[U]):
         verified: dict[CloudflareAccess[Any], Outcome[U]] = scope.setdefault(_VERIFIED, {})
         if self not in verified:
             verified[self] = outcome = await self._outcome(scope["headers"])
-            if outcome is not None and not isinstance(outcome, AccessError):
+            if isinstance(outcome, Claims):
                 scope.setdefault("state", {})["access"] = outcome
         return verified[self]
 
     async def _outcome(self, headers: Headers) -> "Outcome[U]":
         """Verify without raising: the frames of a traceback would hold the token."""
         try:
-            token = find_token(headers, self._verifier.settings.token_sources)
+            token = find_token(headers, self.settings.token_sources)
             return None if token is None else await self._verifier.verify(token)
         except AccessError as error:
             error.__cause__ = error.__context__ = None
