@@ -41,7 +41,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         if change == "repeat":
             keys.insert(draw(st.integers(0, len(keys))), deepcopy(entry))
         elif change == "replace":
-            keys[place] = draw(VALUES | st.sampled_from([*POISON.values()]))
+            keys[place] = deepcopy(draw(VALUES | st.sampled_from([*POISON.values()])))  # it may be changed next
         elif change == "nest":
             keys[place] = draw(st.sampled_from([[entry], {"keys": [entry]}, {"jwk": entry}]))
         elif isinstance(entry, dict):
