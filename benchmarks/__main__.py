@@ -16,7 +16,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("verification", "requests", "trouble", "scale", "footprint", "edge")
+SECTIONS = ("verification", "inside", "requests", "trouble", "scale", "footprint", "edge")
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "concepts" / "performance.md"

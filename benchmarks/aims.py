@@ -7,6 +7,9 @@ Results = Mapping[str, Any]
 OURS = ("this package", "this package, token cache", "this package, router", "this package, policy")
 LEAST = "empty tree, unchecked claims"
 TREES = ("tree of access", "tree of access.user")
+PROTOCOLS = ("h11", "httptools")
+INSIDE = "user, 0.9 kB"
+"""The token that is verified inside requests."""
 
 
 class Aim(NamedTuple):
@@ -33,6 +36,7 @@ class Aim(NamedTuple):
 def aims(results: Results) -> Iterator[Aim]:
     """Every promise against these results, each by the denominator it was made with."""
     yield from _verification(results["verification"])
+    yield from _inside(results["inside"])
     yield from _dependencies(results["requests"]["asgi"])
     yield from _requests(results["requests"])
     yield from _trouble(results["trouble"])
@@ -59,10 +63,23 @@ def explanations(results: Results) -> Iterator[tuple[str, float]]:
         empty = f"{number} empty dependencies"
         yield f"{empty}: times one", _added(asgi, empty, "one empty dependency")
         yield f"the tree of {name}: times {empty}", _added(asgi, f"tree of {name}", empty)
-    for http in ("h11", "httptools"):
+    loop = results["verification"]["tokens"][INSIDE]
+    for http, found in results["inside"].items():
+        yield f"one RSA inside requests, {http}: times one in a loop", _rsa(found) / _rsa(loop)
+        yield f"what this package adds to it, {http}: times the same in a loop", _beside_rsa(found) / _beside_rsa(loop)
+    for http in PROTOCOLS:
         least, ours = (results["requests"][http][name]["ratio"] for name in (LEAST, "this package"))
         yield f"an empty tree with unchecked claims, {http}: rate against the reference of this package", least
         yield f"this package, {http}: rate against an empty tree with unchecked claims", ours / least
+
+
+def _rsa(found: Results) -> float:
+    microseconds: float = found["bare RSA-2048 verify"]["microseconds"]
+    return microseconds
+
+
+def _beside_rsa(found: Results) -> float:
+    return float(found["this package"]["microseconds"]) - _rsa(found)
 
 
 def _verification(found: Results) -> Iterator[Aim]:
@@ -71,9 +88,18 @@ def _verification(found: Results) -> Iterator[Aim]:
         yield Aim(f"verification, cold, {token}: times one RSA", 1.8, one["this package"]["ratio"])
         yield Aim(f"the same with the token cache, {token}", 0.1, one["this package, token cache"]["ratio"])
     for token, one in found["tokens"].items():
-        peers = {name: figure["ratio"] for name, figure in one.items() if not name.startswith(("bare", "this"))}
-        best = min(peers, key=lambda name: peers[name])
-        yield Aim(f"{token}: against the fastest peer, {best}", 1.0, one["this package"]["ratio"] / peers[best])
+        yield _against_peers(token, one)
+
+
+def _inside(found: Results) -> Iterator[Aim]:
+    for http, one in found.items():
+        yield _against_peers(f"{INSIDE}, inside requests, {http}", one)
+
+
+def _against_peers(about: str, found: Results) -> Aim:
+    peers = {name: figure["ratio"] for name, figure in found.items() if not name.startswith(("bare", "this"))}
+    best = min(peers, key=lambda name: peers[name])
+    return Aim(f"{about}: against the fastest peer, {best}", 1.0, found["this package"]["ratio"] / peers[best])
 
 
 def _dependencies(asgi: Results) -> Iterator[Aim]:
@@ -88,7 +114,7 @@ def _added(asgi: Results, name: str, base: str) -> float:
 
 
 def _requests(found: Results) -> Iterator[Aim]:
-    for http in ("h11", "httptools"):
+    for http in PROTOCOLS:
         for name in OURS:
             yield Aim(f"{name}, {http}: rate against its reference", 0.9, found[http][name]["ratio"], at_least=True)
 

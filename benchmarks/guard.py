@@ -17,7 +17,8 @@ from timing import interleave, plain
 
 RECORDED = Path(__file__).parent / "results" / "verification.json"
 TOKEN = "user, 0.9 kB"  # noqa: S105 - the name of one
-MARGIN = 1.5
+MARGIN = 2.0
+"""More than what others on the same machine have been seen to add to the ratio in a loud hour, which is half."""
 TRIES = 3
 
 

@@ -81,10 +81,18 @@ class Stage:
         }
 
     @contextmanager
-    def serve(self, app: str, *, http: str = "h11", loop: str = "asyncio", workers: int = 1) -> Iterator[int]:
+    def serve(
+        self,
+        app: str,
+        *,
+        factory: str = "apps:make",
+        http: str = "h11",
+        loop: str = "asyncio",
+        workers: int = 1,
+    ) -> Iterator[int]:
         """Run an app on uvicorn and give its port."""
         port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "apps:make", f"--app-dir={HERE}", f"--port={port}"]
+        command = [sys.executable, "-m", "uvicorn", "--factory", factory, f"--app-dir={HERE}", f"--port={port}"]
         command += [f"--http={http}", f"--loop={loop}", "--log-level=critical", f"--workers={workers}"]
         environment = os.environ | self.environment(app)
         server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)  # noqa: S603
