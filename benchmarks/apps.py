@@ -8,6 +8,7 @@ import os
 from binascii import a2b_base64
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Annotated, Any
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -107,6 +108,12 @@ def tree_with_unchecked_claims() -> Callable[..., Any]:
         return validate(claims)
 
     return tree(work)
+
+
+def tree_with_digest() -> Callable[..., Any]:
+    """The same, doing one SHA-256 of the token, by which the token cache knows it."""
+    token = os.environ["BENCH_TOKEN"].encode()
+    return tree(lambda: sha256(token).digest())
 
 
 def empty_dependencies(number: int) -> FastAPI:
@@ -248,6 +255,7 @@ APPS: dict[str, Callable[[], FastAPI]] = {
     "empty tree, one RSA": lambda: app_with(tree_with_rsa()),
     "empty tree, one RSA, router": lambda: on_router(tree_with_rsa()),
     "empty tree, unchecked claims": lambda: app_with(tree_with_unchecked_claims()),
+    "empty tree, one SHA-256": lambda: app_with(tree_with_digest()),
     "this package": with_user,
     "this package, token cache": lambda: with_user(token_cache_size=1000),
     "this package, router": with_router,

@@ -37,7 +37,8 @@ Where bounds are not kept:
   else that is done between two tokens had them before, so that what takes many short steps becomes dearer than RSA
   does, and puts what the server needs next out of the caches in its turn. *Unchecked claims* are made by the quickest
   means known here, RSA, `binascii`, and JSON and the model by the core of Pydantic, without a look at the request and
-  without one check but the signature. What that leaves of the bound is all that the checks may cost.
+  without one check but the signature. What that leaves of the bound is all that the checks may cost. With the token
+  cache it is the SHA-256 of the token that takes a share of the bound before anything is looked up.
 
 {explanations}
 
@@ -100,10 +101,11 @@ checked once. It is off by default.
 {requests}
 
 The *ratio* is that of the rates to the reference: to the app with the empty tree and one RSA operation, for the router
-to one with that tree on a router, for the token cache to the empty tree alone. In brackets: the lowest and the highest
-of the rounds. Those that a promise is about, and their references, were measured in four processes each, since one
-process may lie better in memory than the next; the others in one. Every app is sent the same headers: the token as
-assertion, as cookie and as bearer, since each peer looks in another place. The way through ASGI, without a server:
+to one with that tree on a router, for the token cache and SHA-256 to the empty tree alone. In brackets: the lowest and
+the highest of the rounds. Those that a promise is about, and their references, were measured in four processes each,
+since one process may lie better in memory than the next; the others in one. Every app is sent the same headers: the
+token as assertion, as cookie and as bearer, since each peer looks in another place. The way through ASGI, without a
+server:
 
 {asgi}
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from statistics import median
 from typing import Any
 
-from aims import LEAST
+from aims import LEAST, LEAST_CACHED
 from apps import APPS, TREES
 from fastapi import FastAPI
 from serving import Load, Stage, ask, drive, headers
@@ -21,6 +21,7 @@ REFERENCES = {
     "this package, policy": COLD,
     "this package, guard": COLD,
     "this package, token cache": CACHED,
+    LEAST_CACHED: CACHED,
 }
 PROMISED = {*REFERENCES, *REFERENCES.values(), LEAST}
 PROTOCOLS = ("h11", "httptools")

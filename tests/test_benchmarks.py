@@ -133,7 +133,7 @@ def test_each_promise_is_measured_by_its_own_denominator_and_explained_apart(
         assert f"{name}, h11: rate against its reference" in promised
     assert "a lookup of a known kid, µs" in promised
     explained = [about for about, _ in load("aims").explanations(results)]
-    assert len(explained) == 12
+    assert len(explained) == 14
     assert not {*explained} & {*promised}
     page = PAGE.read_text()
     assert max(map(page.index, promised)) < page.index("Where bounds are not kept") < min(map(page.index, explained))
