@@ -75,7 +75,9 @@ def write(name: str, found: Any) -> None:
 def report() -> None:
     """Draw the plots and write the page, from what was kept."""
     kept = [RESULTS / f"{name}.json" for name in ("machine", *SECTIONS)]
-    results = {path.stem: json.loads(path.read_text()) for path in kept if path.is_file()}
+    if missing := [path.stem for path in kept if not path.is_file()]:
+        raise SystemExit(f"There are no results of {', '.join(missing)}: run all sections.")
+    results = {path.stem: json.loads(path.read_text()) for path in kept}
     import_module("plots").draw(results, RESULTS, ROOT / "docs" / "assets")
     PAGE.write_text(import_module("page").render(results))
 

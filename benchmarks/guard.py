@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aims import TOKEN
 from material import TOKENS, bare, verifier
 from section_verification import BASE, CACHED, OURS, TIMES, verifying
 from timing import interleave, plain
 
 RECORDED = Path(__file__).parent / "results" / "verification.json"
-TOKEN = "user, 0.9 kB"  # noqa: S105 - the name of one
 MARGIN = 2.0
-"""More than what others on the same machine have been seen to add to the ratio in a loud hour, which is half."""
+"""The best rounds of one and the same code were recorded at 1.51 times one RSA, and three days later at 2.24."""
 TRIES = 3
 
 

@@ -14,6 +14,7 @@ mpl.rcParams |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor
 mpl.rcParams |= dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK)
 mpl.rcParams |= {"savefig.transparent": True, "legend.frameon": False}
 
+from aims import TOKEN  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
 OURS, OTHERS, LIMIT = "#5c6bc0", "#a3a8b8", "#e08a1e"
@@ -41,7 +42,7 @@ def _bars(values: Mapping[str, float], title: str, unit: str, label: str) -> Any
 
 def verification(results: Results) -> Any:
     """Everybody's ratio for the ordinary user token."""
-    figures = results["verification"]["tokens"]["user, 0.9 kB"]
+    figures = results["verification"]["tokens"][TOKEN]
     ratios = {name: one["ratio"] for name, one in figures.items()}
     return _bars(ratios, "One user token verified", "times one bare RSA-2048 verification", "{:.2f}")
 
@@ -52,7 +53,7 @@ def where(results: Results) -> Any:
     left = 0.0
     for number, (name, share) in enumerate(results["verification"]["bar"].items()):
         color = LIMIT if name == "RSA" else plt.get_cmap("tab10")(number)
-        axes.barh(["user, 0.9 kB"], [share], left=left, color=color, label=f"{name} {share:.2f}")
+        axes.barh([TOKEN], [share], left=left, color=color, label=f"{name} {share:.2f}")
         left += share
     axes.set(title="Where the time goes", xlabel="times one bare RSA-2048 verification")
     axes.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.35), fontsize=8)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack
 from statistics import median
 from typing import Any
 
-from aims import LEAST, LEAST_CACHED
+from aims import LEAST, LEAST_CACHED, PROTOCOLS
 from apps import APPS, TREES
 from fastapi import FastAPI
 from serving import Load, Stage, ask, drive, headers
@@ -24,7 +24,6 @@ REFERENCES = {
     LEAST_CACHED: CACHED,
 }
 PROMISED = {*REFERENCES, *REFERENCES.values(), LEAST}
-PROTOCOLS = ("h11", "httptools")
 LAPS = 4
 """In how many processes each app that a promise is about is measured: one may lie in memory better than the next."""
 SLOW = "Cloudflare's tutorial"

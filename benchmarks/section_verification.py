@@ -1,8 +1,10 @@
 """One token to typed claims: this package and its peers, against the RSA operation that nobody can do without."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from aims import TOKEN
 from material import REFUSALS, TEAM, TOKENS, bare, user_token, verifier
 from timing import Figure, Turn, interleave, plain, straight, table
 
@@ -26,24 +28,28 @@ def verifying(verifier: Verifier[Any], token: str) -> Turn:
 
 def contenders(token: str) -> dict[str, Turn]:
     """Everybody, over one token."""
-    from peers import PEERS  # noqa: PLC0415 - the guard of CI does without them
-
     turns = {
         BASE: plain(bare(token)),
         OURS: verifying(verifier(), token),
         CACHED: verifying(verifier(token_cache_size=1000), token),
     }
-    for name, prepare in PEERS.items():
-        verify = prepare()
-        verify(token)
-        turns[name] = plain(lambda verify=verify: verify(token))
-    return turns
+    return turns | {name: plain(verify) for name, verify in peers(token).items()}
+
+
+def peers(token: str) -> dict[str, Callable[[], object]]:
+    """How others verify it."""
+    from peers import PEERS  # noqa: PLC0415 - the guard of CI and the tests do without them
+
+    operations = {name: partial(prepare(), token) for name, prepare in PEERS.items()}
+    for verify in operations.values():
+        verify()
+    return operations
 
 
 def refusals(rounds: int) -> Figures:
     """What it costs to refuse."""
     ours = verifier()
-    turns = {BASE: plain(bare(TOKENS["user, 0.9 kB"]))}
+    turns = {BASE: plain(bare(TOKENS[TOKEN]))}
     for name in REFUSALS:
         wire = TEAM.forge(name).encode()
         turns[name] = straight(partial(_refused, ours, wire))
@@ -71,7 +77,7 @@ def curve(rounds: int) -> dict[str, Figures]:
 
 def steps(rounds: int) -> Figures:
     """Where the time goes: each step alone, on the same token."""
-    ours, token = verifier(), TOKENS["user, 0.9 kB"].encode()
+    ours, token = verifier(), TOKENS[TOKEN].encode()
     parsed, now = _token.parse(token), ours.keys.clock.now()
     key, settings = ours.keys.lookup(parsed.kid), ours.settings
     assert key is not None

@@ -83,7 +83,7 @@ class Stage:
     @contextmanager
     def serve(
         self,
-        app: str,
+        app: str = "",
         *,
         factory: str = "apps:make",
         http: str = "h11",

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 WARM = 3
 """How often an operation is done before its turn counts: somebody else had the caches before."""
 
+T = TypeVar("T")
 Turn = Callable[[int], float]
 """Does an operation so often, and gives the seconds that took."""
 
@@ -60,15 +61,17 @@ def straight(operation: Callable[[], Coroutine[Any, Any, object]]) -> Turn:
             await operation()
         return time.process_time() - start
 
-    def turn(times: int) -> float:
-        work = many(times)
-        try:
-            work.send(None)
-        except StopIteration as end:
-            return float(end.value)
-        raise RuntimeError("the operation waited")
+    return lambda times: at_once(many(times))
 
-    return turn
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Give the result of a coroutine that never waits, without an event loop."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise RuntimeError("the operation waited")
 
 
 def interleave(turns: Mapping[str, Turn], *, rounds: int, times: int, base: str | None = None) -> dict[str, Figure]:

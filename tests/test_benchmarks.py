@@ -133,10 +133,70 @@ def test_each_promise_is_measured_by_its_own_denominator_and_explained_apart(
         assert f"{name}, h11: rate against its reference" in promised
     assert "a lookup of a known kid, µs" in promised
     explained = [about for about, _ in load("aims").explanations(results)]
-    assert len(explained) == 14
     assert not {*explained} & {*promised}
     page = PAGE.read_text()
     assert max(map(page.index, promised)) < page.index("Where bounds are not kept") < min(map(page.index, explained))
+
+
+def of(**microseconds: float) -> dict[str, Any]:
+    """What one section says of contenders, by these microseconds."""
+    rsa = microseconds["rsa"]
+    names = {"rsa": "bare RSA-2048 verify", "ours": "this package"}
+    return {
+        names.get(name, name): {"microseconds": taken, "ratio": taken / rsa} for name, taken in microseconds.items()
+    }
+
+
+def test_inside_requests_the_quickest_peer_is_the_bound(load: Callable[[str], Any], results: dict[str, Any]) -> None:
+    inside = {"h11": of(rsa=20, ours=50, slow=100, quick=80), "httptools": of(rsa=20, ours=80, slow=50, quick=40)}
+    aims = {aim.about: aim for aim in load("aims").aims({**results, "inside": inside})}
+    met = aims["user, 0.9 kB, inside requests, h11: against the fastest peer, quick"]
+    missed = aims["user, 0.9 kB, inside requests, httptools: against the fastest peer, quick"]
+    assert (met.measured, met.met, missed.measured, missed.met) == (0.625, True, 2.0, False)
+
+
+def test_what_a_request_costs_more_is_told_beside_what_its_bound_allows(
+    load: Callable[[str], Any], results: dict[str, Any]
+) -> None:
+    loop = {**results["verification"], "tokens": {"user, 0.9 kB": of(rsa=20, ours=30)}}
+    rates = {"empty tree": {"rate": 1e6 / 60}, "empty tree, one RSA": {"rate": 1e6 / 90}}
+    http = {**rates, "empty tree, unchecked claims": {"ratio": 0.8}, "empty tree, one SHA-256": {"ratio": 0.9}}
+    requests = {"asgi": results["requests"]["asgi"], "h11": http, "httptools": http}
+    inside = dict.fromkeys(("h11", "httptools"), of(rsa=30, ours=60))
+    explained = dict(load("aims").explanations({"verification": loop, "inside": inside, "requests": requests}))
+    assert {about: round(value, 6) for about, value in explained.items() if "h11" in about} == {
+        "one RSA inside requests, h11: times one in a loop": 1.5,
+        "verification beyond RSA inside requests, h11: times the same in a loop": 3.0,
+        "verification beyond RSA inside requests, h11, µs": 30.0,
+        "one RSA makes a request longer by, h11, µs": 30.0,
+        "the bound lets this package make it longer than that by, h11, µs": 10.0,
+        "an empty tree with unchecked claims, h11: rate against the reference of this package": 0.8,
+        "an empty tree with one SHA-256 of the token, h11: rate against an empty tree": 0.9,
+    }
+
+
+def test_inside_requests_everybody_takes_turns_whose_median_counts_once_they_are_warm(
+    load: Callable[[str], Any],
+) -> None:
+    section = load("section_inside")
+    operations = {"a": lambda: 1.0, "b": lambda: 2.0}
+    kept: dict[str, list[float]] = {name: [] for name in operations}
+    turns = section.taking_turns(operations, kept)
+    done: list[Callable[[], float]] = []
+    for number in range(4 * section.TURN + 1):
+        operation, took = next(turns)
+        done.append(operation)
+        took.append(100.0 if number % section.TURN < section.WARM else operation())
+    assert kept == {"a": [1.0, 1.0], "b": [2.0, 2.0]}
+    assert [len({*done[at : at + section.TURN]}) for at in range(0, 4 * section.TURN, section.TURN)] == [1, 1, 1, 1]
+
+
+def test_a_page_is_not_written_from_some_of_the_sections(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    report = runpy.run_path(str(ROOT / "benchmarks/__main__.py"))["report"]
+    monkeypatch.setitem(report.__globals__, "RESULTS", tmp_path)
+    (tmp_path / "machine.json").write_text("{}")
+    with pytest.raises(SystemExit, match="no results of verification, inside, requests, "):
+        report()
 
 
 def test_trouble_is_compared_with_the_quiet_of_the_same_round(load: Callable[[str], Any]) -> None:
