@@ -5,7 +5,13 @@ from typing import Any, NamedTuple
 
 Results = Mapping[str, Any]
 OURS = ("this package", "this package, token cache", "this package, router", "this package, policy")
+BASE = "bare RSA-2048 verify"
+COLD, CACHED = "empty tree, one RSA", "empty tree"
+"""What a request is measured against."""
 LEAST, LEAST_CACHED = "empty tree, unchecked claims", "empty tree, one SHA-256"
+"""The least that a request could take."""
+RATE = 0.9
+"""Which share of the rate of its reference is promised."""
 TREES = ("tree of access", "tree of access.user")
 PROTOCOLS = ("h11", "httptools")
 TOKEN = "user, 0.9 kB"  # noqa: S105 - the name of one
@@ -76,16 +82,16 @@ def _inside_explained(http: str, found: Results, loop: Results) -> Iterator[tupl
 
 
 def _requests_explained(http: str, found: Results) -> Iterator[tuple[str, float]]:
-    empty, rsa = (1e6 / found[name]["rate"] for name in ("empty tree", "empty tree, one RSA"))
+    empty, rsa = (1e6 / found[name]["rate"] for name in (CACHED, COLD))
     yield f"one RSA makes a request longer by, {http}, µs", rsa - empty
-    yield f"the bound lets this package make it longer than that by, {http}, µs", rsa / 0.9 - rsa
+    yield f"the bound lets this package make it longer than that by, {http}, µs", rsa / RATE - rsa
     least, digest = (found[name]["ratio"] for name in (LEAST, LEAST_CACHED))
     yield f"an empty tree with unchecked claims, {http}: rate against the reference of this package", least
     yield f"an empty tree with one SHA-256 of the token, {http}: rate against an empty tree", digest
 
 
 def _rsa(found: Results) -> float:
-    microseconds: float = found["bare RSA-2048 verify"]["microseconds"]
+    microseconds: float = found[BASE]["microseconds"]
     return microseconds
 
 
@@ -127,7 +133,7 @@ def _added(asgi: Results, name: str, base: str) -> float:
 def _requests(found: Results) -> Iterator[Aim]:
     for http in PROTOCOLS:
         for name in OURS:
-            yield Aim(f"{name}, {http}: rate against its reference", 0.9, found[http][name]["ratio"], at_least=True)
+            yield Aim(f"{name}, {http}: rate against its reference", RATE, found[http][name]["ratio"], at_least=True)
 
 
 def _trouble(found: Results) -> Iterator[Aim]:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aims import TOKEN
+from aims import BASE, TOKEN
 from material import TOKENS, bare, verifier
-from section_verification import BASE, CACHED, OURS, TIMES, verifying
+from section_verification import CACHED, OURS, TIMES, verifying
 from timing import interleave, plain
 
 RECORDED = Path(__file__).parent / "results" / "verification.json"

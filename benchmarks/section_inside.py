@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 from urllib.request import urlopen
 
-from aims import PROTOCOLS, TOKEN
+from aims import BASE, PROTOCOLS, TOKEN
 from apps import app_with, tree
 from fastapi import FastAPI, HTTPException
 from material import TOKENS, bare, verifier
-from section_verification import BASE, CACHED, OURS, peers
+from section_verification import CACHED, OURS, by_others
 from serving import HOST, Stage, ask, drive
 from timing import Figure, at_once, figure, table
 
@@ -30,7 +30,7 @@ def contenders() -> dict[str, Operation]:
     token = TOKENS[TOKEN]
     wire, cold, cached = token.encode(), verifier(), verifier(token_cache_size=1000)
     ours = {OURS: lambda: at_once(cold.verify(wire)), CACHED: lambda: at_once(cached.verify(wire))}
-    return {BASE: bare(token), **ours, **peers(token)}
+    return {BASE: bare(token), **ours, **by_others(token)}
 
 
 def make() -> FastAPI:

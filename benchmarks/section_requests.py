@@ -8,13 +8,12 @@ from contextlib import AsyncExitStack, ExitStack
 from statistics import median
 from typing import Any
 
-from aims import LEAST, LEAST_CACHED, PROTOCOLS
+from aims import CACHED, COLD, LEAST, LEAST_CACHED, PROTOCOLS
 from apps import APPS, TREES
 from fastapi import FastAPI
 from serving import Load, Stage, ask, drive, headers
 from timing import figure, table
 
-COLD, CACHED = "empty tree, one RSA", "empty tree"
 REFERENCES = {
     "this package": COLD,
     "this package, router": f"{COLD}, router",

@@ -5,11 +5,12 @@ import json
 from statistics import median
 from typing import Any
 
+from aims import BASE
 from apps import app_with
 from fastapi import FastAPI
 from material import TEAM, bare, verifier
 from section_requests import call
-from section_verification import BASE, TIMES, verifying
+from section_verification import TIMES, verifying
 from serving import Stage, ask, drive
 from timing import Figure, Turn, interleave, plain, straight, table
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aims import TOKEN
+from aims import BASE, TOKEN
 from material import REFUSALS, TEAM, TOKENS, bare, user_token, verifier
 from timing import Figure, Turn, interleave, plain, straight, table
 
@@ -15,7 +15,6 @@ from fastapi_cloudflare_access.errors import AccessError
 
 CURVE = (1000, 2000, 4000, 8000)
 TIMES = 10
-BASE = "bare RSA-2048 verify"
 OURS, CACHED = "this package", "this package, token cache"
 Figures = dict[str, Figure]
 
@@ -33,10 +32,10 @@ def contenders(token: str) -> dict[str, Turn]:
         OURS: verifying(verifier(), token),
         CACHED: verifying(verifier(token_cache_size=1000), token),
     }
-    return turns | {name: plain(verify) for name, verify in peers(token).items()}
+    return turns | {name: plain(verify) for name, verify in by_others(token).items()}
 
 
-def peers(token: str) -> dict[str, Callable[[], object]]:
+def by_others(token: str) -> dict[str, Callable[[], object]]:
     """How others verify it."""
     from peers import PEERS  # noqa: PLC0415 - the guard of CI and the tests do without them
 
