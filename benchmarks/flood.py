@@ -1,9 +1,9 @@
-"""Tokens with random key ids beside known callers: what reaches the certs endpoint, and what the known callers notice.
+"""Tokens with random key ids beside known callers: fetches of the certs, and the time of the known callers.
 
     python benchmarks/flood.py                            30 s at 1,000 a second, twice: with and without refreshes
     python benchmarks/flood.py --seconds 3 --rate 200     the short run of the tests
 
-Ends with 1 where a bound is broken.
+The exit code is 1 if a bound is broken.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
 CONNECTIONS = 64
 KNOWN_RATE = 50.0
-NO_REFRESHES = {"unknown_key_burst": "1", "unknown_key_interval": "300", "refresh_interval": "1500"}
+NO_REFRESHES = {"unknown_kid_burst": "1", "unknown_kid_interval": "300", "refresh_interval": "1500"}
 
 
 @dataclass
@@ -75,7 +75,7 @@ def report(name: str, run: Run) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run, print, and tell whether the bounds hold."""
+    """Run, print, and return 1 if a bound is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rate", type=float, default=1000)

@@ -18,19 +18,19 @@ HOST = "127.0.0.1"
 
 @dataclass
 class Seen:
-    """What one kind of traffic met with: how often which status, and the seconds that each request took."""
+    """The answers to one kind of traffic: how often each status, and the seconds that each request took."""
 
     statuses: Counter[int] = field(default_factory=Counter[int])
     seconds: list[float] = field(default_factory=list[float])
 
     def percentile(self, share: float) -> float:
-        """The seconds within which this share of the requests was answered."""
+        """Return the seconds within which this share of the requests was answered."""
         return sorted(self.seconds)[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
 
 
 @contextmanager
 def quickstart(*arguments: str, **settings: str) -> Iterator[tuple[int, int]]:
-    """Run the quickstart app on uvicorn, and give its port and process id."""
+    """Run the quickstart app on uvicorn, and yield its port and process id."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -51,14 +51,14 @@ def quickstart(*arguments: str, **settings: str) -> Iterator[tuple[int, int]]:
 
 
 def memory_of(pid: int) -> float:
-    """The resident memory of a process, in MiB."""
+    """Return the resident memory of a process, in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 @asynccontextmanager
 async def connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """One connection, kept open."""
+    """Keep one connection open."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield reader, writer
@@ -67,7 +67,7 @@ async def connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 
 
 async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str) -> int:
-    """Send one request and give the status of its answer."""
+    """Send one request and return the status of its answer."""
     writer.write(f"GET /me HTTP/1.1\r\nhost: x\r\ncf-access-jwt-assertion: {token}\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
@@ -76,7 +76,7 @@ async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token
 
 
 async def drive(port: int, token: Callable[[], str], *, rate: float, seconds: float, seen: Seen) -> None:
-    """Send tokens over one connection at a steady rate; who falls behind goes on at once."""
+    """Send tokens over one connection at a steady rate; after a delay, send the next at once."""
     start = time.monotonic()
     async with connection(port) as (reader, writer):
         for number in range(int(rate * seconds)):

@@ -1,4 +1,4 @@
-"""What is measured with: a team, tokens of several sizes, broken tokens, and the RSA operation that is the limit."""
+"""Material to measure with: a team, tokens of several sizes, broken tokens, and the RSA operation that is the limit."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TEAM: LocalTeam[SystemClock] = LocalTeam("acme", clock=SystemClock())
 
 
 def user_token(size: int = 0) -> str:
-    """A user's token, of `size` bytes where that is more than Access writes anyway: groups fill it."""
+    """Return a user's token of at least `size` bytes: groups fill it."""
     token = TEAM.user_token("ada@example.com")
     groups: list[str] = []
     while len(token) < size:
@@ -45,21 +45,20 @@ REFUSALS = (
     "not_yet_valid",
     "org",
 )
-"""Forgeries of the testing kit, one for each way of being refused that costs something else."""
+"""Forgeries of the testing kit: each is refused at another step."""
 
 
 def verifier(**options: Any) -> Verifier[Any]:
-    """The verifier of an access object that has the team's keys."""
-    access: CloudflareAccess[Any] = CloudflareAccess(
-        team_domain=TEAM.team_domain, audience=TEAM.audience, fetch=MemoryFetch(TEAM), **options
-    )
+    """Return the verifier of an access object that has the team's keys."""
+    given: dict[str, Any] = {"team_domain": TEAM.team_domain, "audience": TEAM.audience, "fetch": MemoryFetch(TEAM)}
+    access: CloudflareAccess[Any] = CloudflareAccess(**given | options)
     asyncio.run(access.keys.refresh())
-    return access._verifier  # noqa: SLF001
+    return access._authenticator.verifier  # noqa: SLF001
 
 
-def bare(token: str) -> Callable[[], object]:
-    """The RSA-2048 verification by `cryptography` alone, everything prepared: the limit."""
-    key, parsed = TEAM.current.private.public_key(), parse(token.encode())
+def bare(token: str, team: LocalTeam[SystemClock] = TEAM) -> Callable[[], object]:
+    """Return the RSA-2048 verification by `cryptography` alone, everything prepared: the limit."""
+    key, parsed = team.current.private.public_key(), parse(token.encode())
     verify, signature, signed = key.verify, parsed.signature, parsed.signed
     padding, digest = PKCS1v15(), SHA256()
     return lambda: verify(signature, signed, padding, digest)

@@ -1,129 +1,142 @@
 """The page of the documentation, written from the results."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from aims import PROTOCOLS, Aim, aims, explanations
+from aims import (
+    BASE,
+    EMPTY,
+    KNOWN,
+    NEW,
+    PEERS,
+    PROTOCOLS,
+    REMEMBERED,
+    TOKEN,
+    UNPROTECTED,
+    VERIFIED,
+    Aim,
+    aims,
+    first,
+    others,
+)
+from serving import BEFORE, CACHED, DISTINCT, RETURNING
 
 Results = Mapping[str, Any]
 
 PAGE = """# Performance
 
-What a verification costs beside the one operation that nobody can do without, what a request costs beside the ways
-others do it, and where the time goes. `scripts/bench` measures all of this on your machine in under ten minutes, and
-writes this page.
+A route with `access.user` answers {known_share} of the requests per second of a route with one empty dependency, when
+callers return. It answers {new_share} when every token is new. `scripts/bench` measures this on your machine in ten
+minutes, and writes this page.{short}
 
-Compare within one run only. Operations take short turns in one process, in another order each round, and the figure is
-the median of the ratios of each round (in brackets: the tenth to the ninetieth percentile); over sockets each app has
-server processes of its own, and takes turns with the others. {machine}
+![Requests per second](../assets/performance-requests.svg)
+
+{everybody}
+
+- *One empty dependency* is an `async` function that returns at once. Every dependency costs at least that.
+- *Returning callers* are {returning} users. The token cache, which is on by default, knows their tokens.
+- *Every token new*: {distinct:,} users send requests in turn. The cache holds {cached:,} tokens, so it never has the
+  next one, and every signature is verified.
+- The peers have no token cache: they verify every token of the returning callers.
+- *Time added* is processor time, over the ASGI interface, without a server.
 
 ## What is promised
 
-{aims}
+**E** is the time that one empty dependency adds to a request: {e:.1f} µs in this run. **RSA** is the time of one bare
+RSA-2048 verification by `cryptography`: {rsa:.1f} µs.
 
-*Its reference* is an app with an empty tree of dependencies of the same shape in the same place, that does one bare RSA
-verification; for the token cache, one that does nothing at all. A verification *in a loop* finds what it needs in the
-caches of the processor. Inside requests it takes {cold} times one RSA, and {cached} with the token cache, where peers
-are the only bound. A ratio belongs to its processor, too: on 2026-11-27, with Debian's Python 3.11, an Intel Xeon took
-2.05 (user) and 1.85 (service) times one RSA in a loop, and an AMD EPYC 1.60 and 1.52.
+{first}
 
-Where bounds are not kept:
+{kept}
 
-- **A tree of dependencies.** Each further node costs FastAPI nearly as much as the first, whatever the node does: two
-  that do nothing use the bound up, or nearly. The tree of `access` has two nodes, the root that finds and verifies the
-  token, and the object itself; that of `access.user` has three, with the kind of caller. Each is a node of its own so
-  that an override reaches all who depend on it. They are the security schemes of OpenAPI themselves, so that the
-  schemes cost no further ones.
-- **A request whose token is verified anew.** In a server other code runs between two tokens and takes the place of
-  theirs in the caches, so that RSA takes longer than in a loop, and Python longer still. What a verification displaces
-  costs the code after it as well: one RSA makes a request longer than it takes itself. The table sets what the bound
-  leaves beside what verification beyond RSA takes inside a request, before the tree is counted. *Unchecked claims* are
-  what remains without a look at the request and without one check but the signature, made by quick means: RSA, and
-  base64, JSON and the model by the core of Pydantic.
-- **A request whose token is known.** The token cache knows a token by its SHA-256, which alone takes a part of what is
-  lost against an empty tree. The rest goes to finding the token among the headers, to the nodes of the tree, and to
-  looking up the token and its key.
+Where the time of a request goes:
 
-{explanations}
+- A known token adds {known:.0f} µs. E is FastAPI's part of that, for any dependency. The verification takes
+  {remembered:.1f} µs in a loop, of which the SHA-256 of the token takes {digest:.1f}. The search among the headers
+  takes {find:.1f} µs.
+- A new token adds {new:.0f} µs. The verification takes {verified:.0f} µs in a loop, RSA included. It takes longer in a
+  request, since other code uses the caches of the processor between two tokens. One RSA verification in a dependency
+  makes a request {one_rsa:.0f} µs longer, that is {one_rsa_times:.1f} RSA.
+
+## The token cache
+
+`CloudflareAccess` keeps the last 1,024 tokens that it verified, each under its SHA-256, so that it verifies a signature
+once. `token_cache_size=` sets the number; 0 turns the cache off.
+
+- Only a token that passed every check is kept.
+- On each hit the token's key must still be in use, and fresh enough. If it is not, the token is verified anew.
+- On each hit `exp`, `nbf` and `iat` are compared with the clock.
+- Requests share the claims of this package's own models, which are frozen all the way down. For a model of yours, each
+  request gets claims that are validated anew; only RSA is saved.
+- A full cache drops the token that was used longest ago. Each token takes some {entry:.1f} kB.
 
 ## One verification
 
-From the bytes of a token to typed claims, with the key known. Peers give a plain dict.
+This is the time from the bytes of a token to typed claims, with the key known. Peers return a plain dict.
 
-![Verification compared](../assets/performance-verification.svg)
+![One verification](../assets/performance-verification.svg)
 
 {tokens}
 
-The unit is one RSA-2048 verification by `cryptography`, everything prepared.
+- The unit is one RSA-2048 verification by `cryptography`, with everything prepared.
+- *New token*: the token cache is off. *Known token*: the token is in the cache.
 
-### Where the time goes
+### The steps of a verification
 
-![Where the time goes](../assets/performance-where.svg)
+![The steps of a verification](../assets/performance-where.svg)
 
-Besides RSA: base64url, JSON that refuses a member that stands twice, the claims, and the typed and frozen model. Each
-part was measured alone. What is left over (*the rest*) is the way from one to the next, and what they cost each other:
-each is slower after RSA than after itself.
-
-### Inside requests
-
-The user's token of 0.9 kB and the same contenders, but each verification in a request of its own: in the dependency of
-a route on uvicorn, while a client on 16 connections asks as often as it is answered. All take turns of 100 requests in
-one server, and each turn counts by its median, so that the brackets are narrower than elsewhere. This is what the
-verification itself takes in a busy server. A request pays more: for finding the token, for the nodes of the tree, and
-for what the verification displaced from the caches (see [A request](#a-request)).
-
-{inside}
+The steps besides RSA are: base64url, JSON that rejects duplicate members, the checks of the claims, and the typed and
+frozen model. Each step was measured alone. *The rest* is the code between them, and what they cost each other: each is
+slower after RSA than after itself.
 
 ### The size of the token
 
 ![By size](../assets/performance-curve.svg)
 
-The cost of reading grows with the token, and so does the digest by which the token cache knows it.
+A longer token takes longer to parse, and the cache takes longer to compute its SHA-256.
 
-### Refusing
+### Inside requests
+
+Here each verification happens in a request of its own: in the dependency of a route on uvicorn, under load from 16
+connections. The contenders take turns of 100 requests in one server, and the median of each turn counts.
+
+{inside}
+
+### Rejected tokens
 
 {refusals}
 
-What is wrong in the shape of a token or in its header is refused before RSA; what is wrong in the payload after it,
-since nothing is believed before the signature. `payload_twice` has a member that stands twice, and `org` is a token of
-another kind that the same team signs.
+A token of the wrong shape, or with a wrong header, is rejected before RSA. A wrong claim is found after RSA, since
+nothing of the payload counts before the signature is verified. `payload_twice` has a duplicate member. `org` is a token
+of another kind that the same team signs.
 
-## The token cache
+## One request
 
-`CloudflareAccess(token_cache_size=1000)` keeps the tokens used last, each under its SHA-256, so that a signature is
-checked once. It is off by default.
-
-- Only a token that passed everything is kept.
-- On each hit its key must still be the one in use, and fresh enough; expired keys give 503 as without a cache.
-- On each hit `exp`, `nbf` and `iat` are compared with the clock.
-- Callers of this package's own models are frozen all the way down, and shared. Of a model of yours every request gets a
-  caller of its own, made and validated anew; only RSA is saved.
-- It holds `token_cache_size` tokens, some 3 kB each, and forgets the one used longest ago.
-
-## A request
-
-![Requests compared](../assets/performance-requests.svg)
+Over sockets, on uvicorn with one worker:
 
 {requests}
 
-The *ratio* is that of the rates to the reference: to the app with the empty tree and one RSA operation, for the router
-to one with that tree on a router, for the token cache and SHA-256 to the empty tree alone. In brackets: the lowest and
-the highest of the rounds. Those that a promise or its explanation is about, and their references, were measured in
-four processes each, since one process may lie better in memory than the next; the others in one. Every app is sent the
-same headers: the token as assertion, as cookie and as bearer, since each peer looks in another place. The way through
-ASGI, without a server:
+- The *share* is the rate, divided by that of one empty dependency. In brackets: the lowest and the highest of the laps.
+- *Router and route*: `access` on the router, `access.user` on the route.
+
+Over the ASGI interface:
 
 {asgi}
 
-## Under trouble
+## While something is wrong
 
-![Under trouble](../assets/performance-trouble.svg)
+![While something is wrong](../assets/performance-trouble.svg)
 
-The p99 of callers with a known key, in milliseconds: quiet; while the certs endpoint hangs and tokens of unknown keys
-ask for it; while the keys rotate and callers of the new key come; and while somebody sends 200 tokens a second with
-unknown keys. *Tries* counts the fetches that were begun while the endpoint hung: who began none did not notice that it
-hangs. *New key* is how long it took, on a quiet server, until the first token of a new key passed; the last fetch was
-more than 30 seconds ago, so that everybody would fetch again.
+This is the p99 of callers with a known key, in milliseconds:
+
+- *quiet*: nothing is wrong.
+- *hang*: the certs endpoint does not answer, and tokens of unknown keys ask for it. *Fetches* counts the fetches that
+  began meanwhile. A contender without one did not notice that the endpoint hangs.
+- *rotation*: the keys rotate, and callers with tokens of the new key arrive.
+- *flood*: 200 tokens per second have unknown keys.
+
+*New key* is the time on a quiet server until the first token of a new key is accepted. The last fetch was more than 30
+seconds ago, so that every contender may fetch again.
 
 {trouble}
 
@@ -133,49 +146,98 @@ more than 30 seconds ago, so that everybody would fetch again.
 
 {scale}
 
-A known key is one read of a dictionary, audiences are a set, and a policy is asked only where it stands: none of these
-grow. Each further claim of a token is read, checked and frozen. Requests per second with one worker and with two, on a
-machine whose cores the load shares: {workers}.
+The time does not grow with the keys, the audiences or the policies. Each further claim of a token is parsed, checked
+and frozen. One worker answers {one_worker} requests per second and two workers answer {two_workers}, on a machine whose
+cores they share with the load.
 
-## Footprint
+## Memory and import
 
 {footprint}
 
 ## The local Access
 
-What stands before an app adds to a request, on one connection that stays open:
+This is the time that a proxy adds to a request, on one connection that stays open:
 
 {edge}
+
+## Other promises
+
+{others}
+
+## How it is measured
+
+- Compare figures within one run only. A ratio, too, belongs to its processor: an earlier version took 1.60 RSA for one
+  new token on an AMD EPYC, and 2.05 on an Intel Xeon.
+- In a loop and over ASGI, contenders take short turns in one process, in another order each round. A figure is the
+  median of the ratios of each round. In brackets: the tenth to the ninetieth percentile. The time is that of the
+  processor, without that of other processes.
+- Over sockets, each app has a server process of its own. Each lap starts new ones: seven laps with httptools for the
+  first four rows above, two for the others and with h11. A ratio is the median of the ratios of each lap.
+- Every app gets the same headers. They carry the token as assertion, as cookie and as bearer token, since the peers
+  read it from different places.
+- {machine}
 """
 
 
 def render(results: Results) -> str:
-    """The page."""
-    parts = {
-        "machine": _machine(results["machine"]),
-        "aims": _aims(aims(results)),
-        "explanations": table(("", "measured"), ((about, f"{one:.2g}") for about, one in explanations(results))),
-        "tokens": _tokens(results["verification"]),
-        "inside": _inside(results["inside"]),
-        "cold": _both(results["inside"], "this package"),
-        "cached": _both(results["inside"], "this package, token cache"),
-        "refusals": _ratios(results["verification"]["refusals"], "refused for", "times one RSA"),
-        "requests": _requests(results["requests"]),
-        "asgi": _ratios(results["requests"]["asgi"], "", "times the unprotected"),
-        "trouble": _trouble(results["trouble"]),
-        "scale": _scale(results["scale"]),
-        "workers": " and ".join(f"{rate:,.0f}" for rate in results["scale"]["workers"].values()),
-        "footprint": _footprint(results["footprint"]),
-        "edge": _edge(results["edge"]),
-    }
-    return PAGE.format(**parts)
+    """Return the page."""
+    verification, requests, inside = (results[name] for name in ("verification", "requests", "inside"))
+    asgi, sockets = requests["asgi"], requests["httptools"]
+    loop, steps = verification["tokens"][TOKEN], verification["steps"]
+    rsa = asgi[BASE]["microseconds"]
+    one_rsa = asgi["one dependency, one RSA verification"]["added"] - asgi[EMPTY]["added"]
+    workers = results["scale"]["workers"]
+    return PAGE.format(
+        known_share=f"{sockets[KNOWN]['ratio']:.0%}",
+        new_share=f"{sockets[NEW]['ratio']:.0%}",
+        short=_short(results["machine"]),
+        everybody=_everybody(requests),
+        returning=RETURNING,
+        distinct=DISTINCT,
+        cached=CACHED,
+        e=asgi[EMPTY]["added"],
+        rsa=rsa,
+        first=_aims(first(results)),
+        kept=_kept(aims(results)),
+        known=asgi[KNOWN]["added"],
+        new=asgi[NEW]["added"],
+        remembered=loop[REMEMBERED]["microseconds"],
+        verified=loop[VERIFIED]["microseconds"],
+        digest=steps["SHA-256"]["microseconds"],
+        find=steps["finding the token"]["microseconds"],
+        one_rsa=one_rsa,
+        one_rsa_times=one_rsa / rsa,
+        entry=_kilobytes_of_an_entry(results["footprint"]["grown"]),
+        tokens=_tokens(verification),
+        inside=_inside(inside),
+        refusals=_ratios(verification["refusals"], "rejected for", "times one RSA"),
+        requests=_requests(requests),
+        asgi=_asgi(asgi),
+        trouble=_trouble(results["trouble"]),
+        scale=_scale(results["scale"]),
+        one_worker=f"{workers['1']:,.0f}",
+        two_workers=f"{workers['2']:,.0f}",
+        footprint=_footprint(results["footprint"]),
+        edge=_edge(results["edge"]),
+        others=_aims(others(results)),
+        machine=_machine(results["machine"]),
+    )
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table in Markdown, figures to the right."""
+    """Return a table in Markdown, figures to the right."""
     heads = list(head)
     lines = [heads, ["---", *["--:"] * (len(heads) - 1)], *[[str(cell) for cell in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _short(found: Results) -> str:
+    if not found.get("quick"):
+        return ""
+    return (
+        "\n\n**The figures below come from a short run (`scripts/bench --quick`) on a busy machine. They show the form "
+        "of this page, and no more.**"
+    )
 
 
 def _machine(found: Results) -> str:
@@ -186,26 +248,71 @@ def _machine(found: Results) -> str:
     )
 
 
-def _aims(promised: Iterable[Aim]) -> str:
+def _kilobytes_of_an_entry(grown: Results) -> float:
+    size = max(map(int, grown))
+    return float(grown[str(size)]) * 1024 / (size - BEFORE)
+
+
+def _everybody(found: Results) -> str:
+    asgi, sockets = found["asgi"], found["httptools"]
     rows = [
         (
-            aim.about,
-            f"{'≥' if aim.at_least else '≤'} {aim.most:g}",
-            f"{aim.measured:.3g}",
-            "yes" if aim.met else "**no**",
+            name,
+            f"{sockets[name]['rate']:,.0f}",
+            f"{sockets[name]['ratio']:.2f}",
+            f"{sockets[name]['p50']:.1f}, {sockets[name]['p99']:.1f}",
+            _added(asgi.get(name)),
         )
-        for aim in promised
+        for name in (UNPROTECTED, EMPTY, KNOWN, NEW, *PEERS)
+        if name in sockets
     ]
-    return table(("aim", "bound", "measured", "met"), rows)
+    heads = ("requests per second", "times one empty dependency", "p50, p99 in ms", "time added, µs")
+    return table(("uvicorn with httptools, one worker", *heads), rows)
+
+
+def _added(one: Results | None) -> str:
+    return "not measured" if one is None else f"{one['added']:.0f}"
+
+
+def _aims(promised: Iterable[Aim]) -> str:
+    rows = [(aim.about, _bound(aim), _goal(aim), _measured(aim), "yes" if aim.met else "**no**") for aim in promised]
+    if any(goal for _, _, goal, _, _ in rows):
+        return table(("promise", "bound", "aim", "measured", "kept"), rows)
+    return table(("promise", "bound", "measured", "kept"), [(*row[:2], *row[3:]) for row in rows])
+
+
+def _bound(aim: Aim) -> str:
+    return f"{'≥' if aim.at_least else '≤'} {aim.limit or f'{aim.bound:g}{aim.unit}'}"
+
+
+def _goal(aim: Aim) -> str:
+    return "" if aim.goal is None else f"{aim.goal:.2f}"
+
+
+def _measured(aim: Aim) -> str:
+    return f"{aim.measured:.3g}{aim.unit}" + (f", {aim.detail}" if aim.detail else "")
+
+
+def _kept(promised: Iterable[Aim]) -> str:
+    every = list(promised)
+    broken, short = [aim for aim in every if not aim.met], [aim for aim in every if aim.met and not aim.reached]
+    if not broken and not short:
+        return "Every promise of this page is kept."
+    lines = ["Not kept:" if broken else "Every promise of this page is kept; an aim beyond it is not reached:", ""]
+    lines += [f"- {aim.about}: {_measured(aim)}, where the bound is {_bound(aim)}." for aim in broken]
+    if broken and short:
+        lines += ["", "Kept, but the aim is not reached:", ""]
+    lines += [f"- {aim.about}: {_measured(aim)}, where the aim is {_goal(aim)}." for aim in short]
+    return "\n".join(lines)
 
 
 def _ratio(one: Results) -> str:
     return f"{one['ratio']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
 
 
-def _ratios(found: Results, first: str, second: str) -> str:
+def _ratios(found: Results, head: str, unit: str) -> str:
     rows = [(name, *_timed(one)) for name, one in found.items()]
-    return table((first, "µs", second), rows)
+    return table((head, "µs", unit), rows)
 
 
 def _tokens(found: Results) -> str:
@@ -224,19 +331,24 @@ def _timed(one: Results) -> tuple[str, str]:
     return f"{one['microseconds']:.1f}", _ratio(one)
 
 
-def _both(found: Results, name: str) -> str:
-    low, high = (f"{ratio:.2g}" for ratio in sorted(found[http][name]["ratio"] for http in PROTOCOLS))
-    return low if low == high else f"{low} to {high}"
-
-
 def _requests(found: Results) -> str:
     rows = [(name, *(cell for http in PROTOCOLS for cell in _request(found[http][name]))) for name in found["h11"]]
-    heads = (f"{head}, {http}" for http in PROTOCOLS for head in ("per second", "p50, p99 in ms", "ratio"))
+    heads = (f"{head}, {http}" for http in PROTOCOLS for head in ("per second", "p50, p99 in ms", "share"))
     return table(("", *heads), rows)
 
 
 def _request(one: Results) -> tuple[str, str, str]:
     return f"{one['rate']:,.0f}", f"{one['p50']:.1f}, {one['p99']:.1f}", _ratio(one)
+
+
+def _asgi(found: Results) -> str:
+    empty = found[EMPTY]["added"]
+    rows = [
+        (name, f"{one['microseconds']:.1f}", f"{one['added']:.1f}", f"{one['added'] / empty:.2f}")
+        for name, one in found.items()
+        if name != BASE
+    ]
+    return table(("", "µs", "added, µs", "added, E"), rows)
 
 
 def _trouble(found: Results) -> str:
@@ -246,11 +358,11 @@ def _trouble(found: Results) -> str:
         phases = ("no answer" if value is None else f"{value:.1f}" for value in p99)
         after = one["new key accepted after"]
         passes = "not in 10 s" if after is None else f"{after:.2f} s"
-        rows.append((name, *phases, _tries(one.get("fetches while it hung")), passes))
-    return table(("", "quiet", "hang", "rotation", "flood", "tries while it hung", "new key passes after"), rows)
+        rows.append((name, *phases, _fetches(one.get("fetches while it hung")), passes))
+    return table(("", "quiet", "hang", "rotation", "flood", "fetches while it hung", "new key accepted after"), rows)
 
 
-def _tries(number: int | None) -> str:
+def _fetches(number: int | None) -> str:
     if number is None:
         return "not counted"
     return str(number) if number else "none: did not notice"
@@ -273,11 +385,17 @@ def _edge(found: Results) -> str:
 
 
 def _footprint(found: Results) -> str:
-    added, server, grown = found["import"], found["server"], found["grown"]
-    rows = [("import, more than FastAPI's", f"{added['wall']:.0f} ms ({added['processor']:.0f} of the processor)")]
-    rows += [(f"a server process: {name}", f"{size:.0f} MiB") for name, size in server.items()]
-    for size, more in grown.items():
-        rows.append(
-            (f"after {found['tokens']:,} distinct tokens, token cache of {int(size):,}", f"{more:.1f} MiB more")
-        )
-    return table(("", "measured"), rows)
+    return table(("", "measured"), _footprints(found))
+
+
+def _footprints(found: Results) -> Iterator[tuple[str, str]]:
+    added = found["import"]
+    yield (
+        "time that the import adds to FastAPI's",
+        f"{added['wall']:.0f} ms ({added['processor']:.0f} of the processor)",
+    )
+    for name, size in found["server"].items():
+        yield f"a server process: {name}", f"{size:.0f} MiB"
+    for size, more in found["grown"].items():
+        about = f"after {found['tokens']:,} different tokens, token cache of {int(size):,}"
+        yield about, f"{more:.1f} MiB more"

@@ -1,4 +1,4 @@
-"""What the local Access adds to a request, beside reverse proxies written in Python."""
+"""The time that the local Access adds to a request, beside reverse proxies written in Python."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ import httpx
 
 HOST = "127.0.0.1"
 MITMDUMP = Path(sys.prefix, "mitmproxy", "bin", "mitmdump")
-"""In an environment of its own, where `scripts/bench` could make one."""
+"""In an environment of its own, if `scripts/bench` could make one."""
 WARM_UP = 50
 APP = """
 async def app(scope, receive, send):
@@ -31,7 +31,7 @@ CF_ACCESS = "from fastapi_cloudflare_access.cli import main; import sys; sys.exi
 
 
 def run(*, quick: bool) -> dict[str, Any]:
-    """Measure each in turn, in several rounds; give the medians, and what each adds to the app alone."""
+    """Measure each in turn, in several rounds; return the medians, and what each adds to the app alone."""
     rounds, requests = (2, 100) if quick else (9, 400)
     taken: dict[str, list[float]] = {}
     with TemporaryDirectory() as folder, ExitStack() as servers:
@@ -48,7 +48,7 @@ def run(*, quick: bool) -> dict[str, Any]:
 
 
 def start(folder: str, servers: ExitStack) -> dict[str, tuple[int, dict[str, str]]]:
-    """Start the app and all that stands before it; give their ports, and the headers that each is asked with."""
+    """Start the app and the proxies; return their ports, and the headers to send to each."""
     app, edge, library, tool = (free_port() for _ in range(4))
     Path(folder, "upstream.py").write_text(APP)
     Path(folder, "peer.py").write_text(PROXY.format(port=app))
@@ -69,7 +69,7 @@ def start(folder: str, servers: ExitStack) -> dict[str, tuple[int, dict[str, str
 
 
 def free_port() -> int:
-    """Give a port that nobody has."""
+    """Return a free port."""
     with socket.create_server((HOST, 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -92,7 +92,11 @@ def running(folder: str, port: int, *command: str) -> Iterator[None]:
 
 
 def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Return when it listens."""
+    """Wait until the server listens.
+
+    Raises:
+        SystemExit: It did not start.
+    """
     for _ in range(400):
         with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
             return
@@ -103,7 +107,11 @@ def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 
 def milliseconds(port: int, headers: dict[str, str], requests: int) -> float:
-    """Give the median time of a request on one connection that stays open."""
+    """Return the median time of a request on one connection that stays open.
+
+    Raises:
+        SystemExit: The server closed it.
+    """
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     request = f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\n{lines}\r\n".encode()
     taken: list[float] = []
@@ -117,7 +125,7 @@ def milliseconds(port: int, headers: dict[str, str], requests: int) -> float:
             while not answer.endswith(b"hello"):
                 piece = connection.recv(65_536)
                 if not piece:
-                    raise SystemExit(f"port {port} broke off: {answer[:200]!r}")
+                    raise SystemExit(f"port {port} closed the connection: {answer[:200]!r}")
                 answer += piece
             if number >= WARM_UP:
                 taken.append(time.perf_counter() - begun)
@@ -125,7 +133,7 @@ def milliseconds(port: int, headers: dict[str, str], requests: int) -> float:
 
 
 def user_token(edge: int) -> str:
-    """Log somebody in."""
+    """Log a user in, and return the token."""
     address = f"http://{HOST}:{edge}/control/api/token"
     made = httpx.post(address, json={"email": "ada@example.com"}, trust_env=False)
     return str(made.json()["token"])

@@ -1,4 +1,4 @@
-"""What it takes besides time for requests: to import, and to keep in memory."""
+"""The time of the import, and the memory of a process."""
 
 import asyncio
 import subprocess
@@ -8,9 +8,10 @@ from typing import Any
 from unittest.mock import patch
 
 import psutil
+from aims import KNOWN, UNPROTECTED
 from imports import added
 from material import TEAM, verifier
-from serving import Stage, ask
+from serving import BEFORE, CACHED, Stage, ask
 
 from fastapi_cloudflare_access._issuer import base64url, compact_json
 from fastapi_cloudflare_access._signature import RS256Key
@@ -19,10 +20,10 @@ MIB = 2**20
 
 
 def servers() -> dict[str, float]:
-    """MiB of a server process after its first requests."""
+    """Measure the MiB of a server process after its first requests."""
     found = {}
     with Stage() as stage:
-        for app in ("unprotected", "this package", "fastapi-azure-auth", "sync PyJWKClient"):
+        for app in (UNPROTECTED, KNOWN, "fastapi-azure-auth", "PyJWT, PyJWKClient"):
             with stage.serve(app) as port:
                 for _ in range(20):
                     ask(port, stage.token)
@@ -36,9 +37,9 @@ def _listens(process: psutil.Process, port: int) -> bool:
 
 
 def distinct(tokens: int, cache: int) -> float:
-    """MiB that a process grows by while it verifies so many tokens, all of them different.
+    """Return by how many MiB a process grows while it verifies so many tokens, all of them different.
 
-    Nobody can sign a million tokens in the time, so that the RSA operation, and it alone, always says yes here.
+    To sign a million tokens takes too long, so the RSA operation, and it alone, accepts every signature here.
     """
     ours, process = verifier(token_cache_size=cache), psutil.Process()
     signature = TEAM.user_token("ada@example.com").rpartition(".")[2]
@@ -51,14 +52,14 @@ def distinct(tokens: int, cache: int) -> float:
             await ours.verify(f"{header}.{payload}.{signature}".encode())
 
     with patch.object(RS256Key, "verifies", lambda *_: True):
-        asyncio.run(verify(range(1000)))
+        asyncio.run(verify(range(BEFORE)))
         before = process.memory_info().rss
-        asyncio.run(verify(range(1000, tokens)))
+        asyncio.run(verify(range(BEFORE, tokens)))
     return round((process.memory_info().rss - before) / MIB, 2)
 
 
 def distinct_in_processes(tokens: int, *caches: int) -> dict[str, float]:
-    """The same for several sizes of the cache, side by side in processes of their own."""
+    """Return the same for several sizes of the cache, side by side in processes of their own."""
     code = "import section_footprint as it; print(it.distinct({}, {}))"
     commands = {cache: [sys.executable, "-c", code.format(tokens, cache)] for cache in caches}
     running = {
@@ -69,10 +70,10 @@ def distinct_in_processes(tokens: int, *caches: int) -> dict[str, float]:
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Measure, print and give everything of this section."""
+    """Measure this section, print it and return it."""
     tokens = 20_000 if quick else 1_000_000
     found: dict[str, Any] = {"import": added(3 if quick else 15), "server": servers(), "tokens": tokens}
-    found["grown"] = distinct_in_processes(tokens, 0, 10_000)
+    found["grown"] = distinct_in_processes(tokens, CACHED, 10_000)
     print(f"\nImport adds {found['import']} ms; memory of a server process {found['server']} MiB")
     print(f"  after {tokens} distinct tokens, by size of the token cache, MiB more: {found['grown']}")
     return found

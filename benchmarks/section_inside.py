@@ -1,4 +1,4 @@
-"""One verification where it happens: inside the requests of a server under load, where other code had the caches."""
+"""One verification inside the requests of a server under load, where other code uses the caches of the processor."""
 
 import json
 import random
@@ -9,32 +9,32 @@ from statistics import median
 from typing import Any
 from urllib.request import urlopen
 
-from aims import BASE, PROTOCOLS, TOKEN
-from apps import app_with, tree
+from aims import BASE, PROTOCOLS, REMEMBERED, TOKEN, VERIFIED
+from apps import app_with, doing
 from fastapi import FastAPI, HTTPException
 from material import TOKENS, bare, verifier
-from section_verification import CACHED, OURS, by_others
+from section_verification import by_others
 from serving import HOST, Stage, ask, drive
 from timing import Figure, at_once, figure, table
 
 TURN = 100
-"""How many requests in a row do the same."""
+"""Number of requests in a row that do the same."""
 WARM = 10
-"""How many of them do not count."""
+"""Number of them that do not count."""
 Operation = Callable[[], object]
 Seconds = dict[str, list[float]]
 
 
 def contenders() -> dict[str, Operation]:
-    """Everybody, over one token."""
+    """Return every contender over one token."""
     token = TOKENS[TOKEN]
-    wire, cold, cached = token.encode(), verifier(), verifier(token_cache_size=1000)
-    ours = {OURS: lambda: at_once(cold.verify(wire)), CACHED: lambda: at_once(cached.verify(wire))}
+    wire, cold, cached = token.encode(), verifier(token_cache_size=0), verifier()
+    ours = {VERIFIED: lambda: at_once(cold.verify(wire)), REMEMBERED: lambda: at_once(cached.verify(wire))}
     return {BASE: bare(token), **ours, **by_others(token)}
 
 
 def make() -> FastAPI:
-    """A route whose dependency lets the contenders take turns, and a route that tells how long they took."""
+    """Return an app with a route whose dependency lets the contenders take turns, and a route with their figures."""
     with ThreadPoolExecutor() as aside:  # uvicorn calls this in its loop, and keys are fetched in one of their own
         operations = aside.submit(contenders).result()
     kept: Seconds = {name: [] for name in operations}
@@ -46,7 +46,7 @@ def make() -> FastAPI:
         operation()
         took.append(time.perf_counter() - start)
 
-    app = app_with(tree(work))
+    app = app_with(doing(work))
 
     @app.get("/figures")
     async def figures() -> dict[str, dict[str, float]]:
@@ -59,9 +59,9 @@ def make() -> FastAPI:
 
 
 def taking_turns(operations: Mapping[str, Operation], kept: Seconds) -> Iterator[tuple[Operation, list[float]]]:
-    """Give what each request does and where to note how long it took; each turn's median is kept.
+    """Yield what each request does and where to note how long it took; keep each turn's median.
 
-    In another order each round.
+    The order is another one each round.
     """
     while True:
         for name in random.sample(list(operations), len(operations)):
@@ -72,11 +72,15 @@ def taking_turns(operations: Mapping[str, Operation], kept: Seconds) -> Iterator
 
 
 def measure(stage: Stage, http: str, *, seconds: float) -> dict[str, dict[str, float]]:
-    """Have everybody take turns inside one server."""
+    """Let the contenders take turns inside one server.
+
+    Raises:
+        RuntimeError: A request failed.
+    """
     with stage.serve(factory="section_inside:make", http=http) as port:
         assert ask(port, stage.token) == 200
-        if failed := drive(port, stage.token, seconds=seconds).failed:
-            raise RuntimeError(f"{failed} requests failed, so that somebody's figure is none")
+        if failed := drive(port, [stage.token], seconds=seconds).failed:
+            raise RuntimeError(f"{failed} requests failed, so that a figure is wrong")
         with urlopen(f"http://{HOST}:{port}/figures") as answer:
             found: dict[str, dict[str, float]] = json.load(answer)
     table(f"Inside requests, uvicorn with {http}", {name: Figure(**one) for name, one in found.items()})
@@ -84,7 +88,7 @@ def measure(stage: Stage, http: str, *, seconds: float) -> dict[str, dict[str, f
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Measure, print and give everything of this section."""
+    """Measure this section, print it and return it."""
     with Stage() as stage:
         return {http: measure(stage, http, seconds=2 if quick else 10) for http in PROTOCOLS}
 

@@ -1,4 +1,4 @@
-"""What known callers notice while the certs endpoint hangs, the keys rotate, or somebody floods with unknown keys."""
+"""The p99 of known callers while the certs endpoint hangs, the keys rotate, or tokens of unknown keys arrive."""
 
 import asyncio
 import math
@@ -12,30 +12,24 @@ from statistics import median
 from threading import Event, Thread
 from typing import Any
 
+from aims import KNOWN, PEERS, UNCACHED
 from section_requests import usable
 from serving import HOST, NO_ANSWER, Load, Stage, ask, drive, exchange
 
 from fastapi_cloudflare_access._issuer import base64url, compact_json
 
-CONTENDERS = (
-    "this package",
-    "this package, token cache",
-    "sync PyJWKClient",
-    "fastapi-cloudflare-access-jwt",
-    "fastapi-azure-auth",
-    "Cloudflare's tutorial",
-)
+CONTENDERS = (KNOWN, UNCACHED, *PEERS)
 FLOOD = 200.0
-"""Unknown keys per second."""
+"""Tokens of unknown keys per second."""
 NUDGE = 2.0
-"""The same while the endpoint hangs: so many that everybody who would fetch does."""
+"""The same while the endpoint hangs: enough that every contender that would fetch does."""
 SETTLE = 31.0
 """Seconds since its last fetch after which every contender would fetch again; PyJWT's client waits for 30."""
 PURPOSES = ("quiet", "hang", "rotation")
-"""Each contender has so many servers that are left alone until all have settled."""
+"""Each contender has a server for each, which gets no requests until all have settled."""
 
 Pairs = list[tuple[Load, Load]]
-"""What a load met with, quiet and then in trouble, for each round."""
+"""The answers to a load, quiet and then in trouble, for each round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +40,20 @@ class Place:
     port: int
 
     def known(self, seconds: float) -> Load:
-        """Ask with a known key."""
-        return drive(self.port, self.stage.token, seconds=seconds, connections=4)
+        """Send tokens of a known key."""
+        return drive(self.port, [self.stage.token], seconds=seconds, connections=4)
 
 
 @contextmanager
 def place(name: str) -> Iterator[Place]:
-    """Start a contender, and have it fetch the keys."""
+    """Start a contender, and let it fetch the keys."""
     with Stage() as stage, stage.serve(name, http="httptools") as port:
         assert ask(port, stage.token) == 200
         yield Place(stage, port)
 
 
 def unknown_token(stage: Stage) -> str:
-    """A token that would fit, of a key that nobody knows."""
+    """Return a token that is valid but for its key, which is unknown."""
     _, payload, signature = stage.token.split(".")
     header = base64url(compact_json({"alg": "RS256", "kid": secrets.token_hex(32)}))
     return f"{header}.{payload}.{signature}"
@@ -67,7 +61,7 @@ def unknown_token(stage: Stage) -> str:
 
 @contextmanager
 def beside(port: int, token: Callable[[], str], rate: float) -> Iterator[None]:
-    """Send other tokens at a steady rate meanwhile, each over a connection of its own where answers take long."""
+    """Send other tokens at a steady rate meanwhile, each over a connection of its own."""
     over = Event()
 
     async def one(limit: asyncio.Semaphore) -> None:
@@ -101,7 +95,7 @@ def beside(port: int, token: Callable[[], str], rate: float) -> Iterator[None]:
 
 
 def flooded(name: str, *, seconds: float, rounds: int) -> tuple[Pairs, float]:
-    """Let known callers in while somebody floods; gives the fetches per second of flood as well."""
+    """Measure known callers during a flood; return the fetches per second of flood as well."""
     pairs: Pairs = []
     fetches = 0
     with place(name) as one:
@@ -114,7 +108,7 @@ def flooded(name: str, *, seconds: float, rounds: int) -> tuple[Pairs, float]:
 
 
 def hanging(quiet: Place, hung: Place, *, seconds: float, rounds: int) -> tuple[Pairs, int]:
-    """Compare two servers in turns, of which one has an endpoint that hangs; gives its tries to fetch as well."""
+    """Compare two servers in turns, of which one has an endpoint that hangs; return its tries to fetch as well."""
     pairs: Pairs = []
     before = hung.stage.certs.fetches
     hung.stage.certs.hang()
@@ -126,7 +120,7 @@ def hanging(quiet: Place, hung: Place, *, seconds: float, rounds: int) -> tuple[
 
 
 def rotating(one: Place, *, seconds: float) -> Pairs:
-    """Let known callers in while the keys rotate and callers of the new key come."""
+    """Measure known callers while the keys rotate and callers of the new key arrive."""
     quiet = one.known(seconds)
     with ThreadPoolExecutor(1) as pool:
         meanwhile = pool.submit(one.known, seconds)
@@ -136,7 +130,7 @@ def rotating(one: Place, *, seconds: float) -> Pairs:
 
 
 def noticed(one: Place, *, within: float = 10) -> float | None:
-    """Rotate the keys, and give after how many seconds (None: not within so many) the new key passes."""
+    """Rotate the keys, and return after how many seconds the new key is accepted; None if not within so many."""
     one.stage.team.rotate()
     fresh, start = one.stage.mint(), time.monotonic()
     while time.monotonic() - start < within:
@@ -147,7 +141,7 @@ def noticed(one: Place, *, within: float = 10) -> float | None:
 
 
 def summary(phases: dict[str, Pairs]) -> dict[str, Any]:
-    """The medians of all rounds; the ratios are those of each round."""
+    """Return the medians of all rounds; the ratios are those of each round."""
     loads = {name: [troubled for _, troubled in pairs] for name, pairs in phases.items()}
     ratios = {name: [troubled.p99 / quiet.p99 for quiet, troubled in pairs] for name, pairs in phases.items()}
     loads["quiet"] = [quiet for pairs in phases.values() for quiet, _ in pairs]
@@ -159,12 +153,12 @@ def summary(phases: dict[str, Pairs]) -> dict[str, Any]:
 
 
 def finite(value: float) -> float | None:
-    """A figure for JSON; None where there was no answer at all."""
+    """Return a figure for JSON; None if there was no answer at all."""
     return round(value, 3) if math.isfinite(value) else None
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what was measured."""
+    """Print the results."""
     print("\nUnder trouble: p99 of known callers in ms (failed answers)")
     for name, one in found.items():
         phases = "  ".join(
@@ -178,7 +172,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def measure(name: str, places: dict[str, Place], flood: tuple[Pairs, float], *, quick: bool) -> dict[str, Any]:
-    """One contender, once its servers have settled.
+    """Measure one contender, after its servers have settled.
 
     Raises:
         RuntimeError: This package did not try to fetch while the endpoint hung, so that nothing was measured.
@@ -197,7 +191,7 @@ def measure(name: str, places: dict[str, Place], flood: tuple[Pairs, float], *, 
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Measure, print and give everything of this section."""
+    """Measure this section, print it and return it."""
     with Stage() as stage:
         names = [name for name in usable(stage) if name in CONTENDERS]
     with ExitStack() as stack:

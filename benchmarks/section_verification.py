@@ -1,42 +1,44 @@
-"""One token to typed claims: this package and its peers, against the RSA operation that nobody can do without."""
+"""One token to typed claims: this package and its peers, against the RSA operation that all of them need."""
 
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
-from aims import BASE, TOKEN
+from aims import BASE, REMEMBERED, TOKEN, VERIFIED
 from material import REFUSALS, TEAM, TOKENS, bare, user_token, verifier
+from serving import headers as everywhere
 from timing import Figure, Turn, interleave, plain, straight, table
 
 from fastapi_cloudflare_access import _token
+from fastapi_cloudflare_access._credentials import find_token
 from fastapi_cloudflare_access._encoding import decode_base64url, parse_json_object
 from fastapi_cloudflare_access._verifier import Verifier, typed
 from fastapi_cloudflare_access.errors import AccessError
 
 CURVE = (1000, 2000, 4000, 8000)
 TIMES = 10
-OURS, CACHED = "this package", "this package, token cache"
 Figures = dict[str, Figure]
 
 
 def verifying(verifier: Verifier[Any], token: str) -> Turn:
-    """Verify one token again and again."""
+    """Return turns that verify one token again and again."""
     wire = token.encode()
     return straight(lambda: verifier.verify(wire))
 
 
 def contenders(token: str) -> dict[str, Turn]:
-    """Everybody, over one token."""
+    """Return turns of every contender over one token."""
     turns = {
         BASE: plain(bare(token)),
-        OURS: verifying(verifier(), token),
-        CACHED: verifying(verifier(token_cache_size=1000), token),
+        VERIFIED: verifying(verifier(token_cache_size=0), token),
+        REMEMBERED: verifying(verifier(), token),
     }
     return turns | {name: plain(verify) for name, verify in by_others(token).items()}
 
 
 def by_others(token: str) -> dict[str, Callable[[], object]]:
-    """How others verify it."""
+    """Return the verification of this token by each peer."""
     from peers import PEERS  # noqa: PLC0415 - the guard of CI and the tests do without them
 
     operations = {name: partial(prepare(), token) for name, prepare in PEERS.items()}
@@ -46,7 +48,7 @@ def by_others(token: str) -> dict[str, Callable[[], object]]:
 
 
 def refusals(rounds: int) -> Figures:
-    """What it costs to refuse."""
+    """Measure how long a refusal takes."""
     ours = verifier()
     turns = {BASE: plain(bare(TOKENS[TOKEN]))}
     for name in REFUSALS:
@@ -64,25 +66,26 @@ async def _refused(ours: Verifier[Any], wire: bytes) -> None:
 
 
 def curve(rounds: int) -> dict[str, Figures]:
-    """How the cost grows with the token; the digest is what grows with the cache."""
+    """Measure how the time grows with the token; for a known token only the SHA-256 grows."""
     found = {}
     for size in CURVE:
         token = user_token(size)
-        turns = {BASE: plain(bare(token)), OURS: verifying(verifier(), token)}
-        turns[CACHED] = verifying(verifier(token_cache_size=1000), token)
+        turns = {BASE: plain(bare(token)), VERIFIED: verifying(verifier(token_cache_size=0), token)}
+        turns[REMEMBERED] = verifying(verifier(), token)
         found[str(len(token))] = interleave(turns, rounds=rounds, times=TIMES)
     return found
 
 
 def steps(rounds: int) -> Figures:
-    """Where the time goes: each step alone, on the same token."""
-    ours, token = verifier(), TOKENS[TOKEN].encode()
+    """Measure each step alone, on the same token."""
+    ours, token = verifier(token_cache_size=0), TOKENS[TOKEN].encode()
     parsed, now = _token.parse(token), ours.keys.clock.now()
     key, settings = ours.keys.lookup(parsed.kid), ours.settings
     assert key is not None
     claims = parse_json_object(parsed.payload)
     _token.check_claims(claims, settings=settings, now=now)
     _, payload, signature = token.split(b".")
+    headers = [(name.lower().encode(), value.encode()) for name, value in everywhere(token.decode()).items()]
     turns = {
         "everything": straight(lambda: ours.verify(token)),
         BASE: plain(bare(token.decode())),
@@ -91,14 +94,16 @@ def steps(rounds: int) -> Figures:
         "shape and header": plain(lambda: _token.parse(token)),
         "strict JSON": plain(lambda: parse_json_object(parsed.payload)),
         "claims": plain(lambda: _token.check_claims(claims, settings=settings, now=now)),
-        "typed model": plain(lambda: typed(claims, ours.user_claims)),
+        "typed model": plain(lambda: typed(claims, ours.user_model)),
         "key lookup": plain(lambda: ours.keys.lookup(parsed.kid)),
+        "finding the token": plain(lambda: find_token(headers, settings.token_sources)),
+        "SHA-256": plain(lambda: sha256(token).digest()),
     }
     return interleave(turns, rounds=rounds, times=TIMES, base=BASE)
 
 
 def bar(found: Figures) -> dict[str, float]:
-    """The same as shares of one verification, in units of the bare RSA operation."""
+    """Return the steps as shares of one verification, in units of the bare RSA operation."""
     ratio = {name: one.ratio for name, one in found.items()}
     parts = {
         "RSA": 1.0,
@@ -119,7 +124,7 @@ def _json(figures: Figures) -> dict[str, dict[str, float]]:
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
-    """Measure, print and give everything of this section."""
+    """Measure this section, print it and return it."""
     rounds = 30 if quick else 400
     everybody = {name: interleave(contenders(token), rounds=rounds, times=TIMES) for name, token in TOKENS.items()}
     for name, figures in everybody.items():

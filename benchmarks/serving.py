@@ -9,14 +9,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Thread
 from typing import Any, Self
 
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
 
 HERE = Path(__file__).parent
@@ -24,17 +28,25 @@ HOST = "127.0.0.1"
 WRK = shutil.which("wrk")
 GRACE = 2.0
 """Seconds that the client in Python waits for answers after its time."""
+CACHED: int = Settings.model_fields["token_cache_size"].default
+"""Number of tokens that the token cache holds by default."""
+RETURNING = 100
+"""Number of callers that come back: all of them fit into the cache."""
+BEFORE = 1000
+"""Number of tokens that a process verifies before its memory counts."""
+DISTINCT = 3 * CACHED
+"""Number of tokens that are sent in turn when each shall be new: the cache, which drops the oldest, never has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a load met with.
+    """The answers to a load.
 
     Attributes:
         rate: Requests per second.
         p50: Milliseconds.
         p99: Milliseconds.
-        failed: Answers other than 200.
+        failed: Number of answers other than 200.
     """
 
     rate: float
@@ -63,13 +75,22 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def mint(self, **options: Any) -> str:
-        """A user's token that every contender accepts: some take an audience only as text."""
-        claims = {"aud": self.team.audience, "ver": "2.0", **options.pop("claims", {})}
-        return self.team.user_token("ada@example.com", claims=claims, **options)
+    def mint(self, email: str = "ada@example.com") -> str:
+        """Return a user's token that every contender accepts: some take an audience only as text."""
+        return self.team.user_token(email, claims={"aud": self.team.audience, "ver": "2.0"})
+
+    @cached_property
+    def distinct(self) -> list[str]:
+        """Tokens of different callers, more than the token cache holds."""
+        return [self.mint(f"caller-{number:05}@example.com") for number in range(DISTINCT)]
+
+    @cached_property
+    def returning(self) -> list[str]:
+        """Tokens of callers that the token cache knows after their first request."""
+        return [self.mint(f"returning-{number:05}@example.com") for number in range(RETURNING)]
 
     def environment(self, app: str) -> dict[str, str]:
-        """What the process of an app is told."""
+        """Return the environment of an app's process."""
         key = self.team.current.jwk()
         return {
             "BENCH_APP": app,
@@ -90,7 +111,7 @@ class Stage:
         loop: str = "asyncio",
         workers: int = 1,
     ) -> Iterator[int]:
-        """Run an app on uvicorn and give its port."""
+        """Run an app on uvicorn and yield its port."""
         port = free_port()
         command = [sys.executable, "-m", "uvicorn", "--factory", factory, f"--app-dir={HERE}", f"--port={port}"]
         command += [f"--http={http}", f"--loop={loop}", "--log-level=critical", f"--workers={workers}"]
@@ -109,7 +130,7 @@ class Stage:
 
 @contextmanager
 def openid(origin: str) -> Iterator[str]:
-    """The document by which an OpenID client finds the certs."""
+    """Serve the document by which an OpenID client finds the certs, and yield its URL."""
     names = ("authorization_endpoint", "token_endpoint")
     document = {"issuer": origin, "jwks_uri": f"{origin}/cdn-cgi/access/certs"} | dict.fromkeys(names, origin)
 
@@ -130,7 +151,7 @@ def openid(origin: str) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which no server listens."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -138,7 +159,11 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    """Return once somebody listens."""
+    """Wait until a server listens on this port.
+
+    Raises:
+        RuntimeError: No server listens after 20 seconds.
+    """
     for _ in range(400):
         with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
             return
@@ -147,7 +172,7 @@ def wait_for(port: int) -> None:
 
 
 def headers(token: str) -> dict[str, str]:
-    """The token wherever one of the contenders looks for it."""
+    """Return the headers that carry the token in every place where a contender looks for it."""
     return {
         "Cf-Access-Jwt-Assertion": token,
         "Cookie": f"CF_Authorization={token}",
@@ -155,16 +180,25 @@ def headers(token: str) -> dict[str, str]:
     }
 
 
-def drive(port: int, token: str, *, seconds: float, connections: int = 16) -> Load:
-    """Ask as often as it answers."""
+def request(token: str) -> bytes:
+    """Return the bytes of a request with this token."""
+    lines = [f"{name}: {value}" for name, value in headers(token).items()]
+    return "\r\n".join(["GET / HTTP/1.1", "host: x", *lines, "", ""]).encode()
+
+
+def drive(port: int, tokens: Sequence[str], *, seconds: float, connections: int = 16) -> Load:
+    """Send these tokens in turn, over and over, each connection as soon as the last answer is there."""
     load = _wrk if WRK else _python
-    return load(port, token, seconds, connections)
+    return load(port, tokens, seconds, connections)
 
 
-def _wrk(port: int, token: str, seconds: float, connections: int) -> Load:
-    sent = [f"-H{name}: {value}" for name, value in headers(token).items()]
-    command = [str(WRK), "--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", *sent, f"http://{HOST}:{port}/"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+def _wrk(port: int, tokens: Sequence[str], seconds: float, connections: int) -> Load:
+    with NamedTemporaryFile() as file:
+        file.write(b"".join(map(request, tokens)))
+        file.flush()
+        options = ["--latency", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", f"-s{HERE / 'tokens.lua'}"]
+        command = [str(WRK), *options, f"http://{HOST}:{port}/", "--", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
     rate = float(re.findall(r"Requests/sec:\s*([\d.]+)", said)[0])
     p50, p99 = (_milliseconds(re.findall(rf"{share}%\s+([\d.]+\w+)", said)[0]) for share in (50, 99))
     failed = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", said)))
@@ -177,13 +211,14 @@ def _milliseconds(text: str) -> float:
     return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}[unit]
 
 
-def _python(port: int, token: str, seconds: float, connections: int) -> Load:
-    return asyncio.run(_ask_all(port, token, seconds, connections))
+def _python(port: int, tokens: Sequence[str], seconds: float, connections: int) -> Load:
+    return asyncio.run(_ask_all(port, tokens, seconds, connections))
 
 
-async def _ask_all(port: int, token: str, seconds: float, connections: int) -> Load:
+async def _ask_all(port: int, tokens: Sequence[str], seconds: float, connections: int) -> Load:
     took: list[float] = []
     statuses: list[int] = []
+    upcoming = cycle(tokens)
     end = time.perf_counter() + seconds
 
     async def one() -> None:
@@ -191,7 +226,7 @@ async def _ask_all(port: int, token: str, seconds: float, connections: int) -> L
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds + GRACE):
                 while (start := time.perf_counter()) < end:
-                    statuses.append(await exchange(reader, writer, token))
+                    statuses.append(await exchange(reader, writer, next(upcoming)))
                     took.append(time.perf_counter() - start)
         writer.close()
 
@@ -204,24 +239,26 @@ async def _ask_all(port: int, token: str, seconds: float, connections: int) -> L
 
 
 async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, token: str) -> int:
-    """Send one request and give the status."""
-    lines = [f"{name}: {value}" for name, value in headers(token).items()]
-    writer.write("\r\n".join(["GET / HTTP/1.1", "host: x", *lines, "", ""]).encode())
+    """Send one request and return the status."""
+    writer.write(request(token))
     head = await reader.readuntil(b"\r\n\r\n")
     await reader.readexactly(int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]))
     return int(head[9:12])
 
 
-def ask(port: int, token: str) -> int:
-    """Send one request over a connection of its own, and give the status; 0 where none comes in time."""
+def ask(port: int, *tokens: str) -> int:
+    """Send these tokens over one connection, and return the last status; 0 if an answer does not come in time."""
 
-    async def once() -> int:
+    async def all_of_them() -> int:
         reader, writer = await asyncio.open_connection(HOST, port)
+        status = 0
         try:
-            return await asyncio.wait_for(exchange(reader, writer, token), 8)
+            for token in tokens:
+                status = await asyncio.wait_for(exchange(reader, writer, token), 8)
         finally:
             writer.close()
+        return status
 
     with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-        return asyncio.run(once())
+        return asyncio.run(all_of_them())
     return 0

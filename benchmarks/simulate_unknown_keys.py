@@ -19,7 +19,7 @@ from statistics import median
 from typing import Protocol
 
 from fastapi_cloudflare_access._key_policy import Answer, KeyPolicy
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.settings import KeySettings
 
 FETCH, REFRESH, HOUR = 0.1, 600.0, 3600.0
 WARM_UP = 300.0
@@ -74,7 +74,7 @@ class Own:
     """This package's policy object."""
 
     def __init__(self, chance: Random, **options: float) -> None:
-        settings = Settings.load(team_domain="acme", audience="simulation", **options)  # type: ignore[arg-type]
+        settings = KeySettings(**options)  # type: ignore[arg-type]
         self.policy = KeyPolicy(settings, uniform=chance.uniform)
 
     def start(self, kid: str, now: float) -> float | None:
@@ -203,7 +203,7 @@ RULES = {
     "300 s (keyfunc)": lambda _: Cooldown(300),
     "no limit (go-oidc)": lambda _: Cooldown(-1),
     "60 s for each key (Kafka)": lambda _: PerKey(),
-    "bucket 4, 1 per 10 s, each key 1-60 s": lambda chance: Own(chance, unknown_key_burst=4, unknown_key_interval=10),
+    "bucket 4, 1 per 10 s, each key 1-60 s": lambda chance: Own(chance, unknown_kid_burst=4, unknown_kid_interval=10),
     "this package: bucket 3, 1 per 5 s, each key 1-60 s": Own,
 }
 

@@ -8,16 +8,16 @@ from statistics import median, quantiles
 from typing import Any, TypeVar
 
 WARM = 3
-"""How often an operation is done before its turn counts: somebody else had the caches before."""
+"""Number of operations before a turn is timed: another contender used the caches of the processor before."""
 
 T = TypeVar("T")
 Turn = Callable[[int], float]
-"""Does an operation so often, and gives the seconds that took."""
+"""Repeats an operation so often, and returns the seconds that took."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured for one contender.
+    """The result of one contender.
 
     Attributes:
         microseconds: The median of its turns.
@@ -32,12 +32,12 @@ class Figure:
     high: float
 
     def json(self) -> dict[str, float]:
-        """As it is written to the results."""
+        """Return the figure as the results hold it."""
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
 def plain(operation: Callable[[], object]) -> Turn:
-    """Take turns with a function."""
+    """Return turns of a function."""
 
     def turn(times: int) -> float:
         for _ in range(WARM):
@@ -50,10 +50,10 @@ def plain(operation: Callable[[], object]) -> Turn:
     return turn
 
 
-def straight(operation: Callable[[], Coroutine[Any, Any, object]]) -> Turn:
-    """Take turns with a coroutine that never waits, so that no event loop is measured."""
+def awaited(operation: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[int], Coroutine[Any, Any, float]]:
+    """Return turns of a coroutine function, to be awaited."""
 
-    async def many(times: int) -> float:
+    async def turn(times: int) -> float:
         for _ in range(WARM):
             await operation()
         start = time.process_time()
@@ -61,11 +61,21 @@ def straight(operation: Callable[[], Coroutine[Any, Any, object]]) -> Turn:
             await operation()
         return time.process_time() - start
 
-    return lambda times: at_once(many(times))
+    return turn
+
+
+def straight(operation: Callable[[], Coroutine[Any, Any, object]]) -> Turn:
+    """Return turns of a coroutine function that never waits, so that no event loop is measured."""
+    turn = awaited(operation)
+    return lambda times: at_once(turn(times))
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
-    """Give the result of a coroutine that never waits, without an event loop."""
+    """Return the result of a coroutine that never waits, without an event loop.
+
+    Raises:
+        RuntimeError: It waited.
+    """
     try:
         work.send(None)
     except StopIteration as end:
@@ -89,10 +99,15 @@ def interleave(turns: Mapping[str, Turn], *, rounds: int, times: int, base: str 
 
 
 def figure(values: list[float], reference: list[float]) -> Figure:
-    """Sum up what one contender did beside the reference, round by round."""
+    """Return the result of one contender beside the reference, round by round."""
     ratios = [mine / theirs for mine, theirs in zip(values, reference, strict=True)]
     tenths = quantiles(ratios, n=10) if len(ratios) > 1 else ratios * 9
     return Figure(median(values) * 1e6, median(ratios), tenths[0], tenths[-1])
+
+
+def added(values: list[float], reference: list[float]) -> float:
+    """Return by how many microseconds a turn is longer than the reference's of the same round: the median."""
+    return median(mine - theirs for mine, theirs in zip(values, reference, strict=True)) * 1e6
 
 
 def table(title: str, figures: Mapping[str, Figure], unit: str = "times the first") -> None:

@@ -1,4 +1,4 @@
-"""A page behind Cloudflare Access: it greets people with their typed claims, and tries what is for machines alone."""
+"""A page behind Cloudflare Access: it shows users their typed claims, and calls a route that only services may call."""
 
 import os
 from html import escape
@@ -20,8 +20,8 @@ PAGE = """<!doctype html>
 form {{ margin: 1rem 0 }} button {{ font: inherit; padding: .4rem .8rem }}</style>
 <h1>Hello {name}</h1>
 <p>You are in {department}, since {since}. Your groups: {groups}.</p>
-<h2>Start a backup, which is for machines</h2>
-<form method="post" action="/try/service"><button>As the service that may</button></form>
+<h2>Start a backup, which only services may do</h2>
+<form method="post" action="/try/service"><button>As the service</button></form>
 <form method="post" action="/try/me"><button>As yourself</button></form>
 <p role="status">{result}</p>
 <p><a href="/cdn-cgi/access/logout">Log out</a></p>
@@ -30,7 +30,7 @@ form {{ margin: 1rem 0 }} button {{ font: inherit; padding: .4rem .8rem }}</styl
 
 
 class Directory(BaseModel):
-    """What the company's directory says about people, as custom claims."""
+    """Custom claims from the directory of the company."""
 
     department: str = "no department"
     since: int | None = None
@@ -43,7 +43,7 @@ class Employee(UserClaims):
     custom: Directory = Directory()
 
 
-access = CloudflareAccess(user_claims=Employee)
+access = CloudflareAccess(user_model=Employee)
 app = FastAPI(lifespan=access.lifespan)
 CurrentUser = Annotated[Employee, Depends(access.user)]
 
@@ -76,7 +76,7 @@ async def start_backup() -> dict[str, str]:
 
 @app.post("/try/{caller}")
 async def try_backup(caller: Literal["service", "me"], request: Request, user: CurrentUser) -> HTMLResponse:
-    """Call this very app through the edge, as anybody else would."""
+    """Call this same app through the edge, as any other client does."""
     headers = {
         "service": {
             "CF-Access-Client-Id": os.environ["DEMO_CLIENT_ID"],

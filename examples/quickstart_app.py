@@ -1,4 +1,4 @@
-"""An app behind Cloudflare Access: people see who they are, machines start jobs."""
+"""An app behind Cloudflare Access: users see their own id, services start jobs."""
 
 from typing import Annotated
 
@@ -6,16 +6,18 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 
-access = CloudflareAccess()  # the team and the audience come from the environment
+access = CloudflareAccess()  # the environment sets the team and the audience
 app = FastAPI(lifespan=access.lifespan)
+
+CurrentUser = Annotated[UserClaims, Depends(access.user)]
 
 
 @app.get("/me")
-async def me(user: Annotated[UserClaims, Depends(access.user)]) -> dict[str, str | None]:
+async def me(user: CurrentUser) -> dict[str, str | None]:
     return {"id": user.sub, "email": user.email}
 
 
-jobs = APIRouter(prefix="/jobs", dependencies=[Depends(access.service)])  # all of it is for machines
+jobs = APIRouter(prefix="/jobs", dependencies=[Depends(access.service)])
 
 
 @jobs.post("/backup", status_code=202)

@@ -30,7 +30,7 @@ def ask(local: RunningAccess, method: str, path: str, email: str = ADA.email) ->
     return httpx.request(method, local.url(path), headers={"cf-access-token": token}, trust_env=False)
 
 
-def test_people_are_greeted_with_their_typed_claims(local: RunningAccess) -> None:
+def test_users_see_their_typed_claims(local: RunningAccess) -> None:
     text = ask(local, "GET", "/").text
     assert "<h1>Hello ada@example.com</h1>" in text
     assert "You are in Engines &amp; &lt;Co&gt;, since 1843. Your groups: admins." in text
@@ -38,16 +38,16 @@ def test_people_are_greeted_with_their_typed_claims(local: RunningAccess) -> Non
     assert ask(local, "GET", "/me").json() == known
 
 
-def test_people_of_whom_nothing_is_known_are_greeted_too(local: RunningAccess) -> None:
+def test_users_without_custom_claims_see_defaults(local: RunningAccess) -> None:
     text = ask(local, "GET", "/", "bob@example.com").text
     assert "You are in no department, since always. Your groups: none." in text
 
 
 @pytest.mark.parametrize(("caller", "result"), [("service", "202 Accepted: "), ("me", "403 Forbidden: ")])
-def test_a_backup_is_started_by_the_service_alone(local: RunningAccess, caller: str, result: str) -> None:
+def test_only_the_service_starts_a_backup(local: RunningAccess, caller: str, result: str) -> None:
     assert f'<p role="status">{result}' in ask(local, "POST", f"/try/{caller}").text
 
 
-def test_nobody_else_tries_anything(local: RunningAccess) -> None:
-    assert ask(local, "POST", "/try/somebody").status_code == 422
+def test_other_calls_are_refused(local: RunningAccess) -> None:
+    assert ask(local, "POST", "/try/other").status_code == 422
     assert httpx.post(local.url("/try/service"), trust_env=False).status_code == 302

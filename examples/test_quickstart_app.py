@@ -22,17 +22,17 @@ def client(team: LocalTeam, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestCli
     monkeypatch.setenv("CF_ACCESS_AUDIENCE", team.audience)
     monkeypatch.delitem(sys.modules, "quickstart_app", raising=False)
     quickstart = import_module("quickstart_app")
-    with team.serve(quickstart.access), TestClient(quickstart.app) as client:
+    with team.patch(quickstart.access), TestClient(quickstart.app) as client:
         yield client
 
 
-def test_people_see_who_they_are(team: LocalTeam, client: TestClient) -> None:
+def test_users_see_their_identity(team: LocalTeam, client: TestClient) -> None:
     ada = team.user("ada@example.com")
     answer = client.get("/me", headers=team.headers(ada))
     assert (answer.status_code, answer.json()) == (200, {"id": ada.sub, "email": "ada@example.com"})
 
 
-def test_machines_start_jobs(team: LocalTeam, client: TestClient) -> None:
+def test_services_start_jobs(team: LocalTeam, client: TestClient) -> None:
     answer = client.post("/jobs/backup", headers=team.headers(team.service("nightly backup")))
     assert (answer.status_code, answer.json()) == (202, {"status": "started"})
 
@@ -44,7 +44,7 @@ def test_bad_tokens_are_refused(team: LocalTeam, client: TestClient, method: str
     assert client.request(method, path).status_code == 401
 
 
-def test_neither_kind_of_caller_gets_what_the_other_may(team: LocalTeam, client: TestClient) -> None:
+def test_each_type_of_caller_is_refused_where_only_the_other_is_admitted(team: LocalTeam, client: TestClient) -> None:
     user, service = team.user("ada@example.com"), team.service("nightly backup")
     assert client.post("/jobs/backup", headers=team.headers(user)).status_code == 403
     assert client.get("/me", headers=team.headers(service)).status_code == 403

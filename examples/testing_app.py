@@ -1,4 +1,4 @@
-"""An app with a route for users, one for admins, and one for services; its tests stand beside it."""
+"""An app with a route for users, one for admins, and one for services; its tests are in the same folder."""
 
 from typing import Annotated
 
@@ -6,16 +6,23 @@ from fastapi import Depends, FastAPI
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
 
-access = CloudflareAccess(team_domain="acme", audience="32eafc7626e737969582a7b2a3b5a1c1")
+access = CloudflareAccess(
+    team_domain="acme",
+    audience="32eafc7626e737969582a7b2a3b5a1c1d0fe5ba2c40e8f1f6e2ab3a4d8c94228",
+)
 app = FastAPI(lifespan=access.lifespan)
+
+CurrentUser = Annotated[UserClaims, Depends(access.user)]
+CurrentService = Annotated[ServiceClaims, Depends(access.service)]
 
 
 def is_admin(user: UserClaims) -> bool:
-    return "admins" in user.custom.get("groups", ())
+    groups = user.custom.get("groups")
+    return isinstance(groups, list) and "admins" in groups
 
 
 @app.get("/me")
-async def me(user: Annotated[UserClaims, Depends(access.user)]) -> dict[str, str | None]:
+async def me(user: CurrentUser) -> dict[str, str | None]:
     return {"email": user.email}
 
 
@@ -25,5 +32,5 @@ async def admin() -> str:
 
 
 @app.post("/deploy")
-async def deploy(service: Annotated[ServiceClaims, Depends(access.service)]) -> str:
-    return service.common_name
+async def deploy(service: CurrentService) -> str:
+    return service.client_id

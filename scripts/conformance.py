@@ -146,12 +146,11 @@ why nobody can notice it. The forged tokens stand in `tests/attacks`, what fuzzi
 
 ## Known differences between servers
 
-Four things that servers do with requests before this package sees them, all of which end in a refusal or in what the
+Three things that servers do with requests before this package sees them, all of which end in a refusal or in what the
 caller is entitled to anyway:
 
 - uvicorn with httptools hands the trailers of a chunked request on as headers. A token in a trailer is verified like
   any other; one in a header and one in a trailer are two, and are refused.
-- uvicorn with httptools keeps a tab behind a header's value. The token is then malformed.
 - uvicorn with h11 answers 400 itself where more than 16 KiB of a request have come and its headers have not ended.
 - uvicorn with httptools passes headers of megabytes on. They are refused by their size, before anything else.
 """

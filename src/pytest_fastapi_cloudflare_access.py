@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
     from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
@@ -35,14 +33,12 @@ def access_team() -> "LocalTeam":
 
 @pytest.fixture
 def access_as_user(access_team: "LocalTeam") -> "Generator[AsUser]":
-    """`access_as_user(app, access, "ada@example.com", groups=[…])`: every request of this test comes from this user."""
+    """`access_as_user(access, "ada@example.com", groups=[…])`: every request of this test comes from this user."""
     with ExitStack() as stack:
 
-        def as_user(
-            app: "FastAPI", access: "CloudflareAccess[Any]", email: str = "ada@example.com", **options: Any
-        ) -> "UserClaims":
+        def as_user(access: "CloudflareAccess[Any]", email: str = "ada@example.com", **options: Any) -> "UserClaims":
             user = access_team.user(email, **options)
-            given: UserClaims = stack.enter_context(_kit().override(app, access, user))
+            given: UserClaims = stack.enter_context(_kit().override(access, user))
             return given
 
         yield as_user
@@ -50,14 +46,12 @@ def access_as_user(access_team: "LocalTeam") -> "Generator[AsUser]":
 
 @pytest.fixture
 def access_as_service(access_team: "LocalTeam") -> "Generator[AsService]":
-    """`access_as_service(app, access, "deploy-bot")`: every request of this test comes from this service."""
+    """`access_as_service(access, "deploy-bot")`: every request of this test comes from this service."""
     with ExitStack() as stack:
 
-        def as_service(
-            app: "FastAPI", access: "CloudflareAccess[Any]", name: str = "deploy-bot", **options: Any
-        ) -> "ServiceClaims":
+        def as_service(access: "CloudflareAccess[Any]", name: str = "deploy-bot", **options: Any) -> "ServiceClaims":
             service = access_team.service(name, **options)
-            given: ServiceClaims = stack.enter_context(_kit().override(app, access, service))
+            given: ServiceClaims = stack.enter_context(_kit().override(access, service))
             return given
 
         yield as_service

@@ -25,8 +25,8 @@ from fastapi_cloudflare_access import (
     UserClaims,
 )
 from fastapi_cloudflare_access._token import verify as real_verify
-from fastapi_cloudflare_access.health import AccessEvent, RequestRefused
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.events import AccessEvent, RequestRefused
+from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, SystemClock
 
 TEAM = LocalTeam("acme")
 ADA = TEAM.headers(TEAM.user_token("ada@example.com", groups=["engines"]))
@@ -41,7 +41,7 @@ def make(**options: Any) -> CloudflareAccess[Any]:
         "audience": TEAM.audience,
         "fetch": MemoryFetch(TEAM),
         "clock": TEAM.clock,
-        "user_claims": UserClaims,
+        "user_model": UserClaims,
     }
     return CloudflareAccess(**(given | options))
 
@@ -178,9 +178,7 @@ def test_a_request_is_verified_once_however_many_ask(access: CloudflareAccess[An
     app = FastAPI(dependencies=[Depends(access)])
     router = APIRouter(dependencies=[Depends(access.user), Depends(access.require(is_ada))])
 
-    @router.get(
-        "/", dependencies=[Depends(access.optional), Depends(access, use_cache=False), Security(access, scopes=["x"])]
-    )
+    @router.get("/", dependencies=[Depends(access.optional), Depends(access, use_cache=False), Security(access)])
     async def route(
         a: Annotated[UserClaims, Depends(access.user)],
         b: Annotated[Claims, Depends(access.require_user(is_ada))],
@@ -192,7 +190,7 @@ def test_a_request_is_verified_once_however_many_ask(access: CloudflareAccess[An
     client = TestClient(app)
     assert client.get("/", headers=ADA).json() is True
     assert len(verifications) == 1
-    assert client.get("/", headers=ADA).json() is True
+    assert client.get("/", headers=TEAM.headers(TEAM.user("ada@example.com"))).json() is True
     assert len(verifications) == 2
 
 
@@ -257,7 +255,12 @@ def test_token_sources_narrow_what_is_read_and_what_openapi_says() -> None:
     client = TestClient(app)
     cookie = {"cookie": f"CF_Authorization={TEAM.user_token('ada@example.com')}"}
     assert [client.get("/", headers=headers).status_code for headers in (ADA, cookie)] == [200, 401]
-    assert list(app.openapi()["components"]["securitySchemes"]) == ["CloudflareAccessHeader"]
+    scheme = app.openapi()["components"]["securitySchemes"]["CloudflareAccess"]
+    assert (scheme["in"], scheme["description"]) == ("header", "The token that Cloudflare Access adds to a request.")
+    app = FastAPI()
+    app.add_api_route("/", _ok, dependencies=[Depends(make(token_sources="cookie"))])
+    assert [TestClient(app).get("/", headers=headers).status_code for headers in (ADA, cookie)] == [401, 200]
+    assert app.openapi()["components"]["securitySchemes"]["CloudflareAccess"]["in"] == "cookie"
 
 
 # what handlers and middleware see
@@ -273,14 +276,14 @@ def test_the_claims_are_on_the_request_for_logging_middleware(access: Cloudflare
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
             await self.app(scope, receive, send)
             if scope["type"] == "http":
-                seen.append(getattr(Request(scope).state, "access", None))
+                seen.append(getattr(Request(scope).state, "cloudflare_access", None))
 
     app = FastAPI(lifespan=access.lifespan)
     app.add_middleware(Logging)
 
     @app.get("/")
     async def route(request: Request, user: Annotated[UserClaims, Depends(access.user)]) -> bool:
-        return request.state.access is user
+        return request.state.cloudflare_access is user
 
     app.add_api_route("/optional", _ok, dependencies=[Depends(access.optional)])
     with TestClient(app) as client:
@@ -303,7 +306,7 @@ class MyClaims(UserClaims):
 
 
 def test_a_model_of_the_apps_own_types_the_custom_claims() -> None:
-    access = make(user_claims=MyClaims)
+    access = make(user_model=MyClaims)
     app = FastAPI()
 
     @app.get("/")
@@ -323,7 +326,7 @@ def test_a_model_that_fails_refuses_the_token(caplog: pytest.LogCaptureFixture) 
             raise KeyError(self.email)
 
     app = FastAPI()
-    app.add_api_route("/", _ok, dependencies=[Depends(make(user_claims=Failing))])
+    app.add_api_route("/", _ok, dependencies=[Depends(make(user_model=Failing))])
     assert TestClient(app).get("/", headers=ADA).status_code == 401
     (record,) = [record for record in caplog.records if hasattr(record, "reason")]
     assert record.__dict__["reason"] == "invalid_claims"
@@ -340,7 +343,7 @@ def test_a_model_that_gives_something_else_than_itself_refuses_the_token(given: 
             return given
 
     app = FastAPI()
-    access = make(user_claims=Odd)
+    access = make(user_model=Odd)
     app.add_api_route("/optional", _ok, dependencies=[Depends(access.optional)])
     app.add_api_route("/service", _ok, dependencies=[Depends(access.service)])
     client = TestClient(app)
@@ -350,12 +353,12 @@ def test_a_model_that_gives_something_else_than_itself_refuses_the_token(given: 
 @pytest.mark.parametrize("model", [None, dict, ServiceClaims, BaseModel, "UserClaims", UserClaims.model_construct()])
 def test_a_claims_model_that_is_none_is_refused_at_construction(model: Any) -> None:
     with pytest.raises(ConfigurationError, match="subclass of UserClaims"):
-        make(user_claims=model)
+        make(user_model=model)
 
 
 def test_a_refusal_is_an_event_with_its_reason_and_the_digest_of_the_token() -> None:
     events: list[AccessEvent] = []
-    access = make(on_event=events.append)
+    access = make(listeners=[events.append])
     app = FastAPI()
     app.add_api_route("/", _ok, dependencies=[Depends(access.user)])
     app.add_api_route("/sibling", _ok, dependencies=[Depends(access.with_audience("other"))])
@@ -373,7 +376,7 @@ def test_a_failing_listener_changes_no_answer(caplog: pytest.LogCaptureFixture) 
         raise ZeroDivisionError
 
     app = FastAPI()
-    app.add_api_route("/", _ok, dependencies=[Depends(make(on_event=fail))])
+    app.add_api_route("/", _ok, dependencies=[Depends(make(listeners=[fail]))])
     assert TestClient(app).get("/").status_code == 401
     assert "a listener failed at the event request_refused" in caplog.text
 
@@ -460,6 +463,14 @@ def test_only_a_plain_true_lets_in(policy: Any, caplog: pytest.LogCaptureFixture
     assert any(record.levelno == logging.ERROR and "policy" in record.getMessage() for record in caplog.records)
 
 
+def _of_a_request(request: Request) -> bool:
+    return True
+
+
+def _of_text(item: str) -> bool:
+    return True
+
+
 async def _asynchronous(caller: Claims) -> bool:
     return True
 
@@ -474,13 +485,50 @@ async def _asynchronous(caller: Claims) -> bool:
         _Awaitable(),
         HasGroup(["x"]),
         type("Unhashable", (), {"__call__": _truthy, "__hash__": None})(),
+        lambda caller, group: True,
+        lambda: True,
+        lambda *, caller: True,
+        lambda caller="": True,
+        lambda: "a handler",
+        _of_a_request,
+        _of_text,
     ],
-    ids=["none", "true", "text", "asynchronous", "awaitable", "unhashable inside", "unhashable"],
+    ids=[
+        "none",
+        "true",
+        "text",
+        "asynchronous",
+        "awaitable",
+        "unhashable inside",
+        "unhashable",
+        "two parameters",
+        "no parameter",
+        "a keyword",
+        "a default",
+        "a handler",
+        "a request",
+        "a query parameter",
+    ],
 )
 def test_what_cannot_be_a_policy_is_refused_where_it_is_given(access: CloudflareAccess[Any], policy: Any) -> None:
     for require in (access.require, access.require_user, access.require_service):
         with pytest.raises(ConfigurationError, match="a policy must be"):
             require(policy)
+
+
+@pytest.mark.parametrize(
+    "policy", [bool, int.__call__, lambda caller, group="x": True, lambda *callers: True], ids=[*"abcd"]
+)
+def test_a_function_that_can_be_called_with_the_claims_is_a_policy(access: CloudflareAccess[Any], policy: Any) -> None:
+    assert access.require(policy) is access.require(policy)
+
+
+def test_a_model_that_forbids_extra_claims_is_refused_with_the_reason() -> None:
+    class Strict(UserClaims, extra="forbid"):
+        """A model that knows every claim, as it believes."""
+
+    with pytest.raises(ConfigurationError, match=r"^user_model Strict has extra='forbid', which refuses every token"):
+        make(user_model=Strict)
 
 
 @pytest.mark.parametrize(
@@ -490,8 +538,11 @@ def test_what_cannot_be_a_policy_is_refused_where_it_is_given(access: Cloudflare
         ("fetch", _asynchronous),
         ("clock", 5),
         ("clock", time.time),
-        ("on_event", 5),
-        ("on_event", _asynchronous),
+        ("clock", SystemClock),
+        ("listeners", 5),
+        ("listeners", [5]),
+        ("listeners", [_asynchronous]),
+        ("listeners", _asynchronous),
     ],
 )
 def test_a_port_of_the_wrong_shape_is_refused_at_construction(port: str, value: Any) -> None:
@@ -499,53 +550,46 @@ def test_a_port_of_the_wrong_shape_is_refused_at_construction(port: str, value: 
         make(**{port: value})
 
 
-def test_a_dependency_called_by_hand_is_named_by_the_error(access: CloudflareAccess[Any]) -> None:
-    with pytest.raises(TypeError, match=r"access\.user\(\) missing"):
-        access.user()  # type: ignore[unused-awaitable]
-    with pytest.raises(TypeError, match=r"access\.require\(\) missing"):
-        access.require(is_ada)()  # type: ignore[unused-awaitable]
+def test_a_dependency_called_without_a_connection_says_what_to_write(access: CloudflareAccess[Any]) -> None:
+    without: Any = access.user
+    with pytest.raises(ConfigurationError, match=r"write Depends\(access\.user\), without \(\) after the name$"):
+        without()
+    with pytest.raises(ConfigurationError, match=r"^access\.require\(…\) was called with FastAPI instead of a request"):
+        access.require(is_ada)(FastAPI())  # type: ignore[arg-type, unused-coroutine]
+
+
+def test_a_dependency_can_be_awaited_in_a_dependency_of_the_apps_own(access: CloudflareAccess[Any]) -> None:
+    async def by_hand(request: Request) -> str:
+        return str((await access.user(request)).email)
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(email: Annotated[str, Depends(by_hand)]) -> str:
+        return email
+
+    client = TestClient(app)
+    assert client.get("/", headers=ADA).json() == "ada@example.com"
+    assert [client.get("/", headers=headers).status_code for headers in (BOT, NOBODY, BAD)] == [403, 401, 401]
 
 
 # overrides
 
 
-def test_an_override_replaces_the_caller_for_all_but_optional(app: FastAPI, access: CloudflareAccess[Any]) -> None:
-    app.dependency_overrides[access] = lambda: TEAM.user("ada@example.com")
-    client = TestClient(app)
-    statuses = {
-        name: client.get(f"/{name}").status_code for name in ("access", "user", "require", "require-user", "service")
-    }
-    assert statuses == {"access": 200, "user": 200, "require": 200, "require-user": 200, "service": 403}
-    assert client.get("/optional").json() == "NoneType"
-    with client.websocket_connect("/user") as socket:
-        assert socket.receive_text() == "UserClaims"
-
-
-@pytest.mark.parametrize("node", ["access", "optional"])
-def test_an_override_is_called_once_for_all_that_depend_on_it_in_a_request(
-    access: CloudflareAccess[Any], node: str
+@pytest.mark.parametrize("name", ["access", "user", "service", "optional"])
+def test_an_override_replaces_exactly_the_callable_that_a_route_names(
+    app: FastAPI, access: CloudflareAccess[Any], name: str
 ) -> None:
-    app, made = FastAPI(dependencies=[Depends(access)]), list[Claims]()
-
-    @app.get("/")
-    async def everybody(
-        anybody: Annotated[Claims, Depends(access)],
-        user: Annotated[UserClaims, Depends(access.user)],
-        required: Annotated[Claims, Depends(access.require(is_ada))],
-    ) -> bool:
-        return anybody is user is required is made[0]
-
-    def override() -> Claims:
-        made.append(TEAM.user("ada@example.com"))
-        return made[-1]
-
-    app.dependency_overrides[access if node == "access" else access.optional] = override
-    assert TestClient(app).get("/").json() is True
-    assert len(made) == 1
+    app.dependency_overrides[access if name == "access" else getattr(access, name)] = lambda: TEAM.service("bot")
+    client = TestClient(app)
+    replaced = {other for other in ("access", "user", "service", "require") if client.get(f"/{other}").is_success}
+    assert replaced == {name} - {"optional"}
+    assert client.get("/optional").json() == ("ServiceClaims" if name == "optional" else "NoneType")
+    with client.websocket_connect(f"/{name}") as socket:
+        assert socket.receive_text() == "ServiceClaims"
 
 
-@pytest.mark.parametrize("node", ["access", "optional"])
-def test_an_override_that_yields_ends_after_the_answer_was_sent(access: CloudflareAccess[Any], node: str) -> None:
+def test_an_override_that_yields_ends_after_the_answer_was_sent(access: CloudflareAccess[Any]) -> None:
     app, seen = FastAPI(), list[str]()
 
     async def body() -> AsyncIterator[bytes]:
@@ -560,42 +604,42 @@ def test_an_override_that_yields_ends_after_the_answer_was_sent(access: Cloudfla
         yield TEAM.user("ada@example.com")
         seen.append("end")
 
-    app.dependency_overrides[access if node == "access" else access.optional] = override
+    app.dependency_overrides[access.user] = override
     assert TestClient(app).get("/").content == b"."
     assert seen == ["body", "end"]
-
-
-def test_an_override_of_optional_reaches_the_whole_tree(app: FastAPI, access: CloudflareAccess[Any]) -> None:
-    app.dependency_overrides[access.optional] = lambda: TEAM.service("deploy-bot")
-    client = TestClient(app)
-    assert [client.get(f"/{name}").json() for name in ("optional", "access", "service")] == ["ServiceClaims"] * 3
 
 
 # OpenAPI
 
 
 @pytest.mark.conformance(49)
-def test_openapi_names_both_schemes_as_alternatives_and_is_valid(app: FastAPI) -> None:
+def test_openapi_shows_one_scheme_whose_description_names_the_cookie_and_is_valid(app: FastAPI) -> None:
     document = app.openapi()
     validate(document)
     assert document["components"]["securitySchemes"] == {
-        "CloudflareAccessHeader": {
+        "CloudflareAccess": {
             "type": "apiKey",
             "in": "header",
             "name": "Cf-Access-Jwt-Assertion",
-            "description": "The token that Cloudflare Access adds to a request.",
-        },
-        "CloudflareAccessCookie": {
-            "type": "apiKey",
-            "in": "cookie",
-            "name": "CF_Authorization",
-            "description": "The same token as the browser's cookie.",
+            "description": "The token that Cloudflare Access adds to a request; also read from CF_Authorization.",
         },
     }
-    either: list[dict[str, list[str]]] = [{"CloudflareAccessHeader": []}, {"CloudflareAccessCookie": []}]
-    for name in ("access", "user", "service", "require", "require-user", "require-service"):
-        security = document["paths"][f"/{name}"]["get"]["security"]
-        assert sorted(security, key=str) == sorted(either, key=str)
+    for name in ("access", "user", "service", "optional", "require", "require-user", "require-service"):
+        assert document["paths"][f"/{name}"]["get"]["security"] == [{"CloudflareAccess": []}]
+
+
+def test_openapi_documents_the_refusals_where_a_router_asks_for_it(access: CloudflareAccess[Any]) -> None:
+    app = FastAPI()
+    router = APIRouter(dependencies=[Depends(access)], responses=access.responses)
+    router.add_api_route("/", _ok)
+    app.include_router(router)
+    document = app.openapi()
+    validate(document)
+    responses = document["paths"]["/"]["get"]["responses"]
+    assert responses["401"]["headers"]["WWW-Authenticate"]["example"] == "Cloudflare-Access"
+    assert responses["503"]["headers"]["Retry-After"]["example"] == "1"
+    for status in ("401", "403", "503"):
+        assert responses[status]["content"]["application/json"]["schema"]["required"] == ["detail"]
 
 
 def test_openapi_can_say_that_anonymous_callers_are_welcome(access: CloudflareAccess[Any]) -> None:
@@ -603,7 +647,7 @@ def test_openapi_can_say_that_anonymous_callers_are_welcome(access: CloudflareAc
     app.add_api_route("/", _ok, dependencies=[Depends(access.optional)], openapi_extra=access.optional.openapi_extra)
     document = app.openapi()
     validate(document)
-    assert document["paths"]["/"]["get"]["security"] == [{"CloudflareAccessHeader": []}, {}]
+    assert document["paths"]["/"]["get"]["security"] == [{"CloudflareAccess": []}, {}]
 
 
 def test_openapi_tells_no_parameters_for_the_dependencies(app: FastAPI) -> None:
@@ -691,9 +735,12 @@ async def _socket(socket: WebSocket) -> None:
     await socket.accept()
 
 
-def test_a_readiness_route_is_ready_made(access: CloudflareAccess[Any]) -> None:
+@pytest.mark.parametrize("add", ["add_api_route", "add_route"])
+def test_a_readiness_route_is_ready_made(access: CloudflareAccess[Any], add: str) -> None:
+    fetch: Any = access.keys._fetching._fetch
+    fetch.fail_with(500)
     app = FastAPI()
-    app.add_api_route("/ready", access.readiness)
+    getattr(app, add)("/ready", access.readiness)
     client = TestClient(app)
     cold = client.get("/ready")
     assert (cold.status_code, cold.json()) == (503, {"ready": False, "state": "cold"})
@@ -701,6 +748,21 @@ def test_a_readiness_route_is_ready_made(access: CloudflareAccess[Any]) -> None:
     warm = client.get("/ready")
     assert (warm.status_code, warm.json()) == (200, {"ready": True, "state": "ok"})
     assert warm.headers["cache-control"] == "no-store"
+
+
+def test_a_readiness_probe_fetches_the_keys_where_no_lifespan_does(access: CloudflareAccess[Any]) -> None:
+    app = FastAPI(dependencies=[Depends(access)])
+    app.add_route("/ready", access.readiness)
+    app.add_api_route("/covered", access.readiness)
+    client = TestClient(app)
+    assert client.get("/covered").status_code == 401
+    assert (client.get("/ready").status_code, access.keys.health().fetches) == (200, 1)
+    assert (client.get("/ready").status_code, access.keys.health().fetches) == (200, 1)
+
+
+@pytest.mark.anyio
+async def test_readiness_can_be_asked_without_a_request(access: CloudflareAccess[Any]) -> None:
+    assert (await access.readiness()).status_code == 200
 
 
 def test_a_local_team_is_announced(caplog: pytest.LogCaptureFixture) -> None:

@@ -99,7 +99,16 @@ def test_claims_are_hashable_and_equal_where_they_say_the_same() -> None:
 def test_claims_serialise_to_json() -> None:
     assert json.loads(ADA.model_dump_json())["custom"] == {"department": "engines", "groups": ["a", {"id": 1}]}
     assert ADA.model_dump(mode="json")["custom"]["groups"] == ["a", {"id": 1}]
-    assert UserClaims.model_validate_json(ADA.model_dump_json()) == ADA
+    read_back = UserClaims.model_validate_json(ADA.model_dump_json())
+    assert read_back == ADA.model_copy(update={"identity_nonce": None})
+
+
+def test_the_key_to_the_identity_is_never_serialised() -> None:
+    assert ADA.identity_nonce
+    assert "identity_nonce" not in ADA.model_dump()
+    assert "identity_nonce" not in dict(ADA)
+    assert ADA.identity_nonce not in ADA.model_dump_json()
+    assert pickle.loads(pickle.dumps(ADA)).identity_nonce == ADA.identity_nonce  # noqa: S301 - our own
 
 
 def test_claims_without_custom_claims_have_an_empty_mapping() -> None:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cloudflare_access._credentials import MAX_COOKIES, MAX_MENTIONS, digest, find_token
-from fastapi_cloudflare_access._settings import TokenSource
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
+from fastapi_cloudflare_access.settings import TokenSource
 
 HEADER = b"cf-access-jwt-assertion"
 BOTH: tuple[TokenSource, ...] = ("header", "cookie")

@@ -9,22 +9,49 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
+import fastapi
 import pytest
-from pydantic.fields import FieldInfo
+from fastapi.testclient import TestClient
 from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 import fastapi_cloudflare_access
+import fastapi_cloudflare_access.local
 import fastapi_cloudflare_access.testing
-from fastapi_cloudflare_access import errors, health, protocols
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access import (
+    CloudflareAccess,
+    ConfigurationError,
+    KeySettings,
+    UserClaims,
+    claims,
+    dependencies,
+    errors,
+    events,
+    keys,
+    protocols,
+    settings,
+)
+from fastapi_cloudflare_access import (
+    access as access_module,
+)
+from fastapi_cloudflare_access.settings import Settings
+from fastapi_cloudflare_access.testing import LocalTeam
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-ENVIRONMENT = {"CF_ACCESS_TEAM_DOMAIN": "acme", "CF_ACCESS_AUDIENCE": "32eafc7626e737969582a7b2a3b5a1c1"}
+GENERATED = {"conformance.md", "performance.md"}
+"""Pages that other scripts write."""
+ENVIRONMENT = {"CF_ACCESS_TEAM_DOMAIN": "acme", "CF_ACCESS_AUDIENCE": "0" * 64}
+WIDTH = 84
+"""Columns of a code block, so that none has to be scrolled."""
+UNPLAIN = re.compile(r"\b(who|whom|whoever|nobody|somebody|errand|wish|crowd)\b", re.IGNORECASE)
+PUBLIC = [access_module, claims, dependencies, errors, events, keys, protocols, settings]
+PACKAGE = fastapi_cloudflare_access.__name__
+HELPERS = {"F", "T_co", "marked_async", "security_scheme", "LeftOut", "left_out", "unknown_setting"}
+"""Names without an underscore that only the package uses."""
 
 
 class Snippets(PythonEvaluator):
@@ -105,7 +132,11 @@ def test_readers_browsers_load_nothing_from_other_hosts(site: tuple[Path, int, s
     assert [page.name for page in pages if loaded.search(page.read_text())] == []
 
 
-@pytest.mark.parametrize("module", [fastapi_cloudflare_access, fastapi_cloudflare_access.testing])
+@pytest.mark.parametrize(
+    "module",
+    [fastapi_cloudflare_access, fastapi_cloudflare_access.testing, fastapi_cloudflare_access.local],
+    ids=lambda module: module.__name__,
+)
 def test_the_reference_has_every_exported_name(site: tuple[Path, int, str], module: ModuleType) -> None:
     missing = {
         name
@@ -116,45 +147,145 @@ def test_the_reference_has_every_exported_name(site: tuple[Path, int, str], modu
     assert missing == set()
 
 
-@pytest.mark.parametrize("module", [errors, health, protocols])
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_the_reference_has_every_name_of_a_public_module(site: tuple[Path, int, str], module: ModuleType) -> None:
-    names = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
-    assert {name for name in names if f"{module.__name__}.{name}" not in reference(site)} == set()
+    defined = {name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    public = {name for name in defined if not name.startswith("_") and callable(getattr(module, name))} - HELPERS
+    missing = {name for name in public if not {f"{module.__name__}.{name}", f"{PACKAGE}.{name}"} & reference(site)}
+    assert public
+    assert missing == set()
 
 
 def reference(site: tuple[Path, int, str]) -> set[str]:
-    return set(re.findall(r'id="([\w.]+)"', (site[0] / "reference/api/index.html").read_text()))
+    pages = (site[0] / "reference/api").rglob("index.html")
+    return {name for page in pages for name in re.findall(r'id="([\w.]+)"', page.read_text())}
 
 
-def test_the_page_of_settings_has_each_with_its_default_and_bounds() -> None:
+def test_the_reference_shows_no_helper_of_the_code(site: tuple[Path, int, str]) -> None:
+    """Not how a default is declared, but what it is."""
+    for page in ("app", "callers", "keys"):
+        text = re.sub(r"<[^>]+>", "", (site[0] / f"reference/api/{page}/index.html").read_text())
+        assert re.findall(r"left_out\(|Annotated\[|_NO_REQUEST|_LEFT_OUT|BeforeValidator|StrictStr", text) == []
+
+
+# the settings
+
+
+def test_the_page_of_settings_is_what_the_script_writes() -> None:
+    command = [sys.executable, str(ROOT / "scripts/reference.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def rows() -> dict[str, tuple[str, str, str]]:
+    """Each setting of the page, with its environment variable, its default and the values that it admits."""
     page = (ROOT / "docs/reference/settings.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|", page, re.MULTILINE)
-    assert [(name, default) for name, default, _ in rows] == [
-        (name, shown(field)) for name, field in Settings.model_fields.items()
-    ]
-    stated = {name: bounds for name, _, bounds in rows}
-    assert {name: stated[name] for name in stated if bounds_of(name)} == {
-        name: bounds_of(name) for name in stated if bounds_of(name)
-    }
+    found = re.findall(r"^\| `(\w+)`<br>`(CF_ACCESS_\w+)` \| (.+?) \| (.+?) \|", page, re.MULTILINE)
+    return {name: (variable, default.strip("`"), values) for name, variable, default, values in found}
 
 
-def shown(field: FieldInfo) -> str:
-    if field.is_required():
-        return "none"
-    if isinstance(field.default, bool | int | float):
-        return str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:.15g}"
-    parts = [field.default] if isinstance(field.default, str) else field.default
-    return "`" + ",".join(part if isinstance(part, str) else f"{part:g}" for part in parts) + "`"
+def test_the_page_of_settings_has_each_of_them() -> None:
+    fields = [*Settings.model_fields, *KeySettings.model_fields]
+    assert list(rows()) == [name for name in fields if name != "key_settings"]
 
 
-def bounds_of(name: str) -> str | None:
-    """In words, of a setting that is one number."""
-    limits = {kind: limit for part in Settings.model_fields[name].metadata for kind, limit in vars_of(part).items()}
-    if not limits.keys() & {"ge", "gt"}:
-        return None
-    low = f"{limits['ge']:.15g}" if "ge" in limits else f"above {limits['gt']:.15g},"
-    return f"{low} to {limits['le']:.15g}"
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
 
 
-def vars_of(part: object) -> dict[str, Any]:
-    return {kind: getattr(part, kind) for kind in ("ge", "gt", "le") if hasattr(part, kind)}
+def in_force(name: str) -> object:
+    made = CloudflareAccess().settings
+    return getattr(made.key_settings if name in KeySettings.model_fields else made, name)
+
+
+@pytest.mark.parametrize("name", rows())
+def test_the_default_on_the_page_is_the_one_in_force(name: str, configured: pytest.MonkeyPatch) -> None:
+    variable, default, _ = rows()[name]
+    if default == "none":
+        configured.delenv(variable)
+        with pytest.raises(ConfigurationError, match=f"set {variable}"):
+            CloudflareAccess()
+    else:
+        without = in_force(name)
+        configured.setenv(variable, default)
+        assert in_force(name) == without
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, values) in rows().items() if " to " in values])
+def test_the_bounds_on_the_page_are_those_in_force(name: str, configured: pytest.MonkeyPatch) -> None:
+    variable, _, values = rows()[name]
+    low, high = map(int, re.findall(r"\d+", values))
+    for beyond in (str(low) if values.startswith("above") else str(low - 1), str(high + 1)):
+        configured.setenv(variable, beyond)
+        with pytest.raises(ConfigurationError, match=name):
+            CloudflareAccess()
+
+
+# mistakes
+
+
+class Strict(UserClaims, extra="forbid"):
+    """A model that the guide shows as a mistake."""
+
+
+async def async_policy(caller: object) -> bool:
+    return bool(caller)
+
+
+def policy_of_two(caller: object, request: object) -> bool:
+    return caller is request
+
+
+MISTAKES = re.findall(
+    r"^\| `(.+?)` \| (.+) \|$",
+    (ROOT / "docs/guides/callers.md").read_text().partition("## Mistakes that become errors")[2].partition("\n## ")[0],
+    re.MULTILINE,
+)
+
+
+@pytest.mark.usefixtures("configured")
+@pytest.mark.parametrize(("mistake", "sentence"), MISTAKES, ids=[mistake for mistake, _ in MISTAKES])
+def test_a_mistake_in_the_guide_becomes_the_error_that_the_guide_shows(mistake: str, sentence: str) -> None:
+    pattern = re.escape(sentence).replace("…", ".*")
+    with pytest.raises(ConfigurationError, match=f"^{pattern}$"):
+        make(mistake)
+
+
+def make(mistake: str) -> None:
+    """Write the mistake as a parameter, an app, an object or a dependency of a route, and start the app."""
+    access = CloudflareAccess()
+    names: dict[str, Any] = {name: getattr(fastapi, name) for name in ("Depends", "FastAPI", "Security")}
+    names |= {"CloudflareAccess": CloudflareAccess, "UserClaims": UserClaims, "Annotated": Annotated}
+    names |= {"access": access, "Strict": Strict, "async_policy": async_policy, "policy_of_two": policy_of_two}
+    names["app"] = app = fastapi.FastAPI(lifespan=access.lifespan)
+    if mistake.startswith(("CloudflareAccess(", "access.")):
+        eval(mistake, names)  # noqa: S307 - what the guide shows
+    elif mistake.startswith("FastAPI("):
+        app = eval(mistake, names)  # noqa: S307 - the same
+    else:
+        parameter = mistake if mistake.startswith("user: ") else f"user: {mistake}"
+        is_type = mistake.startswith(("user: ", "Annotated["))
+        body = f"async def me({parameter}): ..." if is_type else f"async def me(user=None, it={mistake}): ..."
+        exec(f"@app.get('/me')\n{body}", names)  # noqa: S102 - the same
+    with LocalTeam().patch(access), TestClient(app):
+        pass
+
+
+# the words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_a_code_block_is_too_long(page: Path) -> None:
+    blocks = re.findall(r"^```.*?\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert [line for block in blocks for line in block.splitlines() if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_uses_plain_words(page: Path) -> None:
+    if page.name in GENERATED:
+        pytest.skip("another script writes it")
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert UNPLAIN.findall(text) == []

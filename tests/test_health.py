@@ -1,4 +1,4 @@
-"""The door that shows the health and the events."""
+"""Health and events: what the package says about itself."""
 
 import inspect
 import re
@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 from support.key_rig import KeyRig
 
-from fastapi_cloudflare_access import health
-from fastapi_cloudflare_access.health import AccessEvent, Health, KeyEvent
+from fastapi_cloudflare_access import events
+from fastapi_cloudflare_access.events import AccessEvent, KeyEvent
+from fastapi_cloudflare_access.keys import KeysHealth
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +17,7 @@ KINDS = [*AccessEvent.__subclasses__(), *KeyEvent.__subclasses__()]
 
 
 def test_the_tree_of_events_is_drawn_as_it_grows() -> None:
-    drawn = set(re.findall(r"[├└]── (\w+)", inspect.getdoc(health) or ""))
+    drawn = set(re.findall(r"[├└]── (\w+)", inspect.getdoc(events) or ""))
     assert drawn == {kind.__name__ for kind in KINDS}
 
 
@@ -26,8 +27,8 @@ def test_every_event_has_a_name_of_its_own_in_snake_case() -> None:
 
 @pytest.mark.conformance(54)
 def test_every_field_of_the_health_is_described() -> None:
-    described = re.findall(r"^\s+(\w+): ", (inspect.getdoc(Health) or "").split("Attributes:")[1], re.MULTILINE)
-    assert described == list(Health.model_fields)
+    described = re.findall(r"^\s+(\w+): ", (inspect.getdoc(KeysHealth) or "").split("Attributes:")[1], re.MULTILINE)
+    assert described == list(KeysHealth.model_fields)
 
 
 async def test_a_source_without_keys_is_cold_and_not_ready() -> None:
@@ -56,7 +57,7 @@ async def test_a_source_without_keys_is_cold_and_not_ready() -> None:
 
 
 async def test_a_source_at_work_is_ok_and_ready() -> None:
-    rig = KeyRig(jitter=0)
+    rig = KeyRig(jitter=False)
     await rig.keys.start()
     await rig.clock.run_for(100)
     seen = rig.keys.health()

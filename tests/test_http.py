@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -18,9 +19,9 @@ import pytest
 from fastapi_cloudflare_access import _http
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access._http import Document, FetchProblem, HttpxFetch, default_fetch, describe, read_document
-from fastapi_cloudflare_access._key_source import KeySource
-from fastapi_cloudflare_access._settings import CERTS_PATH, Settings
+from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
+from fastapi_cloudflare_access.settings import CERTS_PATH, Settings
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
 pytestmark = pytest.mark.anyio
@@ -48,8 +49,9 @@ def answer(
     return fetch
 
 
-async def read(fetch: Fetch, *, max_size: int = 100, etag: str | None = None, no_cache: bool = False) -> Document:
-    return await read_document(fetch, URL, max_size=max_size, etag=etag, no_cache=no_cache)
+async def read(fetch: Fetch, *, etag: str | None = None, no_cache: bool = False) -> Document:
+    with patch.object(_http, "MAX_DOCUMENT", 100):
+        return await read_document(fetch, URL, etag=etag, no_cache=no_cache)
 
 
 async def test_a_good_answer_is_read_piece_by_piece() -> None:
@@ -184,9 +186,9 @@ async def test_the_default_fetch_brings_the_certs_of_a_real_server() -> None:
     team = LocalTeam("acme", clock=SystemClock())
     with CertsServer(team, etag=True) as server:
         fetch = httpx_fetch()
-        first = await read_document(fetch, server.origin + CERTS_PATH, max_size=65_536, etag=None, no_cache=False)
+        first = await read_document(fetch, server.origin + CERTS_PATH, etag=None, no_cache=False)
         assert first.body == team.certs_body()
-        again = await read_document(fetch, server.origin + CERTS_PATH, max_size=65_536, etag=first.etag, no_cache=False)
+        again = await read_document(fetch, server.origin + CERTS_PATH, etag=first.etag, no_cache=False)
         assert again.body is None
     assert [request.headers["accept-encoding"] for request in server.requests] == ["identity", "identity"]
 
@@ -215,7 +217,7 @@ async def test_a_lost_connection_is_a_connection_error(fault: str) -> None:
     with CertsServer(team) as server:
         getattr(server, fault)()
         with pytest.raises(ConnectionError):
-            await read_document(httpx_fetch(), server.origin + CERTS_PATH, max_size=65_536, etag=None, no_cache=False)
+            await read_document(httpx_fetch(), server.origin + CERTS_PATH, etag=None, no_cache=False)
 
 
 @pytest.mark.parametrize(
@@ -236,18 +238,28 @@ async def test_an_answer_that_is_no_http_is_not_asked_for_again(answered: bytes)
         answering.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         with pytest.raises(FetchProblem, match=r"^the answer is no valid HTTP$"):
-            await read_document(httpx_fetch(), url, max_size=100, etag=None, no_cache=False)
+            await read_document(httpx_fetch(), url, etag=None, no_cache=False)
         answering.join()
 
 
 @pytest.mark.parametrize(("team", "trusts"), [("acme", True), ("http://127.0.0.1:1", False)])
 def test_the_default_fetch_follows_the_settings_and_reads_no_proxy_for_a_local_team(team: str, *, trusts: bool) -> None:
-    fetch = default_fetch(Settings.load(team_domain=team, audience="tag", connect_timeout=1.5, read_timeout=2.5))
+    fetch = default_fetch(Settings.load(team_domain=team, audience="tag"))
     assert isinstance(fetch, HttpxFetch)
     assert fetch._trust_env is trusts
     client = fetch._client(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    assert client.timeout == httpx.Timeout(2.5, connect=1.5)
+    assert client.timeout == httpx.Timeout(3, connect=2)
     assert client.trust_env is trusts
+
+
+async def test_many_key_sources_for_one_team_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Such as a `CloudflareAccess` for each request."""
+    with CertsServer(LocalTeam("acme")) as server:
+        for _ in range(_http.MANY_SOURCES + 2):
+            await KeySource(Settings.load(team_domain=server.origin, audience="tag")).refresh()
+    warned = [record.getMessage() for record in caplog.records if "make the object once" in record.getMessage()]
+    assert len(warned) == 1
+    assert "/cdn-cgi/access/certs" in warned[0]
 
 
 def test_a_key_source_has_the_default_fetch() -> None:
@@ -261,7 +273,7 @@ async def test_nobody_listening_is_a_connection_error() -> None:
     with CertsServer(LocalTeam("acme")) as server:
         gone = server.origin
     with pytest.raises(ConnectionError) as failed:
-        await read_document(httpx_fetch(), gone + CERTS_PATH, max_size=65_536, etag=None, no_cache=False)
+        await read_document(httpx_fetch(), gone + CERTS_PATH, etag=None, no_cache=False)
     assert describe(failed.value) == "Connection refused"
 
 
@@ -269,9 +281,7 @@ async def test_a_silent_server_is_a_timeout() -> None:
     with CertsServer(LocalTeam("acme")) as server:
         server.hang()
         with pytest.raises(TimeoutError):
-            await read_document(
-                httpx_fetch(read_timeout=0.05), server.origin + CERTS_PATH, max_size=65_536, etag=None, no_cache=False
-            )
+            await read_document(httpx_fetch(read_timeout=0.05), server.origin + CERTS_PATH, etag=None, no_cache=False)
 
 
 @pytest.mark.conformance(20)

@@ -11,9 +11,9 @@ from support.key_rig import KeyRig, outcome
 
 from fastapi_cloudflare_access._key_fetching import Life
 from fastapi_cloudflare_access._key_store import Wish
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
-from fastapi_cloudflare_access.health import RefresherDied
+from fastapi_cloudflare_access.events import RefresherDied
+from fastapi_cloudflare_access.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -132,7 +132,7 @@ async def test_started_three_times_it_runs_until_the_third_stop() -> None:
 
 async def test_stopping_leaves_no_task_behind_in_the_middle_of_a_fetch() -> None:
     before = asyncio.all_tasks()
-    rig = await started(jitter=0)
+    rig = await started(jitter=False)
     rig.certs.hang()
     await rig.clock.run_for(602)
     assert rig.keys.health().fetching
@@ -164,7 +164,7 @@ async def test_workers_that_start_together_drift_apart() -> None:
 
 
 async def test_a_fetch_for_an_unknown_key_counts_as_a_refresh() -> None:
-    rig = await started(jitter=0)
+    rig = await started(jitter=False)
     await rig.clock.run_for(500)
     await rig.find("nobody's")
     await rig.clock.run_for(500)
@@ -173,7 +173,7 @@ async def test_a_fetch_for_an_unknown_key_counts_as_a_refresh() -> None:
 
 
 async def test_a_removal_begun_by_an_unknown_key_is_confirmed_by_the_refresher_thirty_seconds_later() -> None:
-    rig = await started(jitter=0)
+    rig = await started(jitter=False)
     gone = rig.old_kid
     rig.team.withdraw()
     await rig.clock.run_for(100)
@@ -241,7 +241,7 @@ async def test_a_refresher_that_somebody_cancelled_is_replaced_by_a_lookup_that_
 
 
 async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_finish_a_removal() -> None:
-    rig = await started(jitter=0, unknown_key_burst=1, unknown_key_interval=60)
+    rig = await started(jitter=False, unknown_kid_burst=1, unknown_kid_interval=60)
     gone = rig.old_kid
     rig.team.withdraw()
     await rig.clock.run_for(60)
@@ -257,7 +257,7 @@ async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_
 
 
 async def test_a_refresher_tells_that_the_keys_are_stale_though_nobody_looks() -> None:
-    rig = await started(jitter=0)
+    rig = await started(jitter=False)
     rig.certs.fail_with(503)
     await rig.clock.run_for(1800)
     assert rig.count("keys_stale") == 0
@@ -269,7 +269,7 @@ async def test_a_refresher_tells_that_the_keys_are_stale_though_nobody_looks() -
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="tasks start eagerly from Python 3.12 on")
 @pytest.mark.parametrize("call", ["find", "refresh"])
 async def test_what_a_fetch_is_for_is_known_when_it_starts_however_early(call: str) -> None:
-    rig = await started(jitter=0)
+    rig = await started(jitter=False)
     await rig.clock.run_for(60)
     kid = rig.rotate()
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - new in 3.12
@@ -330,7 +330,7 @@ def test_second_event_loop_works() -> None:
 
 
 def test_a_loop_that_was_closed_over_a_running_source_is_forgotten() -> None:
-    rig = KeyRig(jitter=0)
+    rig = KeyRig(jitter=False)
 
     async def use() -> None:
         await rig.keys.start()

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.options import no_jitter
 
 from fastapi_cloudflare_access._key_policy import Answer, KeyPolicy
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.settings import KeySettings
 
 NEW = "new-key"
 
@@ -18,7 +19,7 @@ def middle(low: float, high: float) -> float:
 
 
 def policy(uniform: Any = middle, **options: Any) -> KeyPolicy:
-    return KeyPolicy(Settings.load(team_domain="acme", audience="tag", **options), uniform=uniform)
+    return KeyPolicy(KeySettings(**options), uniform=uniform)
 
 
 def told(subject: KeyPolicy, now: float) -> tuple[Any, Any]:
@@ -168,7 +169,7 @@ def test_the_first_refresh_comes_after_half_to_a_whole_interval_the_next_within_
 
 
 def test_without_jitter_every_pause_is_the_interval() -> None:
-    subject = policy(jitter=0)
+    subject = policy(no_jitter)
     for start in (0, 1000):
         subject.succeeded(start, max_age=None)
         assert subject.refresh_at == start + 600
@@ -176,7 +177,7 @@ def test_without_jitter_every_pause_is_the_interval() -> None:
 
 @pytest.mark.parametrize(("max_age", "pause"), [(None, 600), (300, 300), (3, 60), (0, 60), (86_400, 600)])
 def test_max_age_may_only_shorten_and_not_below_a_minute(max_age: float | None, pause: float) -> None:
-    subject = policy(jitter=0)
+    subject = policy(no_jitter)
     subject.succeeded(0, max_age=max_age)
     assert subject.refresh_at == pause
 
@@ -190,7 +191,7 @@ def test_a_second_try_takes_a_token_and_there_is_none_after_a_failed_fetch() -> 
 
 
 def test_chance_has_no_state_that_forked_workers_could_share() -> None:
-    assert isinstance(KeyPolicy(Settings.load(team_domain="acme", audience="tag"))._uniform.__self__, SystemRandom)  # type: ignore[attr-defined]
+    assert isinstance(KeyPolicy(KeySettings())._uniform.__self__, SystemRandom)  # type: ignore[attr-defined]
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ from support.key_rig import KeyRig
 
 from fastapi_cloudflare_access._key_report import KeyReport
 from fastapi_cloudflare_access._snapshot import Moment
-from fastapi_cloudflare_access.health import AccessEvent, KeyAdded, KeyRemoved, KeySkipped, Refreshed
+from fastapi_cloudflare_access.events import AccessEvent, KeyAdded, KeyRemoved, KeySkipped, Refreshed
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ async def test_a_good_fetch_tells_of_each_key_by_the_beginning_of_its_id() -> No
 
 
 async def test_a_rotation_tells_of_the_key_that_comes_and_of_the_one_that_goes() -> None:
-    rig = KeyRig(confirm_removals=False)
+    rig = KeyRig(removal_grace=0)
     await rig.find(rig.kid)
     await rig.clock.run_for(2)
     gone, kid = rig.old_kid, rig.rotate()
@@ -37,7 +37,7 @@ async def test_a_rotation_tells_of_the_key_that_comes_and_of_the_one_that_goes()
 
 
 async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    rig = KeyRig(jitter=0)
+    rig = KeyRig(jitter=False)
     document = rig.team.certs()
     document["keys"].append({"kty": "EC", "kid": "\r\nforged"})
     rig.certs.answer_with(json.dumps(document).encode())
@@ -58,7 +58,7 @@ async def test_a_listener_that_fails_is_logged_and_harms_nobody(caplog: pytest.L
         raise LookupError(event.name)
 
     rig = KeyRig()
-    rig.keys._store.report.on_event = listener
+    rig.keys._store.report.listeners = [listener]
     assert await rig.find(rig.kid) == "ok"
     assert "a listener failed at the event refreshed" in caplog.text
 
@@ -87,7 +87,7 @@ async def test_no_kid_of_a_token_is_logged_or_told(caplog: pytest.LogCaptureFixt
 @pytest.mark.conformance(54)
 def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     told: list[AccessEvent] = []
-    report = KeyReport(told.append)
+    report = KeyReport([told.append])
     for second in range(121):
         report.limited("bucket", 3.0, Moment(second, second))
     assert report.counts["rate_limited"] == len(told) == 121
@@ -95,10 +95,10 @@ def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(cap
 
 
 def test_without_a_listener_nothing_is_told() -> None:
-    KeyReport(None).limited("bucket", 1.0, NOW)
+    KeyReport(()).limited("bucket", 1.0, NOW)
 
 
 def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
-    KeyReport(told.append)._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
+    KeyReport([told.append])._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
     assert told == [KeyRemoved(at=1e9, kid="b"), KeyAdded(at=1e9, kid="b")], "another key under the same id"

@@ -5,8 +5,8 @@ import pytest
 from fastapi_cloudflare_access._http import Document
 from fastapi_cloudflare_access._jwks import JwksProblem
 from fastapi_cloudflare_access._key_store import Errand, KeyStore, Wish
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._snapshot import Moment
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import LocalTeam
 
 START = Moment(1000, 1e9)
@@ -17,7 +17,7 @@ def later(seconds: float) -> Moment:
 
 
 def store() -> KeyStore:
-    return KeyStore(Settings.load(team_domain="acme", audience="tag"), None)
+    return KeyStore(Settings.load(team_domain="acme", audience="tag"), ())
 
 
 def begun(subject: KeyStore) -> Errand:
@@ -99,10 +99,3 @@ def test_processes_forked_with_the_same_keys_refresh_them_at_different_times() -
         due.add(round(subject.due(), 6))
         assert 300 <= subject.due() - START.monotonic <= 600
     assert len(due) == 20
-
-
-def test_without_jitter_forked_processes_keep_the_time() -> None:
-    subject = KeyStore(Settings.load(team_domain="acme", audience="tag", jitter=0), None)
-    subject.policy.refresh_at = later(600).monotonic
-    subject.forked(START)
-    assert subject.due() == later(600).monotonic

@@ -1,19 +1,22 @@
 """Settings: everything is checked at construction."""
 
 import math
-from typing import Any, get_type_hints
+from inspect import signature
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
+from support.options import grouped
 
-from fastapi_cloudflare_access._settings import Options, Settings
+from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.settings import KeySettings, LeftOut, Settings
 
 AUD = "32eafc7626e737acab8500d41a2fcc41b3b9d1c6b3f1a3e1f1d1c1b1a1918171"
 
 
 def load(**options: Any) -> Settings:
-    given: Any = {"team_domain": "acme", "audience": AUD, **options}
-    return Settings.load(**given)
+    return Settings.load(**grouped({"team_domain": "acme", "audience": AUD, **options}))
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,11 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ("team_domain", "issuer"),
     [
         ("acme", "https://acme.cloudflareaccess.com"),
+        (" acme", "https://acme.cloudflareaccess.com"),
+        ("acme \r\n", "https://acme.cloudflareaccess.com"),
+        ("acme.cloudflareaccess.com/", "https://acme.cloudflareaccess.com"),
+        (" https://acme.cloudflareaccess.com/ ", "https://acme.cloudflareaccess.com"),
+        ("http://127.0.0.1:8788/", "http://127.0.0.1:8788"),
         ("a", "https://a.cloudflareaccess.com"),
         ("my-team-2", "https://my-team-2.cloudflareaccess.com"),
         ("a" * 63, f"https://{'a' * 63}.cloudflareaccess.com"),
@@ -58,9 +66,6 @@ def test_the_issuer_and_the_certs_url_derive_from_the_team_domain(team_domain: s
         b"acme",
         ["acme"],
         "Acme",
-        " acme",
-        "acme ",
-        "acme\n",
         "acme\x00",
         "-acme",
         "acme-",
@@ -81,8 +86,8 @@ def test_the_issuer_and_the_certs_url_derive_from_the_team_domain(team_domain: s
         "a.b.cloudflareaccess.com",
         "acme.fed.fed.cloudflareaccess.com",
         "acme.cloudflareaccess.com:443",
-        "acme.cloudflareaccess.com/",
-        "https://acme.cloudflareaccess.com/",
+        "acme.cloudflareaccess.com//",
+        "a cme",
         "https://acme.cloudflareaccess.com/cdn-cgi/access/certs",
         "https://acme.cloudflareaccess.com#",
         "https://acme.cloudflareaccess.com?x",
@@ -97,7 +102,6 @@ def test_the_issuer_and_the_certs_url_derive_from_the_team_domain(team_domain: s
         "http://127.0.0.1:0",
         "http://127.0.0.1:65536",
         "http://127.0.0.1:080",
-        "http://127.0.0.1:80/",
         "http://127.0.0.2:80",
         "http://localhost.evil.com:80",
         "http://localhost:80@evil.com",
@@ -191,7 +195,8 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CF_ACCESS_TOKEN_SOURCES", "cookie,header")
     monkeypatch.setenv("CF_ACCESS_FAIL_FAST", "true")
     settings = load()
-    assert (settings.refresh_interval, settings.token_sources, settings.fail_fast) == (120, ("header", "cookie"), True)
+    keys = settings.key_settings
+    assert (keys.refresh_interval, settings.token_sources, keys.fail_fast) == (120, ("header", "cookie"), True)
 
 
 @pytest.mark.parametrize("name", ["TEAM_DOMAIN", "AUDIENCE"])
@@ -215,7 +220,7 @@ def test_what_is_missing_is_said_with_what_to_set() -> None:
 def test_an_unknown_setting_is_refused_with_the_list_of_those_there_are() -> None:
     with pytest.raises(ConfigurationError, match=r"^there is no setting teamdomain; did you mean team_domain\?$"):
         load(teamdomain="acme")
-    with pytest.raises(ConfigurationError, match=r"^there is no setting x; there are team_domain, audience, "):
+    with pytest.raises(ConfigurationError, match=r"^there is no setting x; the settings are team_domain, audience, "):
         load(x="acme")
 
 
@@ -225,7 +230,12 @@ def test_only_settings_can_be_set(name: str) -> None:
         load(team_domain="acme", audience=AUD, **{name: "x"})
 
 
-NUMBERS = sorted(name for name, kind in get_type_hints(Options).items() if kind in (int, float))
+NUMBERS = sorted(
+    name
+    for group in (Settings, KeySettings)
+    for name, field in group.model_fields.items()
+    if field.annotation is int or field.annotation is float
+)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -237,14 +247,14 @@ def test_a_number_that_is_none_or_out_of_bounds_is_refused(name: str, value: Any
 
 def test_a_wrong_value_is_not_repeated_by_the_message() -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load(team_domain="s3cret.example", audience="s3cret value", challenge="s3cret challenge")
+        load(team_domain="s3cret.example", audience="s3cret value", auth_scheme="s3cret challenge")
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("challenge", ["", " ", "a b", 'a"', "a\r\nSet-Cookie: x", "ä", "a" * 65])
-def test_a_challenge_that_is_no_http_token_is_refused(challenge: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^challenge must be one HTTP token"):
-        load(challenge=challenge)
+@pytest.mark.parametrize("auth_scheme", ["", " ", "a b", 'a"', "a\r\nSet-Cookie: x", "ä", "a" * 65])
+def test_a_challenge_that_is_no_http_token_is_refused(auth_scheme: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^auth_scheme must be one HTTP token"):
+        load(auth_scheme=auth_scheme)
 
 
 @pytest.mark.parametrize("sources", ["", "bearer", (), [], ("header", "query"), None, 5, {"header": 1}])
@@ -275,5 +285,29 @@ def test_a_sibling_differs_in_the_audience_alone() -> None:
         settings.with_audience(())
 
 
-def test_the_typed_options_are_the_settings() -> None:
-    assert list(get_type_hints(Options)) == list(Settings.model_fields)
+@pytest.mark.parametrize(("signed", "group"), [(CloudflareAccess, Settings), (KeySettings, KeySettings)])
+def test_a_signature_shows_every_setting_with_its_default(signed: Any, group: type[BaseModel]) -> None:
+    parameters = signature(signed).parameters
+    for name, field in group.model_fields.items():
+        default: Any = parameters[name].default
+        if isinstance(default, LeftOut):
+            assert repr(default) == ("Ellipsis" if field.is_required() else repr(field.default))
+        else:
+            assert name == "key_settings"
+
+
+def test_a_setting_of_the_keys_is_refused_beside_them_with_the_place_where_it_goes() -> None:
+    with pytest.raises(ConfigurationError, match=r"did you mean refresh_interval in key_settings=KeySettings\(…\)\?$"):
+        Settings.load(team_domain="acme", audience=AUD, refresh_interval=120)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, {"refresh_interval": 120}, KeySettings])
+def test_key_settings_are_an_object(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^key_settings must be KeySettings\(…\), such as"):
+        Settings.load(team_domain="acme", audience=AUD, key_settings=wrong)
+
+
+def test_key_settings_are_no_variable_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CF_ACCESS_KEY_SETTINGS", '{"refresh_interval": 60}')
+    with pytest.raises(ConfigurationError, match=r"^key_settings must be"):
+        load()

@@ -11,10 +11,10 @@ from fastapi_cloudflare_access import errors
 from fastapi_cloudflare_access._encoding import decode_base64url, parse_json_object
 from fastapi_cloudflare_access._issuer import base64url, compact_json
 from fastapi_cloudflare_access._jwks import parse_jwks
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._token import MAX_HEADER, MAX_TOKEN, MAX_UNVERIFIED_PAYLOAD, parse, screen, verify
 from fastapi_cloudflare_access.claims import MAX_TIME
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import LocalTeam
 
 TEAM = LocalTeam("acme")
@@ -466,24 +466,27 @@ def test_the_signature_comes_before_any_claim() -> None:
         check(expired)
 
 
-SCREENED: dict[str, Callable[[], str]] = {
-    "expired": lambda: signed({"exp": NOW - 11}),
-    "not yet valid": lambda: signed({"iat": NOW + 31}),
-    "foreign issuer": lambda: signed({"iss": ISSUERS[4]}),
-    "foreign audience": lambda: signed({"aud": ["other"]}),
-    "other type": lambda: signed({"type": "org"}),
-    "no claims": lambda: TEAM.sign({}),
-    "no JSON": lambda: TEAM.sign(b"{"),
-    "no caller": lambda: signed({"sub": ""}),
-    "payload too long to read": lambda: signed({"bulk": "x" * MAX_UNVERIFIED_PAYLOAD}),
+SCREENED: dict[str, tuple[str, Callable[[], str]]] = {
+    "expired": ("token_expired", lambda: signed({"exp": NOW - 11})),
+    "not yet valid": ("token_not_yet_valid", lambda: signed({"iat": NOW + 31})),
+    "foreign issuer": ("wrong_issuer", lambda: signed({"iss": ISSUERS[4]})),
+    "foreign audience": ("wrong_audience", lambda: signed({"aud": ["other"]})),
+    "other type": ("wrong_type", lambda: signed({"type": "org"})),
+    "no claims": ("invalid_claims", lambda: TEAM.sign({})),
+    "no JSON": ("malformed_token", lambda: TEAM.sign(b"{")),
+    "no caller": ("invalid_claims", lambda: signed({"sub": ""})),
+    "payload too long to read": ("unknown_key", lambda: signed({"bulk": "x" * MAX_UNVERIFIED_PAYLOAD})),
 }
 
 
 @pytest.mark.conformance(1, 11)
-@pytest.mark.parametrize("make", SCREENED.values(), ids=SCREENED)
-def test_a_token_that_could_not_pass_anyway_is_screened_out(make: Callable[[], str]) -> None:
-    with pytest.raises(errors.UnknownKey):
+@pytest.mark.parametrize(("reason", "make"), SCREENED.values(), ids=SCREENED)
+def test_a_token_that_could_not_pass_anyway_is_screened_out_for_that_reason(
+    reason: str, make: Callable[[], str]
+) -> None:
+    with pytest.raises(errors.CredentialError) as caught:
         screen(parse(make().encode()), settings=SETTINGS, now=NOW)
+    assert (caught.value.reason, caught.value.unverified) == (reason, True)
 
 
 @pytest.mark.parametrize("token", [USER, SERVICE], ids=["user", "service"])
@@ -496,7 +499,7 @@ def test_no_error_repeats_any_part_of_the_token() -> None:
     candidates = [
         *SHAPES.values(),
         *(with_header(header) for header in HEADERS.values()),
-        *(make() for make in SCREENED.values()),
+        *(make() for _, make in SCREENED.values()),
     ]
     for token in candidates:
         try:

@@ -1,21 +1,18 @@
 """The cache of verified tokens: it saves the signature check, and never changes an answer."""
 
 import asyncio
-from collections.abc import Callable
+import gc
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from fuzz.cache_pair import Groups, LooseClaims, Rig
 
-from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, UserClaims
 from fastapi_cloudflare_access._issuer import compact_json
 from fastapi_cloudflare_access._token import verify
 from fastapi_cloudflare_access._token_cache import Remembered, TokenCache
 from fastapi_cloudflare_access.errors import (
     AccessError,
-    CannotDecide,
     InvalidClaims,
     InvalidSignature,
     KeysUnavailable,
@@ -24,47 +21,14 @@ from fastapi_cloudflare_access.errors import (
     UnknownKey,
     WrongAudience,
 )
-from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
-
-
-class Groups(BaseModel):
-    groups: list[str] = []
-
-
-class LooseClaims(UserClaims):
-    """A model that a handler can change."""
-
-    model_config = ConfigDict(frozen=False)
-    custom: Groups = Groups()
+from fastapi_cloudflare_access.events import AccessEvent
+from fastapi_cloudflare_access.testing import LocalTeam
 
 
 class FussyClaims(UserClaims):
     """A model that refuses some."""
 
     custom: Groups
-
-
-class Rig:
-    """One access object with a cache, over a team on a fake clock."""
-
-    def __init__(self, *, size: int = 8, clock: FakeClock | None = None, **options: Any) -> None:
-        self.team = LocalTeam("acme", clock=clock or FakeClock())
-        self.certs = MemoryFetch(self.team)
-        given: dict[str, Any] = {"user_claims": UserClaims, "token_cache_size": size, "jitter": 0}
-        self.access: CloudflareAccess[Any] = CloudflareAccess(
-            team_domain=self.team.team_domain,
-            audience=self.team.audience,
-            fetch=self.certs,
-            clock=self.team.clock,
-            **(given | options),
-        )
-
-    async def verify(self, token: str) -> Any:
-        """Give the caller, moving the clock as far as looking for a key takes."""
-        return await self.team.clock.run_until(self.begin(token))
-
-    async def begin(self, token: str) -> Any:
-        return await self.access._verifier.verify(token.encode())
 
 
 @pytest.fixture
@@ -83,15 +47,20 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 pytestmark = pytest.mark.anyio
 
 
-async def test_there_is_none_unless_it_is_asked_for(checks: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "size", "checked"), [({}, 1024, 1), ({"token_cache_size": 0}, 0, 2)], ids=["default", "off"]
+)
+async def test_it_is_on_and_can_be_switched_off(
+    options: dict[str, Any], size: int, checked: int, checks: list[str]
+) -> None:
     rig = Rig()
     access: CloudflareAccess[Any] = CloudflareAccess(
-        team_domain="acme", audience=rig.team.audience, fetch=rig.certs, clock=rig.team.clock
+        team_domain="acme", audience=rig.team.audience, fetch=rig.certs, clock=rig.clock, **options
     )
-    token = rig.team.user_token("ada@example.com").encode()
-    assert await access._verifier.verify(token) == await access._verifier.verify(token)
-    assert access.settings.token_cache_size == 0
-    assert len(checks) == 2
+    assert access.settings.token_cache_size == size
+    token = rig.team.user_token("ada@example.com")
+    assert await access.verify(token) == await access.verify(token)
+    assert len(checks) == checked
 
 
 @pytest.mark.parametrize("size", [-1, 100_001, True, 1.5])
@@ -118,7 +87,7 @@ async def test_of_our_own_models_the_same_caller_is_given_again() -> None:
 
 
 async def test_of_a_model_of_the_app_every_request_gets_a_caller_of_its_own(checks: list[str]) -> None:
-    rig = Rig(user_claims=LooseClaims)
+    rig = Rig(user_model=LooseClaims)
     token = rig.team.user_token("ada@example.com", groups=["engines"])
     first = await rig.verify(token)
     first.custom.groups.append("admins")
@@ -143,7 +112,7 @@ async def test_a_refused_token_is_never_kept(name: str) -> None:
 
 
 async def test_a_token_that_the_model_refuses_is_never_kept() -> None:
-    rig = Rig(user_claims=FussyClaims)
+    rig = Rig(user_model=FussyClaims)
     token = rig.team.user_token("ada@example.com", custom={"groups": "all"})
     for _ in range(2):
         with pytest.raises(InvalidClaims, match="custom"):
@@ -244,7 +213,44 @@ async def test_a_sibling_for_another_audience_keeps_its_own() -> None:
     sibling = rig.access.with_audience("another")
     assert sibling.settings.token_cache_size == 8
     with pytest.raises(WrongAudience):
-        await sibling._verifier.verify(token.encode())
+        await sibling._authenticator.verifier.verify(token.encode())
+
+
+async def test_expired_tokens_leave_with_the_next_refresh_of_the_keys() -> None:
+    rig = Rig(exp_leeway=5)
+    tokens = [rig.team.user_token("ada@example.com", expires_in=seconds) for seconds in (60, 90, 600)]
+    for token in tokens:
+        await rig.verify(token)
+    rig.clock.shift_wall(65)
+    assert entries(rig) == 3
+    await rig.clock.run_until(rig.access.keys.refresh())
+    assert entries(rig) == 2
+    for token in tokens[1:]:
+        await rig.verify(token)
+
+
+async def test_a_refresh_forgets_the_copies_that_are_gone() -> None:
+    rig = Rig()
+    callbacks = rig.access.keys._store.refreshed
+    before = len(callbacks)
+    for number in range(5):
+        rig.access.with_audience(f"tag-{number}")
+    assert len(callbacks) == before + 5
+    gc.collect()  # an object and its dependencies refer to each other
+    await rig.clock.run_until(rig.access.keys.refresh())
+    assert len(rig.access.keys._store.refreshed) == before
+
+
+async def test_an_answer_from_the_cache_is_told_like_any_other() -> None:
+    events: list[AccessEvent] = []
+    rig = Rig(listeners=[events.append])
+    token = rig.team.user_token("ada@example.com")
+    await rig.verify(token)
+    events.clear()
+    for _ in range(2):
+        await rig.access.verify(token)
+    assert [event.name for event in events] == ["request_accepted"] * 2
+    assert events[0] == events[1]
 
 
 def test_nothing_kept_survives_when_the_kit_swaps_keys_and_clock() -> None:
@@ -252,7 +258,7 @@ def test_nothing_kept_survives_when_the_kit_swaps_keys_and_clock() -> None:
     old = rig.team.user_token("ada@example.com")
     asyncio.run(rig.verify(old))
     stand_in = LocalTeam("another")
-    with stand_in.serve(rig.access):
+    with stand_in.patch(rig.access):
         asyncio.run(rig.verify(stand_in.user_token("eve@example.com")))
         with pytest.raises(AccessError):
             asyncio.run(rig.verify(old))
@@ -277,104 +283,6 @@ def _no_key() -> Any:
 
 
 def entries(rig: Rig) -> int:
-    cache = rig.access._verifier._cache
+    cache = rig.verifier._cache
     assert cache is not None
     return len(cache._entries)
-
-
-# It never changes an answer
-
-
-class Pair:
-    """Two access objects that differ in their cache alone, on one clock, asked the same at the same time."""
-
-    def __init__(self, model: type[UserClaims]) -> None:
-        clock = FakeClock()
-        options = {"max_staleness": 7200, "user_claims": model}
-        self.cached = Rig(clock=clock, size=3, **options)
-        self.plain = Rig(clock=clock, size=0, **options)
-        self.clock = clock
-        self.tokens: list[str] = []
-        self.issue()
-        for rig in (self.cached, self.plain):
-            rig.access.keys._store.policy._uniform = max  # chance would tell them apart
-
-    def both(self, act: Callable[[Rig], object]) -> None:
-        for rig in (self.cached, self.plain):
-            act(rig)
-
-    def issue(self) -> None:
-        team = self.cached.team
-        users = [
-            team.user_token("ada@example.com", groups=["engines"]),
-            team.user_token("bob@example.com", expires_in=40),
-        ]
-        body, _, signature = users[0].rpartition(".")
-        self.tokens += [
-            *users,
-            team.service_token("bot", expires_in=900),
-            team.user_token("old@example.com", key=team.previous or team.current),
-            team.user_token("eve@example.com", claims={"aud": ["elsewhere"]}),
-            team.user_token("eve@example.com", claims={"nbf": int(self.clock.now()) + 100}),
-            f"{body}.{signature[::-1]}",
-        ]
-
-    async def ask(self, token: str) -> None:
-        answers = await self.clock.run_until(asyncio.gather(*(answer(rig, token) for rig in (self.cached, self.plain))))
-        assert answers[0] == answers[1]
-
-    async def do(self, step: tuple[str, Any]) -> None:
-        match step:
-            case "ask", number:
-                await self.ask(self.tokens[number % len(self.tokens)])
-            case "pass", seconds:
-                await self.clock.run_for(seconds)
-            case "set", seconds:
-                self.clock.shift_wall(seconds)
-            case "issue", _:
-                self.issue()
-            case "rotate", _:
-                self.both(lambda rig: rig.team.rotate())
-            case "withdraw", _:
-                self.both(lambda rig: rig.team.withdraw())
-            case "fail", _:
-                self.both(lambda rig: rig.certs.fail_with(503))
-            case _:
-                self.both(lambda rig: rig.certs.recover())
-
-
-async def answer(rig: Rig, token: str) -> tuple[object, ...]:
-    """Everything that can be told from an answer; then spoil it, as a careless handler might."""
-    try:
-        caller = await rig.begin(token)
-    except AccessError as refusal:
-        return type(refusal), str(refusal), refusal.retry_after if isinstance(refusal, CannotDecide) else None
-    told = type(caller), caller.model_dump_json(), caller.model_fields_set
-    if isinstance(caller, LooseClaims):
-        caller.custom.groups.append("admins")
-    else:
-        assert type(caller) in (UserClaims, ServiceClaims)
-    return told
-
-
-STEPS = st.one_of(
-    st.tuples(st.just("ask"), st.integers(0, 20)),
-    st.tuples(st.just("ask"), st.integers(0, 3)),
-    st.tuples(st.just("pass"), st.sampled_from([1, 31, 61, 650, 3600, 7300])),
-    st.tuples(st.just("set"), st.sampled_from([-200, -31, 30, 600])),
-    st.tuples(st.sampled_from(["issue", "rotate", "withdraw", "fail", "recover"]), st.none()),
-)
-
-
-@pytest.mark.parametrize("model", [UserClaims, LooseClaims])
-@given(steps=st.lists(STEPS, max_size=30).filter(lambda steps: steps.count(("rotate", None)) <= 2))
-@settings(max_examples=60, deadline=None)
-def test_it_never_changes_an_answer(model: type[UserClaims], steps: list[tuple[str, Any]]) -> None:
-    """Whatever happens to tokens, clock and keys, with the cache the answer is the one without."""
-
-    async def run() -> None:
-        pair = Pair(model)
-        for step in steps:
-            await pair.do(step)
-
-    asyncio.run(run())

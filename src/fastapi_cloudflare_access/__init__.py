@@ -4,7 +4,8 @@ from fastapi_cloudflare_access._answers import AccessRefused, AccessRefusedWebSo
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
-from fastapi_cloudflare_access.health import Health
+from fastapi_cloudflare_access.keys import KeysHealth
+from fastapi_cloudflare_access.settings import KeySettings
 
 __all__ = [
     "AccessError",
@@ -13,7 +14,8 @@ __all__ = [
     "Claims",
     "CloudflareAccess",
     "ConfigurationError",
-    "Health",
+    "KeySettings",
+    "KeysHealth",
     "ServiceClaims",
     "UserClaims",
 ]

@@ -21,6 +21,12 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+def is_clock(value: object) -> bool:
+    """Check whether an object, not a class, has the methods of a `Clock`."""
+    methods = (getattr(value, name, None) for name in ("now", "monotonic", "sleep"))
+    return not isinstance(value, type) and all(map(callable, methods))
+
+
 async def ends_within(clock: Clock, seconds: float, task: "asyncio.Future[Any]") -> bool:
     """Wait for a task for at most so many seconds, and tell whether it ended.
 

@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 
-from fastapi_cloudflare_access._settings import TokenSource
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
+from fastapi_cloudflare_access.settings import TokenSource
 
 HEADER = "Cf-Access-Jwt-Assertion"
 """The header that Access sets on every request it lets through."""
@@ -29,6 +29,8 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
 
     Where the header is there it alone counts, good or bad: the edge sets it, and a cookie can be planted.
 
+    Blanks around a header's value are no part of it (RFC 9110 section 5.5); some servers pass them on.
+
     Raises:
         AmbiguousToken: For more than one header, or for cookies with different values.
         MalformedToken: For an empty header or cookie.
@@ -39,12 +41,17 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
             if name == _HEADER:
                 if token is not None:
                     raise AmbiguousToken("there is more than one assertion header")
-                token = value
+                token = value.strip(_BLANKS)
     if token is None and "cookie" in sources:
         token = _cookie(headers)
     if token == b"":
         raise MalformedToken("the token is empty")
     return token
+
+
+def is_from_header(headers: Headers, sources: Sequence[TokenSource]) -> bool:
+    """Check whether a token of this request was read from the header."""
+    return "header" in sources and any(name == _HEADER for name, _ in headers)
 
 
 def digest(token: bytes) -> str:

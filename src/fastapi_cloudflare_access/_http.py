@@ -1,8 +1,10 @@
 """The fetch over HTTP: the default one, by httpx, and the bounds that hold for any."""
 
 import asyncio
+import logging
 import re
 import ssl
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,14 +14,24 @@ from os import strerror
 from socket import gaierror
 from typing import TYPE_CHECKING
 
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
+from fastapi_cloudflare_access.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
 
 OK, NOT_MODIFIED, NOT_FOUND = 200, 304, 404
+CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 3.0
+"""Seconds that the default fetch waits for a connection, and for each piece of the answer."""
+MAX_DOCUMENT = 64 * 1024
+"""The number of bytes that a certs document may have."""
 
+MANY_SOURCES = 10
+"""The number of key sources for one URL at which a warning is logged."""
+
+logger = logging.getLogger("fastapi_cloudflare_access.keys")
+
+_sources: Counter[str] = Counter()
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
 _SECONDS = r"\s*=\s*\"?([0-9]{1,9})\"?\s*(?:,|$)"
@@ -50,7 +62,9 @@ class Document:
 class HttpxFetch:
     """The default fetch: one httpx client for each call, so that nothing belongs to an event loop."""
 
-    def __init__(self, *, trust_env: bool, connect_timeout: float, read_timeout: float) -> None:
+    def __init__(
+        self, *, trust_env: bool, connect_timeout: float = CONNECT_TIMEOUT, read_timeout: float = READ_TIMEOUT
+    ) -> None:
         """Keep the options; httpx and the CA certificates are loaded with the first fetch, off the event loop."""
         self._trust_env = trust_env
         self._connect_timeout = connect_timeout
@@ -67,6 +81,7 @@ class HttpxFetch:
             FetchProblem: What came is no HTTP, or the CA certificates cannot be read.
         """
         if self._tls is None:
+            _count_sources(url)
             self._tls = await asyncio.to_thread(
                 _load_tls, encrypted=url.startswith("https:"), trust_env=self._trust_env
             )
@@ -92,20 +107,29 @@ class HttpxFetch:
         return httpx.AsyncClient(verify=tls, trust_env=self._trust_env, timeout=timeout, follow_redirects=False)
 
 
+def _count_sources(url: str) -> None:
+    """Warn once if many key sources fetch the same document: a `CloudflareAccess` is probably made for each request."""
+    _sources[url] += 1
+    if _sources[url] == MANY_SOURCES:
+        logger.warning(
+            "%d CloudflareAccess objects of this process have fetched %s: make the object once, where the app is "
+            "defined, and use access.with_audience(…) for other applications",
+            MANY_SOURCES,
+            url,
+        )
+
+
 def default_fetch(settings: Settings) -> Fetch:
-    """Give the fetch for these settings; a loopback team is fetched past all proxies, which could plant keys."""
-    return HttpxFetch(
-        trust_env=not settings.is_local, connect_timeout=settings.connect_timeout, read_timeout=settings.read_timeout
-    )
+    """Return the fetch for these settings; it ignores all proxies for a loopback team, since they could plant keys."""
+    return HttpxFetch(trust_env=not settings.is_local)
 
 
-async def read_document(fetch: Fetch, url: str, *, max_size: int, etag: str | None, no_cache: bool) -> Document:
+async def read_document(fetch: Fetch, url: str, *, etag: str | None, no_cache: bool) -> Document:
     """Fetch a document, whatever the fetch: only 200 and 304, not encoded, bounded while it comes in.
 
     Args:
         fetch: The fetch.
         url: Where the document is.
-        max_size: How many bytes it may have.
         etag: Of the document we have; the answer may then be 304.
         no_cache: Whether caches on the way must ask the origin.
 
@@ -116,11 +140,11 @@ async def read_document(fetch: Fetch, url: str, *, max_size: int, etag: str | No
     async with fetch(url, headers=_request_headers(etag, no_cache=no_cache)) as response:
         if response.status == NOT_MODIFIED and etag is not None:
             return Document(None, etag, _max_age(response.headers))
-        _check(response, max_size)
+        _check(response)
         body = bytearray()
         async for piece in response.body:
-            if len(body) + len(piece) > max_size:
-                raise FetchProblem(f"the document is longer than {max_size} bytes")
+            if len(body) + len(piece) > MAX_DOCUMENT:
+                raise FetchProblem(f"the document is longer than {MAX_DOCUMENT} bytes")
             body += piece
         return Document(bytes(body), _etag(response.headers), _max_age(response.headers))
 
@@ -167,14 +191,14 @@ def _user_agent() -> str:
         return "fastapi-cloudflare-access"
 
 
-def _check(response: FetchResponse, max_size: int) -> None:
+def _check(response: FetchResponse) -> None:
     if response.status != OK:
         raise FetchProblem(f"an answer with HTTP status {int(response.status)}{_hint(response.status)}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise FetchProblem("an encoded answer, which was not asked for")
     length = response.headers.get("content-length", "0")
-    if not _LENGTH.fullmatch(length) or int(length) > max_size:
-        raise FetchProblem(f"the document is longer than {max_size} bytes")
+    if not _LENGTH.fullmatch(length) or int(length) > MAX_DOCUMENT:
+        raise FetchProblem(f"the document is longer than {MAX_DOCUMENT} bytes")
 
 
 def _hint(status: int) -> str:

@@ -12,6 +12,8 @@ from fastapi_cloudflare_access._signature import ALGORITHM, RS256Key
 MIN_BITS, MAX_BITS = 2048, 8192
 """The moduli that are used (RFC 7518 section 3.3 wants 2048 at least)."""
 MIN_EXPONENT, MAX_EXPONENT = 65537, 2**32 - 1
+MAX_KEYS = 32
+"""The number of entries that a certs document may have."""
 MAX_KID = 256
 """How many characters a key id may have."""
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -41,14 +43,14 @@ def is_kid(value: object) -> bool:
     return type(value) is str and 0 < len(value) <= MAX_KID and value.isascii() and value.isprintable()
 
 
-def parse_jwks(document: bytes, *, max_keys: int = 32) -> KeySet:
+def parse_jwks(document: bytes) -> KeySet:
     """Read the `keys` member of a certs document (RFC 7517 section 5).
 
     Entries that are no RS256 verification key of 2048 to 8192 bits are skipped. Of a `kid` that stands twice with the
     same material one is kept; with different material none is.
 
     Raises:
-        JwksProblem: Where it is not a JSON object with a list of at most `max_keys` keys, one of them usable.
+        JwksProblem: Where it is not a JSON object with a list of at most 32 keys, one of them usable.
     """
     try:
         entries: Any = parse_json_object(document).get("keys")
@@ -56,8 +58,8 @@ def parse_jwks(document: bytes, *, max_keys: int = 32) -> KeySet:
         raise JwksProblem(f"the certs document is unusable: {problem}") from None
     if not _is(list, entries):
         raise JwksProblem("the certs document has no list of keys")
-    if len(entries) > max_keys:
-        raise JwksProblem(f"the certs document has {len(entries)} keys, more than {max_keys}")
+    if len(entries) > MAX_KEYS:
+        raise JwksProblem(f"the certs document has {len(entries)} keys, more than {MAX_KEYS}")
     keys, skipped, torn = _collect(entries)
     if not keys:
         raise JwksProblem(

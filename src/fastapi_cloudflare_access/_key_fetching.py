@@ -11,6 +11,8 @@ from fastapi_cloudflare_access._snapshot import Moment
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
+STARTUP_ATTEMPTS = 3
+"""How often the lifespan tries to fetch the keys within `startup_timeout`."""
 RESTART = 1.0
 """After how many seconds a refresher that died is started again."""
 LOOK_UP = 30.0
@@ -70,10 +72,11 @@ class Life:
 class KeyFetching:
     """Runs the fetches of a key store."""
 
-    def __init__(self, store: KeyStore, *, fetch: Fetch, clock: Clock) -> None:
+    def __init__(self, store: KeyStore, certs_url: str, *, fetch: Fetch, clock: Clock) -> None:
         """Begin with nothing under way."""
         self._store = store
         self._settings = store.settings
+        self._certs_url = certs_url
         self._fetch = fetch
         self._clock = clock
         self._lives: dict[asyncio.AbstractEventLoop, Life] = {}
@@ -153,7 +156,7 @@ class KeyFetching:
         try:
             return await self._read(errand)
         except ConnectionError:
-            if not self._settings.fetch_retries or not self._store.book_retry(errand, self._clock.monotonic()):
+            if not self._store.book_retry(errand, self._clock.monotonic()):
                 raise
         return await self._read(errand)
 
@@ -161,8 +164,7 @@ class KeyFetching:
         errand.known = self._store.snapshot
         return await read_document(
             self._fetch,
-            self._settings.certs_url,
-            max_size=self._settings.max_document_size,
+            self._certs_url,
             etag=None if errand.wish.no_cache else errand.known.etag,
             no_cache=errand.wish.no_cache,
         )
@@ -174,7 +176,7 @@ class KeyFetching:
             KeysUnavailable: There are none, and `fail_fast` is set.
         """
         store, deadline = self._store, self._clock.monotonic() + self._settings.startup_timeout
-        for attempt in range(self._settings.startup_attempts):
+        for attempt in range(STARTUP_ATTEMPTS):
             if attempt:
                 await self._clock.sleep(min(store.policy.retry_at, deadline) - self._clock.monotonic())
             left = deadline - self._clock.monotonic()
@@ -183,7 +185,7 @@ class KeyFetching:
             await ends_within(self._clock, left, self.join_or_begin(life, Wish()).task)
         if self._settings.fail_fast and not store.is_usable(self.now()):
             cause = store.report.last_error or "no answer in time"
-            raise KeysUnavailable(f"there are no keys from {self._settings.certs_url}: {cause}")
+            raise KeysUnavailable(f"there are no keys from {self._certs_url}: {cause}")
 
     def ensure_refresher(self, life: Life) -> None:
         """Start the refresher where somebody wants it and it does not run."""

@@ -1,15 +1,14 @@
 """Counters, events and log lines of the key source."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi_cloudflare_access._jwks import JwksProblem
 from fastapi_cloudflare_access._snapshot import Moment, Snapshot
 from fastapi_cloudflare_access._telling import log, tell
-from fastapi_cloudflare_access.health import (
-    EventListener,
+from fastapi_cloudflare_access.events import (
     KeyAdded,
     KeyEvent,
     KeyMissing,
@@ -21,6 +20,7 @@ from fastapi_cloudflare_access.health import (
     RefresherDied,
     RefreshFailed,
 )
+from fastapi_cloudflare_access.protocols import Listener
 
 logger = logging.getLogger("fastapi_cloudflare_access.keys")
 
@@ -33,14 +33,14 @@ class KeyReport:
     """What happened so far, and whom to tell.
 
     Attributes:
-        on_event: The listener.
-        counts: The counters of [`Health`][fastapi_cloudflare_access.health.Health].
+        listeners: The functions that receive events.
+        counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
         last_error: Why the last fetch failed; None after a good one.
         stale_told: Whether it was told that the keys are stale.
         limited_told_at: When (monotonic) it was logged that requests are turned away.
     """
 
-    on_event: EventListener | None
+    listeners: Sequence[Listener]
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             ("fetches", "fetch_failures", "parse_failures", "rate_limited", "key_absent"), 0
@@ -51,8 +51,8 @@ class KeyReport:
     limited_told_at: float = float("-inf")
 
     def emit(self, event: KeyEvent) -> None:
-        """Call the listener."""
-        tell(self.on_event, event, logger)
+        """Call the listeners."""
+        tell(self.listeners, event, logger)
 
     def refreshed(self, old: Snapshot, new: Snapshot, *, at: Moment, seconds: float, modified: bool) -> None:
         """Tell of a good fetch and of each key it changed."""

@@ -1,17 +1,27 @@
 """The keys and everything known about them, without any waiting: what a fetch brings, how old it is, what is due."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Literal, TypeAlias
+from weakref import WeakMethod
 
-from fastapi_cloudflare_access._http import Document, describe
+from fastapi_cloudflare_access._http import MAX_DOCUMENT, Document, describe
 from fastapi_cloudflare_access._jwks import JwksProblem, KeySet, parse_jwks
 from fastapi_cloudflare_access._key_policy import KeyPolicy
 from fastapi_cloudflare_access._key_report import KeyReport
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._snapshot import Fetched, Moment, Snapshot, confirmation_due, merge
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.health import EventListener, State
+from fastapi_cloudflare_access.protocols import Listener
+from fastapi_cloudflare_access.settings import Settings
+
+State: TypeAlias = Literal["cold", "ok", "degraded", "expired"]
+"""How good the keys are.
+
+`cold`: there are none yet. `degraded`: older than `degraded_after`, still used. `expired`: older than `max_staleness`,
+used no longer.
+"""
 
 FUTURE = 60.0
 """How far the clock of whoever exported a snapshot may be ahead, in seconds."""
@@ -69,17 +79,19 @@ class KeyStore:
         snapshot: The keys.
         policy: When fetches may start.
         report: What happened.
+        refreshed: What to call after each successful fetch.
         attend_at: From then on (monotonic) a lookup has more to do than to look.
         attend_wall: The same on the wall clock, for a machine that slept.
     """
 
-    def __init__(self, settings: Settings, on_event: EventListener | None) -> None:
+    def __init__(self, settings: Settings, listeners: Sequence[Listener]) -> None:
         """Begin without keys."""
-        self.settings = settings
+        self.settings = settings.key_settings
         self.snapshot = Snapshot()
-        self.policy = KeyPolicy(settings)
-        self.report = KeyReport(on_event)
+        self.policy = KeyPolicy(settings.key_settings)
+        self.report = KeyReport(listeners)
         self.attend_at = self.attend_wall = float("-inf")
+        self.refreshed: list[WeakMethod[Callable[[float], None]]] = []
         self._sequence = 0
         self._lock = Lock()
 
@@ -95,7 +107,7 @@ class KeyStore:
             return "cold"
         if age > self.settings.max_staleness:
             return "expired"
-        return "degraded" if age > self.settings.soft_staleness else "ok"
+        return "degraded" if age > self.settings.degraded_after else "ok"
 
     def is_usable(self, now: Moment) -> bool:
         """Tell whether there are keys within the hard limit."""
@@ -104,7 +116,7 @@ class KeyStore:
 
     def due(self) -> float:
         """When (monotonic) the refresher must fetch next."""
-        confirmation = confirmation_due(self.snapshot, self.settings.removal_delay)
+        confirmation = confirmation_due(self.snapshot, self.settings.removal_grace)
         wanted = self.policy.refresh_at if confirmation is None else min(self.policy.refresh_at, confirmation)
         return max(wanted, self.policy.retry_at)
 
@@ -151,8 +163,7 @@ class KeyStore:
         with self._lock:
             old = self.snapshot
             if errand.sequence > old.sequence:
-                confirmed = self.settings.confirm_removals and not errand.wish.at_once
-                delay = self.settings.removal_delay if confirmed else None
+                delay = None if errand.wish.at_once else self.settings.removal_grace or None
                 self.snapshot = merge(old, fetched, removal_delay=delay, may_finish=errand.wish.may_finish)
             new = self.snapshot
         errand.error = None
@@ -160,11 +171,15 @@ class KeyStore:
         self._remember(errand.wish.sought, old, new, at)
         self.postpone(at, self.due())
         self.report.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
+        self.refreshed = [callback for callback in self.refreshed if callback() is not None]
+        for callback in [callback() for callback in self.refreshed]:
+            if callback is not None:
+                callback(at.wall)
 
     def _parse(self, errand: Errand, document: Document, at: Moment) -> Fetched:
         if document.body is None:
             return Fetched(at, errand.sequence, errand.known.document, errand.known.listed, errand.known.etag)
-        key_set = parse_jwks(document.body, max_keys=self.settings.max_keys)
+        key_set = parse_jwks(document.body)
         return Fetched(at, errand.sequence, document.body, key_set, document.etag)
 
     def _remember(self, sought: set[str], old: Snapshot, new: Snapshot, at: Moment) -> None:
@@ -186,7 +201,7 @@ class KeyStore:
     def check_age(self, now: Moment) -> None:
         """Tell, once, that the keys are stale."""
         age = self.age(now)
-        if age is not None and age > self.settings.soft_staleness:
+        if age is not None and age > self.settings.degraded_after:
             self.report.stale(age, now)
 
     def seed(self, document: bytes, fetched_at: float, now: Moment) -> None:
@@ -209,8 +224,8 @@ class KeyStore:
         self.report.changed(old, new, at=now)
 
     def _checked_seed(self, document: object, fetched_at: object, now: Moment) -> tuple[KeySet, float]:
-        if not isinstance(document, bytes) or len(document) > self.settings.max_document_size:
-            raise ConfigurationError("seed() takes a certs document as bytes, no longer than max_document_size")
+        if not isinstance(document, bytes) or len(document) > MAX_DOCUMENT:
+            raise ConfigurationError("seed() takes a certs document as bytes, of at most 64 KiB")
         if (
             isinstance(fetched_at, bool)
             or not isinstance(fetched_at, int | float)
@@ -218,6 +233,6 @@ class KeyStore:
         ):
             raise ConfigurationError("fetched_at must be the time of the fetch: seconds since 1970, not ahead of now")
         try:
-            return parse_jwks(document, max_keys=self.settings.max_keys), max(0.0, now.wall - fetched_at)
+            return parse_jwks(document), max(0.0, now.wall - fetched_at)
         except JwksProblem as problem:
             raise ConfigurationError(f"seed() got no usable keys: {problem}") from None

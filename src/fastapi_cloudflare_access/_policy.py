@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from inspect import iscoroutinefunction
+from inspect import Parameter, iscoroutinefunction, signature
 from traceback import extract_tb
 from typing import Any
 
 from fastapi_cloudflare_access._telling import log
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -27,11 +28,35 @@ def check_policy(policy: Any) -> None:
         hash(policy)
     except TypeError:
         raise ConfigurationError("a policy must be hashable, since equal policies are one dependency") from None
+    if not _takes_claims(policy):
+        raise ConfigurationError("a policy must be a function of one argument: it takes the claims, and nothing else")
+
+
+def _takes_claims(function: Any) -> bool:
+    """Check that a function can be called with claims, and is not a handler that `require` decorates by mistake."""
+    try:
+        parameters = [*signature(function).bind(None).signature.parameters.values()]
+    except TypeError:
+        return False
+    except ValueError:  # some functions written in C do not tell their parameters
+        return True
+    first = parameters[0]
+    return (first.default is first.empty) and _admits_claims(first.annotation)
+
+
+def _admits_claims(annotation: Any) -> bool:
+    if not isinstance(annotation, type) or annotation is Parameter.empty:
+        return True
+    try:
+        return any(issubclass(kind, annotation) or issubclass(annotation, kind) for kind in (UserClaims, ServiceClaims))
+    except TypeError:  # a protocol
+        return True
 
 
 def is_async(function: Any) -> bool:
     """Tell whether calling this gives something to await."""
-    return iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    call = getattr(function, "__call__", None)  # noqa: B004 - instances that can be called
+    return iscoroutinefunction(function) or iscoroutinefunction(call) or hasattr(call, "_is_coroutine")
 
 
 def allows(policy: Policy, caller: Any) -> bool:

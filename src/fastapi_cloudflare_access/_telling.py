@@ -1,10 +1,11 @@
 """Telling log handlers and listeners, whose failures change no answer and stop no fetch."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from fastapi_cloudflare_access.health import AccessEvent, EventListener
+from fastapi_cloudflare_access.events import AccessEvent
+from fastapi_cloudflare_access.protocols import Listener
 
 
 def log(
@@ -20,11 +21,10 @@ def log(
         logger.log(level, message, *values, exc_info=exc_info, extra=extra)
 
 
-def tell(listener: EventListener | None, event: AccessEvent, logger: logging.Logger) -> None:
-    """Call the listener, where there is one; what it raises is logged and goes no further."""
-    if listener is None:
-        return
-    try:
-        listener(event)
-    except Exception:  # noqa: BLE001 - whatever it raises, it is the listener's own
-        log(logger, logging.ERROR, "a listener failed at the event %s", event.name, exc_info=True)
+def tell(listeners: Iterable[Listener], event: AccessEvent, logger: logging.Logger) -> None:
+    """Call each listener; log what one raises, and go on with the next."""
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 - whatever it raises, it is the listener's own
+            log(logger, logging.ERROR, "a listener failed at the event %s", event.name, exc_info=True)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url, parse_json_object
 from fastapi_cloudflare_access._jwks import is_kid
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._signature import ALGORITHM
 from fastapi_cloudflare_access.claims import MAX_TIME
 from fastapi_cloudflare_access.errors import (
+    CredentialError,
     InvalidClaims,
     InvalidSignature,
     MalformedToken,
@@ -23,6 +23,7 @@ from fastapi_cloudflare_access.errors import (
     WrongIssuer,
     WrongType,
 )
+from fastapi_cloudflare_access.settings import Settings
 
 MAX_TOKEN = 16 * 1024
 """How many bytes a token may have."""
@@ -122,20 +123,18 @@ def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, 
 
 
 def screen(parsed: Parsed, *, settings: Settings, now: float) -> None:
-    """Let only a token pass that would be accepted if its key were found, before anything is spent on finding it.
+    """Let only a token pass that would be accepted if its key were known, before anything is spent on fetching the key.
 
     Raises:
-        UnknownKey: Where the claims, none of them verified, could not pass anyway.
+        CredentialError: The reason why the claims, none of them verified, could not pass anyway; marked `unverified`.
     """
-    if len(parsed.payload) > MAX_UNVERIFIED_PAYLOAD:
-        raise UnknownKey("the key is unknown, and the payload too long to be read without it")
     try:
-        check_claims(parse_json_object(parsed.payload), settings=settings, now=now)
-    except (EncodingProblem, *_CLAIM_ERRORS) as problem:
-        raise UnknownKey(f"the key is unknown, and it would be in vain: {problem}") from None
-
-
-_CLAIM_ERRORS = (InvalidClaims, WrongType, WrongIssuer, WrongAudience, TokenExpired, TokenNotYetValid)
+        if len(parsed.payload) > MAX_UNVERIFIED_PAYLOAD:
+            raise UnknownKey("the key is unknown, and the payload too long to be read without it")
+        read_claims(parsed.payload, settings=settings, now=now)
+    except CredentialError as problem:
+        problem.unverified = True
+        raise
 
 
 def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> None:

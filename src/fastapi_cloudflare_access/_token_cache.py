@@ -38,7 +38,7 @@ class TokenCache(Generic[U]):
     cache: the most that a race does is to forget a token.
     """
 
-    __slots__ = ("_entries", "_size")
+    __slots__ = ("__weakref__", "_entries", "_size")
 
     def __init__(self, size: int) -> None:
         """Hold `size` tokens at most."""
@@ -58,6 +58,12 @@ class TokenCache(Generic[U]):
         self._entries[digest] = entry
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
+
+    def expire(self, now: float) -> None:
+        """Remove the tokens that have expired by `now`, in seconds since 1970."""
+        for digest, entry in [*self._entries.items()]:
+            if now >= entry.ends:
+                self._entries.pop(digest, None)
 
     def drop(self, digest: bytes) -> None:
         """Forget a token."""

@@ -1,56 +1,78 @@
-"""The composition: parse, find the key, verify, give the caller a type."""
+"""The composition: find the token, parse it, find the key, verify, build the claims."""
 
 from hashlib import sha256
-from typing import Any, Generic
+from typing import Any, Generic, TypeAlias
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
-from fastapi_cloudflare_access._key_source import KeySource
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._credentials import Headers, find_token
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._token import MAX_TOKEN, Parsed, parse, read_claims, screen, verify
 from fastapi_cloudflare_access._token_cache import Remembered, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import InvalidClaims, KeysUnavailable
+from fastapi_cloudflare_access.errors import AccessError, InvalidClaims, KeysUnavailable
+from fastapi_cloudflare_access.keys import KeySource
+from fastapi_cloudflare_access.settings import Settings
 
 U = TypeVar("U", bound=UserClaims, default=UserClaims)
+
+Outcome: TypeAlias = U | ServiceClaims | AccessError | None
+"""The caller of a request, why the caller is refused, or None if the request carries no token."""
 
 
 class Verifier(Generic[U]):
     """Verifies tokens by one set of settings over one key source."""
 
-    __slots__ = ("_cache", "keys", "settings", "user_claims")
+    __slots__ = ("_cache", "keys", "settings", "user_model")
 
-    def __init__(self, settings: Settings, *, keys: KeySource, user_claims: type[U]) -> None:
+    def __init__(self, settings: Settings, *, keys: KeySource, user_model: type[U]) -> None:
         """Put the parts together; nothing is fetched."""
         self.settings = settings
         self.keys = keys
-        self.user_claims = user_claims
+        self.user_model = user_model
         size = settings.token_cache_size
         self._cache = TokenCache[U](size) if size else None
+        if self._cache:
+            keys.on_refresh(self._cache.expire)
+
+    async def start(self) -> None:
+        """Fetch the keys and begin to refresh them."""
+        await self.keys.start()
+
+    async def stop(self) -> None:
+        """Stop refreshing the keys, once called as often as `start`."""
+        await self.keys.stop()
+
+    async def authenticate(self, headers: Headers) -> Outcome[U]:
+        """Return the outcome for a request; an error is returned since a traceback would hold the token."""
+        try:
+            token = find_token(headers, self.settings.token_sources)
+            return None if token is None else await self.verify(token)
+        except AccessError as error:
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
 
     async def verify(self, token: bytes) -> U | ServiceClaims:
-        """Give the caller that this token stands for.
+        """Return the caller that this token identifies.
 
-        Awaits only where the key is not known.
+        Awaits only if the key is unknown.
 
         Raises:
             CredentialError: The token is refused.
-            CannotDecide: Its key cannot be had right now.
+            CannotDecide: Its key cannot be fetched right now.
         """
         cache, digest = self._cache, b""
         if cache and len(token) <= MAX_TOKEN:
             digest = sha256(token).digest()
             if known := cache.get(digest):
-                kid, key, starts, ends, caller, payload = known
-                if self._known_key(kid) is key and starts <= self.keys.clock.now() < ends:
-                    return caller or self._again(payload)
+                if self._known_key(known.kid) is known.key and known.starts <= self.keys.clock.now() < known.ends:
+                    return known.caller or self._again(known.payload)
                 cache.drop(digest)
         parsed = parse(token)
         key = self._known_key(parsed.kid) or await self._find_key(parsed)
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
-        caller = typed(claims, self.user_claims)
+        caller = typed(claims, self.user_model)
         if cache:
             cache.put(digest, self._remember(parsed, key, claims, caller))
         return caller
@@ -58,7 +80,7 @@ class Verifier(Generic[U]):
     def _again(self, payload: bytes) -> U | ServiceClaims:
         """Make a caller anew, of a model of the app, which may not be as frozen as ours are."""
         claims = read_claims(payload, settings=self.settings, now=self.keys.clock.now())
-        return typed(claims, self.user_claims)
+        return typed(claims, self.user_model)
 
     def _remember(
         self, parsed: Parsed, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
@@ -84,13 +106,13 @@ class Verifier(Generic[U]):
         return await self.keys.find(parsed.kid)
 
 
-def typed(claims: dict[str, Any], user_claims: type[U]) -> U | ServiceClaims:
-    """Give the caller that checked claims stand for, as a user of this model or as a service.
+def typed(claims: dict[str, Any], user_model: type[U]) -> U | ServiceClaims:
+    """Return the caller that checked claims identify, as a user of this model or as a service.
 
     Raises:
         InvalidClaims: They do not fit the model.
     """
-    model = user_claims if claims["sub"] else ServiceClaims
+    model = user_model if claims["sub"] else ServiceClaims
     try:
         caller: U | ServiceClaims = model.__pydantic_validator__.validate_python(claims)
     except ValidationError as invalid:

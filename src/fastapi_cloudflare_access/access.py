@@ -1,308 +1,317 @@
-"""The face towards FastAPI: one object that is the dependency, the key source and the lifespan."""
+"""One object for FastAPI that is the dependency, the key source and the lifespan."""
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from inspect import Parameter, Signature
+from copy import copy, deepcopy
 from types import TracebackType
-from typing import Annotated, Any, Generic, Self, TypeAlias, Unpack, overload
+from typing import Annotated, Any, Generic, Never, Self, TypeAlias, cast
 
-from fastapi import Depends
-from fastapi.openapi.models import APIKey, APIKeyIn
-from fastapi.security.base import SecurityBase
-from starlette.requests import HTTPConnection
+from fastapi import WebSocket
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Scope
 
-from fastapi_cloudflare_access._answers import log_refusal, readiness, refusal
-from fastapi_cloudflare_access._credentials import COOKIE, HEADER, Headers, digest, find_token
-from fastapi_cloudflare_access._key_source import KeySource
-from fastapi_cloudflare_access._policy import Policy, allows, check_policy, is_async
-from fastapi_cloudflare_access._settings import Options, Settings, TokenSource
-from fastapi_cloudflare_access._telling import tell
+from fastapi_cloudflare_access._answers import RESPONSES, readiness
+from fastapi_cloudflare_access._authentication import Authenticator
+from fastapi_cloudflare_access._clock import is_clock
+from fastapi_cloudflare_access._not_a_dependency import NotADependency
+from fastapi_cloudflare_access._policy import Policy, check_policy, is_async
+from fastapi_cloudflare_access._route_check import misuse_of, misuses
 from fastapi_cloudflare_access._verifier import U, Verifier
-from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden, MissingToken, WrongCaller
-from fastapi_cloudflare_access.health import EventListener, RequestRefused
-from fastapi_cloudflare_access.protocols import Clock, Fetch
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+from fastapi_cloudflare_access.dependencies import CALLERS, Dependency, OptionalDependency
+from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden
+from fastapi_cloudflare_access.keys import KeySource
+from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
+from fastapi_cloudflare_access.settings import KeySettings, Settings, TokenSource, left_out, unknown_setting
+
+_TOKEN_SOURCES: Any = left_out(("header", "cookie"))
+_NO_REQUEST: Any = None
 
 logger = logging.getLogger("fastapi_cloudflare_access")
 
-Outcome: TypeAlias = U | ServiceClaims | AccessError | None
+Connection: TypeAlias = Request | WebSocket | HTTPConnection
 
-_VERIFIED = "fastapi_cloudflare_access.verified"
-_SCHEMES: dict[TokenSource, tuple[APIKeyIn, str, str, str]] = {
-    "header": (
-        APIKeyIn.header,
-        HEADER,
-        "CloudflareAccessHeader",
-        "The token that Cloudflare Access adds to a request.",
-    ),
-    "cookie": (APIKeyIn.cookie, COOKIE, "CloudflareAccessCookie", "The same token as the browser's cookie."),
-}
+_ASK = NotADependency("Depends(access.authenticate) would admit callers without a token: write Depends(access)")
+_VERIFY = NotADependency("Depends(access.verify) would take the token from the query: write Depends(access)")
+_NO_POLICY = NotADependency("access.require… is not a dependency: write Depends(access.require(policy))")
+_COPY = NotADependency("Depends(access.with_audience) lets everybody in: write Depends(access.with_audience(…))")
+_LIFESPAN = NotADependency("Depends(access.lifespan) lets everybody in: write Depends(access)")
 
 
-class _Scheme(SecurityBase):
-    """A node of the dependency tree that is at the same time an API-key scheme of OpenAPI."""
+class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
+    """Admits only callers that Cloudflare Access has authenticated.
 
-    def __init__(self, source: TokenSource) -> None:
-        location, name, self.scheme_name, description = _SCHEMES[source]
-        self.model = APIKey(**{"in": location}, name=name, description=description)  # type: ignore[arg-type]
-
-
-class OptionalCaller(_Scheme, Generic[U]):
-    """The root of the tree: the caller, or None where the request carries no token."""
-
-    def __init__(self, access: "CloudflareAccess[U]") -> None:
-        """Belong to `access`."""
-        super().__init__(access.settings.token_sources[0])
-        self._access = access
-
-    @property
-    def openapi_extra(self) -> dict[str, Any]:
-        """What to give a route as its `openapi_extra`, so that OpenAPI shows it as open to anonymous callers too.
-
-        FastAPI itself has no way to say that a security scheme is optional.
-        """
-        return {"security": [{}]}
-
-    async def __call__(self, connection: HTTPConnection) -> U | ServiceClaims | None:
-        """Verify the token, once for each request."""
-        return await self._access.identify(connection)
-
-
-class CloudflareAccess(_Scheme, Generic[U]):
-    """Lets only callers in whom Cloudflare Access let through.
-
-    The object is itself a dependency: `Depends(access)` gives `UserClaims` or `ServiceClaims`, or refuses with 401.
+    The object is itself a dependency: `Depends(access)` returns `UserClaims` or `ServiceClaims`, or refuses with 401.
+    Make it once, where the app is defined.
 
     Attributes:
-        optional: The dependency that gives None where there is no token.
-        user: The dependency that gives `UserClaims`, and refuses services with 403.
-        service: The dependency that gives `ServiceClaims`, and refuses users with 403.
+        user: The dependency that returns `UserClaims`, and refuses services with 403.
+        service: The dependency that returns `ServiceClaims`, and refuses users with 403.
+        optional: The dependency that returns None without a token, or with an old cookie.
     """
 
-    @overload
-    def __init__(
-        self: "CloudflareAccess[UserClaims]",
-        *,
-        fetch: Fetch | None = None,
-        clock: Clock | None = None,
-        on_event: EventListener | None = None,
-        **options: Unpack[Options],
-    ) -> None: ...
+    user: Dependency[U]
+    service: Dependency[ServiceClaims]
+    optional: OptionalDependency[U]
 
-    @overload
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every setting is visible in the signature
         self,
         *,
-        user_claims: type[U],
+        team_domain: str = left_out(),
+        audience: str | Sequence[str] = left_out(),
+        user_model: type[U] = UserClaims,  # type: ignore[assignment]  # pyright: ignore - fits the default of U
+        token_sources: TokenSource | Sequence[TokenSource] = _TOKEN_SOURCES,
+        exp_leeway: float = left_out(10.0),
+        nbf_leeway: float = left_out(30.0),
+        auth_scheme: str = left_out("Cloudflare-Access"),
+        token_cache_size: int = left_out(1024),
+        key_settings: KeySettings | None = None,
         fetch: Fetch | None = None,
         clock: Clock | None = None,
-        on_event: EventListener | None = None,
-        **options: Unpack[Options],
-    ) -> None: ...
-
-    def __init__(
-        self,
-        *,
-        user_claims: Any = UserClaims,
-        fetch: Fetch | None = None,
-        clock: Clock | None = None,
-        on_event: EventListener | None = None,
-        **options: Unpack[Options],
+        listeners: Sequence[Listener] = (),
+        **unknown: Never,
     ) -> None:
         """Check the settings; nothing is fetched.
 
+        Each setting that is left out is read from `CF_ACCESS_<NAME>`; [`Settings`][fastapi_cloudflare_access.settings]
+        describes them.
+
         Args:
-            user_claims: A subclass of `UserClaims` of your own, with typed `custom` claims.
+            team_domain: The team: `acme`, `acme.cloudflareaccess.com`, or a loopback origin.
+            audience: The AUD tag of the application, or several.
+            user_model: A subclass of `UserClaims` of your own, with typed `custom` claims.
+            token_sources: Where a token is read from.
+            exp_leeway: Seconds.
+            nbf_leeway: Seconds.
+            auth_scheme: The auth-scheme of `WWW-Authenticate`.
+            token_cache_size: The number of verified tokens that are kept.
+            key_settings: The numbers of the key source.
             fetch: How the keys are fetched; by default with httpx.
-            clock: Where time comes from; by default the machine's clocks.
-            on_event: Called with each event: a request refused, a key added, a refresh failed, and so on.
-            **options: The settings. `team_domain` and `audience`, where left out, are read from
-                `CF_ACCESS_TEAM_DOMAIN` and `CF_ACCESS_AUDIENCE`.
+            clock: The source of time; by default the machine's clocks.
+            listeners: Called with each event: a request accepted or refused, a key added, and so on.
+            **unknown: Nothing; a wrong name is refused with the right one.
 
         Raises:
             ConfigurationError: A setting is missing or wrong.
         """
-        if not _is_user_model(user_claims):
-            raise ConfigurationError("user_claims must be a subclass of UserClaims")
-        _check_ports(fetch, clock, on_event)
-        settings = Settings.load(**options)
-        keys = KeySource(settings, fetch=fetch, clock=clock, on_event=on_event)
-        model: type[U] = user_claims
-        self._grow(Verifier(settings, keys=keys, user_claims=model), on_event)
+        if unknown:
+            raise ConfigurationError("; ".join(unknown_setting(name) for name in sorted(unknown)))
+        _check_user_model(user_model)
+        _check_ports(fetch, clock, listeners)
+        settings = Settings.load(
+            team_domain=team_domain,
+            audience=audience,
+            token_sources=token_sources,
+            exp_leeway=exp_leeway,
+            nbf_leeway=nbf_leeway,
+            auth_scheme=auth_scheme,
+            token_cache_size=token_cache_size,
+            **{} if key_settings is None else {"key_settings": key_settings},
+        )
+        keys = KeySource(settings, fetch=fetch, clock=clock, listeners=tuple(listeners))
+        authenticator = Authenticator(Verifier(settings, keys=keys, user_model=user_model), tuple(listeners))
+        self._begin(authenticator)
+        self.user = Dependency(authenticator, name="access.user", kind=UserClaims)
+        self.service = Dependency(authenticator, name="access.service", kind=ServiceClaims)
+        self.optional = OptionalDependency(authenticator, name="access.optional", kind=CALLERS)
         if settings.is_local:
             logger.warning("the Cloudflare Access team is a local one at %s: for development only", settings.issuer)
 
-    def _grow(self, verifier: Verifier[U], on_event: EventListener | None) -> None:
-        """Build the tree of dependencies: `optional` is the root, this object depends on it, the rest on this."""
-        self._verifier = verifier
-        self._on_event = on_event
-        self._nodes: dict[tuple[type[Any], type[Any], Policy], Callable[..., Awaitable[Any]]] = {}
-        super().__init__(verifier.settings.token_sources[-1])
-        self.optional = OptionalCaller(self)
-        self.__signature__ = Signature(
-            [
-                Parameter("connection", Parameter.KEYWORD_ONLY, annotation=HTTPConnection),
-                Parameter("caller", Parameter.KEYWORD_ONLY, default=Depends(self.optional)),
-            ]
-        )
-        self.user: Callable[..., Awaitable[U]] = self._node(UserClaims, name="user")
-        self.service: Callable[..., Awaitable[ServiceClaims]] = self._node(ServiceClaims, name="service")
+    def _begin(self, authenticator: Authenticator[U]) -> None:
+        """Start with what belongs to this object alone."""
+        super().__init__(authenticator, name="access", kind=CALLERS)
+        self._started: list[Verifier[U]] = []
+        self._required: dict[tuple[type[Any], type[Any], Policy], Dependency[Any]] = {}
+
+    def __repr__(self) -> str:
+        audience = ", ".join(self.settings.audience)
+        return f"<{type(self).__name__} team_domain={self.settings.issuer!r} audience={audience!r}>"
 
     @property
     def settings(self) -> Settings:
         """The settings in force."""
-        return self._verifier.settings
+        return self._authenticator.verifier.settings
 
     @property
-    def user_claims(self) -> type[U]:
+    def user_model(self) -> type[U]:
         """The model of a user's claims."""
-        return self._verifier.user_claims
+        return self._authenticator.verifier.user_model
 
     @property
     def keys(self) -> KeySource:
         """The key source: `health()`, `refresh()`, `seed()` and `export()`."""
-        return self._verifier.keys
+        return self._authenticator.verifier.keys
 
-    async def __call__(self, *, connection: HTTPConnection, caller: U | ServiceClaims | None) -> U | ServiceClaims:
-        """Give the caller that `optional` found; FastAPI calls it."""
-        if caller is None:
-            raise self._refusal(MissingToken("there is no token"), connection)
-        return caller
+    @property
+    def responses(self) -> dict[int | str, dict[str, Any]]:
+        """The `responses=` of a router or route: OpenAPI then documents 401, 403 and 503."""
+        return deepcopy(dict(RESPONSES))
 
-    def require(self, policy: Callable[[U | ServiceClaims], bool]) -> Callable[..., Awaitable[U | ServiceClaims]]:
-        """Give the dependency that lets in whom `policy` says True of, and refuses others with 403.
+    def require(
+        self, policy: Annotated[Callable[[U | ServiceClaims], bool], _NO_POLICY]
+    ) -> Dependency[U | ServiceClaims]:
+        """Return the dependency that admits callers for which `policy(claims)` is true; others get 403.
 
-        It is the same callable for equal policies.
+        It is the same object for equal policies.
+
+        Raises:
+            ConfigurationError: The policy cannot be called with the claims, or is not hashable.
         """
-        return self._required(object, policy)
+        return self._require(CALLERS, policy, "require")
 
-    def require_user(self, policy: Callable[[U], bool]) -> Callable[..., Awaitable[U]]:
-        """Give the dependency that lets in users of whom `policy` says True, and refuses others with 403."""
-        return self._required(UserClaims, policy)
+    def require_user(self, policy: Annotated[Callable[[U], bool], _NO_POLICY]) -> Dependency[U]:
+        """Return the dependency that admits users for which `policy(claims)` is true; others get 403.
 
-    def require_service(self, policy: Callable[[ServiceClaims], bool]) -> Callable[..., Awaitable[ServiceClaims]]:
-        """Give the dependency that lets in services of which `policy` says True, and refuses others with 403."""
-        return self._required(ServiceClaims, policy)
+        Raises:
+            ConfigurationError: The policy cannot be called with the claims, or is not hashable.
+        """
+        return self._require(UserClaims, policy, "require_user")
 
-    def with_audience(self, *audience: str) -> "CloudflareAccess[U]":
-        """Give a sibling for other applications of the same team, over the same keys.
+    def require_service(
+        self, policy: Annotated[Callable[[ServiceClaims], bool], _NO_POLICY]
+    ) -> Dependency[ServiceClaims]:
+        """Return the dependency that admits services for which `policy(claims)` is true; others get 403.
 
-        It is made without `__init__`, so what a subclass of yours sets there is not on it.
+        Raises:
+            ConfigurationError: The policy cannot be called with the claims, or is not hashable.
+        """
+        return self._require(ServiceClaims, policy, "require_service")
+
+    def _require(self, kind: Any, policy: Any, name: str) -> Dependency[Any]:
+        check_policy(policy)
+        key: Any = (kind, type(policy), policy)  # policies of different types may compare equal
+        node: Dependency[Any] = Dependency(self._authenticator, name=f"access.{name}(…)", kind=kind, policy=policy)
+        return self._required.setdefault(key, node)
+
+    def with_audience(self, *audience: Annotated[str, _COPY]) -> Self:
+        """Return a copy for other applications of the same team, over the same keys.
+
+        It has dependencies, policies and a token cache of its own, and everything else that this object has.
 
         Raises:
             ConfigurationError: An audience is missing or wrong.
         """
+        mine = self._authenticator
         settings = self.settings.with_audience(audience)
-        mine = self._verifier
-        sibling: CloudflareAccess[U] = object.__new__(type(self))
-        sibling._grow(Verifier(settings, keys=mine.keys, user_claims=mine.user_claims), self._on_event)
-        return sibling
+        verifier = Verifier(settings, keys=self.keys, user_model=self.user_model)
+        other = copy(self)
+        other._begin(Authenticator(verifier, mine.listeners))  # noqa: SLF001 - of this class
+        for name, value in vars(self).items():
+            if isinstance(value, Dependency) and value.belongs_to(mine):
+                setattr(other, name, value.for_authenticator(other._authenticator))  # noqa: SLF001 - the same
+            elif name != "_required" and _holds_dependency_of(value, mine):
+                raise ConfigurationError(
+                    f"with_audience cannot copy the attribute {name}, which holds dependencies for another audience: "
+                    "keep each of them in an attribute of its own"
+                )
+        return other
 
-    async def identify(self, connection: HTTPConnection) -> U | ServiceClaims | None:
-        """Give the caller of a request or WebSocket handshake, or None where it carries no token.
+    async def authenticate(self, connection: Annotated[Connection, _ASK]) -> U | ServiceClaims | None:
+        """Return the caller of a request or of a WebSocket handshake, or None if it carries no token.
 
-        For dependencies and handlers of your own, whose exceptions FastAPI answers; in a middleware nobody does, and a
-        refusal would become a 500. A token is verified once for each request; the claims are then on
-        `request.state.access` too.
+        For code that has a connection: dependencies and handlers of your own, whose exceptions FastAPI answers. In a
+        middleware nobody does, and a refusal would become a 500; use `AccessGuard` there. A token is verified once
+        per request; the claims are then also on `request.state.cloudflare_access`, even if a policy refuses them.
 
         Raises:
             AccessRefused: The token is refused, or cannot be checked right now.
             AccessRefusedWebSocket: The same, for a server that can only close a handshake.
         """
-        outcome = await self._outcome_once(connection.scope)
+        outcome = await self._authenticator.outcome(connection.scope)
         if isinstance(outcome, AccessError):
-            raise self._refusal(outcome, connection)
+            raise self._authenticator.refuse(outcome, connection)
         return outcome
 
-    async def _outcome_once(self, scope: Scope) -> "Outcome[U]":
-        verified: dict[CloudflareAccess[Any], Outcome[U]] = scope.setdefault(_VERIFIED, {})
-        if self not in verified:
-            verified[self] = outcome = await self._outcome(scope["headers"])
-            if isinstance(outcome, Claims):
-                scope.setdefault("state", {})["access"] = outcome
-        return verified[self]
+    async def verify(self, token: Annotated[str | bytes, _VERIFY]) -> U | ServiceClaims:
+        """Return the caller that a token identifies, for code without a request.
 
-    async def _outcome(self, headers: Headers) -> "Outcome[U]":
-        """Verify without raising: the frames of a traceback would hold the token."""
-        try:
-            token = find_token(headers, self.settings.token_sources)
-            return None if token is None else await self._verifier.verify(token)
-        except AccessError as error:
-            error.__cause__ = error.__context__ = None
-            return error.with_traceback(None)
+        The rules, the cache, the log and the events are those of a request.
 
-    def _refusal(self, error: AccessError, connection: HTTPConnection) -> Exception:
-        name = _digest(connection, self.settings.token_sources)
-        log_refusal(error, name)
-        tell(self._on_event, RequestRefused(at=self.keys.clock.now(), reason=error.reason, token_digest=name), logger)
-        return refusal(error, connection, challenge=self.settings.challenge)
-
-    def _required(self, kind: type[Any], policy: Any) -> Callable[..., Awaitable[Any]]:
-        check_policy(policy)
-        # policies of different types may compare equal
-        key = (kind, type(policy), policy)  # pyright: ignore[reportUnknownVariableType]
-        return self._nodes.setdefault(key, self._node(kind, policy))  # pyright: ignore[reportUnknownArgumentType]
-
-    def _node(
-        self, kind: type[Any], policy: Policy | None = None, *, name: str = "require"
-    ) -> Callable[..., Awaitable[Any]]:
-        async def caller_of_kind(connection: HTTPConnection, caller: Annotated[Claims, Depends(self)]) -> Any:
-            if not isinstance(caller, kind):
-                raise self._refusal(WrongCaller("the caller is of the other kind"), connection)
-            if policy is not None and not allows(policy, caller):
-                raise self._refusal(Forbidden("the policy refused the caller"), connection)
-            return caller
-
-        caller_of_kind.__name__ = caller_of_kind.__qualname__ = f"access.{name}"
-        return caller_of_kind
+        Raises:
+            CredentialError: The token is refused; `reason` says why.
+            CannotDecide: Its key cannot be fetched right now.
+        """
+        return await self._authenticator.verify(token)
 
     @asynccontextmanager
-    async def lifespan(self, app: object) -> AsyncGenerator[None]:  # noqa: ARG002 - FastAPI passes it
+    async def lifespan(self, app: Annotated[object, _LIFESPAN]) -> AsyncGenerator[None]:
         """Keep the keys fresh while the app runs: `FastAPI(lifespan=access.lifespan)`.
 
-        In a lifespan of your own write `async with access:`. Entered twice, it is counted.
+        In a lifespan of your own write `async with access:`. Nested use is reference-counted.
+
+        Raises:
+            ConfigurationError: A route of the app is declared in a way that would open it.
         """
-        async with self:
+        if mistakes := [*misuses(app, Dependency)]:
+            raise ConfigurationError("; ".join(mistakes))
+        verifier = self._authenticator.verifier
+        await verifier.start()
+        try:
             yield
+        finally:
+            await verifier.stop()
 
     async def __aenter__(self) -> Self:
         """Fetch the keys and begin to refresh them."""
-        await self.keys.start()
+        verifier = self._authenticator.verifier
+        await verifier.start()
+        self._started.append(verifier)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop refreshing the keys, where nobody else entered."""
-        await self.keys.stop()
+        """Stop refreshing the keys after the last exit."""
+        if not self._started:
+            raise ConfigurationError("access was left without having been entered: write `async with access:`")
+        await self._started.pop().stop()
 
-    async def readiness(self) -> Response:
-        """Answer a readiness probe: 200 where tokens can be checked, else 503.
+    async def readiness(self, request: HTTPConnection = _NO_REQUEST) -> Response:
+        """Answer a readiness probe: 200 if tokens can be verified, else 503.
 
-        Mount it with `app.add_api_route("/ready", access.readiness)`.
+        Add it with `app.add_route("/ready", access.readiness)`, which dependencies of the whole app do not cover, or
+        with `add_api_route`. Without usable keys it fetches them, and waits for `key_wait_timeout` at most.
+
+        Raises:
+            AccessRefused: It was declared as a dependency, where it would let everybody in.
         """
+        if request is not _NO_REQUEST:
+            self._check_is_endpoint(request)
+        await self.keys.fetch_if_unusable()
         return readiness(self.keys.health())
 
+    def _check_is_endpoint(self, request: HTTPConnection) -> None:
+        """Refuse everybody if this is a dependency of another endpoint."""
+        if request.scope.get("endpoint") == self.readiness:
+            return
+        if mistake := misuse_of(request.scope, Dependency):
+            logger.error("refused, since the route is wrongly declared: %s", mistake)
+            raise self._authenticator.refuse(Forbidden("readiness is not a dependency"), request)
 
-def _is_user_model(model: Any) -> bool:
-    return isinstance(model, type) and issubclass(model, UserClaims)
+
+def _holds_dependency_of(value: Any, authenticator: Authenticator[Any]) -> bool:
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return False
+    items = cast("Iterable[Any]", value.values() if isinstance(value, dict) else value)
+    return any(isinstance(item, Dependency) and item.belongs_to(authenticator) for item in items)
 
 
-def _check_ports(fetch: Any, clock: Any, on_event: Any) -> None:
+def _check_user_model(model: Any) -> None:
+    if not isinstance(model, type) or not issubclass(model, UserClaims):
+        raise ConfigurationError("user_model must be a subclass of UserClaims")
+    if model.model_config.get("extra") == "forbid":
+        raise ConfigurationError(
+            f"user_model {model.__name__} has extra='forbid', which refuses every token: Access adds claims that are "
+            "not documented; remove it"
+        )
+
+
+def _check_ports(fetch: Any, clock: Any, listeners: Any) -> None:
     if fetch is not None and (not callable(fetch) or is_async(fetch)):
-        raise ConfigurationError("fetch must be a Fetch: a function that gives an async context manager")
-    if clock is not None and not all(callable(getattr(clock, name, None)) for name in ("now", "monotonic", "sleep")):
+        raise ConfigurationError("fetch must be a Fetch: a function that returns an async context manager")
+    if clock is not None and not is_clock(clock):
         raise ConfigurationError("clock must be a Clock: an object with now(), monotonic() and sleep()")
-    if on_event is not None and (not callable(on_event) or is_async(on_event)):
-        raise ConfigurationError("on_event must be a plain function that takes an event")
-
-
-def _digest(connection: HTTPConnection, sources: tuple[TokenSource, ...]) -> str | None:
-    try:
-        token = find_token(connection.scope["headers"], sources)
-    except AccessError:
-        return None
-    return digest(token) if token else None
+    functions: list[Any] = [*listeners] if isinstance(listeners, list | tuple) else [None]
+    if any(not callable(each) or is_async(each) for each in functions):
+        raise ConfigurationError("listeners must be a list of plain functions that take an event")

@@ -4,13 +4,16 @@ Fields are named as on the wire. Sources: "Application token" in Cloudflare's do
 *undocumented*, tokens as they are seen. Unknown claims are kept and readable as attributes or through `model_extra`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, StrictInt, StrictStr
+from pydantic_core import CoreSchema
 
 from fastapi_cloudflare_access._frozen import FrozenDict, freeze
+from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
+from fastapi_cloudflare_access._verified_model import VerifiedModel, instances_only, never_from_a_request
 
 MAX_TIME = 253_402_300_799
 """The last second of the year 9999, in seconds since 1970."""
@@ -29,10 +32,30 @@ Frozen = Annotated[Any, AfterValidator(freeze)]
 Extra = Annotated[StrictStr | Frozen, Field(union_mode="left_to_right")]  # text needs no call into Python
 
 
-class BaseClaims(BaseModel):
+class Principal(NamedTuple):
+    """What identifies a caller for good; key your records on it.
+
+    Attributes:
+        issuer: The team domain, `https://<team>.cloudflareaccess.com`.
+        subject: The `sub` of a user, or the client id of a service.
+    """
+
+    issuer: str
+    subject: str
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return a schema that admits instances only, since a principal never comes from a request."""
+        return instances_only(cls, handler(source))
+
+
+forbid_as_dependency(Principal, never_from_a_request(Principal))
+
+
+class BaseClaims(VerifiedModel):
     """What every application token carries."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True, use_attribute_docstrings=True)
     __pydantic_extra__: dict[str, Extra]  # pyright: ignore[reportIncompatibleVariableOverride] - typed extras
 
     iss: Text
@@ -59,6 +82,16 @@ class BaseClaims(BaseModel):
         return datetime.fromtimestamp(self.iat, UTC)
 
     @property
+    def model_fields_set(self) -> set[str]:
+        """The claims that the token carries; a copy."""
+        return set(self.__pydantic_fields_set__)
+
+    def __iter__(self) -> Generator[tuple[str, Any]]:
+        """Iterate over the claims that are serialised, so that `dict(claims)` has no other."""
+        hidden = {name for name, field in type(self).model_fields.items() if field.exclude}
+        return ((name, value) for name, value in super().__iter__() if name not in hidden)
+
+    @property
     def model_extra(self) -> dict[str, Any]:
         """The claims this model does not name, read-only."""
         return FrozenDict(self.__pydantic_extra__ or {})
@@ -78,8 +111,8 @@ class UserClaims(BaseClaims):
     """Before when it is not valid, in seconds since 1970."""
     country: Text | None = None
     """Where the user logged in from, ISO 3166-1 alpha-2."""
-    identity_nonce: Annotated[Text | None, Field(repr=False)] = None
-    """The cache key of the user's full identity."""
+    identity_nonce: Annotated[Text | None, Field(repr=False, exclude=True)] = None
+    """The key to the user's full identity; never serialised, since it opens that identity to whoever has it."""
     common_name: Text | None = None
     """The common name of the client certificate, where one was asked for."""
     device_id: Text | None = None
@@ -91,9 +124,9 @@ class UserClaims(BaseClaims):
     """
 
     @property
-    def principal(self) -> tuple[str, str]:
-        """What identifies this user for good: `(iss, sub)`."""
-        return self.iss, self.sub
+    def principal(self) -> Principal:
+        """What identifies this user for good: `(issuer, subject)`."""
+        return Principal(self.iss, self.sub)
 
 
 class ServiceClaims(BaseClaims):
@@ -107,9 +140,17 @@ class ServiceClaims(BaseClaims):
     """Before when it is not valid, where it says so; service tokens do not."""
 
     @property
-    def principal(self) -> tuple[str, str]:
-        """What identifies this service for good: `(iss, common_name)`."""
-        return self.iss, self.common_name
+    def client_id(self) -> str:
+        """The Client ID of the service token; the claim is called `common_name`.
+
+        For a client certificate it is the common name that its CA wrote, which may equal a Client ID.
+        """
+        return self.common_name
+
+    @property
+    def principal(self) -> Principal:
+        """What identifies this service for good: `(issuer, client_id)`."""
+        return Principal(self.iss, self.common_name)
 
 
 Claims = UserClaims | ServiceClaims

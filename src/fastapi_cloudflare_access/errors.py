@@ -37,9 +37,11 @@ class AccessError(Exception):
 
     Attributes:
         reason: A stable code, `snake_case`, for logs and metrics.
+        unverified: Whether the reason comes from claims whose signature was not verified, since the key is unknown.
     """
 
     reason: ClassVar[str] = "access_error"
+    unverified: bool = False
 
 
 class ConfigurationError(AccessError, ValueError):

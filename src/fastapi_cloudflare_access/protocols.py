@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from fastapi_cloudflare_access.events import AccessEvent
+
 
 class Clock(Protocol):
     """Where time comes from; the default is the machine's clocks."""
@@ -48,4 +50,15 @@ class Fetch(Protocol):
 
     def __call__(self, url: str, *, headers: Mapping[str, str]) -> AbstractAsyncContextManager[FetchResponse]:
         """Send a GET request; the context closes the connection."""
+        ...
+
+
+class Listener(Protocol):
+    """A function that receives every event.
+
+    It is called on the event loop and must be quick. What it raises is logged, and changes no answer.
+    """
+
+    def __call__(self, event: AccessEvent, /) -> object:
+        """Receive one event."""
         ...

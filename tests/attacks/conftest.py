@@ -1,5 +1,6 @@
 """One app under attack for each kind of server."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attacks.wire import Connection, request
@@ -53,10 +55,12 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
 
 
 @contextmanager
-def serving(kind: str, certs: CertsServer, log: Path, **settings: str) -> Iterator[Connection]:
-    """Run the app on such a server, with these settings besides."""
+def serving(
+    kind: str, certs: CertsServer, log: Path, *, constants: Mapping[str, Any] | None = None, **settings: str
+) -> Iterator[Connection]:
+    """Run the app on such a server, with these settings besides, and other constants of the package."""
     with listener() as listening:
-        process = start(kind, listening, certs, log, settings)
+        process = start(kind, listening, certs, log, settings, constants or {})
         connection = Connection(listening.getsockname())
         try:
             wait_for(connection, process)
@@ -72,10 +76,16 @@ def listener() -> socket.socket:
 
 
 def start(
-    kind: str, listening: socket.socket, certs: CertsServer, log: Path, settings: Mapping[str, str]
+    kind: str,
+    listening: socket.socket,
+    certs: CertsServer,
+    log: Path,
+    settings: Mapping[str, str],
+    constants: Mapping[str, Any],
 ) -> "subprocess.Popen[bytes]":
-    told = {"team_domain": certs.origin, "audience": certs.team.audience, "unknown_key_schedule": "600", **settings}
+    told = {"team_domain": certs.origin, "audience": certs.team.audience, **settings}
     environment = os.environ | {f"CF_ACCESS_{name.upper()}": value for name, value in told.items()}
+    environment["CONSTANTS"] = json.dumps({"_key_policy.NEGATIVE_CACHE_TTLS": [600.0], **constants})
     descriptor = listening.fileno()
     command = [sys.executable, str(SERVE), kind, str(descriptor)]
     with log.open("wb") as written:

@@ -114,7 +114,10 @@ def key_ids(shop: Workshop) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def unknown_keys(shop: Workshop) -> Iterator[Attack]:
-    """Ids that are nearly a key's, or that mean something elsewhere; the claims have expired, so no fetch follows."""
+    """Ids that are nearly a key's, or that mean something elsewhere; the claims have expired, so no fetch follows.
+
+    A stranger signs: if the id were taken for our key's, the signature would be wrong.
+    """
     kid = shop.key.kid
     near = (kid.upper(), f" {kid}", f"{kid} ", kid[:-1], f"{kid}0", kid[::-1], f"{kid[:32]}%30{kid[33:]}")
     elsewhere = (
@@ -131,10 +134,10 @@ def unknown_keys(shop: Workshop) -> Iterator[Attack]:
     )
     names = ("__proto__", "constructor", "__class__", "None", "null", "true", "\\u0000", "<script>", "k" * 256)
     for number, value in enumerate((*near, *elsewhere, *names)):
-        token = shop.signed(header={"alg": "RS256", "kid": value}, exp=1)
-        yield Attack(f"no key of that kid ({number})", token, "unknown_key")
+        token = shop.signed(key=shop.stranger, header={"alg": "RS256", "kid": value}, exp=1)
+        yield Attack(f"no key of that kid ({number})", token, "token_expired")
     foreign = shop.signed(key=shop.stranger, iss="https://evil.cloudflareaccess.com")
-    yield Attack("a stranger's key and issuer", foreign, "unknown_key")
+    yield Attack("a stranger's key and issuer", foreign, "wrong_issuer")
     yield Attack("a stranger's key, too large to be read", shop.signed(key=shop.stranger, x="x" * 8192), "unknown_key")
 
 

@@ -1,9 +1,12 @@
 """The app under attack, in a process of its own: `serve.py h11|httptools|hypercorn FD`, on a socket it inherits."""
 
 import asyncio
+import json
 import logging
+import os
 import socket
 import sys
+from importlib import import_module
 from typing import Annotated
 
 import uvicorn
@@ -13,6 +16,10 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from fastapi_cloudflare_access import AccessRefused, Claims, CloudflareAccess
+
+for path, value in json.loads(os.environ.get("CONSTANTS", "{}")).items():
+    module, _, name = path.partition(".")
+    setattr(import_module(f"fastapi_cloudflare_access.{module}"), name, value)
 
 METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"]
 
@@ -28,7 +35,7 @@ async def protected(caller: Caller) -> str:
 
 @app.get("/optional")
 async def optional(request: Request, caller: Annotated[Claims | None, Depends(access.optional)]) -> list[str | None]:
-    seen = getattr(request.state, "access", None)
+    seen = getattr(request.state, "cloudflare_access", None)
     return [one.principal[1] if one else None for one in (caller, seen)]
 
 
@@ -44,6 +51,7 @@ async def with_reason(request: Request, refused: AccessRefused) -> Response:
     """Answer as FastAPI does, and tell the reason code, which no other client learns."""
     answer = await http_exception_handler(request, refused)
     answer.headers["X-Reason"] = refused.error.reason
+    answer.headers["X-Unverified"] = str(refused.error.unverified)
     return answer
 
 

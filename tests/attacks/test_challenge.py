@@ -27,7 +27,7 @@ def errors(kind: type[AccessError]) -> Iterator[type[AccessError]]:
     ids=lambda kind: kind.__name__,
 )
 def test_a_response_header_holds_fixed_text_that_needs_no_escaping(kind: type[AccessError]) -> None:
-    refused = AccessRefused(kind(HOSTILE), challenge="Cloudflare-Access")
+    refused = AccessRefused(kind(HOSTILE), auth_scheme="Cloudflare-Access")
     headers = dict(refused.headers or {})
     assert CHALLENGE.fullmatch(headers.pop("WWW-Authenticate", "Cloudflare-Access"))
     assert not re.search(r'[^ -~]|evil|["\\]', "".join(headers.values()))

@@ -32,11 +32,13 @@ def cheapest(call: Callable[[bytes], object], data: bytes, tries: int = 5) -> fl
 
 @pytest.fixture(scope="module")
 def verify() -> Callable[[bytes], None]:
-    access: CloudflareAccess[Any] = CloudflareAccess(team_domain="acme", audience=TEAM.audience, clock=TEAM.clock)
+    access: CloudflareAccess[Any] = CloudflareAccess(
+        team_domain="acme", audience=TEAM.audience, clock=TEAM.clock, token_cache_size=0
+    )
     access.keys.seed(TEAM.certs_body(), fetched_at=TEAM.clock.now())
 
     def verify(token: bytes) -> None:
-        coroutine = access._verifier.verify(token)
+        coroutine = access._authenticator.verifier.verify(token)
         try:
             coroutine.send(None)
         except (AccessError, StopIteration):

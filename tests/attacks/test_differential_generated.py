@@ -19,8 +19,8 @@ from joserfc.jws import JWSRegistry
 from fastapi_cloudflare_access import _token
 from fastapi_cloudflare_access._issuer import base64url, compact_json
 from fastapi_cloudflare_access._jwks import parse_jwks
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.errors import CredentialError
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import LocalTeam
 
 TEAM = LocalTeam("acme")

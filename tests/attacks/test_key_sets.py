@@ -94,14 +94,14 @@ def access() -> CloudflareAccess[Any]:
 
 @pytest.fixture
 def certs(access: CloudflareAccess[Any]) -> Iterator[MemoryFetch]:
-    with TEAM.serve(access) as certs:
+    with TEAM.patch(access) as certs:
         access.keys.seed(TEAM.certs_body(), fetched_at=TEAM.clock.now())
         yield certs
 
 
 async def reason(access: CloudflareAccess[Any], token: str) -> str:
     try:
-        await access._verifier.verify(token.encode())
+        await access._authenticator.verifier.verify(token.encode())
     except AccessError as refusal:
         return refusal.reason
     return "let in"

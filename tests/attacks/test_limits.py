@@ -8,7 +8,7 @@ import pytest
 from fastapi_cloudflare_access import _token, errors
 from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access._issuer import base64url, compact_json
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import LocalTeam
 
 TEAM = LocalTeam("acme")
@@ -26,7 +26,7 @@ def screened(payload: bytes) -> str:
     parsed = _token.Parsed("kid", b"", payload, b"")
     try:
         _token.screen(parsed, settings=SETTINGS, now=NOW)
-    except errors.UnknownKey:
+    except errors.CredentialError:
         return "refused"
     return "passed"
 

@@ -60,7 +60,7 @@ def test_an_example_without_a_kid_is_malformed() -> None:
 
 @pytest.mark.conformance(3, 28)
 def test_an_example_whose_payload_is_no_json_passes_the_signature_and_no_further() -> None:
-    from fastapi_cloudflare_access._settings import Settings
+    from fastapi_cloudflare_access.settings import Settings
 
     example = EXAMPLES["rfc7520_4_1"]
     parsed = _token.parse(f"{example['header']}.{example['payload']}.{example['signature']}".encode())

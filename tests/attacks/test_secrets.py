@@ -20,7 +20,8 @@ from attacks.workshop import Attack, Workshop
 from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, _telling
-from fastapi_cloudflare_access.health import AccessEvent
+from fastapi_cloudflare_access._credentials import find_token
+from fastapi_cloudflare_access.events import AccessEvent
 from fastapi_cloudflare_access.testing import LocalTeam, SystemClock
 
 TEAM = LocalTeam("acme")
@@ -95,9 +96,9 @@ def listener() -> Listener:
 @pytest.fixture(params=[0, 64], ids=["no cache", "cache"])
 def access(request: pytest.FixtureRequest, listener: Listener) -> Iterator[CloudflareAccess[Any]]:
     access: CloudflareAccess[Any] = CloudflareAccess(
-        team_domain=TEAM.team_domain, audience=TEAM.audience, on_event=listener, token_cache_size=request.param
+        team_domain=TEAM.team_domain, audience=TEAM.audience, listeners=[listener], token_cache_size=request.param
     )
-    with TEAM.serve(access):
+    with TEAM.patch(access):
         access.keys.seed(TEAM.certs_body(), fetched_at=TEAM.clock.now())
         yield access
 
@@ -132,7 +133,7 @@ async def refused(
     access: CloudflareAccess[Any], connection: HTTPConnection, kind: type[Exception] = AccessRefused
 ) -> str:
     try:
-        await access.identify(connection)
+        await access.authenticate(connection)
     except kind as refusal:
         return collected(refusal)
     raise AssertionError("let in")
@@ -141,7 +142,7 @@ async def refused(
 async def let_in(access: CloudflareAccess[Any], carry: Carrier, token: bytes) -> None:
     """Let it in twice: the second time it is in the cache, where there is one."""
     for _ in range(2):
-        assert await access.identify(carry(token))
+        assert await access.authenticate(carry(token))
 
 
 @pytest.mark.conformance(41, 45, 53)
@@ -169,15 +170,18 @@ def test_13_characters_of_a_token_that_is_let_in_would_be_found(
 ) -> None:
     good = Workshop(TEAM).good.encode()
     middle = len(good) // 2
-    outcome = access._verifier.verify
+    outcome = access._authenticator.verifier.verify
 
     async def telltale(token: bytes) -> Any:
         package = logging.getLogger("fastapi_cloudflare_access")
         _telling.log(package, logging.DEBUG, "let in: %s", token[middle : middle + 13].decode())
         return await outcome(token)
 
-    stand_in = SimpleNamespace(verify=telltale, settings=access.settings, keys=access.keys)
-    monkeypatch.setattr(access, "_verifier", stand_in)
+    def telling(headers: Any) -> Any:
+        return telltale(find_token(headers, access.settings.token_sources) or b"")
+
+    stand_in = SimpleNamespace(verify=telltale, authenticate=telling, settings=access.settings, keys=access.keys)
+    monkeypatch.setattr(access._authenticator, "verifier", stand_in)
     asyncio.run(let_in(access, by_header, good))
     assert parts_of([good], log.text.getvalue().encode()) == [good[middle : middle + 13]]
 
@@ -247,7 +251,7 @@ async def verify_all():
     access.keys.seed(sys.stdin.readline().encode(), fetched_at=__import__("time").time())
     for token in sys.stdin:
         try:
-            await access._verifier.verify(token.strip().encode())
+            await access._authenticator.verifier.verify(token.strip().encode())
         except AccessError as refused:
             print(refused.reason)
 

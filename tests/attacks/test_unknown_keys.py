@@ -19,14 +19,14 @@ async def fetches(*kids: str, seconds: int, pause: float) -> list[int]:
     access: CloudflareAccess[Any] = CloudflareAccess(team_domain=team.team_domain, audience=team.audience)
     shop = Workshop(team)
     tokens = [shop.signed(header={"alg": "RS256", "kid": kid}) for kid in kids]
-    with team.serve(access) as certs:
+    with team.patch(access) as certs:
         await team.clock.run_until(access.keys.refresh())
         team.clock.advance(MINUTE)
         start, before = team.clock.monotonic(), certs.fetches
         while team.clock.monotonic() < start + seconds:
             for token in tokens:
                 with pytest.raises((CredentialError, KeyUnconfirmed)):
-                    await team.clock.run_until(access._verifier.verify(token))
+                    await team.clock.run_until(access._authenticator.verifier.verify(token))
             team.clock.advance(pause)
         return [round(request.at - start) for request in certs.requests[before:]]
 

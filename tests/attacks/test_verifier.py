@@ -24,14 +24,14 @@ def access(request: pytest.FixtureRequest) -> CloudflareAccess[Any]:
 
 @pytest.fixture
 def certs(access: CloudflareAccess[Any]) -> Iterator[MemoryFetch]:
-    with TEAM.serve(access) as certs:
+    with TEAM.patch(access) as certs:
         access.keys.seed(TEAM.certs_body(), fetched_at=TEAM.clock.now())
         yield certs
 
 
 async def verdict(access: CloudflareAccess[Any], token: bytes) -> str:
     try:
-        await access._verifier.verify(token)
+        await access._authenticator.verifier.verify(token)
     except AccessError as refusal:
         return refusal.reason
     return LET_IN
@@ -80,7 +80,7 @@ def test_no_attack_has_anything_fetched_but_the_certs_of_the_team(
 ) -> None:
     asyncio.run(unexpected(access, "header"))
     assert {request.url for request in certs.requests} <= {access.settings.certs_url}
-    assert certs.fetches <= access.settings.unknown_key_burst
+    assert certs.fetches <= access.settings.key_settings.unknown_kid_burst
 
 
 def test_there_are_400_attacks_and_all_are_different() -> None:

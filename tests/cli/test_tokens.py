@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from support.command_line import Cli, shell
 
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.cli import main
 from fastapi_cloudflare_access.cli.tokens import MAX_INPUT
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import LocalTeam
 
 

@@ -56,7 +56,7 @@ def said_by_the_app(team: LocalTeam, token: str) -> str | None:
     async def ask() -> str | None:
         await access.keys.refresh()
         try:
-            await team.clock.run_until(access.identify(HTTPConnection(scope)))
+            await team.clock.run_until(access.authenticate(HTTPConnection(scope)))
         except AccessRefused as refused:
             return refused.error.reason
         return None
@@ -236,14 +236,11 @@ def test_keys_that_a_file_lacks_are_not_said_to_have_been_fetched(
     assert verdict["hint"] == SAVE
 
 
-def test_more_keys_than_the_settings_admit_are_told(
-    cli: Cli, configured: LocalTeam, saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CF_ACCESS_MAX_KEYS", "4")
-    saved.write_text(json.dumps({"keys": configured.certs()["keys"] * 3}))
+def test_more_keys_than_are_read_are_told(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+    saved.write_text(json.dumps({"keys": configured.certs()["keys"] * 17}))
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
     assert (result.code, result.json["verdict"]["reason"]) == (3, "keys_unavailable")
-    assert "has 6 keys, more than 4" in result.json["verdict"]["text"]
+    assert "has 34 keys, more than 32" in result.json["verdict"]["text"]
 
 
 def test_a_malformed_token_is_refused_whatever_the_keys(cli: Cli, configured: LocalTeam, saved: Path) -> None:

@@ -19,7 +19,7 @@ MAX_KEYS = 32
 def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for each kind of input
     """Import the package, instrumented or not, and give the target."""
     from fastapi_cloudflare_access import _credentials, _encoding, _jwks, _token, errors
-    from fastapi_cloudflare_access._settings import Settings
+    from fastapi_cloudflare_access.settings import Settings
 
     settings = Settings.load(team_domain="acme", audience="tag")
     refusals = (errors.MalformedToken, errors.UnsupportedAlgorithm)
@@ -46,19 +46,22 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
         parsed = _token.Parsed("kid", b"", data, b"")
         try:
             accepted = _token.verify(parsed, key=Yes(), settings=settings, now=NOW)
-        except errors.CredentialError:
-            screened(parsed, passes=False)
+        except errors.CredentialError as refusal:
+            screened(parsed, reason=refusal.reason)
             return
-        screened(parsed, passes=len(data) <= _token.MAX_UNVERIFIED_PAYLOAD)
+        screened(parsed, reason=None)
         right(json.loads(data), accepted)
 
-    def screened(parsed: Any, *, passes: bool) -> None:
+    def screened(parsed: Any, *, reason: str | None) -> None:
+        """Check that claims fail for the same reason before their key is known, and are then marked."""
+        if len(parsed.payload) > _token.MAX_UNVERIFIED_PAYLOAD:
+            reason = errors.UnknownKey.reason
+        found = None
         try:
             _token.screen(parsed, settings=settings, now=NOW)
-        except errors.UnknownKey:
-            assert not passes
-        else:
-            assert passes
+        except errors.CredentialError as refusal:
+            found = refusal.reason if refusal.unverified else "not marked"
+        assert found == reason
 
     def document(data: bytes) -> None:
         try:

@@ -8,10 +8,10 @@ from fuzz.target import NOW, right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._token import Parsed, screen, verify
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import CredentialError, UnknownKey
+from fastapi_cloudflare_access.errors import CredentialError
+from fastapi_cloudflare_access.settings import Settings
 
 SETTINGS = Settings.load(team_domain="acme", audience="tag")
 USER: dict[str, Any] = {"type": "app", "iss": SETTINGS.issuer, "aud": ["tag"], "sub": "u", "exp": NOW + 60, "iat": NOW}
@@ -30,6 +30,13 @@ class Yes:
         return True
 
 
+def outcome(parsed: Parsed) -> tuple[dict[str, Any], CredentialError | None]:
+    try:
+        return verify(parsed, key=Yes(), settings=SETTINGS, now=NOW), None
+    except CredentialError as refusal:
+        return {}, refusal
+
+
 @pytest.mark.conformance(25, 28, 29, 30, 31, 32, 33, 35, 36)
 @given(
     st.sampled_from([USER, SERVICE]),
@@ -46,11 +53,12 @@ def test_accepted_claims_keep_every_rule_and_the_screen_agrees(
     except UnicodeEncodeError:
         return
     parsed = Parsed("kid", b"", payload, b"")
-    try:
-        accepted = verify(parsed, key=Yes(), settings=SETTINGS, now=NOW)
-    except CredentialError:
-        with pytest.raises(UnknownKey):
+    accepted, refusal = outcome(parsed)
+    if refusal is not None:
+        with pytest.raises(type(refusal)) as screened:
             screen(parsed, settings=SETTINGS, now=NOW)
+        assert type(screened.value) is type(refusal)
+        assert (refusal.unverified, screened.value.unverified) == (False, True)
         return
     screen(parsed, settings=SETTINGS, now=NOW)
     right(json.loads(payload), accepted)

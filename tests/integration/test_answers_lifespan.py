@@ -48,7 +48,7 @@ def app_of(access: CloudflareAccess[Any], **options: Any) -> FastAPI:
 
     @app.get("/maybe", dependencies=[Depends(access.optional)])
     async def maybe(request: Request) -> bool:
-        return hasattr(request.state, "access")
+        return hasattr(request.state, "cloudflare_access")
 
     return app
 
@@ -98,7 +98,7 @@ def test_an_app_that_starts_before_its_keys_can_be_had_says_503_and_then_lets_in
     certs: CertsServer, team: Team
 ) -> None:
     certs.refuse()
-    access = protector(certs, startup_timeout=0.2, cold_backoff_cap=1, connect_timeout=0.2)
+    access = protector(certs, startup_timeout=0.2)
     with uvicorn_serving(app_of(access, lifespan=access.lifespan)) as address:
         token = ada(team)
         assert get(address, token=token).status_code == 503
@@ -122,7 +122,7 @@ def test_a_lifespan_of_ones_own_keeps_its_state_beside_the_claims_and_ends_the_r
 
     @app.get("/", dependencies=[Depends(access)])
     async def both(request: Request) -> list[str]:
-        return [request.state.database, request.state.access.email]
+        return [request.state.database, request.state.cloudflare_access.email]
 
     with serving(app) as address:
         assert get(address, "/", ada(team)).json() == ["open", "ada@example.com"]
@@ -142,7 +142,7 @@ class Wrapped:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
         if scope["type"] == "http":
-            self.seen.append(scope.get("state", {}).get("access"))
+            self.seen.append(scope.get("state", {}).get("cloudflare_access"))
 
 
 def test_middleware_finds_the_claims_of_its_own_request_and_of_no_other(
@@ -155,7 +155,7 @@ def test_middleware_finds_the_claims_of_its_own_request_and_of_no_other(
 
     async def dispatch(request: Request, call_next: RequestResponseEndpoint) -> Response:
         response = await call_next(request)
-        inner.append(getattr(request.state, "access", None))
+        inner.append(getattr(request.state, "cloudflare_access", None))
         return response
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
@@ -198,14 +198,14 @@ def test_the_token_that_the_authorize_button_takes_is_sent_where_it_is_read(
 
 
 def test_the_scheme_of_the_challenge_is_a_setting(certs: CertsServer, team: Team) -> None:
-    with uvicorn_serving(app_of(protector(certs, challenge="Bearer"))) as address:
+    with uvicorn_serving(app_of(protector(certs, auth_scheme="Bearer"))) as address:
         assert get(address).headers["www-authenticate"] == "Bearer"
         expired = get(address, token=team.forge("expired")).headers["www-authenticate"]
         assert expired.startswith('Bearer error="invalid_token", ')
 
 
 def test_the_limiter_says_503_of_a_kid_it_may_not_look_for(certs: CertsServer, team: Team) -> None:
-    access = protector(certs, unknown_key_burst=1)
+    access = protector(certs, unknown_kid_burst=1)
     first, second = LocalTeam("one", clock=SystemClock()), LocalTeam("two", clock=SystemClock())
     claims = team.user_claims("ada@example.com")
     with uvicorn_serving(app_of(access, lifespan=access.lifespan)) as address:

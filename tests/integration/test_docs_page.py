@@ -58,7 +58,7 @@ def test_the_authorize_button_takes_a_token_and_sends_it_where_it_is_read(page: 
         with uvicorn_serving(app) as address:
             page.goto(f"http://{address}/docs")
             page.locator(".auth-wrapper .authorize").click()
-            header = page.locator(".auth-container").filter(has_text="CloudflareAccessHeader")
+            header = page.locator(".auth-container").filter(has_text="CloudflareAccess")
             header.locator("input").fill(ada(team))
             header.get_by_role("button", name="Apply credentials").click()
             header.locator(".btn-done").click()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 from support.key_rig import outcome
+from support.options import load
 
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access._key_source import KeySource
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
 pytestmark = pytest.mark.anyio
@@ -60,14 +60,18 @@ ROWS = {
 
 def source(server: CertsServer) -> KeySource:
     return KeySource(
-        Settings.load(
+        load(
             team_domain=server.origin,
             audience="tag",
-            wait_budget=BUDGET,
+            key_wait_timeout=BUDGET,
             fetch_timeout=FETCH_TIMEOUT,
-            unknown_key_gap=0.1,
         )
     )
+
+
+@pytest.fixture(autouse=True)
+def _short_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastapi_cloudflare_access._key_policy.FETCH_GAP", 0.1)
 
 
 @pytest.fixture(scope="module")

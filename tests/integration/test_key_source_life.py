@@ -14,8 +14,8 @@ import pytest
 from support.key_servers import free_port, get, serving
 
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access._key_source import KeySource
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.keys import KeySource
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
 CALLERS = 4
@@ -92,7 +92,7 @@ def test_rotation_under_load(certs: CertsServer) -> None:
     """Two uvicorn workers, four callers with mixed tokens and no pause, ten rotations: no valid token is refused."""
     team, port = certs.team, free_port()
     arguments = ["--workers=2", f"--port={port}", "--log-level=warning", "support.key_app:app"]
-    settings = {"team_domain": certs.origin, "audience": team.audience, "unknown_key_interval": "1"}
+    settings = {"team_domain": certs.origin, "audience": team.audience, "unknown_kid_interval": "1"}
     seen: dict[int, set[int]] = defaultdict(set)
 
     def call(good: list[str], bad: list[str], end: float) -> None:

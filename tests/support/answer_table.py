@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, cast
 
 from fastapi import Depends, FastAPI, WebSocket
+from support.options import grouped
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 from fastapi_cloudflare_access._issuer import Issuer
@@ -157,9 +158,9 @@ ROWS = [
         has_digest=False,
     ),
     Row("two-headers", "ambiguous_token", "/access", _doubled, has_digest=False),
-    Row("two-cookies", "ambiguous_token", "/optional", _two_cookies, has_digest=False),
+    Row("two-cookies", "ambiguous_token", "/access", _two_cookies, has_digest=False),
     Row("empty-header", "malformed_token", "/optional", sent((HEADER, "")), has_digest=False),
-    Row("empty-cookie", "malformed_token", "/optional", sent(("Cookie", f"{COOKIE}=")), has_digest=False),
+    Row("empty-cookie", "malformed_token", "/access", sent(("Cookie", f"{COOKIE}=")), has_digest=False),
     Row("bad-header-good-cookie", "invalid_signature", "/access", _planted),
     Row("expired-cookie", "token_expired", "/access", cookie(forged("expired"))),
     Row("user-for-service", "wrong_caller", "/service", header(ada)),
@@ -219,7 +220,7 @@ def rig() -> Generator[Rig]:
     """Build the app of the table over certs servers of its own."""
     with ExitStack() as stack:
         certs = stack.enter_context(CertsServer(_team()))
-        access = protector(certs, unknown_key_burst=10, unknown_key_interval=1, unknown_key_gap=0.1)
+        access = protector(certs, unknown_kid_burst=10, unknown_kid_interval=1)
         access.keys.seed(certs.team.certs_body(), fetched_at=time.time())
         nodes: dict[str, Any] = {
             "/access": access,
@@ -232,7 +233,7 @@ def rig() -> Generator[Rig]:
         for path, age, fault in WITHOUT_KEYS:
             dark = stack.enter_context(CertsServer(_team()))
             fault(dark)
-            nodes[path] = dark_access = protector(dark, wait_budget=0.1)
+            nodes[path] = dark_access = protector(dark, key_wait_timeout=0.1)
             teams[path] = cast("Team", dark.team)
             if age is not None:
                 dark_access.keys.seed(dark.team.certs_body(), fetched_at=time.time() - age)
@@ -254,7 +255,8 @@ WITHOUT_KEYS: list[tuple[str, float | None, Callable[[CertsServer], None]]] = [
 
 def protector(certs: CertsServer, **options: Any) -> CloudflareAccess[Any]:
     """What protects an app of this team."""
-    return CloudflareAccess(team_domain=certs.origin, audience=certs.team.audience, user_claims=UserClaims, **options)
+    given = grouped({"user_model": UserClaims, **options})
+    return CloudflareAccess(team_domain=certs.origin, audience=certs.team.audience, **given)
 
 
 def _team() -> Team:

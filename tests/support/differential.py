@@ -32,7 +32,7 @@ def ours(certs: CertsServer, tokens: dict[str, str], *, exp_leeway: float = 0, n
 
     async def verdict(token: str) -> str:
         try:
-            await access._verifier.verify(token.encode())
+            await access._authenticator.verifier.verify(token.encode())
         except AccessError as refused:
             return refused.reason
         return "accepted"

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from fastapi_cloudflare_access._key_source import KeySource
-from fastapi_cloudflare_access._settings import Settings
+from support.options import load, no_jitter
+
 from fastapi_cloudflare_access.errors import AccessError
-from fastapi_cloudflare_access.health import AccessEvent
+from fastapi_cloudflare_access.events import AccessEvent
+from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
 
 T = TypeVar("T")
@@ -16,13 +17,17 @@ T = TypeVar("T")
 class KeyRig:
     """Everything one test of the key source needs."""
 
-    def __init__(self, *, etag: bool = False, headers: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self, *, etag: bool = False, headers: dict[str, str] | None = None, jitter: bool = True, **options: Any
+    ) -> None:
         self.clock = FakeClock()
         self.team = LocalTeam("acme", clock=self.clock)
         self.certs = MemoryFetch(self.team, etag=etag, headers=headers)
         self.events: list[AccessEvent] = []
-        self.settings = Settings.load(team_domain=self.team.team_domain, audience=self.team.audience, **options)
-        self.keys = KeySource(self.settings, fetch=self.certs, clock=self.clock, on_event=self.events.append)
+        self.settings = load(team_domain=self.team.team_domain, audience=self.team.audience, **options)
+        self.keys = KeySource(self.settings, fetch=self.certs, clock=self.clock, listeners=[self.events.append])
+        if not jitter:
+            self.keys._store.policy._uniform = no_jitter
 
     @property
     def kid(self) -> str:

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, UserClaims, errors
 from fastapi_cloudflare_access._jwks import parse_jwks
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._token import parse, verify
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch
 
@@ -46,7 +46,7 @@ def team() -> LocalTeam:
 
 @pytest.fixture
 def certs(team: LocalTeam) -> Iterator[MemoryFetch]:
-    with team.serve(access) as certs:
+    with team.patch(access) as certs:
         yield certs
 
 

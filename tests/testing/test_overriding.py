@@ -10,7 +10,15 @@ from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, Field
 
-from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access import (
+    Claims,
+    CloudflareAccess,
+    ConfigurationError,
+    KeySettings,
+    ServiceClaims,
+    UserClaims,
+)
+from fastapi_cloudflare_access.errors import MissingToken
 from fastapi_cloudflare_access.protocols import FetchResponse
 from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, override
 
@@ -24,7 +32,7 @@ class MyClaims(UserClaims):
 
 
 access = CloudflareAccess(team_domain="acme", audience="wiki")
-mine = CloudflareAccess(team_domain="acme", audience="wiki", user_claims=MyClaims)
+mine = CloudflareAccess(team_domain="acme", audience="wiki", user_model=MyClaims)
 app = FastAPI()
 team = LocalTeam("acme")
 ada, bot = team.user("ada@example.com"), team.service("deploy-bot")
@@ -56,7 +64,7 @@ async def optional(caller: Annotated[Any, Depends(access.optional)]) -> bool:
 
 @app.get("/ada", dependencies=[Depends(access.require(is_ada))])
 async def only_ada(request: Request) -> str | None:
-    email: str | None = request.state.access.email
+    email: str | None = request.state.cloudflare_access.email
     return email
 
 
@@ -93,36 +101,36 @@ def statuses() -> dict[str, int]:
 
 
 def test_a_user_is_what_every_dependency_sees() -> None:
-    with override(app, access, ada):
+    with override(access, ada):
         assert statuses() == {"any": 200, "user": 200, "service": 403, "optional": 200, "ada": 200, "router/": 200}
         assert client.get("/user").json() == client.get("/ada").json() == "ada@example.com"
         assert client.get("/optional").json() is True
 
 
 def test_a_service_is_what_every_dependency_sees() -> None:
-    with override(app, access, bot):
+    with override(access, bot):
         assert statuses() == {"any": 200, "user": 403, "service": 200, "optional": 200, "ada": 403, "router/": 403}
         assert client.get("/service").json() == bot.common_name
 
 
 def test_nobody_is_refused_but_where_a_caller_is_optional() -> None:
-    with override(app, access, None):
+    with override(access, None):
         assert statuses() == {"any": 401, "user": 401, "service": 401, "optional": 200, "ada": 401, "router/": 401}
         assert client.get("/optional").json() is False
 
 
 def test_policies_still_run() -> None:
-    with override(app, access, team.user("bob@example.com")):
+    with override(access, team.user("bob@example.com")):
         assert client.get("/ada").status_code == 403
 
 
 def test_websockets_are_reached() -> None:
-    with override(app, access, ada), client.websocket_connect("/ws") as socket:
+    with override(access, ada), client.websocket_connect("/ws") as socket:
         assert socket.receive_text() == "ada@example.com"
 
 
 def test_a_token_in_the_request_changes_nothing() -> None:
-    with override(app, access, ada):
+    with override(access, ada):
         headers = {"Cf-Access-Jwt-Assertion": "nonsense"}
         assert client.get("/user", headers=headers).json() == "ada@example.com"
 
@@ -130,71 +138,86 @@ def test_a_token_in_the_request_changes_nothing() -> None:
 @pytest.mark.anyio
 async def test_it_works_in_an_async_test() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
-        with override(app, access, ada):
+        with override(access, ada):
             assert (await client.get("/user")).json() == "ada@example.com"
         assert (await client.get("/user")).status_code == 401
 
 
 def test_afterwards_nobody_gets_in() -> None:
-    with override(app, access, ada):
+    with override(access, ada):
         pass
     assert (app.dependency_overrides, client.get("/user").status_code) == ({}, 401)
 
 
 def test_afterwards_nobody_gets_in_even_if_the_test_fails() -> None:
-    with pytest.raises(LookupError), override(app, access, ada):
+    with pytest.raises(LookupError), override(access, ada):
         raise LookupError
     assert app.dependency_overrides == {}
 
 
 def test_overrides_nest() -> None:
-    with override(app, access, ada):
-        with override(app, access, bot):
+    with override(access, ada):
+        with override(access, bot):
             assert client.get("/any").json() == list(bot.principal)
         assert client.get("/any").json() == list(ada.principal)
 
 
-def test_overrides_of_the_apps_own_give_way_and_come_back() -> None:
-    def own() -> UserClaims:
-        return team.user("own@example.com")
-
-    def other() -> None: ...
-
-    app.dependency_overrides |= {access: own, other: other}
+def test_an_override_of_fastapi_wins_since_it_replaces_the_dependency_itself() -> None:
+    app.dependency_overrides[access.user] = lambda: team.user("own@example.com")
     try:
-        with override(app, access, ada):
-            assert client.get("/user").json() == "ada@example.com"
-            app.dependency_overrides.pop(other)
-        assert app.dependency_overrides == {access: own}
+        with override(access, ada):
+            assert client.get("/user").json() == "own@example.com"
+            assert client.get("/any").json() == list(ada.principal)
     finally:
         app.dependency_overrides.clear()
-
-
-def test_an_app_that_clears_its_overrides_itself_is_left_without() -> None:
-    app.dependency_overrides[access] = lambda: ada
-    with override(app, access, ada):
-        app.dependency_overrides.clear()
-    assert app.dependency_overrides == {}
 
 
 def test_overrides_that_end_in_any_other_order_leave_no_caller_behind() -> None:
-    def own() -> UserClaims:
-        return ada
+    first, second, third = override(access, ada), override(access, bot), override(access, None)
+    first.__enter__()
+    second.__enter__()
+    third.__enter__()
+    second.__exit__(None, None, None)
+    assert client.get("/optional").json() is False
+    first.__exit__(None, None, None)
+    assert client.get("/optional").json() is False
+    third.__exit__(None, None, None)
+    assert statuses() == dict.fromkeys(statuses(), 401) | {"optional": 200}
+    with override(access, bot):
+        assert client.get("/any").json() == list(bot.principal)
 
-    app.dependency_overrides[access] = own
-    try:
-        first, second, third = override(app, access, ada), override(app, access, bot), override(app, access, None)
-        first.__enter__()
-        second.__enter__()
-        third.__enter__()
-        second.__exit__(None, None, None)
-        assert client.get("/optional").json() is False
-        first.__exit__(None, None, None)
-        assert client.get("/optional").json() is False
-        third.__exit__(None, None, None)
-        assert app.dependency_overrides == {access: own}
-    finally:
-        app.dependency_overrides.clear()
+
+def test_overrides_and_patches_end_in_any_order() -> None:
+    patched, overridden = team.patch(access), override(access, bot)
+    patched.__enter__()
+    overridden.__enter__()
+    patched.__exit__(None, None, None)
+    assert client.get("/any").json() == list(bot.principal)
+    overridden.__exit__(None, None, None)
+    assert client.get("/any", headers=team.headers(ada)).status_code in {401, 503}
+
+
+@pytest.mark.anyio
+async def test_verify_and_authenticate_return_the_caller_too() -> None:
+    with override(access, ada):
+        assert await access.verify("any token") is ada
+    with override(access, None), pytest.raises(MissingToken):
+        await access.verify("any token")
+
+
+def test_middleware_is_reached() -> None:
+    outer = FastAPI()
+    outer.add_api_route("/", lambda: "in")
+
+    @outer.middleware("http")
+    async def ask(request: Request, call_next: Any) -> Any:
+        response = await call_next(request)
+        caller = await access.authenticate(request)
+        response.headers["X-Caller"] = "nobody" if caller is None else caller.principal.subject
+        return response
+
+    with override(access, bot):
+        assert TestClient(outer).get("/").headers["x-caller"] == bot.client_id
 
 
 @asynccontextmanager
@@ -205,33 +228,45 @@ async def counted(url: str, *, headers: object) -> AsyncGenerator[FetchResponse]
 
 
 fetched: list[str] = []
-strict = CloudflareAccess(team_domain="acme", audience="wiki", fail_fast=True, fetch=counted, clock=team.clock)
+strict = CloudflareAccess(
+    team_domain="acme", audience="wiki", key_settings=KeySettings(fail_fast=True), fetch=counted, clock=team.clock
+)
 guarded = FastAPI(lifespan=strict.lifespan, dependencies=[Depends(strict)])
 guarded.add_api_route("/", lambda: "in")
 
 
 def test_the_lifespan_of_an_app_asks_nobody_for_keys() -> None:
-    before = vars(strict.keys).copy()
-    with override(guarded, strict, ada), TestClient(guarded) as client:
+    with override(strict, ada), TestClient(guarded) as client:
         assert client.get("/").status_code == 200
-    assert (fetched, vars(strict.keys)) == ([], before)
+    assert (fetched, strict.keys.health().state) == ([], "cold")
 
 
 @pytest.mark.anyio
 async def test_a_lifespan_that_began_before_ends_as_ever() -> None:
     served = CloudflareAccess(team_domain="acme", audience="wiki", fetch=MemoryFetch(team), clock=team.clock)
     await served.keys.start()
-    with override(app, served, ada):
+    with override(served, ada):
         async with served:
             assert served.keys.health().refresher_alive
         assert served.keys.health().refresher_alive
-        with override(app, served, None):
-            await served.keys.stop()
-        assert not served.keys.health().refresher_alive
+    assert served.keys.health().refresher_alive
+    await served.keys.stop()
+    assert not served.keys.health().refresher_alive
+
+
+@pytest.mark.anyio
+async def test_an_override_may_end_before_the_lifespan_that_it_began_with() -> None:
+    served = CloudflareAccess(team_domain="acme", audience="wiki", fetch=MemoryFetch(team), clock=team.clock)
+    await served.keys.start()
+    with override(served, ada):
+        await served.__aenter__()
+    await served.__aexit__(None, None, None)
+    assert served.keys.health().refresher_alive
+    await served.keys.stop()
 
 
 def test_another_access_object_is_not_reached() -> None:
-    with override(app, access, ada):
+    with override(access, ada):
         assert client.get("/mine").status_code == 401
 
 
@@ -239,36 +274,28 @@ def test_a_sibling_is_reached_by_an_override_of_its_own() -> None:
     sibling = access.with_audience("shop")
     shop = FastAPI(dependencies=[Depends(sibling)])
     shop.add_api_route("/", lambda: "in")
-    with override(shop, access, ada):
+    with override(access, ada):
         assert TestClient(shop).get("/").status_code == 401
-    with override(shop, sibling, ada):
+    with override(sibling, ada):
         assert TestClient(shop).get("/").status_code == 200
 
 
-def test_a_mounted_app_is_reached_by_an_override_of_its_own() -> None:
-    with override(app, access, ada):
-        assert client.get("/mounted/").status_code == 401
-    with override(mounted, access, ada):
-        assert client.get("/mounted/").status_code == 200
-
-
-def test_a_mounted_router_is_reached_by_no_override_and_by_a_token() -> None:
+def test_mounted_apps_and_mounted_routers_are_reached() -> None:
     raw = APIRouter()
     raw.add_api_route("/", lambda: "in", dependencies=[Depends(access)])
     outer = FastAPI()
     outer.mount("/raw", raw)
-    client = TestClient(outer)
-    with override(outer, access, ada):
-        assert client.get("/raw/").status_code == 401
-        with team.serve(access):
-            assert client.get("/raw/", headers=team.headers(team.user("ada@example.com"))).status_code == 200
+    with override(access, ada):
+        assert client.get("/mounted/").status_code == 200
+        assert TestClient(outer).get("/raw/").status_code == 200
+    assert client.get("/mounted/").status_code == 401
 
 
 def test_a_user_becomes_one_of_the_apps_own_model() -> None:
-    with override(app, mine, team.user("ada@example.com", custom={"level": 5})) as user:
+    with override(mine, team.user("ada@example.com", custom={"level": 5})) as user:
         assert type(user) is MyClaims
         assert client.get("/mine").json() == 5
-    with override(app, mine, user) as same:
+    with override(mine, user) as same:
         assert same is user
 
 
@@ -279,16 +306,16 @@ def test_claims_of_the_apps_own_model_keep_their_names_on_the_wire() -> None:
     class Other(UserClaims):
         height: int = Field(alias="https://example.com/level")
 
-    named = CloudflareAccess(team_domain="acme", audience="wiki", user_claims=Named)
+    named = CloudflareAccess(team_domain="acme", audience="wiki", user_model=Named)
     other = Other.model_validate(team.user_claims("ada@example.com", claims={"https://example.com/level": 5}))
-    with override(app, named, other) as user:
+    with override(named, other) as user:
         assert user.level == 5
 
 
 def test_a_user_that_does_not_fit_the_apps_own_model_is_refused_with_what_is_missing() -> None:
     with (
         pytest.raises(ConfigurationError, match=r"does not fit MyClaims: see custom\.level"),
-        override(app, mine, team.user("ada@example.com", custom={"floor": 1})),
+        override(mine, team.user("ada@example.com", custom={"floor": 1})),
     ):
         pytest.fail("it was taken")
 
@@ -296,13 +323,10 @@ def test_a_user_that_does_not_fit_the_apps_own_model_is_refused_with_what_is_mis
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (lambda: (None, access, ada), "takes a FastAPI app, not NoneType"),
-        (lambda: (app, access.user, ada), "takes the CloudflareAccess object of your app, not function"),
-        (
-            lambda: (app, access, "ada@example.com"),
-            "gives UserClaims, .* gives ServiceClaims, or None for nobody, not str",
-        ),
-        (lambda: (app, access, {"sub": "1"}), "not dict"),
+        (lambda: (app, ada), "takes the CloudflareAccess object of your app, not FastAPI"),
+        (lambda: (access.user, ada), "takes the CloudflareAccess object of your app, not Dependency"),
+        (lambda: (access, "ada@example.com"), "gives UserClaims, .* gives ServiceClaims, or None for nobody, not str"),
+        (lambda: (access, {"sub": "1"}), "not dict"),
     ],
 )
 def test_the_wrong_things_are_refused_with_the_right_ones(arguments: Callable[[], Any], message: str) -> None:

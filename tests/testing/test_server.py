@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
 
 PATH = "/cdn-cgi/access/certs"

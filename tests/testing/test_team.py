@@ -13,8 +13,8 @@ from pydantic import Field
 
 from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserClaims
 from fastapi_cloudflare_access._jwks import parse_jwks
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._token import parse, verify
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
 from fastapi_cloudflare_access.testing.team import shared_key
 
@@ -77,7 +77,7 @@ def test_user_and_service_are_the_claims_that_a_handler_gets() -> None:
     team = LocalTeam()
     user, service = team.user("ada@example.com", groups=["admins"]), team.service("deploy-bot")
     assert (type(user), type(service)) == (UserClaims, ServiceClaims)
-    assert (user.email, user.custom["groups"]) == ("ada@example.com", ("admins",))
+    assert (user.email, user.custom["groups"]) == ("ada@example.com", ["admins"])
     assert service.common_name == team.client_id("deploy-bot")
 
 

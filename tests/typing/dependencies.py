@@ -5,14 +5,15 @@ A line with an ignore comment is an error on purpose; both checkers are told to 
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, assert_type
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request, WebSocket
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from fastapi_cloudflare_access import Claims, CloudflareAccess, ServiceClaims, UserClaims
+from fastapi_cloudflare_access import Claims, CloudflareAccess, KeySettings, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.claims import Principal
+from fastapi_cloudflare_access.dependencies import Dependency, OptionalDependency
 
 
 class Custom(BaseModel):
@@ -27,7 +28,7 @@ class MyClaims(UserClaims):
 
 
 access = CloudflareAccess(team_domain="acme", audience="tag")
-mine = CloudflareAccess(team_domain="acme", audience="tag", user_claims=MyClaims)
+mine = CloudflareAccess(team_domain="acme", audience="tag", user_model=MyClaims)
 bare = CloudflareAccess()
 
 assert_type(access, CloudflareAccess[UserClaims])
@@ -38,10 +39,11 @@ assert_type(mine.with_audience("other"), CloudflareAccess[MyClaims])
 
 # the tree, each node by what it gives
 
-assert_type(access.user, Callable[..., Awaitable[UserClaims]])
-assert_type(mine.user, Callable[..., Awaitable[MyClaims]])
-assert_type(access.service, Callable[..., Awaitable[ServiceClaims]])
-assert_type(mine.service, Callable[..., Awaitable[ServiceClaims]])
+assert_type(access.user, Dependency[UserClaims])
+assert_type(mine.user, Dependency[MyClaims])
+assert_type(access.service, Dependency[ServiceClaims])
+assert_type(mine.service, Dependency[ServiceClaims])
+assert_type(mine.optional, OptionalDependency[MyClaims])
 
 
 def is_admin(caller: MyClaims) -> bool:
@@ -56,23 +58,23 @@ def is_anybody(caller: Claims) -> bool:
     return bool(caller.iss)
 
 
-assert_type(mine.require(is_anybody), Callable[..., Awaitable[MyClaims | ServiceClaims]])
-assert_type(mine.require_user(is_admin), Callable[..., Awaitable[MyClaims]])
-assert_type(mine.require_service(is_deployer), Callable[..., Awaitable[ServiceClaims]])
-assert_type(access.require(is_anybody), Callable[..., Awaitable[UserClaims | ServiceClaims]])
+assert_type(mine.require(is_anybody), Dependency[MyClaims | ServiceClaims])
+assert_type(mine.require_user(is_admin), Dependency[MyClaims])
+assert_type(mine.require_service(is_deployer), Dependency[ServiceClaims])
+assert_type(access.require(is_anybody), Dependency[UserClaims | ServiceClaims])
 
 
-async def calls() -> None:
-    """What the nodes return where one awaits them."""
-    assert_type(await mine.user(), MyClaims)
-    assert_type(await mine.service(), ServiceClaims)
-    assert_type(await mine.require(is_anybody)(), MyClaims | ServiceClaims)
-
-
-async def optional(connection: HTTPConnection) -> None:
+async def calls(connection: HTTPConnection, request: Request, socket: WebSocket) -> None:
+    """What the dependencies return where one awaits them."""
+    assert_type(await mine(connection), MyClaims | ServiceClaims)
+    assert_type(await mine.user(request), MyClaims)
+    assert_type(await mine.service(socket), ServiceClaims)
+    assert_type(await mine.require(is_anybody)(connection), MyClaims | ServiceClaims)
     assert_type(await mine.optional(connection), MyClaims | ServiceClaims | None)
     assert_type(await access.optional(connection), UserClaims | ServiceClaims | None)
-    assert_type(await mine(connection=connection, caller=None), MyClaims | ServiceClaims)
+    assert_type(await mine.authenticate(request), MyClaims | ServiceClaims | None)
+    assert_type(await mine.verify("token"), MyClaims | ServiceClaims)
+    assert_type(await mine.verify(b"token"), MyClaims | ServiceClaims)
 
 
 # what a handler writes
@@ -87,9 +89,10 @@ async def handler(user: CurrentUser, caller: MaybeCaller) -> list[str]:
     assert_type(user, MyClaims)
     assert_type(user.custom.groups, tuple[str, ...])
     assert_type(user.email, str | None)
-    assert_type(user.principal, tuple[str, str])
+    assert_type(user.principal, Principal)
+    assert_type(user.principal.subject, str)
     if isinstance(caller, ServiceClaims):
-        assert_type(caller.common_name, str)
+        assert_type(caller.client_id, str)
     elif caller:
         assert_type(caller, MyClaims)
     return list(user.custom.groups)
@@ -97,14 +100,18 @@ async def handler(user: CurrentUser, caller: MaybeCaller) -> list[str]:
 
 # what must be an error
 
-CloudflareAccess(team="acme")  # type: ignore[call-overload]
-CloudflareAccess(team_domain=None)  # type: ignore[call-overload]
-CloudflareAccess("acme", "tag")  # type: ignore[call-overload]
-CloudflareAccess(user_claims=Custom)  # type: ignore[type-var]
-CloudflareAccess(user_claims=ServiceClaims)  # type: ignore[type-var]
+CloudflareAccess(team="acme")  # type: ignore[arg-type]
+CloudflareAccess(refresh_interval=60)  # type: ignore[arg-type]
+CloudflareAccess(team_domain=None)  # type: ignore[arg-type]
+CloudflareAccess("acme", "tag")  # type: ignore[call-arg]
+CloudflareAccess(user_model=Custom)  # type: ignore[type-var]
+CloudflareAccess(user_model=ServiceClaims)  # type: ignore[type-var]
 CloudflareAccess(token_sources=("query",))  # type: ignore[arg-type]
-CloudflareAccess(exp_leeway="30")  # type: ignore[call-overload]
-CloudflareAccess(fetch="https://example.com")  # type: ignore[call-overload]
+CloudflareAccess(exp_leeway="30")  # type: ignore[arg-type]
+CloudflareAccess(fetch="https://example.com")  # type: ignore[arg-type]
+CloudflareAccess(key_settings={"refresh_interval": 60})  # type: ignore[arg-type]
+KeySettings(refresh_interval="60")  # type: ignore[arg-type]
+KeySettings(jitter=0)  # type: ignore[arg-type]
 access.require("admin")  # type: ignore[arg-type]
 access.settings = mine.settings  # type: ignore[misc]
-wrong: CloudflareAccess[MyClaims] = CloudflareAccess(user_claims=UserClaims)  # type: ignore[arg-type]
+wrong: CloudflareAccess[MyClaims] = CloudflareAccess(user_model=UserClaims)  # type: ignore[arg-type]

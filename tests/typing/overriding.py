@@ -19,22 +19,22 @@ class MyClaims(UserClaims):
 app = FastAPI()
 team = LocalTeam()
 access = CloudflareAccess(team_domain="acme", audience="tag")
-mine = CloudflareAccess(team_domain="acme", audience="tag", user_claims=MyClaims)
+mine = CloudflareAccess(team_domain="acme", audience="tag", user_model=MyClaims)
 
-with override(app, access, team.user("ada@example.com")) as user:
+with override(access, team.user("ada@example.com")) as user:
     assert_type(user, UserClaims)
-with override(app, mine, team.user("ada@example.com")) as of_the_app:
+with override(mine, team.user("ada@example.com")) as of_the_app:
     assert_type(of_the_app, MyClaims)
-with override(app, mine, team.service("deploy-bot")) as service:
+with override(mine, team.service("deploy-bot")) as service:
     assert_type(service, ServiceClaims)
-with override(app, mine, None) as nobody:
+with override(mine, None) as nobody:
     assert_type(nobody, None)
 
 
 def either(caller: UserClaims | ServiceClaims | None) -> None:
     """Any caller may be given."""
-    with override(app, mine, caller) as given:
+    with override(mine, caller) as given:
         assert_type(given, MyClaims | ServiceClaims | None)
 
 
-override(app, access, "ada@example.com")  # type: ignore[call-overload]
+override(access, "ada@example.com")  # type: ignore[call-overload]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.cli.reports import Verdict
 from fastapi_cloudflare_access.cli.words import as_list, is_time, moment, printable, short
 from fastapi_cloudflare_access.errors import (
@@ -15,6 +14,7 @@ from fastapi_cloudflare_access.errors import (
     WrongIssuer,
     WrongType,
 )
+from fastapi_cloudflare_access.settings import Settings
 
 HINTS: Mapping[str, str] = {
     "malformed_token": "copy the whole token again: three parts, two dots, and no quotes, spaces or Bearer",

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from fastapi_cloudflare_access._clock import within
 from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access._http import default_fetch, describe, read_document
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.cli.proxies import proxy_problem
 from fastapi_cloudflare_access.cli.reports import CommandError, ExitCode
 from fastapi_cloudflare_access.cli.words import as_dict, as_list, printable
 from fastapi_cloudflare_access.protocols import Clock, Fetch, FetchResponse
+from fastapi_cloudflare_access.settings import Settings
 
 MAX_FILE = 1_048_576
-"""How many bytes of a file are read, as much as `max_document_size` may be."""
+"""How many bytes of a file are read."""
 MAX_CERTIFICATES = 256
 NOT_FOUND = 404
 SAVE_HINT = "save what <team domain>/cdn-cgi/access/certs shows, as it is"
@@ -68,10 +68,8 @@ async def ask(settings: Settings, *, clock: Clock, fetch: Fetch | None) -> Answe
     recorded = _recording(fetch or default_fetch(settings), answer, clock)
     started = clock.monotonic()
     try:
-        work = read_document(
-            recorded, settings.certs_url, max_size=settings.max_document_size, etag=None, no_cache=True
-        )
-        answer.document = (await within(clock, settings.fetch_timeout, work)).body
+        work = read_document(recorded, settings.certs_url, etag=None, no_cache=True)
+        answer.document = (await within(clock, settings.key_settings.fetch_timeout, work)).body
     except Exception as problem:  # noqa: BLE001 - a fetch may raise anything
         answer.problem = describe(problem)
     answer.seconds = clock.monotonic() - started

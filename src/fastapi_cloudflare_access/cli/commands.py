@@ -18,7 +18,7 @@ from fastapi_cloudflare_access.cli.keys import watch as keep_watching
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import CommandError, DoctorReport, ExitCode, Step, Verdict
 from fastapi_cloudflare_access.cli.tokens import VARIABLE, optional_token, read_token
-from fastapi_cloudflare_access.cli.verify import MAX_KEYS, Certs, kid_of, verify_token
+from fastapi_cloudflare_access.cli.verify import Certs, kid_of, verify_token
 from fastapi_cloudflare_access.cli.verify import show as show_verification
 from fastapi_cloudflare_access.cli.words import printable
 from fastapi_cloudflare_access.protocols import Clock, Fetch
@@ -128,13 +128,13 @@ class Session:
             async def read() -> bytes:
                 return read_certs(certs)
 
-            return Watch(read, printable(str(certs)), MAX_KEYS, screen, self.clock, interval)
+            return Watch(read, printable(str(certs)), screen, self.clock, interval)
         settings = configuration.require_team()
 
         async def fetch() -> bytes:
             return await ask_or_fail(settings, clock=self.clock, fetch=self.fetch)
 
-        return Watch(fetch, settings.certs_url, settings.max_keys, screen, self.clock, interval)
+        return Watch(fetch, settings.certs_url, screen, self.clock, interval)
 
     def _certs(self, token: bytes, certs: Path | None, cert: Path | None, configuration: Configuration) -> Certs:
         if certs is not None and cert is not None:

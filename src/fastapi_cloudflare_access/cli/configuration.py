@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from fastapi_cloudflare_access._settings import Options, Settings
 from fastapi_cloudflare_access.cli.reports import CommandError
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Configuration:
 
 def configure(team: str | None, audience: str | None) -> Configuration:
     """Load the settings; what is not given comes from the environment."""
-    options = Options()
+    options: dict[str, str] = {}
     if team is not None:
         options["team_domain"] = team
     if audience is not None:
@@ -48,7 +48,7 @@ def configure(team: str | None, audience: str | None) -> Configuration:
     return Configuration(settings, settings)
 
 
-def _team_alone(options: Options, problem: str) -> Configuration:
+def _team_alone(options: dict[str, str], problem: str) -> Configuration:
     """Take what says where the keys are, though no token can be judged: the audience is nobody's."""
     options["audience"] = "none"
     try:

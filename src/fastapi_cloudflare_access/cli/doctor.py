@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fastapi_cloudflare_access._jwks import JwksProblem, parse_jwks
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.cli.certs import Answer, ask, diagnosis
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.keyring import describe_keys
@@ -21,6 +20,7 @@ from fastapi_cloudflare_access.cli.reports import Key, Status, Step
 from fastapi_cloudflare_access.cli.verify import Certs, verify_token
 from fastapi_cloudflare_access.cli.words import duration, plural, printable, short
 from fastapi_cloudflare_access.protocols import Clock, Fetch
+from fastapi_cloudflare_access.settings import Settings
 
 SLOW_CLOCK, WRONG_CLOCK = 5, 60
 """From how many seconds of skew on it is worth a word, and a failure."""
@@ -88,9 +88,9 @@ class Doctor:
             return _step("certs", "skipped", _NO_CERTS)
         if self.answer.is_web_page:
             return _step("certs", "failed", *diagnosis(self.answer, team))
-        self.keys = describe_keys(document, now=self.clock.now(), max_keys=team.max_keys)
+        self.keys = describe_keys(document, now=self.clock.now())
         try:
-            keys = parse_jwks(document, max_keys=team.max_keys)
+            keys = parse_jwks(document)
         except JwksProblem as problem:
             return _step("certs", "failed", str(problem), "something else answers in the team's place")
         usable = plural(len(keys.keys), "usable key")
@@ -155,7 +155,7 @@ async def host_step(settings: Settings) -> Step:
     if proxy_of(settings):
         return _step("host", "skipped", f"the proxy looks up {host}")
     try:
-        async with asyncio.timeout(settings.fetch_timeout):
+        async with asyncio.timeout(settings.key_settings.fetch_timeout):
             found = await asyncio.get_running_loop().getaddrinfo(host, parts.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return _step("host", "failed", f"{host} was not found", "check the team's name, and this machine's DNS")

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url, parse_json_object
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._token import MAX_TOKEN, check_claims, parse
 from fastapi_cloudflare_access._verifier import typed
 from fastapi_cloudflare_access.claims import UserClaims
@@ -16,6 +15,7 @@ from fastapi_cloudflare_access.cli.reports import InspectReport, Kind, Times, Ve
 from fastapi_cloudflare_access.cli.tokens import facts
 from fastapi_cloudflare_access.cli.words import as_list, is_time, iso, moment, plural, short
 from fastapi_cloudflare_access.errors import CredentialError, MalformedToken
+from fastapi_cloudflare_access.settings import Settings
 
 NOTHING_VERIFIED = "Nothing was verified: anybody can write such a token. See `cf-access verify`."
 KINDS: Mapping[Kind, str] = {

@@ -3,14 +3,14 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi_cloudflare_access._key_source import KeySource
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access._token import parse, screen
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.cli.reports import Caller
 from fastapi_cloudflare_access.errors import AccessError, UnknownKey
+from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Clock, Fetch, FetchResponse
+from fastapi_cloudflare_access.settings import Settings
 
 
 async def judge(
@@ -24,7 +24,7 @@ async def judge(
         if keys.lookup(parsed.kid) is None:
             screen(parsed, settings=settings, now=clock.now())
             return UnknownKey("the team has no key of that id")
-        return await Verifier(settings, keys=keys, user_claims=UserClaims).verify(token)
+        return await Verifier(settings, keys=keys, user_model=UserClaims).verify(token)
     except AccessError as error:
         return error
 

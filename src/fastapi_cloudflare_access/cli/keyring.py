@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url, parse_json_object
-from fastapi_cloudflare_access._jwks import JwksProblem, is_kid, parse_jwks
+from fastapi_cloudflare_access._jwks import MAX_KEYS, JwksProblem, is_kid, parse_jwks
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access.cli.certs import certificates, rsa_key
 from fastapi_cloudflare_access.cli.reports import Certificate, Key, Role
@@ -22,14 +22,14 @@ MAX_NUMBER = 4096
 """How many characters of a modulus are read."""
 
 
-def describe_keys(document: bytes, *, now: float, max_keys: int) -> list[Key]:
+def describe_keys(document: bytes, *, now: float) -> list[Key]:
     """Describe each entry of `keys`, the current one first; a document that is none has no entries."""
     try:
         content = parse_json_object(document)
     except EncodingProblem:
         return []
     known, current = certificates(content), _current(content)
-    entries = as_list(content.get("keys"))[:max_keys]
+    entries = as_list(content.get("keys"))[:MAX_KEYS]
     torn = _torn(entries)
     keys = [_describe(entry, known, current, torn, now) for entry in entries]
     return sorted(keys, key=lambda key: key.role != "current")

@@ -21,9 +21,9 @@ REMEMBERED = 10
 Read = Callable[[], Awaitable[bytes]]
 
 
-def report_keys(document: bytes, *, source: str, now: float, max_keys: int, before: list[Key] | None) -> KeysReport:
+def report_keys(document: bytes, *, source: str, now: float, before: list[Key] | None) -> KeysReport:
     """Describe the keys of a certs document, and what changed since before."""
-    keys = describe_keys(document, now=now, max_keys=max_keys)
+    keys = describe_keys(document, now=now)
     kids, former = ([key.kid for key in those if key.kid] for those in (keys, keys if before is None else before))
     return KeysReport(
         source=source,
@@ -57,7 +57,6 @@ class Watch:
     Attributes:
         read: Reads the document.
         source: Where it is read.
-        max_keys: How many entries are looked at.
         screen: Where to write.
         clock: Where time comes from.
         interval: Seconds between two readings.
@@ -65,7 +64,6 @@ class Watch:
 
     read: Read
     source: str
-    max_keys: int
     screen: Screen
     clock: Clock
     interval: float
@@ -75,9 +73,7 @@ class Watch:
 
     async def read_once(self) -> KeysReport:
         """Read the document once."""
-        return report_keys(
-            await self.read(), source=self.source, now=self.clock.now(), max_keys=self.max_keys, before=None
-        )
+        return report_keys(await self.read(), source=self.source, now=self.clock.now(), before=None)
 
     async def run(self, times: int | None) -> None:
         """Watch so many readings, or for ever."""
@@ -102,9 +98,7 @@ class Watch:
             self._problem = None
             now = self.clock.now()
             keys = before.keys if before else None
-            self._last = report = report_keys(
-                document, source=self.source, now=now, max_keys=self.max_keys, before=keys
-            )
+            self._last = report = report_keys(document, source=self.source, now=now, before=keys)
             self._note_changes(report, before, live)
         if live:
             live.update(Group(*self._view()), refresh=True)

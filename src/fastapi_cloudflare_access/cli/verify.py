@@ -26,7 +26,6 @@ from fastapi_cloudflare_access.errors import (
 )
 from fastapi_cloudflare_access.protocols import Clock
 
-MAX_KEYS = 32
 NAMES = ("token", "key", "signature", "claims")
 """The steps, in order."""
 
@@ -93,7 +92,7 @@ def _by_hand(token: bytes, certs: Certs, now: float) -> tuple[list[Step], Verdic
 
 def _find_key(parsed: Parsed, certs: Certs, now: float) -> tuple[RS256Key, Key]:
     keys = _key_set(certs)
-    described = describe_keys(certs.document, now=now, max_keys=MAX_KEYS)
+    described = describe_keys(certs.document, now=now)
     key = keys.keys.get(parsed.kid)
     if key is not None:
         return key, next(entry for entry in described if entry.kid == parsed.kid and entry.usable)
@@ -106,7 +105,7 @@ def _find_key(parsed: Parsed, certs: Certs, now: float) -> tuple[RS256Key, Key]:
 
 def _key_set(certs: Certs) -> KeySet:
     try:
-        return parse_jwks(certs.document, max_keys=MAX_KEYS)
+        return parse_jwks(certs.document)
     except JwksProblem as problem:
         raise KeysUnavailable(f"{certs.source}: {problem}") from None
 

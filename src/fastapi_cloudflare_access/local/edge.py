@@ -6,7 +6,6 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_cloudflare_access._settings import CERTS_PATH
 from fastapi_cloudflare_access.local.answers import LOGIN_PATH, RESOURCE_PATH, answer
 from fastapi_cloudflare_access.local.backends import Backend, Nothing
 from fastapi_cloudflare_access.local.call import Call, headers_for_app, new_ray
@@ -20,6 +19,7 @@ from fastapi_cloudflare_access.local.login import AUTHORIZED_PATH, LOGOUT_PATH, 
 from fastapi_cloudflare_access.local.pages import message
 from fastapi_cloudflare_access.local.realm import Realm
 from fastapi_cloudflare_access.local.upstream import Upstream
+from fastapi_cloudflare_access.settings import CERTS_PATH
 
 
 class Edge:

@@ -1,35 +1,33 @@
-"""Attributes that contexts replace for a while; the contexts may end in any order."""
+"""One attribute that contexts replace for a while; the contexts may end in any order."""
 
-from collections import ChainMap
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-_layers: WeakKeyDictionary[object, list[dict[str, Any]]] = WeakKeyDictionary()
-"""For each object what it was, and above that what each open context makes of it."""
+from fastapi_cloudflare_access._authentication import Authenticator
+from fastapi_cloudflare_access.access import CloudflareAccess
+
+_stacks: WeakKeyDictionary[object, dict[str, list[list[Any]]]] = WeakKeyDictionary()
+"""For each object and attribute its own value, and above that the value of each open context, boxed."""
 
 
 @contextmanager
-def replaced(target: object, attributes: Mapping[str, Any]) -> Generator[None]:
-    """Give an object these attributes; when the last context ends, it is as it was before the first."""
-    layers, layer = _layers.setdefault(target, [vars(target).copy()]), dict(attributes)
-    layers.append(layer)
-    vars(target).update(layer)
+def replaced(target: object, name: str, value: object) -> Generator[None]:
+    """Give an attribute this value until the context ends; the context entered last counts."""
+    stack = _stacks.setdefault(target, {}).setdefault(name, [[getattr(target, name)]])
+    box = [value]
+    stack.append(box)
+    setattr(target, name, value)
     try:
         yield
     finally:
-        layers[:] = [other for other in layers if other is not layer]
-        _show(target, layers, layer)
-        if len(layers) == 1:
-            _layers.pop(target, None)
+        stack[:] = [other for other in stack if other is not box]
+        setattr(target, name, stack[-1][0])
+        if len(stack) == 1:
+            _stacks[target].pop(name, None)
 
 
-def _show(target: object, layers: list[dict[str, Any]], names: Mapping[str, Any]) -> None:
-    """Let these attributes be as the topmost layer has them."""
-    seen = ChainMap(*reversed(layers))
-    for name in names:
-        if name in seen:
-            vars(target)[name] = seen[name]
-        else:
-            vars(target).pop(name, None)
+def authenticator_of(access: CloudflareAccess[Any]) -> Authenticator[Any]:
+    """Return the part of an object that authenticates requests."""
+    return access._authenticator  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - made to be used here

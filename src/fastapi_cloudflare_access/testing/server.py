@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from fastapi_cloudflare_access._issuer import Issuer
-from fastapi_cloudflare_access._settings import CERTS_PATH
+from fastapi_cloudflare_access.settings import CERTS_PATH
 from fastapi_cloudflare_access.testing._replacing import replaced
 from fastapi_cloudflare_access.testing.certs import Answer, CertsEndpoint
 
@@ -53,7 +53,7 @@ class CertsServer(CertsEndpoint):
             raise RuntimeError("this server runs already; make another CertsServer(team) for a second origin")
         self._server = _Server(self)
         self._running.callback(self._server.stop)
-        self._running.enter_context(replaced(self.team, {"issuer": self.origin}))
+        self._running.enter_context(replaced(self.team, "issuer", self.origin))
         return self
 
     def __exit__(

@@ -10,19 +10,20 @@ from typing import Any, Generic, Unpack, overload
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
+from fastapi_cloudflare_access._clock import is_clock
 from fastapi_cloudflare_access._credentials import COOKIE, HEADER
 from fastapi_cloudflare_access._issuer import Issuer, SigningKey
 from fastapi_cloudflare_access._minting import ServiceOptions, UserOptions
-from fastapi_cloudflare_access._settings import Settings
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock
+from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing._forging import Base
 from fastapi_cloudflare_access.testing.clock import FakeClock
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch
 from fastapi_cloudflare_access.testing.forgeries import FORGERIES
-from fastapi_cloudflare_access.testing.serving import served
+from fastapi_cloudflare_access.testing.patching import patched
 
 K = TypeVar("K", bound=Clock, default=FakeClock)
 M = TypeVar("M", UserClaims, ServiceClaims)
@@ -66,7 +67,7 @@ class LocalTeam(Issuer, Generic[K]):
             ConfigurationError: The team domain, an audience or the clock is not one.
         """
         clock = FakeClock() if clock is None else clock
-        if not _is_clock(clock):
+        if not is_clock(clock):
             raise ConfigurationError("a clock is an object with now(), monotonic() and sleep(), such as SystemClock()")
         settings = Settings.load(team_domain=team_domain, audience=_tags(team_domain, audience))
         super().__init__(
@@ -82,14 +83,14 @@ class LocalTeam(Issuer, Generic[K]):
         """What to give `CloudflareAccess` as its `team_domain`."""
         return self.issuer
 
-    def serve(self, *accesses: CloudflareAccess[Any]) -> AbstractContextManager[MemoryFetch]:
+    def patch(self, *accesses: CloudflareAccess[Any]) -> AbstractContextManager[MemoryFetch]:
         """Take Cloudflare's place for an app: its own access object verifies this team's tokens, and only those.
 
         Within the context the team issues for the issuer and the audiences of the objects, their keys come from it, and
         its clock is theirs; then all is as it was. Nothing of the verification is left out.
 
         ```python
-        with team.serve(access) as certs, TestClient(app) as client:
+        with team.patch(access) as certs, TestClient(app) as client:
             certs.fail_with(503)
             assert client.get("/me", headers=team.headers(team.user("ada@example.com"))).status_code == 200
         ```
@@ -103,7 +104,7 @@ class LocalTeam(Issuer, Generic[K]):
         Raises:
             ConfigurationError: They are no such objects, or of several teams.
         """
-        return served(self, accesses)
+        return patched(self, accesses)
 
     def user(self, email: str, **options: Unpack[UserOptions]) -> UserClaims:
         """The claims of a user, as a handler gets them; the options are those of `user_token`.
@@ -151,10 +152,17 @@ class LocalTeam(Issuer, Generic[K]):
             raise ConfigurationError(
                 f"a caller is team.user(…), team.service(…) or a token, not {type(caller).__name__}"
             )
-        claims = caller.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        claims = wire_claims(caller)
         if isinstance(caller, UserClaims):
             return self.sign(claims)
         return self.sign({**claims, "aud": caller.aud[0]}, header=self._typed_header)
+
+
+def wire_claims(caller: UserClaims | ServiceClaims) -> dict[str, Any]:
+    """Return the claims as a token has them, those included that are never serialised."""
+    claims = caller.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    hidden = {name: getattr(caller, name) for name, field in type(caller).model_fields.items() if field.exclude}
+    return claims | {name: value for name, value in hidden.items() if name in caller.model_fields_set}
 
 
 def _tags(team_domain: object, audience: Any) -> Any:
@@ -162,11 +170,6 @@ def _tags(team_domain: object, audience: Any) -> Any:
         return sha256(f"{team_domain}/app".encode()).hexdigest()
     is_several = hasattr(audience, "__iter__") and not isinstance(audience, str)
     return list(audience) if is_several else audience
-
-
-def _is_clock(clock: object) -> bool:
-    methods = (getattr(clock, name, None) for name in ("now", "monotonic", "sleep"))
-    return not isinstance(clock, type) and all(map(callable, methods))
 
 
 def _caller(model: type[M], claims: Mapping[str, Any]) -> M:

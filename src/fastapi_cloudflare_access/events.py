@@ -1,7 +1,8 @@
-"""What the package tells about itself: the health of the keys, when asked, and events, as they happen.
+"""The events that `listeners` receive, as they happen.
 
 ```
 AccessEvent
+├── RequestAccepted    a request was accepted
 ├── RequestRefused     a request was refused
 └── KeyEvent           something happened to the keys
     ├── Refreshed          a fetch brought a usable document, or 304
@@ -11,75 +12,15 @@ AccessEvent
     ├── KeyRemoved         a key is used no more
     ├── KeySkipped         an entry of the document cannot be used
     ├── RateLimited        an unknown key cannot be looked for now
-    ├── KeysStale          the keys are older than `soft_staleness`
+    ├── KeysStale          the keys are older than `degraded_after`
     └── RefresherDied      the refreshing task died; it is started again
 ```
 
 Listeners are called in the event loop and must be quick; what they raise is logged and goes no further.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
-
-from pydantic import BaseModel, ConfigDict
-
-State: TypeAlias = Literal["cold", "ok", "degraded", "expired"]
-"""How good the keys are.
-
-`cold`: there are none yet. `degraded`: older than `soft_staleness`, still used. `expired`: older than `max_staleness`,
-used no longer.
-"""
-
-
-class Health(BaseModel):
-    """The state of a key source at one moment. Durations are in seconds.
-
-    Attributes:
-        state: `cold`, `ok`, `degraded` or `expired`.
-        ready: Whether tokens can be checked: `ok` or `degraded`.
-        local: Whether the team is a loopback one.
-        age: Since the last good fetch.
-        generation: A number that grows whenever the keys change.
-        kids: How many keys are used.
-        missing: How many of them are no longer published, to be confirmed.
-        skipped: How many entries of the last document cannot be used.
-        last_error: Why the last fetch failed, in words; None once one succeeded.
-        consecutive_failures: How many fetches failed since the last good one.
-        next_refresh_in: Until the next fetch is due.
-        refresher_alive: Whether the refreshing task runs; without a lifespan requests refresh the keys.
-        fetching: Whether a fetch is under way.
-        waiting: How many requests wait for one.
-        remembered_unknown_keys: How many unknown keys are remembered as looked for.
-        fetches: How many fetches were begun, tries again counted.
-        fetch_failures: How many brought no document.
-        parse_failures: How many brought a document that cannot be used.
-        rate_limited: How many requests were told to come back because no fetch was allowed.
-        key_absent: How many requests were refused for a key that was looked for.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    state: State
-    ready: bool
-    local: bool
-    age: float | None
-    generation: int
-    kids: int
-    missing: int
-    skipped: int
-    last_error: str | None
-    consecutive_failures: int
-    next_refresh_in: float
-    refresher_alive: bool
-    fetching: bool
-    waiting: int
-    remembered_unknown_keys: int
-    fetches: int
-    fetch_failures: int
-    parse_failures: int
-    rate_limited: int
-    key_absent: int
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +37,37 @@ class AccessEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestAccepted(AccessEvent):
+    """The token of a request, a WebSocket handshake or a call of `verify` was accepted.
+
+    It is emitted once per request; a dependency may still refuse the caller with 403.
+
+    Attributes:
+        caller: `user` or `service`.
+        token_digest: The first 12 hexadecimal digits of the token's SHA-256.
+    """
+
+    name = "request_accepted"
+    caller: Literal["user", "service"]
+    token_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRefused(AccessEvent):
-    """A request or WebSocket handshake was refused.
+    """A request, a WebSocket handshake or a call of `verify` was refused.
 
     Attributes:
         reason: The reason code of the error.
-        token_digest: The first 12 hexadecimal digits of the token's SHA-256; None where there is no one token.
+        token_digest: The first 12 hexadecimal digits of the token's SHA-256; None if the request has no single token.
+        unverified: Whether the reason comes from claims whose signature was not verified, since the key is unknown.
+        optional: Whether `access.optional` goes on without a caller: the token was an old cookie.
     """
 
     name = "request_refused"
     reason: str
     token_digest: str | None
+    unverified: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +177,7 @@ class RateLimited(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysStale(KeyEvent):
-    """The keys are older than `soft_staleness`; told once until a fetch succeeds.
+    """The keys are older than `degraded_after`; told once until a fetch succeeds.
 
     Attributes:
         age: Seconds since the last good fetch.
@@ -236,7 +197,3 @@ class RefresherDied(KeyEvent):
 
     name = "refresher_died"
     cause: str
-
-
-EventListener: TypeAlias = Callable[[AccessEvent], object]
-"""What `on_event` takes."""

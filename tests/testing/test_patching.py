@@ -45,7 +45,7 @@ def ada(team: LocalTeam[Any]) -> dict[str, str]:
 
 
 def test_the_app_lets_the_teams_callers_in_and_nobody_else(team: LocalTeam) -> None:
-    with team.serve(access), TestClient(app) as client:
+    with team.patch(access), TestClient(app) as client:
         assert client.get("/me", headers=ada(team)).json() == "ada@example.com"
         assert client.get("/jobs", headers=team.headers(team.service("bot"))).json() == team.client_id("bot")
         assert client.get("/me", headers=team.headers(team.service("bot"))).status_code == 403
@@ -54,12 +54,12 @@ def test_the_app_lets_the_teams_callers_in_and_nobody_else(team: LocalTeam) -> N
 
 
 def test_cookies_work_as_well(team: LocalTeam) -> None:
-    with team.serve(access), TestClient(app, cookies=team.cookies(team.user("ada@example.com"))) as client:
+    with team.patch(access), TestClient(app, cookies=team.cookies(team.user("ada@example.com"))) as client:
         assert client.get("/me").json() == "ada@example.com"
 
 
 def test_websockets_are_verified_too(team: LocalTeam) -> None:
-    with team.serve(access), TestClient(app) as client:
+    with team.patch(access), TestClient(app) as client:
         with client.websocket_connect("/ws", headers=ada(team)) as socket:
             assert socket.receive_text() == "ada@example.com"
         with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect("/ws"):
@@ -68,15 +68,15 @@ def test_websockets_are_verified_too(team: LocalTeam) -> None:
 
 
 def test_no_lifespan_is_needed(team: LocalTeam) -> None:
-    with team.serve(access):
+    with team.patch(access):
         assert TestClient(app).get("/me", headers=ada(team)).status_code == 200
 
 
 def test_it_may_begin_inside_a_running_lifespan(team: LocalTeam) -> None:
     other = LocalTeam("acme", audience="wiki")
-    with other.serve(access), TestClient(app) as client:
+    with other.patch(access), TestClient(app) as client:
         theirs = ada(other)
-        with team.serve(access):
+        with team.patch(access):
             assert client.get("/me", headers=ada(team)).status_code == 200
             assert client.get("/me", headers=theirs).status_code == 401
         assert client.get("/me", headers=theirs).status_code == 200
@@ -85,7 +85,7 @@ def test_it_may_begin_inside_a_running_lifespan(team: LocalTeam) -> None:
 @pytest.mark.anyio
 async def test_it_works_in_an_async_test(team: LocalTeam) -> None:
     transport = httpx.ASGITransport(app)
-    with team.serve(access):
+    with team.patch(access):
         async with access, httpx.AsyncClient(transport=transport, base_url="http://app") as client:
             team.rotate()
             assert (await client.get("/me", headers=ada(team))).json() == "ada@example.com"
@@ -93,13 +93,13 @@ async def test_it_works_in_an_async_test(team: LocalTeam) -> None:
 
 def test_the_team_takes_over_issuer_and_audiences_and_gets_its_own_back(team: LocalTeam) -> None:
     before = team.issuer, team.audiences
-    with team.serve(access):
+    with team.patch(access):
         assert (team.issuer, team.audiences) == ("https://acme.cloudflareaccess.com", ("wiki", "shop"))
     assert (team.issuer, team.audiences) == before
 
 
 def test_every_audience_of_the_app_can_be_asked_for(team: LocalTeam) -> None:
-    with team.serve(access), TestClient(app) as client:
+    with team.patch(access), TestClient(app) as client:
         user = team.user("ada@example.com", audience="shop")
         assert client.get("/me", headers=team.headers(user)).status_code == 200
 
@@ -110,7 +110,7 @@ def state(access: CloudflareAccess) -> list[object]:
 
 def test_afterwards_the_object_is_as_it_was(team: LocalTeam) -> None:
     before = state(access)
-    with team.serve(access), TestClient(app) as client:
+    with team.patch(access), TestClient(app) as client:
         client.get("/me", headers=ada(team))
         assert access.keys.health().kids == 2
     assert state(access) == before
@@ -119,7 +119,7 @@ def test_afterwards_the_object_is_as_it_was(team: LocalTeam) -> None:
 
 def test_afterwards_the_object_is_as_it_was_even_if_the_test_fails(team: LocalTeam) -> None:
     before, own = state(access), (team.issuer, team.audiences)
-    with pytest.raises(LookupError), team.serve(access):
+    with pytest.raises(LookupError), team.patch(access):
         raise LookupError
     assert (state(access), (team.issuer, team.audiences)) == (before, own)
 
@@ -127,7 +127,7 @@ def test_afterwards_the_object_is_as_it_was_even_if_the_test_fails(team: LocalTe
 def test_contexts_that_end_in_any_other_order_leave_everything_as_it_was(team: LocalTeam) -> None:
     second = LocalTeam("second")
     before, own = state(access), (team.issuer, team.audiences)
-    first, other = team.serve(access), second.serve(access)
+    first, other = team.patch(access), second.patch(access)
     first.__enter__()
     other.__enter__()
     with TestClient(app) as client:
@@ -140,7 +140,7 @@ def test_contexts_that_end_in_any_other_order_leave_everything_as_it_was(team: L
 
 def test_a_team_that_serves_two_objects_gets_its_own_names_back_in_any_order(team: LocalTeam) -> None:
     own, fed = (team.issuer, team.audiences), CloudflareAccess(team_domain="fed", audience="shop")
-    first, other = team.serve(access), team.serve(fed)
+    first, other = team.patch(access), team.patch(fed)
     first.__enter__()
     other.__enter__()
     first.__exit__(None, None, None)
@@ -152,7 +152,7 @@ def test_a_team_that_serves_two_objects_gets_its_own_names_back_in_any_order(tea
 def test_an_object_with_a_fetch_of_its_own_gets_it_back(team: LocalTeam) -> None:
     fetch = MemoryFetch(team)
     mine = CloudflareAccess(team_domain="acme", audience="wiki", fetch=fetch, clock=team.clock)
-    with team.serve(mine) as certs:
+    with team.patch(mine) as certs:
         asyncio.run(mine.keys.refresh())
         assert (certs.fetches, fetch.fetches) == (1, 0)
     asyncio.run(mine.keys.refresh())
@@ -160,21 +160,21 @@ def test_an_object_with_a_fetch_of_its_own_gets_it_back(team: LocalTeam) -> None
 
 
 def test_the_keys_are_there_from_the_start(team: LocalTeam) -> None:
-    with team.serve(access) as certs, TestClient(app) as client:
+    with team.patch(access) as certs, TestClient(app) as client:
         assert access.keys.health().kids == 2
         assert client.get("/me", headers=ada(team)).status_code == 200
         assert certs.fetches == 0
 
 
 def test_a_rotation_is_followed_by_one_fetch(team: LocalTeam) -> None:
-    with team.serve(access) as certs, TestClient(app) as client:
+    with team.patch(access) as certs, TestClient(app) as client:
         team.rotate()
         assert [client.get("/me", headers=ada(team)).status_code for _ in range(3)] == [200, 200, 200]
         assert certs.fetches == 1
 
 
 def test_an_outage_is_survived_for_a_day(team: LocalTeam) -> None:
-    with team.serve(access) as certs, TestClient(app) as client:
+    with team.patch(access) as certs, TestClient(app) as client:
         certs.fail_with(503)
         team.clock.advance(86_000)
         during = client.get("/me", headers=ada(team)).status_code
@@ -184,7 +184,7 @@ def test_an_outage_is_survived_for_a_day(team: LocalTeam) -> None:
 
 
 def test_a_request_that_waits_moves_the_clock_and_not_the_test(team: LocalTeam) -> None:
-    with team.serve(access) as certs, TestClient(app) as client:
+    with team.patch(access) as certs, TestClient(app) as client:
         client.get("/me", headers=ada(team))
         certs.hang()
         team.rotate()
@@ -196,7 +196,7 @@ def test_a_request_that_waits_moves_the_clock_and_not_the_test(team: LocalTeam) 
 @pytest.mark.parametrize("is_running", [True, False])
 def test_the_end_of_a_hang_is_noticed_within_a_minute(team: LocalTeam, is_running: bool) -> None:  # noqa: FBT001
     client = TestClient(app)
-    with team.serve(access) as certs, client if is_running else nullcontext():
+    with team.patch(access) as certs, client if is_running else nullcontext():
         certs.hang()
         team.rotate()
         team.rotate()
@@ -208,7 +208,7 @@ def test_the_end_of_a_hang_is_noticed_within_a_minute(team: LocalTeam, is_runnin
 
 
 def test_an_app_that_starts_in_an_outage_starts_without_waiting(team: LocalTeam) -> None:
-    with team.serve(access) as certs:
+    with team.patch(access) as certs:
         certs.hang()
         team.clock.advance(100_000)
         with TestClient(app) as client:
@@ -216,14 +216,14 @@ def test_an_app_that_starts_in_an_outage_starts_without_waiting(team: LocalTeam)
 
 
 def test_the_app_may_refresh_its_keys_itself(team: LocalTeam) -> None:
-    with team.serve(access) as certs:
+    with team.patch(access) as certs:
         certs.slow(4)
         asyncio.run(access.keys.refresh())
         assert certs.fetches == 1
 
 
 def test_a_token_expires_when_the_clock_is_moved(team: LocalTeam) -> None:
-    with team.serve(access), TestClient(app) as client:
+    with team.patch(access), TestClient(app) as client:
         headers = team.headers(team.user("ada@example.com", expires_in=60))
         before = client.get("/me", headers=headers).status_code
         team.clock.advance(71)
@@ -232,7 +232,7 @@ def test_a_token_expires_when_the_clock_is_moved(team: LocalTeam) -> None:
 
 def test_the_machines_clock_can_be_kept() -> None:
     team = LocalTeam(clock=SystemClock())
-    with team.serve(access), TestClient(app) as client:
+    with team.patch(access), TestClient(app) as client:
         assert client.get("/me", headers=ada(team)).status_code == 200
 
 
@@ -243,7 +243,7 @@ def test_siblings_are_served_together(team: LocalTeam) -> None:
     @siblings.get("/")
     async def admin(user: Annotated[UserClaims, Depends(sibling.user)]) -> None: ...
 
-    with team.serve(access, sibling), TestClient(siblings) as client:
+    with team.patch(access, sibling), TestClient(siblings) as client:
         user = team.user("ada@example.com", audience="admin")
         assert team.audiences == ("wiki", "shop", "admin")
         assert client.get("/", headers=team.headers(user)).status_code == 200
@@ -254,7 +254,7 @@ def test_siblings_are_served_together(team: LocalTeam) -> None:
 def test_only_access_objects_can_be_served(team: LocalTeam, wrong: tuple[Any, ...], named: str) -> None:
     with (
         pytest.raises(ConfigurationError, match=f"CloudflareAccess objects of your app, not {named}"),
-        team.serve(*wrong),
+        team.patch(*wrong),
     ):
         pytest.fail("it was served")
 
@@ -263,6 +263,6 @@ def test_one_team_serves_one_team(team: LocalTeam) -> None:
     other = CloudflareAccess(team_domain="other", audience="a")
     with (
         pytest.raises(ConfigurationError, match=r"acme\.cloudflareaccess\.com, https://other"),
-        team.serve(access, other),
+        team.patch(access, other),
     ):
         pytest.fail("it was served")

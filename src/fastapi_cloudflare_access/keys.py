@@ -1,20 +1,28 @@
 """Where verification gets its keys: known ones at once, unknown ones by a shared fetch, all refreshed in time."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
+from weakref import WeakMethod
+
+from pydantic import BaseModel, ConfigDict
 
 from fastapi_cloudflare_access._clock import SystemClock, ends_within
 from fastapi_cloudflare_access._http import default_fetch
 from fastapi_cloudflare_access._key_fetching import RESTART, Flight, KeyFetching, Life
 from fastapi_cloudflare_access._key_policy import Answer
-from fastapi_cloudflare_access._key_store import KeyStore, Wish
-from fastapi_cloudflare_access._settings import Settings
+from fastapi_cloudflare_access._key_store import KeyStore, State, Wish
+from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency, never_a_dependency
 from fastapi_cloudflare_access._signature import RS256Key
 from fastapi_cloudflare_access._snapshot import Moment
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed, UnknownKey
-from fastapi_cloudflare_access.health import EventListener, Health
-from fastapi_cloudflare_access.protocols import Clock, Fetch
+from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
+from fastapi_cloudflare_access.settings import Settings
+
+_KEY_SOURCE = NotADependency("A KeySource never comes from a request: it is access.keys")
+_NO_DEPENDENCY = never_a_dependency("A method of access.keys lets everybody in: write Depends(access)")
+_SEED = NotADependency("Keys never come from a request: call access.keys.seed(…) where the app is defined")
 
 CROWD = 1000
 """How many requests may wait for unknown keys at once; the next are told to come back."""
@@ -22,6 +30,56 @@ A_MOMENT = 1.0
 """After how many seconds a request may come back at the earliest."""
 ROUNDS = 4
 """How many fetches one request waits for at most: one that was under way, its own, and two that somebody cancelled."""
+
+
+class KeysHealth(BaseModel):
+    """The state of a key source at one moment. Durations are in seconds.
+
+    Attributes:
+        state: `cold`, `ok`, `degraded` or `expired`.
+        ready: Whether tokens can be checked: `ok` or `degraded`.
+        local: Whether the team is a loopback one.
+        age: Since the last good fetch.
+        generation: A number that grows whenever the keys change.
+        kids: How many keys are used.
+        missing: How many of them are no longer published, to be confirmed.
+        skipped: How many entries of the last document cannot be used.
+        last_error: Why the last fetch failed, in words; None once one succeeded.
+        consecutive_failures: How many fetches failed since the last good one.
+        next_refresh_in: Until the next fetch is due.
+        refresher_alive: Whether the refreshing task runs; without a lifespan requests refresh the keys.
+        fetching: Whether a fetch is under way.
+        waiting: How many requests wait for one.
+        remembered_unknown_keys: How many unknown keys are remembered as looked for.
+        fetches: How many fetches were begun, tries again counted.
+        fetch_failures: How many brought no document.
+        parse_failures: How many brought a document that cannot be used.
+        rate_limited: How many requests were told to come back because no fetch was allowed.
+        key_absent: How many requests were refused for a key that was looked for.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    state: State
+    ready: bool
+    local: bool
+    age: float | None
+    generation: int
+    kids: int
+    missing: int
+    skipped: int
+    last_error: str | None
+    consecutive_failures: int
+    next_refresh_in: float
+    refresher_alive: bool
+    fetching: bool
+    waiting: int
+    remembered_unknown_keys: int
+    fetches: int
+    fetch_failures: int
+    parse_failures: int
+    rate_limited: int
+    key_absent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +95,10 @@ class ExportedKeys:
     fetched_at: float
 
 
+for _kind in (KeysHealth, ExportedKeys):
+    forbid_as_dependency(_kind, f"{_kind.__name__} never comes from a request: ask access.keys for it")
+
+
 class KeySource:
     """The signing keys of the team: fetched, kept and given up by the policy of the settings.
 
@@ -50,21 +112,23 @@ class KeySource:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Annotated[Settings, _KEY_SOURCE],
         *,
         fetch: Fetch | None = None,
         clock: Clock | None = None,
-        on_event: EventListener | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         """Begin without keys; nothing is fetched."""
         self.settings = settings
-        self._on_event = on_event
+        self._listeners = listeners
         self.clock: Final[Clock] = clock or SystemClock()
         self._monotonic, self._wall = self.clock.monotonic, self.clock.now
-        self._store = KeyStore(settings, on_event)
-        self._fetching = KeyFetching(self._store, fetch=fetch or default_fetch(settings), clock=self.clock)
+        self._store = KeyStore(settings, listeners)
+        self._fetching = KeyFetching(
+            self._store, settings.certs_url, fetch=fetch or default_fetch(settings), clock=self.clock
+        )
 
-    def lookup(self, kid: str) -> RS256Key | None:
+    def lookup(self, kid: Annotated[str, _SEED]) -> RS256Key | None:
         """Give a known key, or None: one read of a dictionary, no lock, no waiting.
 
         Keys that are due for a refresh are still given; a fetch is begun in the background.
@@ -91,7 +155,7 @@ class KeySource:
         if life.flight is None and now.monotonic >= store.policy.retry_at:
             self._fetching.begin(life, Wish(may_finish=True))
 
-    async def find(self, kid: str) -> RS256Key:
+    async def find(self, kid: Annotated[str, _SEED]) -> RS256Key:
         """Look for a key that `lookup` does not give, as far as it is worth a fetch.
 
         Call it only with the `kid` of a token that would pass if the key were there.
@@ -101,7 +165,7 @@ class KeySource:
             KeyUnconfirmed: It cannot be looked for right now.
             KeysUnavailable: There are no keys at all, or they are older than the hard limit.
         """
-        deadline = self._monotonic() + self.settings.wait_budget
+        deadline = self._monotonic() + self.settings.key_settings.key_wait_timeout
         try:
             life = self._fetching.life()
         except ConfigurationError as problem:
@@ -161,6 +225,7 @@ class KeySource:
     def _until_retry(self) -> float:
         return max(A_MOMENT, self._store.policy.retry_at - self._monotonic())
 
+    @_NO_DEPENDENCY
     async def refresh(self) -> None:
         """Fetch the keys now, past all caches; what is no longer published is dropped at once.
 
@@ -177,12 +242,13 @@ class KeySource:
                 f"the keys could not be fetched: {flight.errand.error}", retry_after=self._until_retry()
             )
 
-    def health(self) -> Health:
+    @_NO_DEPENDENCY
+    def health(self) -> KeysHealth:
         """Tell the state of the keys."""
         store, now = self._store, self._fetching.now()
         state, snapshot = store.state(now), store.snapshot
         lives = [life for _, life in self._fetching.lives()]
-        return Health(
+        return KeysHealth(
             state=state,
             ready=state in {"ok", "degraded"},
             local=self.settings.is_local,
@@ -201,7 +267,7 @@ class KeySource:
             **store.report.counts,
         )
 
-    def seed(self, document: bytes, *, fetched_at: float) -> None:
+    def seed(self, document: Annotated[bytes, _SEED], *, fetched_at: float) -> None:
         """Begin with a certs document that was fetched before, and refresh it at the next occasion.
 
         It is as old as it is: `fetched_at` counts for every limit. One older than the keys at hand is ignored.
@@ -217,12 +283,14 @@ class KeySource:
         for loop, life in self._fetching.lives():
             loop.call_soon_threadsafe(life.changed.set)
 
+    @_NO_DEPENDENCY
     def export(self) -> ExportedKeys | None:
         """Give the last certs document, for `seed()` in another process; None where there is none."""
         now = self._fetching.now()
         age = self._store.age(now)
         return None if age is None else ExportedKeys(self._store.snapshot.document, now.wall - age)
 
+    @_NO_DEPENDENCY
     async def start(self) -> None:
         """Fetch the keys and begin to refresh them; called twice, it is counted.
 
@@ -238,6 +306,7 @@ class KeySource:
             raise
         self._fetching.ensure_refresher(life)
 
+    @_NO_DEPENDENCY
     async def stop(self) -> None:
         """Stop refreshing the keys, once called as often as `start`."""
         life = self._fetching.life()
@@ -245,6 +314,23 @@ class KeySource:
         if not life.users:
             await life.end()
 
-    def stand_in(self, *, fetch: Fetch, clock: Clock) -> "KeySource":
-        """For tests: another one for the same team, which begins anew with another fetch and clock."""
-        return KeySource(self.settings, fetch=fetch, clock=clock, on_event=self._on_event)
+    @_NO_DEPENDENCY
+    async def fetch_if_unusable(self) -> None:
+        """Fetch the keys if there are none that can be used, unless a fetch failed a moment ago.
+
+        It waits for `key_wait_timeout` at most; `health()` then says how it went.
+        """
+        try:
+            life = self._fetching.life()
+        except ConfigurationError:
+            return
+        now = self._fetching.now()
+        if self._store.is_usable(now):
+            self.lookup("")  # a refresh that is due begins in the background
+        elif (life.flight or now.monotonic >= self._store.policy.retry_at) and life.waiting < CROWD:
+            flight = self._fetching.join_or_begin(life, Wish())
+            await self._wait(life, flight, self.settings.key_settings.key_wait_timeout)
+
+    def on_refresh(self, callback: Callable[[float], None]) -> None:
+        """Call a bound method with the wall clock after each successful fetch, for as long as its object lives."""
+        self._store.refreshed.append(WeakMethod(callback))

@@ -1,0 +1,289 @@
+"""Write docs/reference/settings.md from the code, and correct the signatures of the API pages.
+
+    python scripts/reference.py          write the page
+    python scripts/reference.py --check  only check that the page is what this script writes
+
+mkdocstrings loads the class `Signatures`, as mkdocs.yml says.
+"""
+
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import griffe
+from pydantic.fields import FieldInfo
+
+from fastapi_cloudflare_access import CloudflareAccess, KeySettings
+from fastapi_cloudflare_access.dependencies import Dependency
+from fastapi_cloudflare_access.settings import ENVIRONMENT_PREFIX, Settings
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src/fastapi_cloudflare_access"
+PAGE = ROOT / "docs/reference/settings.md"
+CONSTANTS = {
+    "Tokens": ("MAX_TOKEN", "MAX_HEADER", "MAX_UNVERIFIED_PAYLOAD", "MAX_DEPTH", "MAX_COOKIES"),
+    "Certs documents": ("MAX_DOCUMENT", "MAX_KEYS", "MIN_BITS", "MAX_KID"),
+    "Fetches": (
+        "CONNECT_TIMEOUT",
+        "STARTUP_ATTEMPTS",
+        "JITTER",
+        "SHORTEST_FRESHNESS",
+        "BACKOFF_BASE",
+        "MAX_BACKOFF",
+        "FETCH_GAP",
+    ),
+    "Unknown keys": ("NEGATIVE_CACHE_TTLS", "MAX_NEGATIVE_CACHE_ENTRIES"),
+}
+"""The constants on the page, by heading. Of constants that are assigned together, the first is named."""
+
+
+def descriptions(model: type[Settings | KeySettings]) -> dict[str, str]:
+    """Return the docstring of each field; it stands below the field and is not available at run time."""
+    (definition,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(definition, ast.ClassDef)  # noqa: S101 - for the type checker
+    return {ast.unparse(target): text for target, text in documented(definition.body)}
+
+
+def documented(statements: list[ast.stmt]) -> Iterator[tuple[ast.expr, str]]:
+    """Return the target of each assignment that has a docstring, with the docstring."""
+    for statement, following in pairwise(statements):
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            text = " ".join(str(following.value.value).split())
+            if isinstance(statement, ast.AnnAssign):
+                yield statement.target, text
+            elif isinstance(statement, ast.Assign):
+                yield statement.targets[0], text
+
+
+def settings_table(model: type[Settings | KeySettings]) -> str:
+    """Return the table of the settings that a model reads from the environment."""
+    described = descriptions(model)
+    rows = [
+        (f"`{name}`<br>`{ENVIRONMENT_PREFIX}{name.upper()}`", default(field), values(field), described[name])
+        for name, field in model.model_fields.items()
+        if field.annotation is not KeySettings
+    ]
+    return table(("setting", "default", "values", "description"), rows)
+
+
+def default(field: FieldInfo) -> str:
+    """Return the default as the environment would set it."""
+    if field.is_required():
+        return "none"
+    if isinstance(field.default, bool | int | float):
+        return number(field.default)
+    parts: Any = (field.default,) if isinstance(field.default, str) else field.default
+    return f"`{','.join(parts)}`"
+
+
+def values(field: FieldInfo) -> str:
+    """Return the values that a setting admits."""
+    kind: Any = field.annotation
+    if kind is bool:
+        return "`true`, `false`"
+    if limits := {name: limit for part in field.metadata for name, limit in vars_of(part).items()}:
+        low = number(limits["ge"]) if "ge" in limits else f"above {number(limits['gt'])},"
+        return f"{low} to {number(limits['le'])}"
+    several = get_origin(kind) is tuple
+    kind = get_args(kind)[0] if several else kind
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    return "one or several" if several else "text"
+
+
+def vars_of(part: object) -> dict[str, float]:
+    """Return the bounds that a part of the metadata of a field sets."""
+    return {name: getattr(part, name) for name in ("ge", "gt", "le") if hasattr(part, name)}
+
+
+def number(value: float) -> str:
+    """Return a number as the environment would set it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:.15g}"
+
+
+def constants() -> str:
+    """Return the table of the constants."""
+    found = dict(all_constants())
+    missing = [name for names in CONSTANTS.values() for name in names if name not in found]
+    if missing:
+        sys.exit(f"CONSTANTS in scripts/reference.py names what the package no longer has: {', '.join(missing)}")
+    rows: list[tuple[str, ...]] = []
+    for heading, names in CONSTANTS.items():
+        rows.append((f"**{heading}**", "", ""))
+        rows += [found[name] for name in names]
+    return table(("constant", "value", "description"), rows)
+
+
+def all_constants() -> Iterator[tuple[str, tuple[str, str, str]]]:
+    """Return the row of each constant that the page lists, by the name of the constant."""
+    listed = {name for names in CONSTANTS.values() for name in names}
+    for path in sorted(PACKAGE.glob("*.py")):
+        for target, text in documented(ast.parse(path.read_text()).body):
+            names = [ast.unparse(each) for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
+            if names[0] in listed:
+                module = import_module(f"{PACKAGE.name}.{path.stem}")
+                given = [value(getattr(module, name)) for name in names]
+                yield names[0], ("<br>".join(f"`{name}`" for name in names), "<br>".join(given), text)
+
+
+def value(constant: Any) -> str:
+    """Return the value of a constant."""
+    return ", ".join(map(number, constant)) if isinstance(constant, tuple) else number(constant)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def page() -> str:
+    """Return the page."""
+    return TEXT.format(
+        settings=settings_table(Settings), key_settings=settings_table(KeySettings), constants=constants()
+    )
+
+
+TEXT = """<!-- Written by scripts/reference.py: change the text there, and the descriptions in the code. -->
+# Settings
+
+Every setting is a keyword argument. If you leave one out, it is read from its environment variable, then from its
+default. Numbers in this page are seconds unless the description says otherwise.
+
+All settings are checked when the object is made. Nothing is fetched for that. A value that is missing, misspelt or
+out of bounds raises `ConfigurationError`, and the message says what to set.
+
+Some arguments are objects of your program, so no environment variable sets them: `user_model`, `key_settings`,
+`fetch`, `clock` and `listeners`. The [API page](api/app.md) describes them.
+
+## The object
+
+These are arguments of `CloudflareAccess(…)`.
+
+{settings}
+
+## Keys
+
+These are arguments of `KeySettings(…)`, which you pass as `key_settings`. The guide [Keys](../guides/keys.md) explains
+what they do together.
+
+```python
+from fastapi_cloudflare_access import CloudflareAccess, KeySettings
+from fastapi_cloudflare_access.dependencies import Dependency
+
+access = CloudflareAccess(
+    team_domain="acme",
+    audience="32eafc7626e737969582a7b2a3b5a1c1d0fe5ba2c40e8f1f6e2ab3a4d8c94228",
+    key_settings=KeySettings(refresh_interval=300, max_staleness=3600),
+)
+```
+
+{key_settings}
+
+Three rules hold between them:
+
+- `degraded_after` lies between the longest pause between two refreshes and `max_staleness`. The longest pause is
+  `refresh_interval` plus a tenth.
+- `unknown_kid_interval` is at most half of `refresh_interval`, since both take from one allowance of fetches.
+- `startup_timeout` is not 0 if `fail_fast` is set.
+
+## The environment and `.env` files
+
+The package reads the environment of the process and nothing else. It does **not** read a file `.env` in the folder.
+Neither does `cf-access`. Use one of these ways to load such a file:
+
+- `uvicorn app:app --env-file .env`;
+- `docker run --env-file .env …`;
+- `set -a; . ./.env; set +a` in a POSIX shell, before the command;
+- `python-dotenv`, which this package installs, before the object is made:
+
+```python
+from dotenv import load_dotenv
+
+load_dotenv(".env")  # variables that are set already keep their values
+access = CloudflareAccess()
+```
+
+If your app has a settings class of its own, pass its values as arguments.
+
+## Constants
+
+These numbers cannot be set. They are listed because logs, health and answers depend on them.
+
+{constants}
+"""
+
+
+DECLARED_WITH_HELPERS: tuple[Callable[..., object], ...] = (
+    CloudflareAccess.__init__,
+    CloudflareAccess.readiness,
+    Dependency.__call__,
+    KeySettings.__init__,
+)
+"""Functions whose defaults the code declares with a helper."""
+
+
+class Signatures(griffe.Extension):
+    """Shows defaults and types as a caller needs them, without the helpers that the code declares them with."""
+
+    names = {"Text": "str", "Seconds": "int", "Number": "float", "Count": "int"}  # noqa: RUF012 - never changed
+
+    def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
+        """Replace `left_out(10.0)` by `10.0`, and `Annotated[str, _MARKER]` by `str`."""
+        defaults = self.defaults().get(func.path, {})
+        for parameter in func.parameters:
+            parameter.annotation = self.plain(parameter.annotation)
+            parameter.default = defaults.get(parameter.name, parameter.default)
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        """Replace `Annotated[Text, Field(…)]` by `str`."""
+        if attr.module.path.endswith((".settings", ".claims")):
+            attr.annotation = self.plain(attr.annotation)
+
+    def defaults(self) -> dict[str, dict[str, str]]:
+        """Return the defaults of these functions, by the path of the function."""
+        return {
+            f"{function.__module__}.{function.__qualname__}": {
+                name: shown(parameter.default)
+                for name, parameter in inspect.signature(function).parameters.items()
+                if parameter.default is not parameter.empty
+            }
+            for function in DECLARED_WITH_HELPERS
+        }
+
+    def plain(self, annotation: Any) -> Any:
+        """Return an annotation without metadata and without the names of constrained types."""
+        if isinstance(annotation, griffe.ExprSubscript) and str(annotation.left) == "Annotated":
+            listed: Any = annotation.slice
+            return self.plain(listed.elements[0])
+        if isinstance(annotation, griffe.Expr):
+            for part in annotation.iterate(flat=True):
+                if isinstance(part, griffe.ExprName):
+                    part.name = self.names.get(part.name, part.name)
+        return annotation
+
+
+def shown(value: object) -> str:
+    """Return a default as the code of a caller would write it."""
+    if isinstance(value, type):
+        return value.__name__
+    return "..." if repr(value) == "Ellipsis" else repr(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Return 0 if the page is what this script writes."""
+    if "--check" not in arguments:
+        PAGE.write_text(page())
+    elif PAGE.read_text() != page():
+        print(f"{PAGE.relative_to(ROOT)} is not what the code says: run scripts/reference.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

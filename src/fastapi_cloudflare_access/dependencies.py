@@ -1,0 +1,192 @@
+"""The dependencies, each one node for FastAPI: an object without sub-dependencies that asks `authenticate` itself.
+
+They are `fastapi.params.Depends` too, but only so that FastAPI recognises them where `Depends(…)` around them was
+forgotten: it then reads the property `dependency`, which says what to write.
+"""
+
+import asyncio
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from copy import copy
+from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
+
+from fastapi import params
+from fastapi.openapi.models import APIKey, APIKeyIn
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.requests import HTTPConnection
+
+from fastapi_cloudflare_access._authentication import Authenticator
+from fastapi_cloudflare_access._credentials import COOKIE, HEADER
+from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
+from fastapi_cloudflare_access._policy import Policy, allows
+from fastapi_cloudflare_access._route_check import misuse_of
+from fastapi_cloudflare_access._telling import log
+from fastapi_cloudflare_access._verifier import Outcome, U
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden, MissingToken, WrongCaller
+from fastapi_cloudflare_access.settings import TokenSource
+
+logger = logging.getLogger("fastapi_cloudflare_access")
+
+T_co = TypeVar("T_co", covariant=True)
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SCHEMES: dict[TokenSource, tuple[APIKeyIn, str, str]] = {
+    "header": (
+        APIKeyIn.header,
+        HEADER,
+        f"The token that Cloudflare Access adds to a request; also read from {COOKIE}.",
+    ),
+    "cookie": (APIKeyIn.cookie, COOKIE, "The token of Cloudflare Access, as the browser's cookie."),
+}
+CALLERS = (UserClaims, ServiceClaims)
+
+_Kind: TypeAlias = type[Any] | tuple[type[Any], ...]
+_HEADER_ALONE = "The token that Cloudflare Access adds to a request."
+_LEFT_OUT = cast("Any", None)
+
+
+def marked_async(function: F) -> F:
+    """Make FastAPI await what this plain function returns."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)  # pragma: no cover - by version
+    function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine")  # type: ignore[attr-defined]  # noqa: B009, SLF001
+    return function  # pragma: no cover - by version
+
+
+def security_scheme(sources: tuple[TokenSource, ...]) -> APIKey:
+    """Return the API-key scheme that OpenAPI shows for a dependency."""
+    location, name, description = _SCHEMES[sources[0]]
+    if sources == ("header",):
+        description = _HEADER_ALONE
+    return APIKey(**{"in": location}, name=name, description=description)  # type: ignore[arg-type]
+
+
+class _NotWrapped(ConfigurationError, AttributeError):
+    """Also an AttributeError, so that `hasattr` and mocks can look at a dependency."""
+
+
+class Dependency(SecurityBase, params.Depends, Generic[T_co]):
+    """An object for `Depends(…)`. It can also be called: `await access.user(request)`."""
+
+    scheme_name = "CloudflareAccess"
+
+    # A dataclass compares and prints its fields, and cannot be set; a dependency is itself.
+    __eq__ = object.__eq__  # pyright: ignore[reportAssignmentType] - it names its parameters
+    __hash__ = object.__hash__
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__
+
+    def __init__(
+        self, authenticator: Authenticator[Any], *, name: str, kind: _Kind = CALLERS, policy: Policy | None = None
+    ) -> None:
+        """Admit callers of this kind for which the policy is true.
+
+        Args:
+            authenticator: Authenticates the request.
+            name: How the app writes it, such as `access.user`.
+            kind: The claims that are admitted.
+            policy: Decides which callers of that kind are admitted; by default all.
+        """
+        self._authenticator = authenticator
+        self._name, self._kind, self._policy = name, kind, policy
+        self.model = security_scheme(authenticator.verifier.settings.token_sources)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        forbid_as_dependency(cls, f"{cls.__name__} is a class: write Depends(access), where access = {cls.__name__}(…)")
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def belongs_to(self, authenticator: Authenticator[Any]) -> bool:
+        """Check whether this dependency authenticates by that authenticator."""
+        return self._authenticator is authenticator
+
+    def for_authenticator(self, authenticator: Authenticator[Any]) -> Self:
+        """Return the same dependency for another authenticator."""
+        other = copy(self)
+        other._authenticator = authenticator  # noqa: SLF001 - of this class
+        return other
+
+    @property
+    def dependency(self) -> NoReturn:  # pyright: ignore[reportIncompatibleVariableOverride] - on purpose
+        """Fail where FastAPI finds this object without `Depends(…)` around it.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise _NotWrapped(f"{self._name} is not wrapped in Depends: write Depends({self._name})")
+
+    @marked_async
+    def __call__(
+        self, connection: HTTPConnection = _LEFT_OUT, security_scopes: SecurityScopes = _LEFT_OUT
+    ) -> Coroutine[Any, Any, T_co]:
+        """Return the caller of a request or of a WebSocket handshake; FastAPI calls it.
+
+        Raises:
+            ConfigurationError: It was called without a connection, so it is written in a wrong place.
+            AccessRefused: The caller is refused (when awaited).
+            AccessRefusedWebSocket: The same, for a server that can only close a handshake.
+        """
+        if not hasattr(connection, "scope"):
+            raise ConfigurationError(self._wrong_call(connection))
+        return self._admit(connection, security_scopes)
+
+    async def _admit(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> T_co:
+        outcome: Any = await self._authenticator.outcome(connection.scope)
+        if not isinstance(outcome, self._kind):
+            raise self._authenticator.refuse(_why_not(outcome), connection)
+        if self._policy is not None and not allows(self._policy, outcome):
+            raise self._authenticator.refuse(Forbidden("the policy refused the caller"), connection)
+        self._check_scopes(connection, security_scopes)
+        return cast("T_co", outcome)
+
+    def _check_scopes(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> None:
+        """Refuse everybody if scopes are asked of this dependency itself; scopes of other dependencies are theirs."""
+        if security_scopes is None or not security_scopes.scopes:
+            return
+        if mistake := misuse_of(connection.scope, Dependency):
+            log(logger, logging.ERROR, "refused, since the route is wrongly declared: %s", mistake)
+            raise self._authenticator.refuse(Forbidden("no Access token has scopes"), connection)
+
+    def _wrong_call(self, given: object) -> str:
+        if given is None:
+            return f"{self._name}() is not a dependency: write Depends({self._name}), without () after the name"
+        wrong = f"{self._name} was called with {type(given).__name__} instead of a request or WebSocket"
+        if hasattr(given, "router"):
+            return f"{wrong}: as the lifespan write lifespan=access.lifespan"
+        return f"{wrong}: in a route write Depends({self._name})"
+
+
+class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
+    """The dependency that returns None without a token, or if the only token is a cookie that is refused."""
+
+    @property
+    def openapi_extra(self) -> dict[str, Any]:
+        """The `openapi_extra=` of a route: OpenAPI then shows it as open to anonymous callers too.
+
+        FastAPI itself has no way to say that a security scheme is optional.
+        """
+        return {"security": [{}]}
+
+    async def _admit(
+        self, connection: HTTPConnection, security_scopes: SecurityScopes | None
+    ) -> U | ServiceClaims | None:
+        outcome = await self._authenticator.outcome(connection.scope)
+        if isinstance(outcome, AccessError) and self._authenticator.is_old_cookie(outcome, connection.scope):
+            self._authenticator.ignore(outcome, connection)
+            outcome = None
+        if outcome is not None:
+            return await super()._admit(connection, security_scopes)
+        self._check_scopes(connection, security_scopes)
+        return None
+
+
+def _why_not(outcome: Outcome[Any]) -> AccessError:
+    if outcome is None:
+        return MissingToken("there is no token")
+    return outcome if isinstance(outcome, AccessError) else WrongCaller("the caller is of the other kind")

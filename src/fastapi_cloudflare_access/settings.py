@@ -1,0 +1,297 @@
+"""Every setting, checked once at construction; the issuer and the certs URL derive from the one team domain.
+
+Each setting is described here, at its field, and nowhere else: the reference page is made from these descriptions.
+"""
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Never, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
+from fastapi_cloudflare_access.errors import ConfigurationError
+
+CERTS_PATH = "/cdn-cgi/access/certs"
+"""Where a team publishes its keys, below the issuer."""
+
+DAY = 86_400.0
+MAX_PORT = 65_535
+ENVIRONMENT_PREFIX = "CF_ACCESS_"
+JITTER = 0.1
+"""The share by which each pause between refreshes varies."""
+
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_TEAM_NAME = re.compile(_LABEL)
+_TEAM_DOMAIN = re.compile(rf"(?:https://)?({_LABEL}(?:\.fed)?\.cloudflareaccess\.com)")
+_LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):([1-9][0-9]{0,4})")
+_AUDIENCE = re.compile(r"[A-Za-z0-9._~-]{1,256}")
+_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+
+TokenSource = Literal["header", "cookie"]
+"""Where a token may be read from."""
+
+
+def _issuer_of(team_domain: object) -> str:
+    if isinstance(team_domain, str):
+        team_domain = team_domain.strip().removesuffix("/")
+    if not isinstance(team_domain, str):
+        raise ValueError("must be text, such as 'acme'; leave it out to read CF_ACCESS_TEAM_DOMAIN")  # noqa: TRY004
+    if not team_domain.strip():
+        raise ValueError("is blank; set it to your team name, such as 'acme'")
+    if _TEAM_NAME.fullmatch(team_domain):
+        return f"https://{team_domain}.cloudflareaccess.com"
+    if match := _TEAM_DOMAIN.fullmatch(team_domain):
+        return f"https://{match[1]}"
+    if (match := _LOOPBACK.fullmatch(team_domain)) and int(match[1]) <= MAX_PORT:
+        return team_domain
+    raise ValueError(
+        "must be a team name ('acme'), a team domain ('acme.cloudflareaccess.com'), "
+        "or a loopback origin for local work ('http://127.0.0.1:PORT'), in lower case and with nothing after it"
+    )
+
+
+def _audiences_of(audience: Any) -> tuple[str, ...]:
+    tags: Any = audience
+    if isinstance(audience, str):
+        tags = audience.split(",") if audience.strip() else ()
+    if not _is_one_of(tags, list, tuple, set, frozenset):
+        raise ValueError("must be the AUD tag of your application, or several; leave it out to read CF_ACCESS_AUDIENCE")
+    if not tags:
+        raise ValueError("is empty; set it to the AUD tag of your application")
+    return tuple(dict.fromkeys(_audience_of(tag) for tag in tags))
+
+
+def _audience_of(tag: object) -> str:
+    if not isinstance(tag, str):
+        raise ValueError("has an entry that is no text; each must be the AUD tag of an application")  # noqa: TRY004
+    if not tag.strip():
+        raise ValueError("has a blank entry; each must be the AUD tag of an application")
+    if not _AUDIENCE.fullmatch(tag.strip()):
+        raise ValueError("has an entry that is no AUD tag; copy it from the application's overview, without quotes")
+    return tag.strip()
+
+
+def _is_one_of(value: object, *kinds: type[Any]) -> bool:
+    return isinstance(value, kinds)
+
+
+def _scheme(auth_scheme: str) -> str:
+    if not _SCHEME.fullmatch(auth_scheme):
+        raise ValueError("must be one HTTP token, such as 'Cloudflare-Access' (RFC 9110 section 5.6.2)")
+    return auth_scheme
+
+
+def _sources(value: Any) -> object:
+    named: Any = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    if not _is_one_of(named, list, tuple) or not named or any(name not in ("header", "cookie") for name in named):
+        raise ValueError("must be 'header', 'cookie' or both")
+    return tuple(source for source in ("header", "cookie") if source in named)
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic wants a ValueError
+    return value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_boolean)]
+Count = Annotated[int, BeforeValidator(_no_boolean)]
+
+
+class LeftOut:
+    """The default of a parameter that, where it is left out, is read from the environment."""
+
+    def __init__(self, default: object) -> None:
+        """Keep the default that holds where the environment does not set it either."""
+        self.default = default
+
+    def __repr__(self) -> str:
+        return repr(self.default)
+
+
+def left_out(default: object = ...) -> Any:
+    """Return the default of a parameter; signatures show it as `default`."""
+    return LeftOut(default)
+
+
+class _Group(BaseSettings):
+    """Settings that are read from `CF_ACCESS_<NAME>` where they are left out.
+
+    A wrong value stops at construction with a `ConfigurationError` that says what to set.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_prefix=ENVIRONMENT_PREFIX, extra="forbid", hide_input_in_errors=True, validate_default=True
+    )
+
+    @classmethod
+    def load(cls, **options: Any) -> Self:
+        """Return the settings: the given options, and the rest from the environment and the defaults.
+
+        Raises:
+            ConfigurationError: One sentence for each setting that is missing or wrong.
+        """
+        return cls(**options)
+
+    def _validate(self, options: dict[str, Any]) -> None:
+        given = {name: value for name, value in options.items() if not isinstance(value, LeftOut)}
+        if unknown := sorted(given.keys() - type(self).model_fields.keys()):  # BaseSettings itself takes some more
+            raise ConfigurationError("; ".join(unknown_setting(name) for name in unknown))
+        try:
+            super().__init__(**given)
+        except ValidationError as invalid:
+            raise ConfigurationError("; ".join(_sentence(error) for error in invalid.errors())) from None
+
+
+class KeySettings(_Group):
+    """The numbers of the key source that an operator may turn; each is read from `CF_ACCESS_<NAME>` where left out.
+
+    Durations are in seconds.
+    """
+
+    refresh_interval: Number = Field(600.0, ge=60, le=3600)
+    """Seconds between two fetches of the keys; bounds how long a withdrawn key is accepted."""
+    max_staleness: Number = Field(DAY, gt=0, le=7 * DAY)
+    """Age of the keys, in seconds, after which every request gets 503."""
+    degraded_after: Number = Field(1800.0, gt=0, le=7 * DAY)
+    """Age of the keys, in seconds, after which `health()` reports `degraded`; they are still used."""
+    fetch_timeout: Number = Field(5.0, gt=0, le=30)
+    """Seconds that one fetch may take, a second attempt included."""
+    key_wait_timeout: Number = Field(3.0, ge=0, le=10)
+    """Seconds that a request waits for the fetch of an unknown key before it gets 503."""
+    removal_grace: Number = Field(30.0, ge=0, le=600)
+    """Seconds after which a second fetch confirms that a key is no longer published; 0 removes it at once."""
+    unknown_kid_burst: Count = Field(3, ge=1, le=10)
+    """Number of fetches that unknown keys may cause in a row."""
+    unknown_kid_interval: Number = Field(5.0, ge=1, le=300)
+    """Seconds after which unknown keys may cause one more fetch."""
+    startup_timeout: Number = Field(10.0, ge=0, le=120)
+    """Seconds that the lifespan tries to fetch the keys before the app starts without them."""
+    fail_fast: bool = False
+    """Whether the app refuses to start without keys."""
+
+    def __init__(  # noqa: PLR0913 - every setting is visible in the signature
+        self,
+        *,
+        refresh_interval: float = left_out(600.0),
+        max_staleness: float = left_out(86_400.0),
+        degraded_after: float = left_out(1800.0),
+        fetch_timeout: float = left_out(5.0),
+        key_wait_timeout: float = left_out(3.0),
+        removal_grace: float = left_out(30.0),
+        unknown_kid_burst: int = left_out(3),
+        unknown_kid_interval: float = left_out(5.0),
+        startup_timeout: float = left_out(10.0),
+        fail_fast: bool = left_out(default=False),
+        **unknown: Never,
+    ) -> None:
+        options = {name: value for name, value in locals().items() if name in type(self).model_fields}
+        self._validate(options | unknown)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        longest = self.refresh_interval * (1 + JITTER)
+        if not longest <= self.degraded_after <= self.max_staleness:
+            raise ValueError(
+                "degraded_after must lie between the longest pause between refreshes "
+                f"(refresh_interval plus a tenth: {longest:g}) and max_staleness ({self.max_staleness:g})"
+            )
+        if self.unknown_kid_interval > self.refresh_interval / 2:
+            raise ValueError(
+                "unknown_kid_interval must be at most half of refresh_interval "
+                f"({self.refresh_interval / 2:g}), since both take from one allowance of fetches"
+            )
+        if self.fail_fast and not self.startup_timeout:
+            raise ValueError("startup_timeout must not be 0 where fail_fast is set")
+        return self
+
+
+def _key_settings(value: object) -> object:
+    if not isinstance(value, KeySettings):
+        raise ValueError("must be KeySettings(…), such as KeySettings(refresh_interval=300)")  # noqa: TRY004
+    return value
+
+
+class Settings(_Group):
+    """The settings of one `CloudflareAccess`; each is read from `CF_ACCESS_<NAME>` where left out."""
+
+    team_domain: Annotated[str, BeforeValidator(_issuer_of)]
+    """The team: `acme`, `acme.cloudflareaccess.com`, or a loopback origin for local work."""
+    audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_audiences_of)]
+    """The AUD tags of the applications whose tokens are accepted; comma-separated in the environment."""
+    token_sources: Annotated[tuple[TokenSource, ...], NoDecode, BeforeValidator(_sources)] = ("header", "cookie")
+    """Where a token is read from; if the header is present, it alone counts."""
+    exp_leeway: Number = Field(10.0, ge=0, le=300)
+    """Seconds for which a token is accepted after `exp`."""
+    nbf_leeway: Number = Field(30.0, ge=0, le=300)
+    """Seconds by which `nbf` and `iat` may lie in the future."""
+    auth_scheme: Annotated[str, AfterValidator(_scheme)] = "Cloudflare-Access"
+    """The auth-scheme of `WWW-Authenticate` (RFC 9110 section 11.1)."""
+    token_cache_size: Count = Field(1024, ge=0, le=100_000)
+    """Number of verified tokens that are kept, some 3 kB each; 0 for none."""
+    key_settings: Annotated[KeySettings, NoDecode, BeforeValidator(_key_settings)] = Field(default_factory=KeySettings)
+    """The numbers of the key source; see [`KeySettings`][fastapi_cloudflare_access.settings.KeySettings]."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **options: Any) -> None:
+            self._validate(options)
+
+    def with_audience(self, audience: tuple[str, ...]) -> Self:
+        """Return the same settings for other audiences.
+
+        Raises:
+            ConfigurationError: An audience is missing or wrong.
+        """
+        same = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.load(**same | {"audience": audience})
+
+    @property
+    def issuer(self) -> str:
+        """The value that `iss` must have, byte for byte."""
+        return self.team_domain
+
+    @cached_property
+    def certs_url(self) -> str:
+        """The URL of the certs document."""
+        return self.issuer + CERTS_PATH
+
+    @cached_property
+    def audience_tags(self) -> frozenset[str]:
+        """The AUD tags, as a set."""
+        return frozenset(self.audience)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the team is a loopback origin."""
+        return self.issuer.startswith("http://")
+
+
+for _group in (KeySettings, Settings):
+    forbid_as_dependency(_group, f"{_group.__name__} never comes from a request: make it where the app is defined")
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    if error["type"] == "missing":
+        return f"{name} is missing: pass {name}=… or set {ENVIRONMENT_PREFIX}{name.upper()}"
+    return f"{name} {message}" if message[0].islower() else f"{name}: {message}"
+
+
+def unknown_setting(name: str) -> str:
+    """Return the sentence about a setting that does not exist."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes alone
+
+    known = [*Settings.model_fields, *KeySettings.model_fields]
+    close = get_close_matches(name, known, n=1)
+    if not close:
+        return f"there is no setting {name}; the settings are {', '.join(known)}"
+    inside = close[0] in KeySettings.model_fields
+    return f"there is no setting {name}; did you mean {close[0]}" + (
+        " in key_settings=KeySettings(…)?" if inside else "?"
+    )
