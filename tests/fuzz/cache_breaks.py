@@ -1,0 +1,66 @@
+"""Ways to break the cache, each of which the tests of it must notice."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from fuzz.cache_pair import Rig
+
+from fastapi_cloudflare_access import _verifier
+from fastapi_cloudflare_access._token_cache import TokenCache
+from fastapi_cloudflare_access._verifier import Verifier
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def changed_entries(**changes: Any) -> Break:
+    """Keep entries with other values than they should have."""
+    put = TokenCache.put
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(TokenCache, "put", lambda cache, digest, entry: put(cache, digest, entry._replace(**changes)))
+
+    return apply
+
+
+def hash_without_signature(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_verifier, "sha256", lambda token: sha256(token.rpartition(b".")[0]))
+
+
+def same_hash(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_verifier, "sha256", lambda token: sha256(b""))
+
+
+def same_instance(patch: pytest.MonkeyPatch) -> None:
+    """Give the instance that the first request got, whatever its model."""
+    remember = Verifier._remember
+
+    def remembered(self: Any, parsed: Any, key: Any, claims: Any, caller: Any) -> Any:
+        return remember(self, parsed, key, claims, caller)._replace(caller=caller)
+
+    patch.setattr(Verifier, "_remember", remembered)
+
+
+def keys_are_kept(patch: pytest.MonkeyPatch) -> None:
+    """Go on with the first key of each `kid`, withdrawn or replaced, in verifiers with a cache."""
+    first: dict[tuple[Any, str], Any] = {}
+    known_key = Verifier._known_key
+
+    def kept(self: Any, kid: str) -> Any:
+        key = known_key(self, kid)
+        if self._cache is None:
+            return key
+        return first.setdefault((self, kid), key) if key else first.get((self, kid))
+
+    patch.setattr(Verifier, "_known_key", kept)
+
+
+def one_cache_for_two_audiences(patch: pytest.MonkeyPatch) -> None:
+    init = Rig.__init__
+
+    def joined(self: Rig, **options: Any) -> None:
+        init(self, **options)
+        self.copy._authenticator.verifier._cache = self.verifier._cache
+
+    patch.setattr(Rig, "__init__", joined)
