@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from importlib.util import find_spec
 from inspect import isfunction
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +25,7 @@ from fastapi.security import SecurityScopes
 from openapi_spec_validator import validate
 from pydantic import BaseModel, TypeAdapter
 from starlette.types import Receive, Scope, Send
-from support.answer_servers import uvicorn_serving
+from support.answer_servers import PATIENCE, uvicorn_serving
 from support.slips import (
     CASES,
     FAULTS,
@@ -85,7 +84,7 @@ class Client:
         self.stage = stage
         self.address = address
         self.browser = httpx.Client(base_url=f"http://{address}", trust_env=False)
-        self._connection = HTTPConnection(address)
+        self._connection = HTTPConnection(address, timeout=PATIENCE)
 
     def status(self, attempt: Attempt, protocol: Protocol) -> int:
         """Return the status code of the answer; 101 if a WebSocket was accepted."""
@@ -130,12 +129,7 @@ def in_places(broken: Broken) -> list[Any]:
     faulty = {str(case) for fault in FAULTS for case in fault.cases(broken)}
     sound = [case for case in CASES if case.can_be(broken) and str(case) not in faulty]
     rows = {row: [*cases] for row, cases in groupby(sound, lambda case: case.row)}
-    return [pytest.param(cases, id=row, marks=needs(cases[0].slip.needs)) for row, cases in rows.items()]
-
-
-def needs(distribution: str) -> list[pytest.MarkDecorator]:
-    is_missing = bool(distribution) and find_spec(distribution) is None
-    return [pytest.mark.skipif(is_missing, reason=f"FastAPI needs {distribution} here")]
+    return [pytest.param(cases, id=row) for row, cases in rows.items()]
 
 
 @pytest.fixture
@@ -257,7 +251,7 @@ def of_ordinary_models() -> list[Any]:
     named = [case for case in in_handler if case.slip.code not in NEVER_FILLED]
     known = [case for case in named if INCLUDES_LATE or not SINCE_LATER.search(case.slip.code)]
     cases = [case for case in known if case.protocol == "http" or OUTSIDE_BODY.search(case.slip.code)]
-    return [pytest.param(case, id=case.row, marks=needs(case.slip.needs)) for case in cases]
+    return [pytest.param(case, id=case.row) for case in cases]
 
 
 @pytest.mark.parametrize("case", of_ordinary_models())

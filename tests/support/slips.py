@@ -203,7 +203,6 @@ class Slip:
         runs_empty: Whether the handler may run without the lifespan, with no claims at all.
         breaks: Whether requests fail without the lifespan.
         setup: What the program defines first.
-        needs: The distribution that FastAPI asks for here.
     """
 
     code: str
@@ -214,7 +213,6 @@ class Slip:
     runs_empty: bool = False
     breaks: bool = False
     setup: str = ""
-    needs: str = ""
 
 
 _SUCH_AS = "such as Annotated[UserClaims, Depends(access.user)]"
@@ -237,10 +235,6 @@ def _taken(code: str, name: str = "UserClaims", **options: Any) -> Slip:
 def _unknown(code: str, **options: Any) -> Slip:
     """An annotation that cannot be resolved: FastAPI ignores the `Depends` in it."""
     return Slip(code, "at start", "define what it names at the top of the module", breaks=True, **options)
-
-
-def _in_form(code: str, name: str = "UserClaims", **options: Any) -> Slip:
-    return _taken(code, name, needs="python_multipart", **options)
 
 
 def _called(code: str, *, setup: str = "") -> Slip:
@@ -318,14 +312,14 @@ PARAMETERS = [
     _taken("user: Annotated[Json[UserClaims], Header()]"),
     _taken("user: Annotated[Json[UserClaims], Cookie()]"),
     _taken("user: Annotated[Json[AllOptional], Query()]", "AllOptional"),
-    _in_form("user: InNamedTuple", breaks=True),  # FastAPI fails to make one
-    _in_form("user: Annotated[UserClaims, Form()]"),
-    _in_form("user: Annotated[UserClaims, File()]"),
-    _in_form("user: Annotated[AllOptional, Form()]", "AllOptional"),
-    _in_form("user: Annotated[Json[UserClaims], Form()]"),
-    _in_form("user: Annotated[UserClaims | ServiceClaims, Form()]", _BOTH),
-    _in_form("user: Annotated[UserClaims | None, Form()] = None", runs_empty=True),
-    _in_form("user: Annotated[list[UserClaims], Form()] = []", runs_empty=True),
+    _taken("user: InNamedTuple", breaks=True),  # FastAPI fails to make one
+    _taken("user: Annotated[UserClaims, Form()]"),
+    _taken("user: Annotated[UserClaims, File()]"),
+    _taken("user: Annotated[AllOptional, Form()]", "AllOptional"),
+    _taken("user: Annotated[Json[UserClaims], Form()]"),
+    _taken("user: Annotated[UserClaims | ServiceClaims, Form()]", _BOTH),
+    _taken("user: Annotated[UserClaims | None, Form()] = None", runs_empty=True),
+    _taken("user: Annotated[list[UserClaims], Form()] = []", runs_empty=True),
     # a class as dependency
     _called("user: UserClaims = Depends()"),
     _called("user: Annotated[UserClaims, Depends()]"),
@@ -585,7 +579,9 @@ app.include_router(router, dependencies=[{included}])
 """
 _HOLES: dict[str, str] = {
     **dict.fromkeys(("setup", "app", "router", "included", "route", "parameter"), ""),
-    "needed": "user: Any = None", "value": "None", "on": "router",
+    "needed": "user: Any = None",
+    "value": "None",
+    "on": "router",
 }
 _OF_PARAMETER = {
     "handler": {"parameter": "{code}", "value": "user"},
