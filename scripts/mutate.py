@@ -52,13 +52,16 @@ TESTS = {
         "tests/test_jwks.py",
     ],
     "_jwks": ["tests/test_jwks.py", "tests/test_token.py", "tests/attacks/test_key_sets.py"],
-    "_settings": ["tests/test_settings.py", "tests/attacks/test_settings_limits.py"],
-    "_key_source": [
-        "tests/test_key_source.py",
+    "settings": ["tests/test_settings.py", "tests/attacks/test_settings_limits.py"],
+    "keys": [
+        "tests/test_keys.py",
         "tests/test_key_fetching.py",
         "tests/test_key_report.py",
         "tests/test_health.py",
     ],
+    "_credentials": ["tests/test_credentials.py", "tests/test_authentication.py"],
+    "_verifier": ["tests/test_token_cache.py", "tests/test_authentication.py", "tests/test_access.py"],
+    "_token_cache": ["tests/test_token_cache.py"],
 }
 """The tests that know a module, the quickest first."""
 SLOW = ("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone")
