@@ -98,7 +98,7 @@ def _added(asgi: Results) -> Iterator[Aim]:
         "`access.user` on a route, every token new: time added to a request",
         1.0,
         share_of_bound(asgi[NEW]["added"], empty=empty, rsa=asgi[BASE]["microseconds"]),
-        unit=" of that",
+        unit=" of the bound",
         limit=f"{NEW_TOKEN[0]} E + {NEW_TOKEN[1]} RSA",
         detail=f"{asgi[NEW]['added']:.0f} µs",
     )

@@ -177,7 +177,7 @@ def measure(name: str, places: dict[str, Place], flood: tuple[Pairs, float], *, 
     Raises:
         RuntimeError: This package did not try to fetch while the endpoint hung, so that nothing was measured.
     """
-    seconds, rounds = (1, 1) if quick else (2, 4)
+    seconds, rounds = (1, 1) if quick else (2, 3)
     pairs, tries = hanging(places["quiet"], places["hang"], seconds=seconds, rounds=rounds)
     if not tries and name.startswith("this package"):
         raise RuntimeError(f"{name} did not notice that the endpoint hangs")
