@@ -1,7 +1,8 @@
 """What happens to one request, whatever asks: once, in a private place, logged and told."""
 
+import gc
 import logging
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 from unittest.mock import MagicMock
 
 import pytest
@@ -9,6 +10,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from starlette.testclient import TestClient
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access._route_check import misuses
+from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import (
     AccessError,
     InvalidSignature,
@@ -387,3 +390,66 @@ async def test_claims_of_one_object_are_not_those_of_another(rig: Rig) -> None:
     with pytest.raises(Exception, match="401"):
         await other.authenticate(request)
     assert await rig.access.authenticate(request) is first
+
+
+# what else is asked
+
+
+class HasEmail(Protocol):
+    """A protocol that cannot be checked at run time."""
+
+    email: str | None
+
+
+def has_email(caller: HasEmail) -> bool:
+    return bool(caller.email)
+
+
+def test_a_policy_may_take_a_protocol_and_an_unknown_name_is_refused(rig: Rig) -> None:
+    assert rig.access.require_user(has_email)
+    with pytest.raises(ConfigurationError, match="there is no setting teamdomain; did you mean team_domain"):
+        CloudflareAccess(teamdomain="acme")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"in a route write Depends\(access\.user\)$"):
+        rig.access.user(5)  # type: ignore[arg-type, unused-coroutine]
+
+
+async def test_readiness_may_be_asked_by_a_handler_of_the_apps_own(rig: Rig) -> None:
+    @rig.app.get("/own")
+    async def own(request: Request) -> int:
+        return (await rig.access.readiness(request)).status_code
+
+    assert rig.get("/own") == (200, 200)
+
+
+def test_a_class_method_of_claims_is_named_where_it_is_found_at_the_start() -> None:
+    app = FastAPI()
+    app.add_api_route("/", who, dependencies=[Depends(UserClaims.model_json_schema)])
+    assert any("UserClaims.model_json_schema" in sentence for sentence in misuses(app, Dependency))
+
+
+async def test_a_probe_during_back_off_starts_no_fetch_and_a_dead_cache_is_forgotten(rig: Rig) -> None:
+    rig.certs.fail_with(500)
+    assert [(await rig.access.readiness()).status_code for _ in range(2)] == [503, 503]
+    assert rig.access.keys.health().fetches == 1
+    copies = [rig.access.with_audience(str(number)) for number in range(3)]
+    copies.clear()
+    gc.collect()
+    rig.certs.recover()
+    await TEAM.clock.run_until(rig.access.keys.refresh())
+    assert len(rig.access.keys._store.refreshed) == 1
+
+
+def test_without_an_event_loop_a_probe_starts_no_fetch(rig: Rig) -> None:
+    coroutine = rig.access.keys.fetch_if_unusable()
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    with team_patch(rig):
+        assert rig.client.get("/user", headers={HEADER: TEAM.user_token("ada@example.com")}).status_code == 200
+
+
+def team_patch(rig: Rig) -> Any:
+    rig.app.add_route("/ready", rig.access.readiness)
+    patched = TEAM.patch(rig.access)
+    with patched:
+        assert rig.client.get("/ready").status_code == 200
+    return TEAM.patch(rig.access)

@@ -171,10 +171,10 @@ class KeyStore:
         self._remember(errand.wish.sought, old, new, at)
         self.postpone(at, self.due())
         self.report.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
-        self.refreshed = [callback for callback in self.refreshed if callback() is not None]
-        for callback in [callback() for callback in self.refreshed]:
-            if callback is not None:
-                callback(at.wall)
+        alive = [(weak, callback) for weak in self.refreshed if (callback := weak())]
+        self.refreshed = [weak for weak, _ in alive]
+        for _, callback in alive:
+            callback(at.wall)
 
     def _parse(self, errand: Errand, document: Document, at: Moment) -> Fetched:
         if document.body is None:
