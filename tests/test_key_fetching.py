@@ -13,7 +13,7 @@ from fastapi_cloudflare_access._key_fetching import Life
 from fastapi_cloudflare_access._key_store import Wish
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
 from fastapi_cloudflare_access.events import RefresherDied
-from fastapi_cloudflare_access.settings import Settings
+from fastapi_cloudflare_access.settings import KeySettings
 
 pytestmark = pytest.mark.anyio
 
@@ -94,8 +94,8 @@ async def test_a_start_without_time_tries_nothing_itself() -> None:
 
 
 def test_keys_at_the_start_and_no_time_for_them_do_not_go_together() -> None:
-    with pytest.raises(ConfigurationError, match="startup_timeout"):
-        Settings.load(team_domain="acme", audience="tag", fail_fast=True, startup_timeout=0)
+    with pytest.raises(ConfigurationError, match="startup_timeout must not be 0 where fail_fast is set"):
+        KeySettings(fail_fast=True, startup_timeout=0)
 
 
 async def test_a_start_with_keys_at_hand_does_not_wait() -> None:

@@ -204,7 +204,7 @@ class KeySettings(_Group):
                 f"({self.refresh_interval / 2:g}), since both take from one allowance of fetches"
             )
         if self.fail_fast and not self.startup_timeout:
-            raise ValueError("startup_timeout must not be 0 where fail_fast is set")  # pragma: no cover
+            raise ValueError("startup_timeout must not be 0 where fail_fast is set")
         return self
 
 
@@ -234,7 +234,7 @@ class Settings(_Group):
     key_settings: Annotated[KeySettings, NoDecode, BeforeValidator(_key_settings)] = Field(default_factory=KeySettings)
     """The numbers of the key source; see [`KeySettings`][fastapi_cloudflare_access.settings.KeySettings]."""
 
-    if not TYPE_CHECKING:  # pragma: no branch
+    if not TYPE_CHECKING:
 
         def __init__(self, **options: Any) -> None:
             self._validate(options)
