@@ -11,7 +11,7 @@ from fastapi_cloudflare_access._answers import log_refusal, refusal
 from fastapi_cloudflare_access._credentials import digest, find_token, is_from_header
 from fastapi_cloudflare_access._telling import tell
 from fastapi_cloudflare_access._token import MAX_TOKEN
-from fastapi_cloudflare_access._verifier import Outcome, U, Verifier
+from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, MissingToken
 from fastapi_cloudflare_access.events import RequestAccepted, RequestRefused
@@ -47,7 +47,9 @@ class Authenticator(Generic[U]):
         known, kept = outcomes.get(self, _NOT_ASKED)
         outcome: Outcome[U] = kept
         if known is not headers:  # not asked yet, or a copy of the scope with other headers
-            outcome = await self.verifier.authenticate(headers)
+            verifier = self.verifier
+            found = verifier.authenticate_at_once(headers)
+            outcome = await verifier.authenticate_after_fetch(found) if isinstance(found, AwaitingKey) else found
             outcomes[self] = headers, outcome
             if outcome is not None and not isinstance(outcome, AccessError):
                 scope.setdefault("state", {})["cloudflare_access"] = outcome

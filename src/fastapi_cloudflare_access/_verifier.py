@@ -1,7 +1,7 @@
 """The composition: find the token, parse it, find the key, verify, build the claims."""
 
 from hashlib import sha256
-from typing import Any, Generic, TypeAlias
+from typing import Any, Generic, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
@@ -19,6 +19,18 @@ U = TypeVar("U", bound=UserClaims, default=UserClaims)
 
 Outcome: TypeAlias = U | ServiceClaims | AccessError | None
 """The caller of a request, why the caller is refused, or None if the request carries no token."""
+
+
+class AwaitingKey(NamedTuple):
+    """A token that cannot be verified before the keys are fetched, since its key is unknown.
+
+    Attributes:
+        parsed: The token.
+        digest: Its SHA-256, under which it is cached; empty if there is no cache.
+    """
+
+    parsed: Parsed
+    digest: bytes
 
 
 class Verifier(Generic[U]):
@@ -44,14 +56,23 @@ class Verifier(Generic[U]):
         """Stop refreshing the keys, once called as often as `start`."""
         await self.keys.stop()
 
-    async def authenticate(self, headers: Headers) -> Outcome[U]:
-        """Return the outcome for a request; an error is returned since a traceback would hold the token."""
+    def authenticate_at_once(self, headers: Headers) -> Outcome[U] | AwaitingKey:
+        """Return the outcome for a request, or its token if the key is unknown and has to be fetched.
+
+        An error is returned, not raised, since a traceback would hold the token.
+        """
         try:
             token = find_token(headers, self.settings.token_sources)
-            return None if token is None else await self.verify(token)
+            return None if token is None else self._verify_at_once(token)
         except AccessError as error:
-            error.__cause__ = error.__context__ = None
-            return error.with_traceback(None)
+            return _bare(error)
+
+    async def authenticate_after_fetch(self, token: AwaitingKey) -> Outcome[U]:
+        """Return the outcome for a request whose key has to be fetched."""
+        try:
+            return await self._verify_after_fetch(token)
+        except AccessError as error:
+            return _bare(error)
 
     async def verify(self, token: bytes) -> U | ServiceClaims:
         """Return the caller that this token identifies.
@@ -62,6 +83,10 @@ class Verifier(Generic[U]):
             CredentialError: The token is refused.
             CannotDecide: Its key cannot be fetched right now.
         """
+        caller = self._verify_at_once(token)
+        return await self._verify_after_fetch(caller) if isinstance(caller, AwaitingKey) else caller
+
+    def _verify_at_once(self, token: bytes) -> U | ServiceClaims | AwaitingKey:
         cache, digest = self._cache, b""
         if cache and len(token) <= MAX_TOKEN:
             digest = sha256(token).digest()
@@ -70,11 +95,20 @@ class Verifier(Generic[U]):
                     return known.caller or self._again(known.payload)
                 cache.drop(digest)
         parsed = parse(token)
-        key = self._known_key(parsed.kid) or await self._find_key(parsed)
+        key = self._known_key(parsed.kid)
+        return self._verify_with(key, parsed, digest) if key else AwaitingKey(parsed, digest)
+
+    async def _verify_after_fetch(self, token: AwaitingKey) -> U | ServiceClaims:
+        parsed, digest = token
+        screen(parsed, settings=self.settings, now=self.keys.clock.now())
+        key = await self.keys.find(parsed.kid)
+        return self._verify_with(key, parsed, digest)
+
+    def _verify_with(self, key: RS256Key, parsed: Parsed, digest: bytes) -> U | ServiceClaims:
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
         caller = typed(claims, self.user_model)
-        if cache:
-            cache.put(digest, self._remember(parsed, key, claims, caller))
+        if self._cache and digest:
+            self._cache.put(digest, self._remember(parsed, key, claims, caller))
         return caller
 
     def _again(self, payload: bytes) -> U | ServiceClaims:
@@ -101,9 +135,10 @@ class Verifier(Generic[U]):
         except KeysUnavailable:
             return None
 
-    async def _find_key(self, parsed: Parsed) -> RS256Key:
-        screen(parsed, settings=self.settings, now=self.keys.clock.now())
-        return await self.keys.find(parsed.kid)
+
+def _bare(error: AccessError) -> AccessError:
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def typed(claims: dict[str, Any], user_model: type[U]) -> U | ServiceClaims:

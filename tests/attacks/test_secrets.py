@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from attacks.workshop import Attack, Workshop
 from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, _telling
-from fastapi_cloudflare_access._credentials import find_token
+from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.events import AccessEvent
 from fastapi_cloudflare_access.testing import LocalTeam, SystemClock
 
@@ -170,18 +169,14 @@ def test_13_characters_of_a_token_that_is_let_in_would_be_found(
 ) -> None:
     good = Workshop(TEAM).good.encode()
     middle = len(good) // 2
-    outcome = access._authenticator.verifier.verify
+    verify = Verifier._verify_at_once
 
-    async def telltale(token: bytes) -> Any:
+    def telltale(verifier: Verifier[Any], token: bytes) -> Any:
         package = logging.getLogger("fastapi_cloudflare_access")
         _telling.log(package, logging.DEBUG, "let in: %s", token[middle : middle + 13].decode())
-        return await outcome(token)
+        return verify(verifier, token)
 
-    def telling(headers: Any) -> Any:
-        return telltale(find_token(headers, access.settings.token_sources) or b"")
-
-    stand_in = SimpleNamespace(verify=telltale, authenticate=telling, settings=access.settings, keys=access.keys)
-    monkeypatch.setattr(access._authenticator, "verifier", stand_in)
+    monkeypatch.setattr(Verifier, "_verify_at_once", telltale)
     asyncio.run(let_in(access, by_header, good))
     assert parts_of([good], log.text.getvalue().encode()) == [good[middle : middle + 13]]
 

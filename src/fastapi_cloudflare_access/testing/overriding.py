@@ -66,7 +66,7 @@ class _FixedCaller(Verifier[Any]):
     async def stop(self) -> None:
         """Leave the keys as they are."""
 
-    async def authenticate(self, headers: Headers) -> Outcome[Any]:  # noqa: ARG002 - whatever the request carries
+    def authenticate_at_once(self, headers: Headers) -> Outcome[Any]:  # noqa: ARG002 - whatever the request carries
         """Return the caller."""
         return self._caller
 
