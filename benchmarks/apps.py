@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
-from fastapi_cloudflare_access._signature import RS256Key
-from fastapi_cloudflare_access._token import parse
+from fastapi_cloudflare_access._verification.signature import RS256Key
+from fastapi_cloudflare_access._verification.token import parse
 
 
 def origin() -> str:

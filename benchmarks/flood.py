@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from load import Seen, drive, memory_of, quickstart
 
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access._issuer import base64url, compact_json
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 CONNECTIONS = 64
 KNOWN_RATE = 50.0

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access._token import parse
+from fastapi_cloudflare_access._verification.token import parse
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, SystemClock
 

@@ -13,8 +13,8 @@ from imports import added
 from material import TEAM, verifier
 from serving import BEFORE, CACHED, Stage, ask
 
-from fastapi_cloudflare_access._issuer import base64url, compact_json
-from fastapi_cloudflare_access._signature import RS256Key
+from fastapi_cloudflare_access._verification.signature import RS256Key
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 MIB = 2**20
 

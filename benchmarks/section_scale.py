@@ -15,8 +15,8 @@ from serving import Stage, ask, drive
 from timing import Figure, Turn, interleave, plain, straight, table
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access._issuer import SigningKey
 from fastapi_cloudflare_access.testing import MemoryFetch
+from fastapi_cloudflare_access.testing._issuer import SigningKey
 
 KEYS = (2, 8, 32)
 AUDIENCES = (1, 10, 100)

@@ -16,7 +16,7 @@ from aims import KNOWN, PEERS, UNCACHED
 from section_requests import usable
 from serving import HOST, NO_ANSWER, Load, Stage, ask, drive, exchange
 
-from fastapi_cloudflare_access._issuer import base64url, compact_json
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 CONTENDERS = (KNOWN, UNCACHED, *PEERS)
 FLOOD = 200.0

@@ -10,9 +10,9 @@ from material import REFUSALS, TEAM, TOKENS, bare, user_token, verifier
 from serving import headers as everywhere
 from timing import Figure, Turn, interleave, plain, straight, table
 
-from fastapi_cloudflare_access import _token
-from fastapi_cloudflare_access._credentials import find_token
-from fastapi_cloudflare_access._encoding import decode_base64url, parse_json_object
+from fastapi_cloudflare_access._verification import token as _token
+from fastapi_cloudflare_access._verification.request_token import find_token
+from fastapi_cloudflare_access._verification.strict import decode_base64url, parse_json_object
 from fastapi_cloudflare_access._verifier import Verifier, typed
 from fastapi_cloudflare_access.errors import AccessError
 

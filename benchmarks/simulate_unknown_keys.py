@@ -18,7 +18,7 @@ from random import Random
 from statistics import median
 from typing import Protocol
 
-from fastapi_cloudflare_access._key_policy import Answer, KeyPolicy
+from fastapi_cloudflare_access._keys.rate_limiter import Answer, KeyPolicy
 from fastapi_cloudflare_access.settings import KeySettings
 
 FETCH, REFRESH, HOUR = 0.1, 600.0, 3600.0

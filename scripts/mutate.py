@@ -1,8 +1,8 @@
 """Mutation testing: change the source in one place, and see whether a test notices.
 
-    python scripts/mutate.py _token _jwks              counts and survivors of these modules
-    python scripts/mutate.py --json result.json _token the same, kept as JSON too
-    python scripts/mutate.py --record _token           the same, kept in tests/vectors/mutants.json
+    python scripts/mutate.py keys _keys.jwks           counts and survivors of these modules
+    python scripts/mutate.py --json result.json keys   the same, kept as JSON too
+    python scripts/mutate.py --record keys             the same, kept in tests/vectors/mutants.json
 
 The changes are those of cosmic-ray's operators. Each is tested in a forked child that has everything but this package
 loaded, so that a mutant takes a second and nothing is written to the source tree. One that survives is an error unless
@@ -39,29 +39,33 @@ PACKAGE = "fastapi_cloudflare_access"
 RECORD = ROOT / "tests/vectors/mutants.json"
 SECONDS = 60
 TESTS = {
-    "_encoding": ["tests/test_encoding.py", "tests/attacks/test_limits.py", "tests/attacks/test_cost.py"],
-    "_token": [
-        "tests/test_token.py",
+    "_verification.strict": [
+        "tests/verification/test_strict.py",
         "tests/attacks/test_limits.py",
-        "tests/test_encoding.py",
+        "tests/attacks/test_cost.py",
+    ],
+    "_verification.token": [
+        "tests/verification/test_token.py",
+        "tests/attacks/test_limits.py",
+        "tests/verification/test_strict.py",
         "tests/attacks/test_verifier.py",
     ],
-    "_signature": [
-        "tests/test_signature.py",
-        "tests/test_token.py",
-        "tests/test_jwks.py",
+    "_verification.signature": [
+        "tests/verification/test_signature.py",
+        "tests/verification/test_token.py",
+        "tests/keys/test_jwks.py",
     ],
-    "_jwks": ["tests/test_jwks.py", "tests/test_token.py", "tests/attacks/test_key_sets.py"],
+    "_keys.jwks": ["tests/keys/test_jwks.py", "tests/verification/test_token.py", "tests/attacks/test_key_sets.py"],
     "settings": ["tests/test_settings.py", "tests/attacks/test_settings_limits.py"],
     "keys": [
         "tests/test_keys.py",
-        "tests/test_key_fetching.py",
-        "tests/test_key_report.py",
-        "tests/test_health.py",
+        "tests/keys/test_fetcher.py",
+        "tests/keys/test_metrics.py",
+        "tests/test_events.py",
     ],
-    "_credentials": ["tests/test_credentials.py", "tests/test_authentication.py"],
-    "_verifier": ["tests/test_token_cache.py", "tests/test_authentication.py", "tests/test_access.py"],
-    "_token_cache": ["tests/test_token_cache.py"],
+    "_verification.request_token": ["tests/verification/test_request_token.py", "tests/test_authentication.py"],
+    "_verifier": ["tests/verification/test_token_cache.py", "tests/test_authentication.py", "tests/test_access.py"],
+    "_verification.token_cache": ["tests/verification/test_token_cache.py"],
 }
 """The tests that know a module, the quickest first."""
 SLOW = ("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone")
@@ -136,7 +140,7 @@ def diff(old: str, new: str) -> str:
 
 
 def path_of(module: str) -> Path:
-    return ROOT / "src" / PACKAGE / f"{module}.py"
+    return ROOT / "src" / PACKAGE / f"{module.replace('.', '/')}.py"
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):

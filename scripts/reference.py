@@ -122,11 +122,11 @@ def constants() -> str:
 def all_constants() -> Iterator[tuple[str, tuple[str, str, str]]]:
     """Return the row of each constant that the page lists, by the name of the constant."""
     listed = {name for names in CONSTANTS.values() for name in names}
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_*/*.py")]):
         for target, text in documented(ast.parse(path.read_text()).body):
             names = [ast.unparse(each) for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
             if names[0] in listed:
-                module = import_module(f"{PACKAGE.name}.{path.stem}")
+                module = import_module(".".join([PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts]))
                 given = [value(getattr(module, name)) for name in names]
                 yield names[0], ("<br>".join(f"`{name}`" for name in names), "<br>".join(given), text)
 

@@ -24,7 +24,7 @@ from fastapi_cloudflare_access import (
     ServiceClaims,
     UserClaims,
 )
-from fastapi_cloudflare_access._token import verify as real_verify
+from fastapi_cloudflare_access._verification.token import verify as real_verify
 from fastapi_cloudflare_access.events import AccessEvent, RequestRefused
 from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, SystemClock
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_cloudflare_access._token_cache import TokenCache
+from fastapi_cloudflare_access._verification.token_cache import TokenCache
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from support.key_rig import KeyRig, outcome
 
-from fastapi_cloudflare_access._key_fetching import LOOK_UP
-from fastapi_cloudflare_access._key_store import Wish
+from fastapi_cloudflare_access._keys.cache import Wish
+from fastapi_cloudflare_access._keys.fetcher import LOOK_UP
 from fastapi_cloudflare_access.errors import CannotDecide, ConfigurationError, KeysUnavailable, KeyUnconfirmed
 from fastapi_cloudflare_access.events import RateLimited, RefreshFailed
 from fastapi_cloudflare_access.keys import CROWD, ROUNDS, ExportedKeys, KeySource

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
-from fastapi_cloudflare_access._jwks import parse_jwks
+from fastapi_cloudflare_access._keys.jwks import parse_jwks
 from fastapi_cloudflare_access.errors import AccessError
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
 

@@ -7,10 +7,10 @@ from typing import Any, Generic, Literal
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._answers import log_refusal, refusal
-from fastapi_cloudflare_access._credentials import digest, find_token, is_from_header
-from fastapi_cloudflare_access._telling import tell
-from fastapi_cloudflare_access._token import MAX_TOKEN
+from fastapi_cloudflare_access._logging import tell
+from fastapi_cloudflare_access._responses import log_refusal, refusal
+from fastapi_cloudflare_access._verification.request_token import digest, find_token, is_from_header
+from fastapi_cloudflare_access._verification.token import MAX_TOKEN
 from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, MissingToken

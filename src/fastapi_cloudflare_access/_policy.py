@@ -6,7 +6,7 @@ from inspect import Parameter, iscoroutinefunction, signature
 from traceback import extract_tb
 from typing import Any
 
-from fastapi_cloudflare_access._telling import log
+from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 

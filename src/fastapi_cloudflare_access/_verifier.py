@@ -6,10 +6,10 @@ from typing import Any, Generic, NamedTuple, TypeAlias
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
-from fastapi_cloudflare_access._credentials import Headers, find_token
-from fastapi_cloudflare_access._signature import RS256Key
-from fastapi_cloudflare_access._token import MAX_TOKEN, Parsed, parse, read_claims, screen, verify
-from fastapi_cloudflare_access._token_cache import Remembered, TokenCache
+from fastapi_cloudflare_access._verification.request_token import Headers, find_token
+from fastapi_cloudflare_access._verification.signature import RS256Key
+from fastapi_cloudflare_access._verification.token import MAX_TOKEN, Parsed, parse, read_claims, screen, verify
+from fastapi_cloudflare_access._verification.token_cache import Remembered, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, InvalidClaims, KeysUnavailable
 from fastapi_cloudflare_access.keys import KeySource

@@ -11,11 +11,11 @@ from fastapi import WebSocket
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from fastapi_cloudflare_access._answers import RESPONSES, readiness
 from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._clock import is_clock
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
 from fastapi_cloudflare_access._policy import Policy, check_policy, is_async
+from fastapi_cloudflare_access._responses import RESPONSES, readiness
 from fastapi_cloudflare_access._route_check import misuse_of, misuses
 from fastapi_cloudflare_access._verifier import U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims

@@ -19,11 +19,11 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access._authentication import Authenticator
-from fastapi_cloudflare_access._credentials import COOKIE, HEADER
+from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access._policy import Policy, allows
 from fastapi_cloudflare_access._route_check import misuse_of
-from fastapi_cloudflare_access._telling import log
+from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access._verifier import Outcome, U
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden, MissingToken, WrongCaller

@@ -9,13 +9,13 @@ from weakref import WeakMethod
 from pydantic import BaseModel, ConfigDict
 
 from fastapi_cloudflare_access._clock import SystemClock, ends_within
-from fastapi_cloudflare_access._http import default_fetch
-from fastapi_cloudflare_access._key_fetching import RESTART, Flight, KeyFetching, Life
-from fastapi_cloudflare_access._key_policy import Answer
-from fastapi_cloudflare_access._key_store import KeyStore, State, Wish
+from fastapi_cloudflare_access._keys.cache import KeyStore, State, Wish
+from fastapi_cloudflare_access._keys.fetcher import RESTART, Flight, KeyFetching, Life
+from fastapi_cloudflare_access._keys.http import default_fetch
+from fastapi_cloudflare_access._keys.rate_limiter import Answer
+from fastapi_cloudflare_access._keys.snapshot import Moment
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency, never_a_dependency
-from fastapi_cloudflare_access._signature import RS256Key
-from fastapi_cloudflare_access._snapshot import Moment
+from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed, UnknownKey
 from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
 from fastapi_cloudflare_access.settings import Settings

@@ -85,7 +85,7 @@ def start(
 ) -> "subprocess.Popen[bytes]":
     told = {"team_domain": certs.origin, "audience": certs.team.audience, **settings}
     environment = os.environ | {f"CF_ACCESS_{name.upper()}": value for name, value in told.items()}
-    environment["CONSTANTS"] = json.dumps({"_key_policy.NEGATIVE_CACHE_TTLS": [600.0], **constants})
+    environment["CONSTANTS"] = json.dumps({"_keys.rate_limiter.NEGATIVE_CACHE_TTLS": [600.0], **constants})
     descriptor = listening.fileno()
     command = [sys.executable, str(SERVE), kind, str(descriptor)]
     with log.open("wb") as written:

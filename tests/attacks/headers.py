@@ -7,7 +7,7 @@ from attacks.workshop import Attack, Workshop, ecdsa, eddsa, hmac_of, hmac_secre
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fastapi_cloudflare_access._issuer import compact_json
+from fastapi_cloudflare_access.testing._issuer import compact_json
 
 REGISTERED = (
     *(family + size for family in ("HS", "ES", "PS") for size in ("256", "384", "512")),

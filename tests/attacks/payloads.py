@@ -5,8 +5,8 @@ from typing import Any
 
 from attacks.workshop import Attack, Workshop
 
-from fastapi_cloudflare_access._issuer import compact_json
 from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
+from fastapi_cloudflare_access.testing._issuer import compact_json
 
 NO_TEXT: tuple[Any, ...] = (None, True, 0, 5, 1.5, [], ["x"], {}, {"x": "y"})
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from attacks.workshop import SHA256_PREFIX
 
-from fastapi_cloudflare_access._issuer import base64url, compact_json
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 from fastapi_cloudflare_access.testing.team import shared_key
 
 EVIL = shared_key("stranger", 0)

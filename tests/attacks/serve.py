@@ -18,7 +18,7 @@ from hypercorn.config import Config
 from fastapi_cloudflare_access import AccessRefused, Claims, CloudflareAccess
 
 for path, value in json.loads(os.environ.get("CONSTANTS", "{}")).items():
-    module, _, name = path.partition(".")
+    module, _, name = path.rpartition(".")
     setattr(import_module(f"fastapi_cloudflare_access.{module}"), name, value)
 
 METHODS = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"]

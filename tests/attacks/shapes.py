@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from attacks.workshop import Attack, Workshop
 
-from fastapi_cloudflare_access._issuer import base64url
-from fastapi_cloudflare_access._token import MAX_TOKEN
+from fastapi_cloudflare_access._verification.token import MAX_TOKEN
+from fastapi_cloudflare_access.testing._issuer import base64url
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 CANONICAL_LAST = "AQgw"

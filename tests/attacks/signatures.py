@@ -6,7 +6,7 @@ from attacks.workshop import Attack, Workshop, blocks, ecdsa, eddsa, hmac_of, hm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fastapi_cloudflare_access._issuer import base64url, compact_json
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 INFINITE = b'{"exp":1e400}'
 

@@ -10,8 +10,8 @@ from attacks.corpus import attacks
 from attacks.workshop import Workshop
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access._credentials import MAX_COOKIES, MAX_MENTIONS, digest, find_token
-from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
+from fastapi_cloudflare_access._verification.request_token import MAX_COOKIES, MAX_MENTIONS, digest, find_token
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access.errors import AccessError
 from fastapi_cloudflare_access.testing import LocalTeam
 

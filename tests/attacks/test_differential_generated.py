@@ -16,12 +16,12 @@ from joserfc import jwk as joserfc_jwk
 from joserfc import jwt as joserfc_jwt
 from joserfc.jws import JWSRegistry
 
-from fastapi_cloudflare_access import _token
-from fastapi_cloudflare_access._issuer import base64url, compact_json
-from fastapi_cloudflare_access._jwks import parse_jwks
+from fastapi_cloudflare_access._keys.jwks import parse_jwks
+from fastapi_cloudflare_access._verification import token as _token
 from fastapi_cloudflare_access.errors import CredentialError
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 TEAM = LocalTeam("acme")
 NOW = int(TEAM.clock.now())

@@ -10,20 +10,19 @@ from attacks.poison import EVIL, POISON, PRIME, SETS, document, forged_for_prime
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access._issuer import base64url, compact_json
-from fastapi_cloudflare_access._jwks import (
+from fastapi_cloudflare_access._keys.jwks import (
     MAX_BITS,
     MAX_EXPONENT,
-    MAX_KID,
     MIN_BITS,
     MIN_EXPONENT,
     JwksProblem,
     _build_key,
-    is_kid,
     parse_jwks,
 )
+from fastapi_cloudflare_access._verification.strict import MAX_KID, is_kid
 from fastapi_cloudflare_access.errors import AccessError, KeysUnavailable
 from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 TEAM = LocalTeam("acme")
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from fastapi_cloudflare_access import _token, errors
-from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._issuer import base64url, compact_json
+from fastapi_cloudflare_access import errors
+from fastapi_cloudflare_access._verification import token as _token
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 TEAM = LocalTeam("acme")
 SETTINGS = Settings.load(team_domain="acme", audience=TEAM.audience)

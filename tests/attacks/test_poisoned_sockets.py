@@ -61,7 +61,7 @@ def test_a_token_signed_by_a_poisoned_key_is_of_an_unknown_key(kind: str, certs:
     poisoned = [{**entry, "kid": f"poisoned-{place}"} for place, entry in enumerate(POISONED.values())]
     poisoned += [{**entry, "kid": f"weak-{place}"} for place, (_, entry, _) in enumerate(weak)]
     certs.answer_with(document(*certs.team.certs()["keys"], *poisoned, *OTHERS, jwk(kid="sound")))
-    wide = {"_jwks.MAX_KEYS": 256, "_http.MAX_DOCUMENT": 1_048_576, "_key_policy.FETCH_GAP": 0.1}
+    wide = {"_keys.jwks.MAX_KEYS": 256, "_keys.http.MAX_DOCUMENT": 1_048_576, "_keys.rate_limiter.FETCH_GAP": 0.1}
     with serving(kind, certs, tmp_path / "log", constants=wide, unknown_kid_burst="10") as connection:
         assert answer(connection, shop.good.encode()) == IN
         assert answer(connection, by_evil(shop, "sound")) == IN
@@ -92,7 +92,7 @@ def test_a_poisoned_set_takes_no_good_key_away_and_brings_none_to_a_server(
     shop = Workshop(certs.team)
     good, ours_by_evil = shop.good.encode(), by_evil(shop, shop.key.kid)
     wrong: dict[str, list[Answer]] = {}
-    quick = {"_key_policy.MAX_BACKOFF": 1.0, "_key_policy.FETCH_GAP": 0.1}
+    quick = {"_keys.rate_limiter.MAX_BACKOFF": 1.0, "_keys.rate_limiter.FETCH_GAP": 0.1}
     with serving(kind, certs, tmp_path / "log", constants=quick, unknown_kid_burst="10") as connection:
         for name, body in SETS.items():
             if name.removeprefix("only ") in POISON:

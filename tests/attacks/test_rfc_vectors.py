@@ -9,11 +9,12 @@ from joserfc import jwk as joserfc_jwk
 from joserfc import jws
 from joserfc.errors import BadSignatureError
 
-from fastapi_cloudflare_access import _token, errors
-from fastapi_cloudflare_access._encoding import decode_base64url
-from fastapi_cloudflare_access._issuer import base64url, compact_json
-from fastapi_cloudflare_access._jwks import JwksProblem, parse_jwks
-from fastapi_cloudflare_access._signature import RS256Key
+from fastapi_cloudflare_access import errors
+from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
+from fastapi_cloudflare_access._verification import token as _token
+from fastapi_cloudflare_access._verification.signature import RS256Key
+from fastapi_cloudflare_access._verification.strict import decode_base64url
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 EXAMPLES: dict[str, Any] = {path.stem: json.loads(path.read_text()) for path in sorted(VECTORS.glob("rfc*.json"))}

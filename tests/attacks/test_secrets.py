@@ -18,7 +18,7 @@ from attacks.leaks import parts_of
 from attacks.workshop import Attack, Workshop
 from starlette.requests import HTTPConnection
 
-from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, _telling
+from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, _logging
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.events import AccessEvent
 from fastapi_cloudflare_access.testing import LocalTeam, SystemClock
@@ -173,7 +173,7 @@ def test_13_characters_of_a_token_that_is_let_in_would_be_found(
 
     def telltale(verifier: Verifier[Any], token: bytes) -> Any:
         package = logging.getLogger("fastapi_cloudflare_access")
-        _telling.log(package, logging.DEBUG, "let in: %s", token[middle : middle + 13].decode())
+        _logging.log(package, logging.DEBUG, "let in: %s", token[middle : middle + 13].decode())
         return verify(verifier, token)
 
     monkeypatch.setattr(Verifier, "_verify_at_once", telltale)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fastapi_cloudflare_access._issuer import Issuer, SigningKey, base64url, compact_json
+from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey, base64url, compact_json
 from fastapi_cloudflare_access.testing.team import shared_key
 
 SHA256_PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")

@@ -15,8 +15,8 @@ import pytest
 from rich.color import Color, ColorSystem
 from support.command_line import Cli
 
+from fastapi_cloudflare_access.cli.formatting import duration, printable, redacted, relative, short
 from fastapi_cloudflare_access.cli.output import MARKS, PLAIN_MARKS, STYLES, Screen
-from fastapi_cloudflare_access.cli.words import duration, printable, redacted, relative, short
 from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
 
 GROUNDS = {"#ffffff": 3.5, "#fdf6e3": 3.0, "#000000": 3.5, "#292929": 3.0, "#002b36": 3.0}

@@ -21,8 +21,8 @@ from starlette.requests import HTTPConnection
 from support.command_line import Cli
 
 from fastapi_cloudflare_access import AccessRefused, CloudflareAccess
-from fastapi_cloudflare_access.cli.advice import HINTS
 from fastapi_cloudflare_access.cli.certs import read_certs
+from fastapi_cloudflare_access.cli.hints import HINTS
 from fastapi_cloudflare_access.cli.reports import CommandError
 from fastapi_cloudflare_access.protocols import FetchResponse
 from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam, MemoryFetch

@@ -8,7 +8,7 @@ import pytest
 from fuzz.cache_pair import Rig
 
 from fastapi_cloudflare_access import _verifier
-from fastapi_cloudflare_access._token_cache import TokenCache
+from fastapi_cloudflare_access._verification.token_cache import TokenCache
 from fastapi_cloudflare_access._verifier import Verifier
 
 Break = Callable[[pytest.MonkeyPatch], None]

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 from support.options import grouped, no_jitter
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
-from fastapi_cloudflare_access._issuer import compact_json
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.errors import AccessError, CannotDecide
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing._issuer import compact_json
 
 Step = tuple[Any, ...]
 

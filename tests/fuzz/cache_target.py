@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).parents[2] / "src"
-GUIDES = {"_verifier", "_token_cache", "_token", "_snapshot", "keys"}
+GUIDES = {"_verifier", "_verification.token_cache", "_verification.token", "_keys.snapshot", "keys"}
 """The modules whose coverage guides the run; atheris knows packages alone, so the others are left out by name."""
 NOW = 1_800_000_000
 ISSUER = "https://acme.cloudflareaccess.com"
@@ -93,15 +93,17 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
     from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
     from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
-    from fastapi_cloudflare_access import _key_policy, _key_store, _verifier, errors
-    from fastapi_cloudflare_access._http import Document
-    from fastapi_cloudflare_access._issuer import SigningKey
-    from fastapi_cloudflare_access._jwks import JwksProblem, parse_jwks
-    from fastapi_cloudflare_access._signature import RS256Key
-    from fastapi_cloudflare_access._snapshot import Moment
+    from fastapi_cloudflare_access import _verifier, errors
+    from fastapi_cloudflare_access._keys import cache as key_cache
+    from fastapi_cloudflare_access._keys import rate_limiter
+    from fastapi_cloudflare_access._keys.http import Document
+    from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
+    from fastapi_cloudflare_access._keys.snapshot import Moment
+    from fastapi_cloudflare_access._verification.signature import RS256Key
     from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
     from fastapi_cloudflare_access.keys import KeySource
     from fastapi_cloudflare_access.settings import KeySettings, Settings
+    from fastapi_cloudflare_access.testing._issuer import SigningKey
 
     tally = Tally()
     signers = [SigningKey.of(generate_private_key(public_exponent=65_537, key_size=2048)) for _ in range(4)]
@@ -121,7 +123,7 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
     if cheap:
         logging.disable()
         setattr(RS256Key, "verifies", verifies)  # noqa: B010 - of a process that does nothing else
-        setattr(_key_store, "parse_jwks", lru_cache(parse_jwks))  # noqa: B010 - there are 16 documents
+        setattr(key_cache, "parse_jwks", lru_cache(parse_jwks))  # noqa: B010 - there are 16 documents
 
     class Groups(BaseModel):
         groups: list[str] = []
@@ -215,7 +217,7 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
             self.clock.wall, self.clock.ticks = float(NOW), 1000.0
             store = self.keys._store
             store.snapshot, store.attend_at, store.attend_wall = self.starts[published]
-            store.policy = _key_policy.KeyPolicy(key_settings, uniform=max)  # by chance nothing could be repeated
+            store.policy = rate_limiter.KeyPolicy(key_settings, uniform=max)  # by chance nothing could be repeated
             for cache in self.caches:
                 cache._entries.clear()  # type: ignore[union-attr]
             for mood in (*self.moods[0], *self.moods[1]):
@@ -244,8 +246,8 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
         def fetched(self, arg: int) -> None:
             """Take over a fetched document as the key source does, or note that the fetch failed."""
             store, at = self.keys._store, Moment(self.clock.ticks, self.clock.wall)
-            wish = _key_store.Wish(may_finish=bool(arg & 16), at_once=bool(arg & 32))
-            errand = _key_store.Errand(wish, start=at.monotonic, booked=0)
+            wish = key_cache.Wish(may_finish=bool(arg & 16), at_once=bool(arg & 32))
+            errand = key_cache.Errand(wish, start=at.monotonic, booked=0)
             store.begin(errand)
             if arg & 64:
                 store.reject(errand, ConnectionError(), at=at)
@@ -370,7 +372,9 @@ def main() -> None:
 
     package = "fastapi_cloudflare_access"
     instrumented: Any = atheris.instrument_imports  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
-    others = [path.stem for path in (SOURCE / package).glob("*.py") if path.stem not in GUIDES]
+    root = SOURCE / package
+    modules = [path.relative_to(root).with_suffix("") for path in [*root.glob("*.py"), *root.glob("_*/*.py")]]
+    others = {".".join(module.parts) for module in modules} - GUIDES
     with instrumented(include=[package], exclude=[package, *(f"{package}.{name}" for name in others)]):
         one_input = load(cheap=True)
     atheris.Setup(sys.argv, one_input)

@@ -18,7 +18,10 @@ MAX_KEYS = 32
 
 def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for each kind of input
     """Import the package, instrumented or not, and give the target."""
-    from fastapi_cloudflare_access import _credentials, _encoding, _jwks, _token, errors
+    from fastapi_cloudflare_access import errors
+    from fastapi_cloudflare_access._keys import jwks
+    from fastapi_cloudflare_access._verification import request_token, strict
+    from fastapi_cloudflare_access._verification import token as tokens
     from fastapi_cloudflare_access.settings import Settings
 
     settings = Settings.load(team_domain="acme", audience="tag")
@@ -32,7 +35,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
 
     def token(data: bytes) -> None:
         try:
-            parsed = _token.parse(data)
+            parsed = tokens.parse(data)
         except refusals:
             return
         header, payload, signature = data.split(b".")
@@ -43,9 +46,9 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
         claims(parsed.payload)
 
     def claims(data: bytes) -> None:
-        parsed = _token.Parsed("kid", b"", data, b"")
+        parsed = tokens.Parsed("kid", b"", data, b"")
         try:
-            accepted = _token.verify(parsed, key=Yes(), settings=settings, now=NOW)
+            accepted = tokens.verify(parsed, key=Yes(), settings=settings, now=NOW)
         except errors.CredentialError as refusal:
             screened(parsed, reason=refusal.reason)
             return
@@ -54,26 +57,26 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
 
     def screened(parsed: Any, *, reason: str | None) -> None:
         """Check that claims fail for the same reason before their key is known, and are then marked."""
-        if len(parsed.payload) > _token.MAX_UNVERIFIED_PAYLOAD:
+        if len(parsed.payload) > tokens.MAX_UNVERIFIED_PAYLOAD:
             reason = errors.UnknownKey.reason
         found = None
         try:
-            _token.screen(parsed, settings=settings, now=NOW)
+            tokens.screen(parsed, settings=settings, now=NOW)
         except errors.CredentialError as refusal:
             found = refusal.reason if refusal.unverified else "not marked"
         assert found == reason
 
     def document(data: bytes) -> None:
         try:
-            found = _jwks.parse_jwks(data)
-        except _jwks.JwksProblem:
+            found = jwks.parse_jwks(data)
+        except jwks.JwksProblem:
             return
         assert {kid: key._material for kid, key in found.keys.items()} == right_keys(json.loads(data))
 
     def text(data: bytes) -> None:
         try:
-            value = _encoding.parse_json_object(data)
-        except _encoding.EncodingProblem:
+            value = strict.parse_json_object(data)
+        except strict.EncodingProblem:
             return
         assert type(value) is dict
         assert value == json.loads(data)
@@ -83,7 +86,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
         jar, _, second = data.partition(b"\0")
         headers = [(b"cookie", jar), (b"cookie", second)]
         try:
-            found = _credentials.find_token(headers, ("header", "cookie"))
+            found = request_token.find_token(headers, ("header", "cookie"))
         except (errors.MalformedToken, errors.AmbiguousToken):
             return
         values = {value for one in (jar, second) for value in naive(one)}
@@ -182,17 +185,17 @@ def naive(jar: bytes) -> list[bytes]:
 
 def no_primes() -> None:
     """Leave out the test for a prime, which takes a thousand times as long as all the rest; Hypothesis has it."""
-    from fastapi_cloudflare_access import _jwks
+    from fastapi_cloudflare_access._keys import jwks
 
     global power  # noqa: PLW0603 - of a process that does nothing else
-    power = _jwks.pow = lambda base, exponent, modulus: 0  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    power = jwks.pow = lambda base, exponent, modulus: 0  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
 
 
 def main() -> None:
     """Fuzz until told to stop, by the options of libFuzzer."""
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-    modules = ["_token", "_encoding", "_jwks", "_credentials", "_signature"]
+    modules = ["_keys.jwks", *(f"_verification.{name}" for name in ("token", "strict", "request_token", "signature"))]
     instrumented: Any = atheris.instrument_imports  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
     with instrumented(include=[f"fastapi_cloudflare_access.{name}" for name in modules] + ["json"]):
         one_input = load()

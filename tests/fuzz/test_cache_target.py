@@ -15,7 +15,7 @@ from fuzz.cache_target import MAX_LENGTH, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._signature import RS256Key
+from fastapi_cloudflare_access._verification.signature import RS256Key
 
 FOLDER = Path(__file__).parent
 CORPUS = sorted((FOLDER / "cache_corpus").iterdir())

@@ -10,9 +10,9 @@ from fuzz.target import right_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._issuer import compact_json
-from fastapi_cloudflare_access._jwks import JwksProblem, parse_jwks
+from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
 from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing._issuer import compact_json
 
 TEAM = LocalTeam("acme")
 DOCUMENT: dict[str, Any] = json.loads(TEAM.certs_body())

@@ -8,7 +8,7 @@ from fuzz.target import NOW, right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._token import Parsed, screen, verify
+from fastapi_cloudflare_access._verification.token import Parsed, screen, verify
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import CredentialError
 from fastapi_cloudflare_access.settings import Settings

@@ -71,7 +71,7 @@ def source(server: CertsServer) -> KeySource:
 
 @pytest.fixture(autouse=True)
 def _short_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastapi_cloudflare_access._key_policy.FETCH_GAP", 0.1)
+    monkeypatch.setattr("fastapi_cloudflare_access._keys.rate_limiter.FETCH_GAP", 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from support.local_rig import a_realm
 from fastapi_cloudflare_access.local import cli
 from fastapi_cloudflare_access.local.cli import RISK_FLAG, Plan, dev, introduce, read_config
 from fastapi_cloudflare_access.local.config import App, Config
-from fastapi_cloudflare_access.local.realm import Addresses
+from fastapi_cloudflare_access.local.local_access import Addresses
 from fastapi_cloudflare_access.local.server import Listeners, LocalServer
 from fastapi_cloudflare_access.local.tls import TlsFiles
 

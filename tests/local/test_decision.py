@@ -8,7 +8,7 @@ from support.local_rig import a_call, a_realm
 
 from fastapi_cloudflare_access.local.config import App, Person, Policy
 from fastapi_cloudflare_access.local.decision import Pass, Stop, decide, read_credentials
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.testing import FakeClock
 
 ALLOW = Policy(everyone=True)

@@ -8,11 +8,11 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 from support.local_rig import APP, TEAM, Browser, a_call, a_realm
 
-from fastapi_cloudflare_access.local.answers import login_target
-from fastapi_cloudflare_access.local.call import MAX_QUERY, MAX_TARGET
 from fastapi_cloudflare_access.local.config import App, Person, Policy
+from fastapi_cloudflare_access.local.edge_request import MAX_QUERY, MAX_TARGET
+from fastapi_cloudflare_access.local.local_access import Addresses, Realm
 from fastapi_cloudflare_access.local.login import is_relative
-from fastapi_cloudflare_access.local.realm import Addresses, Realm
+from fastapi_cloudflare_access.local.responses import login_target
 from fastapi_cloudflare_access.testing import FakeClock
 
 SHOP = "http://shop.localhost:8787"

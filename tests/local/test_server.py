@@ -14,7 +14,7 @@ from support.local_rig import a_realm
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import run_local_access, server
 from fastapi_cloudflare_access.local.config import App, Config, Team
-from fastapi_cloudflare_access.local.realm import Addresses
+from fastapi_cloudflare_access.local.local_access import Addresses
 from fastapi_cloudflare_access.local.server import Listeners, bind, environment, environment_of, is_loopback, port_of
 from fastapi_cloudflare_access.local.tls import TlsFiles
 

@@ -7,7 +7,7 @@ from support.local_rig import a_call, a_realm, a_state
 
 from fastapi_cloudflare_access.local.config import App, Person
 from fastapi_cloudflare_access.local.cookies import app_cookie, team_cookie
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.local.state import Session, State
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
 

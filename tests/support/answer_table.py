@@ -11,8 +11,8 @@ from fastapi import Depends, FastAPI, WebSocket
 from support.options import grouped
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
-from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing._issuer import Issuer
 
 Team = LocalTeam[SystemClock]
 Headers = list[tuple[str, str]]

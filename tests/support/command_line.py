@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi_cloudflare_access._http import HttpxFetch
+from fastapi_cloudflare_access._keys.http import HttpxFetch
 from fastapi_cloudflare_access.protocols import Clock, Fetch, FetchResponse
 
 

@@ -10,10 +10,10 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from fastapi_cloudflare_access.local.call import Call
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.realm import Addresses, Realm, ShiftedClock
+from fastapi_cloudflare_access.local.edge_request import Call
+from fastapi_cloudflare_access.local.local_access import Addresses, Realm, ShiftedClock
 from fastapi_cloudflare_access.local.state import State, StoredKey, pem_of
 from fastapi_cloudflare_access.testing import FakeClock
 from fastapi_cloudflare_access.testing.team import shared_key

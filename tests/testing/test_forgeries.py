@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, UserClaims, errors
-from fastapi_cloudflare_access._jwks import parse_jwks
-from fastapi_cloudflare_access._token import parse, verify
+from fastapi_cloudflare_access._keys.jwks import parse_jwks
+from fastapi_cloudflare_access._verification.token import parse, verify
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch

@@ -12,8 +12,8 @@ import pytest
 from pydantic import Field
 
 from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access._jwks import parse_jwks
-from fastapi_cloudflare_access._token import parse, verify
+from fastapi_cloudflare_access._keys.jwks import parse_jwks
+from fastapi_cloudflare_access._verification.token import parse, verify
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
 from fastapi_cloudflare_access.testing.team import shared_key

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, fetch
         answer cannot be written, 130 where it was interrupted, 141 where the reader of the answer went away.
     """
     try:
-        from fastapi_cloudflare_access.cli.running import run  # noqa: PLC0415 - needs the extra
+        from fastapi_cloudflare_access.cli.application import run  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in _EXTRA:
             raise

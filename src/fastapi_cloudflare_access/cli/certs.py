@@ -13,11 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from fastapi_cloudflare_access._clock import within
-from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._http import default_fetch, describe, read_document
+from fastapi_cloudflare_access._keys.http import default_fetch, describe, read_document
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
+from fastapi_cloudflare_access.cli.formatting import as_dict, as_list, printable
 from fastapi_cloudflare_access.cli.proxies import proxy_problem
 from fastapi_cloudflare_access.cli.reports import CommandError, ExitCode
-from fastapi_cloudflare_access.cli.words import as_dict, as_list, printable
 from fastapi_cloudflare_access.protocols import Clock, Fetch, FetchResponse
 from fastapi_cloudflare_access.settings import Settings
 

@@ -10,6 +10,7 @@ import typer
 from fastapi_cloudflare_access.cli.certs import ask_or_fail, read_certs, read_pem
 from fastapi_cloudflare_access.cli.configuration import Configuration, configure
 from fastapi_cloudflare_access.cli.doctor import Doctor, show_step
+from fastapi_cloudflare_access.cli.formatting import printable
 from fastapi_cloudflare_access.cli.inspection import inspect_token
 from fastapi_cloudflare_access.cli.inspection import show as show_inspection
 from fastapi_cloudflare_access.cli.keys import Watch
@@ -20,7 +21,6 @@ from fastapi_cloudflare_access.cli.reports import CommandError, DoctorReport, Ex
 from fastapi_cloudflare_access.cli.tokens import VARIABLE, optional_token, read_token
 from fastapi_cloudflare_access.cli.verify import Certs, kid_of, verify_token
 from fastapi_cloudflare_access.cli.verify import show as show_verification
-from fastapi_cloudflare_access.cli.words import printable
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 Token = Annotated[

@@ -10,15 +10,15 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi_cloudflare_access._jwks import JwksProblem, parse_jwks
+from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
 from fastapi_cloudflare_access.cli.certs import Answer, ask, diagnosis
 from fastapi_cloudflare_access.cli.configuration import Configuration
-from fastapi_cloudflare_access.cli.keyring import describe_keys
+from fastapi_cloudflare_access.cli.formatting import duration, plural, printable, short
+from fastapi_cloudflare_access.cli.key_description import describe_keys
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.proxies import proxy_of, proxy_problem
 from fastapi_cloudflare_access.cli.reports import Key, Status, Step
 from fastapi_cloudflare_access.cli.verify import Certs, verify_token
-from fastapi_cloudflare_access.cli.words import duration, plural, printable, short
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 from fastapi_cloudflare_access.settings import Settings
 

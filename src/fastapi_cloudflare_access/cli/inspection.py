@@ -4,16 +4,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi_cloudflare_access._encoding import EncodingProblem, decode_base64url, parse_json_object
-from fastapi_cloudflare_access._token import MAX_TOKEN, check_claims, parse
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, parse_json_object
+from fastapi_cloudflare_access._verification.token import MAX_TOKEN, check_claims, parse
 from fastapi_cloudflare_access._verifier import typed
 from fastapi_cloudflare_access.claims import UserClaims
-from fastapi_cloudflare_access.cli.advice import refusal
 from fastapi_cloudflare_access.cli.configuration import Configuration
+from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso, moment, plural, short
+from fastapi_cloudflare_access.cli.hints import refusal
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import InspectReport, Kind, Times, Verdict
 from fastapi_cloudflare_access.cli.tokens import facts
-from fastapi_cloudflare_access.cli.words import as_list, is_time, iso, moment, plural, short
 from fastapi_cloudflare_access.errors import CredentialError, MalformedToken
 from fastapi_cloudflare_access.settings import Settings
 

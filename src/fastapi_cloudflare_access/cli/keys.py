@@ -9,10 +9,10 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from fastapi_cloudflare_access.cli.keyring import describe_keys, details, title
+from fastapi_cloudflare_access.cli.formatting import iso, short
+from fastapi_cloudflare_access.cli.key_description import describe_keys, details, title
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import CommandError, Failure, Key, KeysReport
-from fastapi_cloudflare_access.cli.words import iso, short
 from fastapi_cloudflare_access.protocols import Clock
 
 REMEMBERED = 10

@@ -11,8 +11,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from fastapi_cloudflare_access.cli.formatting import printable
 from fastapi_cloudflare_access.cli.reports import Report, Status, Step, Verdict
-from fastapi_cloudflare_access.cli.words import printable
 
 # Each has a contrast of 3.5:1 at least to white, and to black and the dark grey that many terminals have in its place.
 STYLES: Mapping[Status, str] = {"ok": "#009a00", "warning": "color(166)", "failed": "color(196)", "skipped": ""}

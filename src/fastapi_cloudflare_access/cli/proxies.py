@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from fastapi_cloudflare_access.cli.words import printable
+from fastapi_cloudflare_access.cli.formatting import printable
 from fastapi_cloudflare_access.settings import Settings
 
 SCHEMES = ("http", "https", "socks5", "socks5h")

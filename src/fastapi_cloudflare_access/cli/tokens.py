@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-from fastapi_cloudflare_access._credentials import digest, find_token
+from fastapi_cloudflare_access._verification.request_token import digest, find_token
 from fastapi_cloudflare_access.cli.reports import CommandError, TokenFacts
 from fastapi_cloudflare_access.errors import CredentialError
 

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fastapi_cloudflare_access._jwks import JwksProblem, KeySet, parse_jwks
-from fastapi_cloudflare_access._signature import RS256Key
-from fastapi_cloudflare_access._token import Parsed, parse
+from fastapi_cloudflare_access._keys.jwks import JwksProblem, KeySet, parse_jwks
+from fastapi_cloudflare_access._verification.signature import RS256Key
+from fastapi_cloudflare_access._verification.token import Parsed, parse
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.cli.advice import refusal
 from fastapi_cloudflare_access.cli.certs import SAVE_HINT
 from fastapi_cloudflare_access.cli.configuration import Configuration
+from fastapi_cloudflare_access.cli.formatting import relative, short
+from fastapi_cloudflare_access.cli.hints import refusal
 from fastapi_cloudflare_access.cli.inspection import inspect_token
-from fastapi_cloudflare_access.cli.judging import caller_of, judge
-from fastapi_cloudflare_access.cli.keyring import describe_keys, validity
+from fastapi_cloudflare_access.cli.key_description import describe_keys, validity
+from fastapi_cloudflare_access.cli.offline_verification import caller_of, judge
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import Caller, Key, Step, Verdict, VerifyReport
 from fastapi_cloudflare_access.cli.tokens import facts
-from fastapi_cloudflare_access.cli.words import relative, short
 from fastapi_cloudflare_access.errors import (
     AccessError,
     CannotDecide,

@@ -1,8 +1,8 @@
 """A local Access: the team domain and the edge of Cloudflare Access on the loopback, for development and tests."""
 
 from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team
+from fastapi_cloudflare_access.local.config_file import read as read_seed
 from fastapi_cloudflare_access.local.running import RunningAccess, run_local_access
-from fastapi_cloudflare_access.local.seed import read as read_seed
 
 __all__ = [
     "App",

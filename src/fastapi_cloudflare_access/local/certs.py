@@ -5,7 +5,7 @@ from math import isinf
 
 from starlette.types import Receive, Send
 
-from fastapi_cloudflare_access.local.call import Call
+from fastapi_cloudflare_access.local.edge_request import Call
 from fastapi_cloudflare_access.testing import CertsEndpoint
 from fastapi_cloudflare_access.testing.certs import Answer
 

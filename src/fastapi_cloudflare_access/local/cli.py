@@ -17,11 +17,11 @@ from uvicorn.importer import ImportFromStringError, import_from_string
 from uvicorn.supervisors import ChangeReload
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local import seed
+from fastapi_cloudflare_access.local import config_file
 from fastapi_cloudflare_access.local.backends import Backend, InProcess, Nothing
 from fastapi_cloudflare_access.local.config import Config, Origin
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.local.server import (
     Listeners,
     LocalServer,
@@ -109,7 +109,7 @@ def dev(  # noqa: PLR0913 - each is an option
     """Run a local Access before an app, or before a server in any language."""
     try:
         if init:
-            seed.initialise(config or Path(seed.FILE_NAME))
+            config_file.initialise(config or Path(config_file.FILE_NAME))
             return
         _check(app, upstream, host, reload=reload, risk=risk)
         _run(app, upstream, read_config(config), state, (host, port, tls_port if tls else None), reload=reload)
@@ -124,9 +124,9 @@ def read_config(path: Path | None) -> Config:
     Raises:
         ConfigurationError: It is wrong.
     """
-    if path is None and not Path(seed.FILE_NAME).exists():
+    if path is None and not Path(config_file.FILE_NAME).exists():
         return Config()
-    return seed.read(path or Path(seed.FILE_NAME))
+    return config_file.read(path or Path(config_file.FILE_NAME))
 
 
 def _check(app: str | None, upstream: str | None, host: str, *, reload: bool, risk: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from fastapi_cloudflare_access._encoding import parse_json_object
+from fastapi_cloudflare_access._verification.strict import parse_json_object
 
 TEAM_HOST = "127.0.0.1"
 """Where the team is, and so no app."""

@@ -5,9 +5,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from fastapi_cloudflare_access.local.call import Call
 from fastapi_cloudflare_access.local.config import is_email
 from fastapi_cloudflare_access.local.cookies import team_session_cookie
+from fastapi_cloudflare_access.local.edge_request import Call
 from fastapi_cloudflare_access.local.forms import (
     csrf_of,
     is_ours,
@@ -17,8 +17,8 @@ from fastapi_cloudflare_access.local.forms import (
     read_json,
     team_session,
 )
+from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.local.pages import NO_STORE, message, page
-from fastapi_cloudflare_access.local.realm import Realm
 
 CONTROL_PATH = "/control/"
 API_PATH = "/control/api/"

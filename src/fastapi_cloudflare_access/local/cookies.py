@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from email.utils import formatdate
 
-from fastapi_cloudflare_access._credentials import COOKIE
-from fastapi_cloudflare_access.local.call import Call
+from fastapi_cloudflare_access._verification.request_token import COOKIE
 from fastapi_cloudflare_access.local.config import DAY, App
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.edge_request import Call
+from fastapi_cloudflare_access.local.local_access import Realm
 
 APP_SESSION, TEAM_SESSION = "CF_AppSession", "CF_Session"
 TEAM_SESSION_LIFE = 4 * 3600

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from fastapi_cloudflare_access._credentials import COOKIE, HEADER
-from fastapi_cloudflare_access.local.call import ID_HEADER, SECRET_HEADER, TOKEN_HEADER, Call
+from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access.local.config import App
+from fastapi_cloudflare_access.local.edge_request import ID_HEADER, SECRET_HEADER, TOKEN_HEADER, Call
+from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.local.policies import admits_person, admits_service, has_login, is_bypassed
-from fastapi_cloudflare_access.local.realm import Realm
 
 Kind = Literal[
     "login",
@@ -22,7 +22,7 @@ Kind = Literal[
     "preflight_answered",
     "metadata",
 ]
-"""What a request gets that does not go on; `_answers` in words."""
+"""What a request gets that does not go on; `responses` has the words."""
 
 MAX_CREDENTIALS = 4096
 MAX_TOKENS = 8

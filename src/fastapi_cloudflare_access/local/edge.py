@@ -6,18 +6,18 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_cloudflare_access.local.answers import LOGIN_PATH, RESOURCE_PATH, answer
 from fastapi_cloudflare_access.local.backends import Backend, Nothing
-from fastapi_cloudflare_access.local.call import Call, headers_for_app, new_ray
 from fastapi_cloudflare_access.local.certs import send_certs
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.control import CONTROL_PATH, control
 from fastapi_cloudflare_access.local.cookies import machine_cookie
 from fastapi_cloudflare_access.local.decision import Pass, decide
+from fastapi_cloudflare_access.local.edge_request import Call, headers_for_app, new_ray
 from fastapi_cloudflare_access.local.identity import IDENTITY_PATH, get_identity
+from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.local.login import AUTHORIZED_PATH, LOGOUT_PATH, authorized, login, logout
 from fastapi_cloudflare_access.local.pages import message
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.responses import LOGIN_PATH, RESOURCE_PATH, answer
 from fastapi_cloudflare_access.local.upstream import Upstream
 from fastapi_cloudflare_access.settings import CERTS_PATH
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
-from fastapi_cloudflare_access.local.call import MAX_FIELDS, Call
 from fastapi_cloudflare_access.local.cookies import TEAM_SESSION
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.edge_request import MAX_FIELDS, Call
+from fastapi_cloudflare_access.local.local_access import Realm
 
 MAX_BODY = 16_384
 

@@ -2,9 +2,9 @@
 
 from starlette.responses import JSONResponse, Response
 
-from fastapi_cloudflare_access._credentials import COOKIE
-from fastapi_cloudflare_access.local.call import Call
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access._verification.request_token import COOKIE
+from fastapi_cloudflare_access.local.edge_request import Call
+from fastapi_cloudflare_access.local.local_access import Realm
 
 IDENTITY_PATH = "/cdn-cgi/access/get-identity"
 

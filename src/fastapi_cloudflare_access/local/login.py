@@ -10,9 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
-from fastapi_cloudflare_access._credentials import COOKIE
-from fastapi_cloudflare_access.local.answers import LOGIN_PATH
-from fastapi_cloudflare_access.local.call import MAX_TARGET, Call
+from fastapi_cloudflare_access._verification.request_token import COOKIE
 from fastapi_cloudflare_access.local.config import App, is_email
 from fastapi_cloudflare_access.local.cookies import (
     APP_SESSION,
@@ -21,10 +19,12 @@ from fastapi_cloudflare_access.local.cookies import (
     team_cookie,
     team_session_cookie,
 )
+from fastapi_cloudflare_access.local.edge_request import MAX_TARGET, Call
 from fastapi_cloudflare_access.local.forms import csrf_of, is_ours, new_team_session, read_form, team_session
+from fastapi_cloudflare_access.local.local_access import NONCE_LIFE, PendingLogin, Realm
 from fastapi_cloudflare_access.local.pages import NO_STORE, message, page
 from fastapi_cloudflare_access.local.policies import admits_person
-from fastapi_cloudflare_access.local.realm import NONCE_LIFE, PendingLogin, Realm
+from fastapi_cloudflare_access.local.responses import LOGIN_PATH
 from fastapi_cloudflare_access.local.state import Session
 from fastapi_cloudflare_access.local.team import hash_of
 

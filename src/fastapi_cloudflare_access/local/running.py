@@ -15,7 +15,7 @@ from fastapi_cloudflare_access.local.backends import Backend, InProcess, Nothing
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.control import Controls
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.realm import Realm
+from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.local.server import Listeners, LocalServer, environment_of, realm_of
 from fastapi_cloudflare_access.local.tls import TlsFiles, tls_files
 from fastapi_cloudflare_access.local.upstream import Upstream

@@ -18,7 +18,7 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.certs import BREAK_OFF
 from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.realm import Addresses, Realm, ShiftedClock
+from fastapi_cloudflare_access.local.local_access import Addresses, Realm, ShiftedClock
 from fastapi_cloudflare_access.local.state import State
 from fastapi_cloudflare_access.local.tls import TlsFiles
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-from fastapi_cloudflare_access._encoding import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._issuer import Issuer, SigningKey, compact_json
-from fastapi_cloudflare_access._signature import RS256Key
-from fastapi_cloudflare_access._token import parse
+from fastapi_cloudflare_access._verification.signature import RS256Key
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
+from fastapi_cloudflare_access._verification.token import parse
 from fastapi_cloudflare_access.errors import CredentialError
 from fastapi_cloudflare_access.local.config import App, Config, Person
 from fastapi_cloudflare_access.local.state import Session, State, StoredKey, pem_of
 from fastapi_cloudflare_access.protocols import Clock
+from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey, compact_json
 
 Claims = dict[str, Any]
 

@@ -10,8 +10,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
-from fastapi_cloudflare_access.local.call import Call
 from fastapi_cloudflare_access.local.config import Origin
+from fastapi_cloudflare_access.local.edge_request import Call
 from fastapi_cloudflare_access.local.pages import message
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")

@@ -9,8 +9,8 @@ import httpcore
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local.call import Call, RawHeaders, named_by_connection
 from fastapi_cloudflare_access.local.config import Origin
+from fastapi_cloudflare_access.local.edge_request import Call, RawHeaders, named_by_connection
 from fastapi_cloudflare_access.local.pages import message
 from fastapi_cloudflare_access.local.tunnel import tunnel
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v1
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fastapi_cloudflare_access._issuer import Issuer, SigningKey, base64url, compact_json
+from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey, base64url, compact_json
 
 HOUR = 3600
 

@@ -7,7 +7,6 @@ from hashlib import sha256
 from threading import Lock
 from typing import Literal
 
-from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.testing._checking import (
     check_body,
@@ -17,6 +16,7 @@ from fastapi_cloudflare_access.testing._checking import (
     check_status,
     check_times,
 )
+from fastapi_cloudflare_access.testing._issuer import Issuer
 
 _HTML = b"<!DOCTYPE html><title>Error</title><h1>Unable to find your Access organization!</h1>"
 

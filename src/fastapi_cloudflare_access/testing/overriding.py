@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
 
-from fastapi_cloudflare_access._credentials import Headers
+from fastapi_cloudflare_access._verification.request_token import Headers
 from fastapi_cloudflare_access._verifier import Outcome, U, Verifier
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
-from fastapi_cloudflare_access._issuer import Issuer
-from fastapi_cloudflare_access._signature import RS256Key
+from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Listener
 from fastapi_cloudflare_access.settings import Settings
+from fastapi_cloudflare_access.testing._issuer import Issuer
 from fastapi_cloudflare_access.testing._replacing import authenticator_of, replaced
 from fastapi_cloudflare_access.testing.clock import FakeClock
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch

@@ -10,8 +10,8 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self, cast
 
-from fastapi_cloudflare_access._issuer import Issuer
 from fastapi_cloudflare_access.settings import CERTS_PATH
+from fastapi_cloudflare_access.testing._issuer import Issuer
 from fastapi_cloudflare_access.testing._replacing import replaced
 from fastapi_cloudflare_access.testing.certs import Answer, CertsEndpoint
 

@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._clock import is_clock
-from fastapi_cloudflare_access._credentials import COOKIE, HEADER
-from fastapi_cloudflare_access._issuer import Issuer, SigningKey
-from fastapi_cloudflare_access._minting import ServiceOptions, UserOptions
+from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing._forging import Base
+from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey
+from fastapi_cloudflare_access.testing._minting import ServiceOptions, UserOptions
 from fastapi_cloudflare_access.testing.clock import FakeClock
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch
 from fastapi_cloudflare_access.testing.forgeries import FORGERIES

@@ -1,0 +1,1 @@
+"""The signing keys of a team: fetched, cached, refreshed and removed."""

@@ -1,0 +1,141 @@
+"""From the bytes of a certs document to an immutable key set; unusable keys are skipped, each alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from fastapi_cloudflare_access._verification.signature import ALGORITHM, RS256Key
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, is_kid, parse_json_object
+
+MIN_BITS, MAX_BITS = 2048, 8192
+"""The moduli that are used (RFC 7518 section 3.3 wants 2048 at least)."""
+MIN_EXPONENT, MAX_EXPONENT = 65537, 2**32 - 1
+MAX_KEYS = 32
+"""The number of entries that a certs document may have."""
+PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+
+
+class JwksProblem(ValueError):
+    """The document is no key set that can be used; the message never repeats it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The usable keys of one certs document.
+
+    Attributes:
+        keys: Key by `kid`; never empty.
+        skipped: Why entries were not used, one reason for each.
+        torn: Each `kid` that stands twice with different keys, of which none is used.
+    """
+
+    keys: Mapping[str, RS256Key]
+    skipped: tuple[str, ...] = field(default=())
+    torn: frozenset[str] = field(default=frozenset())
+
+
+def parse_jwks(document: bytes) -> KeySet:
+    """Read the `keys` member of a certs document (RFC 7517 section 5).
+
+    Entries that are no RS256 verification key of 2048 to 8192 bits are skipped. Of a `kid` that stands twice with the
+    same material one is kept; with different material none is.
+
+    Raises:
+        JwksProblem: Where it is not a JSON object with a list of at most 32 keys, one of them usable.
+    """
+    try:
+        entries: Any = parse_json_object(document).get("keys")
+    except EncodingProblem as problem:
+        raise JwksProblem(f"the certs document is unusable: {problem}") from None
+    if not _is(list, entries):
+        raise JwksProblem("the certs document has no list of keys")
+    if len(entries) > MAX_KEYS:
+        raise JwksProblem(f"the certs document has {len(entries)} keys, more than {MAX_KEYS}")
+    keys, skipped, torn = _collect(entries)
+    if not keys:
+        raise JwksProblem(
+            "the certs document has no usable key" + "".join(f"; {reason}" for reason in sorted(set(skipped)))
+        )
+    return KeySet(MappingProxyType(keys), tuple(skipped), frozenset(torn))
+
+
+def _collect(entries: list[Any]) -> tuple[dict[str, RS256Key], list[str], set[str]]:
+    keys: dict[str, RS256Key] = {}
+    skipped: list[str] = []
+    torn: set[str] = set()
+    for entry in entries:
+        try:
+            kid, key = _read_key(entry)
+        except JwksProblem as problem:
+            skipped.append(str(problem))
+            continue
+        if keys.setdefault(kid, key) != key:
+            torn.add(kid)
+    for kid in torn:
+        del keys[kid]
+        skipped.append("two different keys with one kid")
+    return keys, skipped, torn
+
+
+def _read_key(entry: Any) -> tuple[str, RS256Key]:
+    if not _is(dict, entry) or entry.get("kty") != "RSA":
+        raise JwksProblem("not an RSA key")
+    kid: Any = entry.get("kid")
+    if not is_kid(kid):
+        raise JwksProblem("no usable kid")
+    if entry.get("alg", ALGORITHM) != ALGORITHM:
+        raise JwksProblem("for another algorithm than RS256")
+    if entry.get("use", "sig") != "sig" or not _may_verify(entry.get("key_ops", ["verify"])):
+        raise JwksProblem("not for verifying signatures")
+    if not PRIVATE_MEMBERS.isdisjoint(entry):
+        raise JwksProblem("a private key")
+    n, e = entry.get("n"), entry.get("e")
+    if not _is(str, n) or not _is(str, e):
+        raise JwksProblem("no modulus or exponent")
+    key = _build_key(n, e)
+    if isinstance(key, JwksProblem):
+        raise key.with_traceback(None)
+    return kid, key
+
+
+def _may_verify(operations: Any) -> bool:
+    return _is(list, operations) and "verify" in operations
+
+
+def _is(kind: type, value: Any) -> bool:
+    return type(value) is kind
+
+
+@lru_cache(maxsize=256)
+def _build_key(n: str, e: str) -> RS256Key | JwksProblem:
+    """Build a key, or say why not; either is remembered, since looking for a prime takes longer than all the rest."""
+    try:
+        return _check_and_build(n, e)
+    except JwksProblem as problem:
+        return problem
+
+
+def _check_and_build(n: str, e: str) -> RS256Key:
+    modulus, exponent = _integer(n), _integer(e)
+    if not MIN_BITS <= modulus.bit_length() <= MAX_BITS:
+        raise JwksProblem(f"not of {MIN_BITS} to {MAX_BITS} bits")
+    if not MIN_EXPONENT <= exponent <= MAX_EXPONENT or not exponent % 2:
+        raise JwksProblem("an unusable exponent")
+    if not modulus % 2 or pow(2, modulus - 1, modulus) == 1:
+        raise JwksProblem("a modulus that anybody can factor")
+    try:
+        return RS256Key(n=n, e=e)
+    except Exception:  # noqa: BLE001 - whatever the backend makes of it, the key cannot be used
+        raise JwksProblem("refused by the cryptography library") from None
+
+
+def _integer(text: str) -> int:
+    try:
+        octets = decode_base64url(text.encode("ascii"))
+    except (UnicodeEncodeError, EncodingProblem):
+        raise JwksProblem("modulus or exponent are not base64url") from None
+    if not octets[0]:
+        raise JwksProblem("modulus or exponent with leading zeros")
+    return int.from_bytes(octets, "big")

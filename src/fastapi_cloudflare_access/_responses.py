@@ -1,0 +1,142 @@
+"""From an error to what the client is told: the only module with status codes.
+
+The client learns the OAuth error and the class of fault, never the reason code, a claim, or which keys exist.
+"""
+
+import logging
+from collections.abc import Mapping
+from math import ceil
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import HTTPException, WebSocketException
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse
+
+from fastapi_cloudflare_access._logging import log
+from fastapi_cloudflare_access.errors import (
+    AccessError,
+    AmbiguousToken,
+    CallerRefused,
+    CannotDecide,
+    CredentialError,
+    MalformedToken,
+    MissingToken,
+    TokenExpired,
+)
+from fastapi_cloudflare_access.keys import KeysHealth
+
+logger = logging.getLogger("fastapi_cloudflare_access")
+
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
+"""WebSocket close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
+
+_DENIAL_RESPONSE = "websocket.http.response"
+_FAULTS: dict[type[AccessError], tuple[str | None, str]] = {
+    MissingToken: (None, "No Cloudflare Access token"),
+    AmbiguousToken: ("invalid_request", "More than one Cloudflare Access token"),
+    MalformedToken: ("invalid_token", "The Cloudflare Access token is malformed"),
+    TokenExpired: ("invalid_token", "The Cloudflare Access token has expired"),
+    CredentialError: ("invalid_token", "The Cloudflare Access token is not acceptable"),
+    CallerRefused: ("insufficient_scope", "This caller is not allowed here"),
+    CannotDecide: (None, "Cloudflare Access tokens cannot be checked right now, try again shortly"),
+}
+
+
+def _response(description: str, header: str, example: str) -> dict[str, Any]:
+    body = {"type": "object", "properties": {"detail": {"type": "string"}}, "required": ["detail"]}
+    return {
+        "description": description,
+        "headers": {header: {"schema": {"type": "string"}, "example": example}},
+        "content": {"application/json": {"schema": body}},
+    }
+
+
+RESPONSES: Mapping[int | str, dict[str, Any]] = MappingProxyType(
+    {
+        401: _response("No acceptable token of Cloudflare Access", "WWW-Authenticate", "Cloudflare-Access"),
+        403: _response(
+            "A caller who is not allowed here", "WWW-Authenticate", 'Cloudflare-Access error="insufficient_scope"'
+        ),
+        503: _response("Tokens cannot be verified right now", "Retry-After", "1"),
+    }
+)
+"""What OpenAPI shows of the refusals."""
+
+
+class AccessRefused(HTTPException):
+    """The refusal of a request, as FastAPI answers it.
+
+    Install an exception handler for it to answer in your own way.
+
+    Attributes:
+        error: Why; `error.reason` is the reason code.
+    """
+
+    def __init__(self, error: AccessError, *, auth_scheme: str) -> None:
+        """Map the error to status, headers and body; `auth_scheme` is the scheme of `WWW-Authenticate`."""
+        code, description = _fault(error)
+        super().__init__(_status(error), detail=description, headers=_headers(error, auth_scheme, code, description))
+        self.error = error
+
+
+class AccessRefusedWebSocket(WebSocketException):
+    """The refusal of a WebSocket where the server can only close it before it was accepted.
+
+    Attributes:
+        error: Why; `error.reason` is the reason code.
+    """
+
+    def __init__(self, error: AccessError) -> None:
+        """Map the error to a close code."""
+        close = TRY_AGAIN_LATER if isinstance(error, CannotDecide) else POLICY_VIOLATION
+        super().__init__(close, reason=_fault(error)[1])
+        self.error = error
+
+
+for _exception in (AccessRefused, AccessRefusedWebSocket):
+    _exception.__module__ = "fastapi_cloudflare_access"  # where it is imported from
+
+
+def refusal(
+    error: AccessError, connection: HTTPConnection, *, auth_scheme: str
+) -> AccessRefused | AccessRefusedWebSocket:
+    """Give the exception that makes FastAPI refuse this connection."""
+    scope = connection.scope
+    if scope["type"] == "websocket" and _DENIAL_RESPONSE not in (scope.get("extensions") or {}):
+        return AccessRefusedWebSocket(error)
+    return AccessRefused(error, auth_scheme=auth_scheme)
+
+
+def log_refusal(error: AccessError, token_digest: str | None, *, optional: bool = False) -> None:
+    """Write one record with the reason code and the digest of the token."""
+    level = logging.INFO if optional or isinstance(error, MissingToken) else logging.WARNING
+    extra = {"reason": error.reason, "token_digest": token_digest, "unverified": error.unverified}
+    reason = f"{error.reason}, by unverified claims" if error.unverified else error.reason
+    log(logger, level, "refused: %s (%s), token %s", reason, error, token_digest or "none", extra=extra)
+
+
+def readiness(health: KeysHealth) -> JSONResponse:
+    """Answer a readiness probe: 200 where tokens can be checked, else 503."""
+    body = {"ready": health.ready, "state": health.state}
+    return JSONResponse(body, status_code=200 if health.ready else 503, headers={"Cache-Control": "no-store"})
+
+
+def _fault(error: AccessError) -> tuple[str | None, str]:
+    return next(_FAULTS[kind] for kind in type(error).__mro__ if kind in _FAULTS)
+
+
+def _status(error: AccessError) -> int:
+    if isinstance(error, CannotDecide):
+        return 503
+    return 403 if isinstance(error, CallerRefused) else 401
+
+
+def _headers(error: AccessError, auth_scheme: str, code: str | None, description: str) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store", "Vary": "Cf-Access-Jwt-Assertion, Cookie"}
+    if isinstance(error, CannotDecide):
+        return headers | {"Retry-After": str(max(1, ceil(error.retry_after)))}
+    parameters = f' error="{code}"' if code else ""
+    if code and isinstance(error, CredentialError):
+        parameters += f', error_description="{description}"'
+    return headers | {"WWW-Authenticate": auth_scheme + parameters}

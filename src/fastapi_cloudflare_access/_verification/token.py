@@ -1,0 +1,203 @@
+"""From the bytes of a token to verified claims: pure, and in an order that can be read from top to bottom.
+
+`parse` bounds and shapes, `verify` believes: the signature first, then what it covers.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+from fastapi_cloudflare_access._verification.signature import ALGORITHM
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, is_kid, parse_json_object
+from fastapi_cloudflare_access.claims import MAX_TIME
+from fastapi_cloudflare_access.errors import (
+    CredentialError,
+    InvalidClaims,
+    InvalidSignature,
+    MalformedToken,
+    TokenExpired,
+    TokenNotYetValid,
+    UnknownKey,
+    UnsupportedAlgorithm,
+    WrongAudience,
+    WrongIssuer,
+    WrongType,
+)
+from fastapi_cloudflare_access.settings import Settings
+
+MAX_TOKEN = 16 * 1024
+"""How many bytes a token may have."""
+MAX_HEADER = 1024
+"""How many bytes its decoded JOSE header may have."""
+MAX_UNVERIFIED_PAYLOAD = 8 * 1024
+"""How many bytes of a payload are read before its signature is known."""
+
+_FORBIDDEN_PARAMETERS = frozenset(
+    {"crit", "b64", "zip", "enc", "cty", "p2c", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"}
+)
+_TYPES = frozenset({"jwt", "application/jwt"})
+
+
+class Parsed(NamedTuple):
+    """A token of the right shape, none of it believed yet.
+
+    Attributes:
+        kid: The key id its header names.
+        signed: The bytes that the signature covers.
+        payload: The decoded payload.
+        signature: The decoded signature.
+    """
+
+    kid: str
+    signed: bytes
+    payload: bytes
+    signature: bytes
+
+
+class VerifyingKey(Protocol):
+    """A key that can tell whether a signature is its own."""
+
+    def verifies(self, signature: bytes, signed: bytes) -> bool:
+        """Tell whether the signature belongs to these bytes."""
+        ...
+
+
+def parse(token: bytes) -> Parsed:
+    """Take a compact JWS apart (RFC 7515 sections 3.1 and 5.2).
+
+    Raises:
+        MalformedToken: For a wrong size, shape, encoding or header.
+        UnsupportedAlgorithm: For an `alg` other than RS256.
+    """
+    if len(token) > MAX_TOKEN:
+        raise MalformedToken("the token is too long")
+    signed, _, signature = token.rpartition(b".")
+    header, _, payload = signed.partition(b".")
+    try:
+        decoded = decode_base64url(payload), decode_base64url(signature)
+        return Parsed(_read_header(header), signed, *decoded)
+    except EncodingProblem as problem:
+        raise MalformedToken(f"the token is not three base64url segments around JSON: {problem}") from None
+
+
+@lru_cache(maxsize=64)
+def _read_header(segment: bytes) -> str:
+    """Give the `kid` of a JOSE header that asks for nothing but RS256 (RFC 7515 section 4.1, RFC 8725 section 3)."""
+    if len(segment) > (MAX_HEADER * 4 + 2) // 3:
+        raise MalformedToken("the header is too long")
+    header = parse_json_object(decode_base64url(segment))
+    if header.get("alg") != ALGORITHM:
+        raise UnsupportedAlgorithm("the algorithm is not RS256")
+    if not _FORBIDDEN_PARAMETERS.isdisjoint(header):
+        raise MalformedToken("the header has a parameter that Access never sets")
+    if "typ" in header and str(header["typ"]).lower() not in _TYPES:
+        raise MalformedToken("the header's typ is not JWT")
+    if not is_kid(kid := header.get("kid")):
+        raise MalformedToken("the header has no usable kid")
+    return str(kid)
+
+
+def verify(parsed: Parsed, *, key: VerifyingKey, settings: Settings, now: float) -> dict[str, Any]:
+    """Give the claims of a token that this key signed and these settings accept.
+
+    Raises:
+        CredentialError: The reason why it is refused.
+    """
+    if not key.verifies(parsed.signature, parsed.signed):
+        raise InvalidSignature("the signature is wrong")
+    return read_claims(parsed.payload, settings=settings, now=now)
+
+
+def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, Any]:
+    """Give the claims of a payload whose signature was found good, where these settings accept them.
+
+    Raises:
+        CredentialError: The reason why it is refused.
+    """
+    try:
+        claims = parse_json_object(payload)
+    except EncodingProblem as problem:
+        raise MalformedToken(f"the payload is malformed: {problem}") from None
+    check_claims(claims, settings=settings, now=now)
+    return claims
+
+
+def screen(parsed: Parsed, *, settings: Settings, now: float) -> None:
+    """Let only a token pass that would be accepted if its key were known, before anything is spent on fetching the key.
+
+    Raises:
+        CredentialError: The reason why the claims, none of them verified, could not pass anyway; marked `unverified`.
+    """
+    try:
+        if len(parsed.payload) > MAX_UNVERIFIED_PAYLOAD:
+            raise UnknownKey("the key is unknown, and the payload too long to be read without it")
+        read_claims(parsed.payload, settings=settings, now=now)
+    except CredentialError as problem:
+        problem.unverified = True
+        raise
+
+
+def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> None:
+    """Check the registered claims (RFC 7519 section 4.1) and those of Access; `aud` becomes a tuple.
+
+    Every request comes through here, so a good token costs comparisons; what is wrong is told once one has failed.
+
+    Raises:
+        CredentialError: `WrongType`, `WrongIssuer`, `WrongAudience`, `TokenExpired`, `TokenNotYetValid`, or
+            `InvalidClaims` for a claim that is missing or of the wrong type.
+    """
+    if claims.get("type") != "app":
+        _text(claims, "type")
+        raise WrongType("the token is not one for an application")
+    if claims.get("iss") != settings.issuer:
+        _text(claims, "iss")
+        raise WrongIssuer("the issuer is not the configured team")
+    claims["aud"] = audience = _audience(claims.get("aud"))
+    if settings.audience_tags.isdisjoint(audience):
+        raise WrongAudience("the audience is none of the configured ones")
+    _check_times(claims, settings, now)
+    sub = claims.get("sub")
+    if type(sub) is not str:
+        raise _unusable("sub")
+    if not sub and not _text(claims, "common_name"):
+        raise InvalidClaims("the caller is neither a user nor a service")
+    if "jti" in claims:
+        _text(claims, "jti")
+
+
+def _check_times(claims: dict[str, Any], settings: Settings, now: float) -> None:
+    exp, iat, nbf = claims.get("exp"), claims.get("iat"), claims.get("nbf", 0)
+    if type(exp) is not int or not 0 <= exp <= MAX_TIME:
+        raise _no_time("exp")
+    if now >= exp + settings.exp_leeway:
+        raise TokenExpired("the token has expired")
+    if type(iat) is not int or not 0 <= iat <= MAX_TIME:
+        raise _no_time("iat")
+    if iat - settings.nbf_leeway > now:
+        raise TokenNotYetValid("the token was issued in the future")
+    if type(nbf) is not int or not 0 <= nbf <= MAX_TIME:
+        raise _no_time("nbf")
+    if nbf - settings.nbf_leeway > now:
+        raise TokenNotYetValid("the token is not valid yet")
+
+
+def _text(claims: dict[str, Any], name: str) -> str:
+    value: str | None = claims.get(name)
+    if type(value) is not str:
+        raise _unusable(name)
+    return value
+
+
+def _unusable(name: str) -> InvalidClaims:
+    return InvalidClaims(f"the claim {name} is missing or of the wrong type")
+
+
+def _no_time(name: str) -> InvalidClaims:
+    return InvalidClaims(f"the claim {name} is missing, of the wrong type or out of range")
+
+
+def _audience(value: Any) -> tuple[str, ...]:
+    if type(value) is str:
+        return (value,)
+    if type(value) in (list, tuple) and {*map(type, value)} == {str}:
+        return tuple(value)
+    raise _unusable("aud")

@@ -1,0 +1,70 @@
+"""Tokens whose signature was found good, kept so that it need not be computed again; nothing else is skipped."""
+
+from collections import OrderedDict
+from typing import Generic, NamedTuple
+
+from typing_extensions import TypeVar
+
+from fastapi_cloudflare_access._verification.signature import RS256Key
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+
+U = TypeVar("U", bound=UserClaims)
+
+
+class Remembered(NamedTuple, Generic[U]):
+    """What is known of one verified token.
+
+    Attributes:
+        kid: The key id its header names.
+        key: The key that its signature was checked with.
+        starts: From when it is accepted, leeway included.
+        ends: Until when.
+        caller: Whom it stands for, where nobody can change that; else None.
+        payload: What to make the caller from, where it has to be made anew each time; else empty.
+    """
+
+    kid: str
+    key: RS256Key
+    starts: float
+    ends: float
+    caller: U | ServiceClaims | None
+    payload: bytes
+
+
+class TokenCache(Generic[U]):
+    """The tokens used last, each under its SHA-256.
+
+    Strict base64url gives every token one spelling, so that the digest stands for what it says. Threads may share the
+    cache: the most that a race does is to forget a token.
+    """
+
+    __slots__ = ("__weakref__", "_entries", "_size")
+
+    def __init__(self, size: int) -> None:
+        """Hold `size` tokens at most."""
+        self._size = size
+        self._entries: OrderedDict[bytes, Remembered[U]] = OrderedDict()
+
+    def get(self, digest: bytes) -> Remembered[U] | None:
+        """Give what is known of a token, which is then the one used last."""
+        try:
+            self._entries.move_to_end(digest)
+        except KeyError:
+            return None
+        return self._entries.get(digest)
+
+    def put(self, digest: bytes, entry: Remembered[U]) -> None:
+        """Remember a token, and forget the one used longest ago where there is no room."""
+        self._entries[digest] = entry
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+    def expire(self, now: float) -> None:
+        """Remove the tokens that have expired by `now`, in seconds since 1970."""
+        for digest, entry in [*self._entries.items()]:
+            if now >= entry.ends:
+                self._entries.pop(digest, None)
+
+    def drop(self, digest: bytes) -> None:
+        """Forget a token."""
+        self._entries.pop(digest, None)

@@ -1,0 +1,204 @@
+"""A request as the edge sees it, and the headers with which it goes on to the app."""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import parse_qsl, unquote
+
+from starlette.types import Scope
+
+from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
+
+EMAIL_HEADER = "cf-access-authenticated-user-email"
+TOKEN_HEADER = "cf-access-token"  # noqa: S105 - a name
+ID_HEADER, SECRET_HEADER = "cf-access-client-id", "cf-access-client-secret"
+
+MAX_TARGET = 8000
+"""Characters of an address that can be come back to after a login."""
+MAX_QUERY = 6 * MAX_TARGET
+"""Room for such an address, quoted, and for the token that carries it again."""
+MAX_FIELDS = 50
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+_NETLOC = re.compile(r"([a-z0-9.-]{1,253}|\[::1\])(?::([0-9]{1,5}))?")
+_COOKIE = COOKIE.encode()
+_KEPT = frozenset({b"host", b"content-length", b"transfer-encoding"})
+"""What a request is not whole without, so that no `Connection` header takes it away."""
+_SET_BY_THE_EDGE = frozenset(
+    name.encode()
+    for name in (
+        HEADER.lower(),
+        EMAIL_HEADER,
+        TOKEN_HEADER,
+        ID_HEADER,
+        SECRET_HEADER,
+        "cf-connecting-ip",
+        "cf-ipcountry",
+        "cf-ray",
+        "cf-visitor",
+        "cookie",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-real-ip",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request or WebSocket handshake.
+
+    Attributes:
+        scope: As ASGI gives it.
+    """
+
+    scope: Scope
+
+    @cached_property
+    def netloc(self) -> str | None:
+        """The `Host`, in lower case; None where there is not exactly one that can be."""
+        hosts = self.all("host")
+        return hosts[0].lower() if len(hosts) == 1 and _NETLOC.fullmatch(hosts[0].lower()) else None
+
+    @property
+    def host(self) -> str:
+        """The host name alone."""
+        found = _NETLOC.fullmatch(self.netloc or "")
+        return found[1] if found else ""
+
+    @property
+    def method(self) -> str:
+        """The method; a handshake is a GET."""
+        return str(self.scope.get("method", "GET"))
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        return "https" if self.scope["scheme"] in ("https", "wss") else "http"
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it is a handshake."""
+        return bool(self.scope["type"] == "websocket")
+
+    @cached_property
+    def path(self) -> str:
+        """The path as an app may understand it: decoded, without doubled slashes and one at the end."""
+        return "/" + "/".join(filter(None, self._segments))
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether an app may take the target for another path than `path`, or for no path at all."""
+        names = {segment.partition(";")[0] for segment in self._segments}
+        is_path = self.target.startswith("/") and "#" not in self.target
+        return not is_path or not names.isdisjoint({".", ".."}) or any("\\" in name for name in self._segments)
+
+    @cached_property
+    def _segments(self) -> list[str]:
+        return unquote(self.target.partition("?")[0]).split("/")
+
+    @cached_property
+    def target(self) -> str:
+        """The path and the query, as they were sent."""
+        path: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
+        query: bytes = self.scope["query_string"]
+        return (path.partition(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """The first value of each parameter; nothing where there is too much of it."""
+        text = self.target.partition("?")[2]
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS) if len(text) <= MAX_QUERY else []
+        except ValueError:
+            pairs = []
+        return dict(reversed(pairs))
+
+    @property
+    def client_ip(self) -> str:
+        """From where."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
+    def is_preflight(self) -> bool:
+        """Whether it is a CORS preflight (Fetch standard, section 3.2.2)."""
+        return self.method == "OPTIONS" and bool(self.get("origin") and self.get("access-control-request-method"))
+
+    def all(self, name: str) -> list[str]:
+        """Every value of a header."""
+        wanted = name.encode()
+        return [value.decode("latin-1") for header, value in self.scope["headers"] if header == wanted]
+
+    def get(self, name: str) -> str:
+        """The first value of a header, or the empty text."""
+        return next(iter(self.all(name)), "")
+
+    def cookies(self, name: str) -> list[str]:
+        """Every value of a cookie; others of the same name may have been planted."""
+        pairs = (pair.partition("=") for jar in self.all("cookie") for pair in jar.split(";"))
+        return [value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name]
+
+
+def headers_for_app(
+    call: Call, *, ray: str, token: str | None, email: str | None, country: str, drop: str | None
+) -> RawHeaders:
+    """Give the request headers that the app gets.
+
+    Args:
+        call: The request.
+        ray: Its `cf-ray`.
+        token: The assertion; whatever the client sent in its place is gone.
+        email: Of the user.
+        country: Where the caller is.
+        drop: A header that held credentials.
+    """
+    given: RawHeaders = list(call.scope["headers"])
+    dropped = _SET_BY_THE_EDGE | (named_by_connection(given) - _KEPT) | {(drop or "").encode()}
+    # Servers that follow CGI take `_` for `-`, so neither spelling goes on.
+    headers = [(name, value) for name, value in given if name.replace(b"_", b"-") not in dropped]
+    if cookie := b"; ".join(_cookies(call, token)):
+        headers.append((b"cookie", cookie))
+    if token:
+        headers.append((HEADER.lower().encode(), token.encode()))
+    if email:
+        headers.append((EMAIL_HEADER.encode(), email.encode()))
+    return [*headers, *_about(call, ray, country)]
+
+
+def new_ray() -> str:
+    """A `cf-ray` of a data centre that is nowhere."""
+    return f"{secrets.token_hex(8)}-LOC"
+
+
+def named_by_connection(headers: RawHeaders) -> set[bytes]:
+    """Give `Connection`, and the headers that it says are about this connection alone (RFC 9110 section 7.6.1)."""
+    listed = b",".join([b"connection", *(value for name, value in headers if name.lower() == b"connection")])
+    return {name.strip() for name in listed.lower().split(b",")}
+
+
+def _cookies(call: Call, token: str | None) -> Iterator[bytes]:
+    for pair in (pair for jar in call.all("cookie") for pair in jar.split(";")):
+        name = pair.partition("=")[0].strip()
+        is_taken = name == "CF_Binding" or (name == COOKIE and token is not None)
+        if name and not is_taken:
+            yield pair.strip().encode("latin-1")
+    if token is not None:
+        yield _COOKIE + b"=" + token.encode()
+
+
+def _about(call: Call, ray: str, country: str) -> Iterable[tuple[bytes, bytes]]:
+    forwarded = ", ".join([*call.all("x-forwarded-for"), call.client_ip])
+    about = {
+        "cf-connecting-ip": call.client_ip,
+        "cf-ipcountry": country,
+        "cf-ray": ray,
+        "cf-visitor": f'{{"scheme":"{call.scheme}"}}',
+        "x-forwarded-for": forwarded,
+        "x-forwarded-proto": call.scheme,
+        "x-real-ip": call.client_ip,
+    }
+    return [(name.encode(), value.encode("latin-1")) for name, value in about.items()]

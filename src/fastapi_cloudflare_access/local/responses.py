@@ -1,0 +1,111 @@
+"""What the edge itself answers: the login redirect, refusals, preflights and the metadata."""
+
+import re
+import secrets
+from urllib.parse import quote
+
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from fastapi_cloudflare_access.local.config import App
+from fastapi_cloudflare_access.local.cookies import APP_SESSION, app_session_cookie
+from fastapi_cloudflare_access.local.decision import Kind
+from fastapi_cloudflare_access.local.edge_request import MAX_TARGET, Call
+from fastapi_cloudflare_access.local.local_access import Realm
+from fastapi_cloudflare_access.local.pages import NO_STORE, message
+
+LOGIN_PATH = "/cdn-cgi/access/login/"
+RESOURCE_PATH = "/.well-known/cloudflare-access-protected-resource"
+
+_APP_SESSION = re.compile(r"n[0-9a-f]{16}")
+_LEFT_AS_IT_IS = "!$%&'()*+,/:;=?@[]"
+_REFUSALS: dict[str, tuple[int, str, str]] = {
+    "login_needed": (401, "Log in first", "The request came from a script, and nobody is logged in."),
+    "forbidden": (403, "You do not have access", "You are logged in, but no policy of this app lets you in."),
+    "service_auth": (403, "Forbidden", "This app is for service tokens, and the request has none that is accepted."),
+    "service_unknown": (401, "Unauthorized", "The service credentials are unknown, incomplete or given twice."),
+    "service_refused": (403, "Forbidden", "The service token is valid, but no policy of this app lets it in."),
+    "preflight_refused": (403, "Forbidden", "A CORS preflight carries no login, and this app lets none through."),
+}
+
+
+def answer(kind: Kind, call: Call, app: App, realm: Realm) -> Response:
+    """Give the answer of this kind."""
+    if kind == "login":
+        return _login(call, app, realm)
+    if kind == "metadata":
+        return Response(
+            headers={"cf-access-metadata": realm.team.app_metadata(app, host=call.host), "cache-control": NO_STORE}
+        )
+    if kind == "preflight_answered":
+        return _preflight(call, app)
+    return _refusal(kind, call, app, realm)
+
+
+def _login(call: Call, app: App, realm: Realm) -> Response:
+    """Redirect to the team; the browser is told apart by its app session, which a second tab shares."""
+    known = [value for value in call.cookies(APP_SESSION) if _APP_SESSION.fullmatch(value)]
+    app_session = known[0] if known else f"n{secrets.token_hex(8)}"
+    netloc, target = call.netloc or "", login_target(call)
+    if len(target) > MAX_TARGET:
+        text = f"After a login you could not come back to more than {MAX_TARGET} characters. Log in at a shorter one."
+        return message("The address is too long", text, status=414, links={"To the app": app.paths[0]})
+    meta = realm.team.login_token(app, host=netloc, target=target, app_session=app_session)
+    query = f"kid={app.tag}&meta={meta}&redirect_url={quote(target, safe='')}"
+    response = RedirectResponse(f"{realm.addresses.issuer}{LOGIN_PATH}{netloc}?{query}", 302)
+    response.headers.update(_challenge(call) | {"cache-control": NO_STORE, "expires": "Thu, 01 Jan 1970 00:00:01 GMT"})
+    response.headers.append("set-cookie", app_session_cookie(call, realm, app_session))
+    return response
+
+
+def login_target(call: Call) -> str:
+    """Give where the browser shall come back to: a path that no browser takes for a host."""
+    return "/" + quote(call.target.lstrip("/"), safe=_LEFT_AS_IT_IS, encoding="latin-1")
+
+
+def _challenge(call: Call) -> dict[str, str]:
+    resource = f"{call.scheme}://{call.netloc}{RESOURCE_PATH}{quote(call.path)}"
+    return {
+        "www-authenticate": f'Cloudflare-Access resource_metadata="{resource}"',
+        "access-control-allow-credentials": "true",
+    }
+
+
+def _preflight(call: Call, app: App) -> Response:
+    origin = call.get("origin")
+    if origin not in app.cors_origins:
+        return Response(status_code=403, headers={"vary": "Origin"})
+    return Response(
+        headers={
+            "access-control-allow-origin": origin,
+            "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+            "access-control-allow-headers": call.get("access-control-request-headers"),
+            "access-control-allow-credentials": "true",
+            "vary": "Origin",
+        }
+    )
+
+
+def _refusal(kind: Kind, call: Call, app: App, realm: Realm) -> Response:
+    status, title, text = _REFUSALS[kind]
+    if kind == "service_auth" and app.service_auth_401:
+        status = 401
+    headers = {"cf-access-error": kind, "cache-control": NO_STORE}
+    if status == 401:  # noqa: PLR2004 - the status this is about
+        headers |= _challenge(call) | {"access-control-allow-headers": "x-requested-with"}
+    else:
+        headers |= {"cf-access-aud": app.tag, "cf-access-domain": realm.addresses.issuer.partition("://")[2]}
+    response = _body(status, title, text, call, app, realm)
+    response.headers.update(headers)
+    return response
+
+
+def _body(status: int, title: str, text: str, call: Call, app: App, realm: Realm) -> Response:
+    if "application/json" in call.get("accept"):
+        body = {"message": f"{title}. {text}", "status_code": status, "aud": app.tag, "ray_id": secrets.token_hex(8)}
+        return JSONResponse(body, status)
+    links = (
+        {"Log in as somebody else": f"{realm.addresses.issuer}/cdn-cgi/access/logout"}
+        if title.startswith("You")
+        else {}
+    )
+    return message(title, text, f"The app is “{app.name}”.", status=status, links=links)

@@ -1,0 +1,104 @@
+"""What the key source tells: counters, events, log lines."""
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from support.key_rig import KeyRig
+
+from fastapi_cloudflare_access._keys.metrics import KeyReport
+from fastapi_cloudflare_access._keys.snapshot import Moment
+from fastapi_cloudflare_access.events import AccessEvent, KeyAdded, KeyRemoved, KeySkipped, Refreshed
+
+pytestmark = pytest.mark.anyio
+
+LOGGER = "fastapi_cloudflare_access.keys"
+NOW = Moment(0, 1e9)
+
+
+async def test_a_good_fetch_tells_of_each_key_by_the_beginning_of_its_id() -> None:
+    rig = KeyRig()
+    await rig.find(rig.kid)
+    at = rig.clock.now()
+    refreshed, *added = rig.events
+    assert refreshed == Refreshed(at=at, kids=2, generation=1, seconds=0, modified=True)
+    assert added == [KeyAdded(at=at, kid=rig.old_kid[:16]), KeyAdded(at=at, kid=rig.kid[:16])]
+
+
+async def test_a_rotation_tells_of_the_key_that_comes_and_of_the_one_that_goes() -> None:
+    rig = KeyRig(removal_grace=0)
+    await rig.find(rig.kid)
+    await rig.clock.run_for(2)
+    gone, kid = rig.old_kid, rig.rotate()
+    await rig.find(kid)
+    at = rig.clock.now()
+    assert rig.events[-2:] == [KeyRemoved(at=at, kid=gone[:16]), KeyAdded(at=at, kid=kid[:16])]
+
+
+async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    rig = KeyRig(jitter=False)
+    document = rig.team.certs()
+    document["keys"].append({"kty": "EC", "kid": "\r\nforged"})
+    rig.certs.answer_with(json.dumps(document).encode())
+    for _ in range(3):
+        await rig.find(rig.kid)
+        await rig.clock.run_for(601)
+    await rig.clock.run_for(1)
+    skipped = [event for event in rig.events if isinstance(event, KeySkipped)]
+    assert [event.reason for event in skipped] == ["not an RSA key"] * rig.count("refreshed")
+    assert rig.count("refreshed") > 1
+    assert rig.keys.health().skipped == 1
+    assert caplog.text.count("skipped") == 1
+    assert "forged" not in caplog.text
+
+
+async def test_a_listener_that_fails_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def listener(event: AccessEvent) -> None:
+        raise LookupError(event.name)
+
+    rig = KeyRig()
+    rig.keys._store.report.listeners = [listener]
+    assert await rig.find(rig.kid) == "ok"
+    assert "a listener failed at the event refreshed" in caplog.text
+
+
+async def test_every_failed_fetch_is_a_warning_without_a_word_of_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    rig = KeyRig()
+    rig.certs.answer_with(b"<secret>", status=500, headers={"x": "secret"})
+    await rig.find(rig.kid)
+    (record,) = [record for record in caplog.records if record.name == LOGGER]
+    assert record.levelno == logging.WARNING
+    assert "HTTP status 500" in record.getMessage()
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.conformance(53)
+async def test_no_kid_of_a_token_is_logged_or_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    rig = KeyRig()
+    await rig.find(rig.kid)
+    for number in range(20):
+        await rig.find(f"hostile-{number}")
+    assert "hostile" not in caplog.text
+    assert "hostile" not in repr(rig.events)
+
+
+@pytest.mark.conformance(54)
+def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[AccessEvent] = []
+    report = KeyReport([told.append])
+    for second in range(121):
+        report.limited("bucket", 3.0, Moment(second, second))
+    assert report.counts["rate_limited"] == len(told) == 121
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+
+
+def test_without_a_listener_nothing_is_told() -> None:
+    KeyReport(()).limited("bucket", 1.0, NOW)
+
+
+def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Any] = []
+    KeyReport([told.append])._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
+    assert told == [KeyRemoved(at=1e9, kid="b"), KeyAdded(at=1e9, kid="b")], "another key under the same id"

@@ -1,0 +1,222 @@
+"""When a fetch may start, number by number."""
+
+from random import Random, SystemRandom
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.options import no_jitter
+
+from fastapi_cloudflare_access._keys.rate_limiter import Answer, KeyPolicy
+from fastapi_cloudflare_access.settings import KeySettings
+
+NEW = "new-key"
+
+
+def middle(low: float, high: float) -> float:
+    return (low + high) / 2
+
+
+def policy(uniform: Any = middle, **options: Any) -> KeyPolicy:
+    return KeyPolicy(KeySettings(**options), uniform=uniform)
+
+
+def told(subject: KeyPolicy, now: float) -> tuple[Any, Any]:
+    verdict = subject.judge(NEW, now)
+    return verdict.answer, verdict.retry_after
+
+
+def test_three_fetches_at_once_then_one_every_five_seconds() -> None:
+    subject = policy()
+    for second in (100, 101, 102):
+        assert subject.judge(NEW, second).answer is Answer.FETCH
+        assert subject.book(second, cold=False) == second
+    assert told(subject, 103) == (Answer.BUCKET, pytest.approx(2))
+    assert subject.judge(NEW, 105).answer is Answer.FETCH
+    subject.book(105, cold=False)
+    assert told(subject, 106) == (Answer.BUCKET, pytest.approx(4))
+
+
+def test_the_bucket_never_holds_more_than_three() -> None:
+    subject = policy()
+    subject.book(0, cold=False)
+    for _ in range(3):
+        subject.book(1e6, cold=False)
+    assert subject.judge(NEW, 1e6).answer is Answer.BUCKET
+
+
+def test_a_second_lies_between_two_starts() -> None:
+    subject = policy()
+    assert subject.book(100, cold=False) == 100
+    assert subject.book(100.4, cold=False) == 101
+    assert subject.book(100.5, cold=True) == 102
+
+
+def test_a_refresh_waits_for_its_token_as_well() -> None:
+    subject = policy()
+    for second in (100, 101, 102):
+        subject.book(second, cold=False)
+    assert subject.book(103, cold=False) == pytest.approx(105)
+
+
+def test_without_keys_the_bucket_costs_nothing() -> None:
+    subject = policy()
+    starts = [subject.book(100, cold=True) for _ in range(6)]
+    assert starts == [100, 101, 102, 103, 104, 105]
+    assert subject.judge(NEW, 106).answer is Answer.FETCH
+
+
+def test_a_key_that_was_not_there_is_refused_for_1_2_5_15_60_and_again_60_seconds() -> None:
+    subject, now = policy(), 100.0
+    for pause in (1, 2, 5, 15, 60, 60):
+        subject.absent(NEW, now)
+        assert subject.judge(NEW, now + pause - 0.01).answer is Answer.ABSENT
+        now += pause
+        assert subject.judge(NEW, now).answer is Answer.FETCH
+
+
+def test_each_unknown_key_has_a_schedule_of_its_own() -> None:
+    subject = policy()
+    subject.absent("other", 100)
+    assert subject.judge(NEW, 100).answer is Answer.FETCH
+
+
+def test_a_key_that_appeared_begins_anew() -> None:
+    subject = policy()
+    for _ in range(5):
+        subject.absent(NEW, 100)
+    subject.appeared(NEW)
+    subject.appeared("never-seen")
+    assert subject.remembered == 0
+    subject.absent(NEW, 200)
+    assert subject.judge(NEW, 201).answer is Answer.FETCH
+
+
+def test_256_unknown_keys_are_remembered_the_latest_ones() -> None:
+    subject = policy()
+    for number in range(300):
+        subject.absent(f"kid-{number}", 100)
+    assert subject.remembered == 256
+    assert subject.judge("kid-43", 100).answer is Answer.FETCH
+    assert subject.judge("kid-44", 100).answer is Answer.ABSENT
+
+
+def test_a_failed_fetch_gives_its_tokens_back() -> None:
+    subject = policy()
+    for second in range(20):
+        subject.book(100 + second, cold=False)
+        subject.failed(100 + second, cold=False, booked=1)
+    assert subject.judge(NEW, 1000).answer is Answer.FETCH
+    for second in (1000, 1001, 1002):
+        subject.book(second, cold=False)
+    assert subject.judge(NEW, 1003).answer is Answer.BUCKET, "and no more than it had"
+
+
+def test_after_a_failed_fetch_nothing_is_looked_for_until_the_pause_is_over() -> None:
+    subject = policy()
+    subject.failed(100, cold=False, booked=0)
+    assert told(subject, 100.25) == (Answer.BACK_OFF, pytest.approx(0.5))
+    assert subject.judge(NEW, 100.75).answer is Answer.FETCH
+
+
+@pytest.mark.parametrize(("cold", "longest"), [(False, [1, 2, 4, 8, 16, 32, 60, 60]), (True, [1, 2, 4, 5, 5, 5, 5, 5])])
+def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(*, cold: bool, longest: list[float]) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def highest(low: float, high: float) -> float:
+        asked.append((low, high))
+        return high
+
+    subject = policy(highest)
+    pauses: list[float] = []
+    for _ in longest:
+        subject.failed(100, cold=cold, booked=0)
+        pauses.append(subject.retry_at - 100)
+    assert pauses == longest
+    assert asked == [(0.5, high) for high in longest], "full jitter above half a second"
+    assert subject.failures == len(longest)
+
+
+def test_a_hundred_thousand_failures_do_no_harm() -> None:
+    subject = policy()
+    subject.failures = 100_000
+    subject.failed(100, cold=False, booked=0)
+    assert subject.retry_at < 100 + 60
+
+
+def test_a_good_fetch_ends_the_pause() -> None:
+    subject = policy()
+    subject.failed(100, cold=False, booked=0)
+    subject.succeeded(100.1, max_age=None)
+    assert subject.failures == 0
+    assert subject.judge(NEW, 100.1).answer is Answer.FETCH
+
+
+def test_the_first_refresh_comes_after_half_to_a_whole_interval_the_next_within_a_tenth_of_it() -> None:
+    asked: list[tuple[float, float]] = []
+
+    def lowest(low: float, high: float) -> float:
+        asked.append((low, high))
+        return low
+
+    subject = policy(lowest)
+    subject.succeeded(0, max_age=None)
+    assert subject.refresh_at == 300
+    subject.succeeded(1000, max_age=None)
+    assert subject.refresh_at == 1540
+    assert asked == [(0.5, 1), (0.9, 1.1)]
+
+
+def test_without_jitter_every_pause_is_the_interval() -> None:
+    subject = policy(no_jitter)
+    for start in (0, 1000):
+        subject.succeeded(start, max_age=None)
+        assert subject.refresh_at == start + 600
+
+
+@pytest.mark.parametrize(("max_age", "pause"), [(None, 600), (300, 300), (3, 60), (0, 60), (86_400, 600)])
+def test_max_age_may_only_shorten_and_not_below_a_minute(max_age: float | None, pause: float) -> None:
+    subject = policy(no_jitter)
+    subject.succeeded(0, max_age=max_age)
+    assert subject.refresh_at == pause
+
+
+def test_a_second_try_takes_a_token_and_there_is_none_after_a_failed_fetch() -> None:
+    subject = policy()
+    assert [subject.book_retry(100, cold=False) for _ in range(4)] == [True, True, True, False]
+    assert subject.book_retry(100, cold=True)
+    subject.failed(101, cold=True, booked=0)
+    assert not subject.book_retry(200, cold=True)
+
+
+def test_chance_has_no_state_that_forked_workers_could_share() -> None:
+    assert isinstance(KeyPolicy(KeySettings())._uniform.__self__, SystemRandom)  # type: ignore[attr-defined]
+
+
+@settings(deadline=None)
+@given(pauses=st.lists(st.floats(0, 30), min_size=50, max_size=120), seed=st.integers(0, 1000))
+def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[float], seed: int) -> None:
+    """Refreshes, second tries and unknown keys together; 3 of the bucket, and one for each 5 s."""
+    chance, subject, now = Random(seed), policy(), 1000.0
+    starts: list[float] = []
+    for pause in pauses:
+        now += pause
+        if chance.random() < 0.2 or subject.judge(NEW, now).answer is Answer.FETCH:
+            now = subject.book(now, cold=False)
+            starts.append(now)
+            if subject.book_retry(now, cold=False):
+                starts.append(now)
+            subject.succeeded(now, max_age=None)
+    for first in range(len(starts)):
+        for last in range(first, len(starts)):
+            assert last - first + 1 <= 3 + (starts[last] - starts[first]) / 5 + 1e-6
+
+
+def test_starts_given_before_a_failure_are_put_off_to_the_end_of_the_back_off_one_gap_after_another() -> None:
+    subject = policy()
+    starts = [subject.book(0, cold=True) for _ in range(4)]
+    subject.failed(0, cold=True, booked=0)
+    subject.retry_at = 10
+    assert [subject.not_before(start) for start in starts[1:]] == [10, 11, 12]
+    assert subject.not_before(10) == 10, "one that was put off already has its turn"

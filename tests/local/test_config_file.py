@@ -1,0 +1,158 @@
+"""The seed file: what is wrong in it is said in one sentence, with the line and the key."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local import config_file
+from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team
+
+GOOD = """\
+[team]
+name = "acme"
+
+[[apps]]
+name = "wiki"
+[[apps.policies]]
+decision = "allow"
+domains = ["example.com"]
+[[apps.policies]]
+decision = "service_auth"
+everyone = true
+
+[[apps]]
+name = "shop"
+host = "shop.localhost"
+paths = [
+  "/a",
+  "/b",
+]
+
+[[people]]
+email = "ada@example.com"
+custom.department = "x"
+"""
+
+
+def problem_of(path: Path, text: str | bytes) -> str:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigurationError) as wrong:
+        config_file.read(path)
+    return str(wrong.value)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "access.toml"
+
+
+def test_a_file_becomes_a_config(path: Path) -> None:
+    path.write_text(GOOD)
+    config = config_file.read(path)
+    assert [app.name for app in config.apps] == ["wiki", "shop"]
+    assert config.person("ada@example.com").custom == {"department": "x"}
+    assert config.apps[1].paths == ("/a", "/b")
+
+
+def test_the_file_that_init_writes_can_be_read_and_says_every_decision(path: Path) -> None:
+    config_file.initialise(path)
+    config = config_file.read(path)
+    assert {policy.decision for app in config.apps for policy in app.policies} == {"allow", "service_auth", "bypass"}
+
+
+def test_every_option_is_in_the_file_that_init_writes(path: Path) -> None:
+    config_file.initialise(path)
+    named = set(re.findall(r"\b(\w+)(?: =|\])", path.read_text()))
+    options = {name for model in (Config, Team, App, Policy, Person, ServiceToken) for name in model.model_fields}
+    assert options - named == set()
+
+
+def test_init_leaves_a_file_as_it_is(path: Path) -> None:
+    path.write_text("mine")
+    with pytest.raises(ConfigurationError, match="is there already"):
+        config_file.initialise(path)
+    assert path.read_text() == "mine"
+
+
+def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        config_file.initialise(tmp_path / "missing" / "access.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ('name = "acme"', 'nmae = "acme"', "line 2, team.nmae: there is no such key"),
+        ('name = "acme"', "name = 5", "line 2, team.name: Input should be a valid string"),
+        ('decision = "allow"', 'decision = "alow"', "line 7, apps[1].policies[1].decision: Input should be"),
+        ("everyone = true", "emails = ['x']", "line 11, apps[1].policies[2].emails[1]: must be an email address"),
+        ('host = "shop.localhost"', 'host = "Shop"', "line 15, apps[2].host: must be a host name"),
+        ('name = "acme"', 'name = "a"\nname = "b"', "line 3, name: Cannot overwrite"),
+        ('  "/b",', '  "b",', "line 18, apps[2].paths[2]: must be a path"),
+        ('name = "shop"', 'name = "wiki"', "line 14, apps[2].name: stands there twice"),
+        ('name = "shop"', "", "line 13, apps[2].name: is missing"),
+        ('domains = ["example.com"]', "", "line 6, apps[1].policies[1]: includes nobody"),
+        (
+            'email = "ada@example.com"',
+            '"e mail" = "x"\nemail = "a@b"',
+            "line 22, people[1].e mail: there is no such key",
+        ),
+        ("[team]", "[team", "line 1: "),
+        ('name = "acme"', "name = ", "line 2, name: Invalid value"),
+        ('name = "acme"', "team = 1\n[team.team]\nx = 1", "line 3: "),
+        ("[team]", "apps = []\n[team]", "line "),
+    ],
+)
+def test_a_wrong_file_gives_the_line_and_the_key(path: Path, old: str, new: str, place: str) -> None:
+    assert old in GOOD
+    problem = problem_of(path, GOOD.replace(old, new, 1))
+    assert problem.startswith(f"access.toml, {place}"), problem
+    assert "\n" not in problem
+
+
+def test_so_does_one_with_inline_tables(path: Path) -> None:
+    text = "[[apps]]\nname = 'a'\npolicies = [\n  { everyone = true },\n  { decision = 'x', everyone = true },\n]\n"
+    assert problem_of(path, text).startswith("access.toml, line 5, apps[1].policies[2].decision: Input should be")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("apps = []", "line 1, apps: must not be empty"),
+        ("x = [\n1,\n\n", "line 2: "),
+        ("nothing = 1", "line 1, nothing: there is no such key"),
+        ("", ""),
+        ("[[apps]]\nname = 'a'\npaths = []\npolicies = []", "line 3, apps[1].paths: must not be empty"),
+        ("a = " + "[" * 5000, "access.toml: has a number too long to read, or is nested too deeply"),
+        ("a = " + "1" * 5000, "access.toml: has a number too long to read, or is nested too deeply"),
+        (b"# a\n\xff", "line 2: is not UTF-8"),
+        ("#" * 1_000_001, "is longer than 1000000 bytes"),
+    ],
+)
+def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> None:
+    if problem:
+        assert problem in problem_of(path, text)
+    else:
+        path.write_bytes(b"")
+        assert config_file.read(path).apps == (App(name="app"),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1815-12-10", "07:32:00", "nan", "-inf", "[1, [nan]]", "{ x = 1815-12-10 }", "1" * 100, "[" * 14 + "]" * 14],
+)
+@pytest.mark.parametrize("table", ["custom", "device_posture"])
+def test_a_claim_that_no_token_can_carry_gives_the_line_and_the_key(path: Path, table: str, value: str) -> None:
+    text = f"[[people]]\nemail = 'a@b'\n[people.{table}]\nplace = 'London'\nborn = {value}\n"
+    assert problem_of(path, text).startswith(f"access.toml, line 5, people[1].{table}.born: must be JSON")
+
+
+def test_a_file_that_is_not_there_is_said_to_be_unreadable(path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        config_file.read(path)
+
+
+def test_a_place_that_is_in_no_line_is_the_first_line() -> None:
+    assert config_file.line_of({}, ("apps", 0)) == 1

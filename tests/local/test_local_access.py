@@ -1,0 +1,94 @@
+"""Where a local Access is, and what it knows."""
+
+import pytest
+from support.local_rig import a_realm
+
+from fastapi_cloudflare_access.local.config import App, ServiceToken
+from fastapi_cloudflare_access.local.local_access import MAX_NONCES, Addresses, PendingLogin, ShiftedClock
+from fastapi_cloudflare_access.testing import FakeClock
+
+
+def test_the_team_is_on_another_host_than_the_apps() -> None:
+    addresses = Addresses(8787)
+    assert addresses.issuer == "http://127.0.0.1:8787"
+    assert addresses.origins("localhost") == {"localhost:8787": "http://localhost:8787"}
+    assert addresses.origin("a.localhost") == "http://a.localhost:8787"
+
+
+def test_with_tls_every_app_has_two_origins_and_the_team_may_have_a_real_name() -> None:
+    addresses = Addresses(80, 443, "acme.cloudflareaccess.com")
+    assert addresses.issuer == "https://acme.cloudflareaccess.com"
+    assert addresses.team_hosts == {"127.0.0.1", "acme.cloudflareaccess.com"}
+    assert set(addresses.origins("app.test").values()) <= {"http://app.test", "https://app.test"}
+    assert Addresses(8787, 8443).origins("localhost") == {
+        "localhost:8787": "http://localhost:8787",
+        "localhost:8443": "https://localhost:8443",
+    }
+    assert Addresses(8787, 8443).origin("localhost") == "https://localhost:8443"
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/", "root"), ("/api", "api"), ("/api/x", "api"), ("/apix", "root"), ("/api/v2/y", "v2"), ("/api/v2", "v2")],
+)
+def test_the_most_specific_path_decides(path: str, name: str) -> None:
+    realm = a_realm(App(name="root"), App(name="api", paths=("/api",)), App(name="v2", paths=("/other", "/api/v2/")))
+    app = realm.app_at("localhost", path)
+    assert app is not None
+    assert app.name == name
+    assert realm.app_at("shop.localhost", path) is None
+
+
+def test_a_service_token_is_known_by_both_its_credentials() -> None:
+    token = ServiceToken(name="a", client_secret="given")
+    realm = a_realm(service_tokens=(token, ServiceToken(name="b", client_id="0" * 32 + ".access")))
+    first, second = realm.services
+    assert second == "0" * 32 + ".access"
+    assert realm.service_named(first, "given") == "a"
+    assert realm.service_named(second, realm.secret_of(second, "b")) == "b"
+    for client_id, secret in ((first, ""), (first, "Given"), (second, "given"), ("", ""), (first, "ü")):
+        assert realm.service_named(client_id, secret) is None
+
+
+def test_a_session_is_whose_it_says_until_it_ends() -> None:
+    realm = a_realm()
+    session = realm.log_in("ada@example.com", ip="")
+    claims = {"identity_nonce": session.id, "email": "ada@example.com"}
+    assert realm.session_of(claims) is session
+    assert realm.session_of({**claims, "email": "bob@example.com"}) is None
+    assert realm.session_of({"email": "ada@example.com"}) is None
+    assert realm.session_of(None) is None
+    realm.log_in("bob@example.com", ip="")
+    assert realm.end("ada@example.com", "revoked") == 1
+    assert realm.end("ada@example.com", "revoked") == 0
+    assert realm.session_of(claims) is None
+
+
+def test_the_nonces_on_their_way_are_few_and_short_lived() -> None:
+    clock = FakeClock()
+    realm = a_realm(clock=clock)
+    session, app = realm.log_in("ada@example.com", ip=""), realm.config.apps[0]
+
+    def remember(life: float) -> str:
+        return realm.remember(PendingLogin(session, app, "localhost", "", "/", clock.monotonic() + life))
+
+    first = remember(10)
+    clock.advance(10)
+    second = remember(100)
+    assert set(realm.pending) == {second}
+    for _ in range(MAX_NONCES):
+        remember(100)
+    assert len(realm.pending) == MAX_NONCES
+    assert first not in realm.pending
+    assert second not in realm.pending
+
+
+@pytest.mark.anyio
+async def test_the_clock_can_be_set_off_without_touching_what_is_waited_for() -> None:
+    base = FakeClock()
+    clock = ShiftedClock(base)
+    clock.shift = -50.0
+    assert clock.now() == base.now() - 50
+    assert clock.monotonic() == base.monotonic()
+    await base.run_until(clock.sleep(5))
+    assert ShiftedClock().now() > base.now()
