@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks", "results")
 ASSETS = Path("docs", "assets")
 PAGE = Path("docs", "concepts", "performance.md")
-QUIET = 0.5
+LOG_INTERVAL = 0.5
 """The load average up to which figures are worth keeping."""
 PACKAGES = ("fastapi", "pydantic", "cryptography", "python-jose", "pyjwt", "joserfc", "authlib", "uvicorn", "httptools")
 
@@ -66,7 +66,7 @@ def run(names: list[str], *, quick: bool, root: Path | None) -> None:
         SystemExit: The results of the other sections come from elsewhere.
     """
     here = machine(quick=quick)
-    if here["load before"] > QUIET:
+    if here["load before"] > LOG_INTERVAL:
         print(f"The machine is busy (load average {here['load before']}): the figures are noisy.", file=sys.stderr)
     if root and set(names) != set(SECTIONS) and not same(here, root):
         raise SystemExit("The other sections were measured elsewhere, or with other versions: run all of them.")

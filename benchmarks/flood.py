@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from load import Seen, drive, memory_of, quickstart
 
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 CONNECTIONS = 64
@@ -34,7 +34,7 @@ class Run:
     seconds: float
 
 
-async def load(port: int, team: LocalTeam, *, rate: float, seconds: float) -> tuple[Seen, Seen]:
+async def load(port: int, team: FakeTeam, *, rate: float, seconds: float) -> tuple[Seen, Seen]:
     """Send both kinds of traffic."""
     known, flood, token = Seen(), Seen(), team.user_token("ada@example.com")
     _, claims, signature = token.split(".")
@@ -54,7 +54,7 @@ async def load(port: int, team: LocalTeam, *, rate: float, seconds: float) -> tu
 def run(*, rate: float, seconds: float, **settings: str) -> Run:
     """Run a server of its own under this load."""
     with (
-        CertsServer(LocalTeam("acme", clock=SystemClock())) as certs,
+        CertsServer(FakeTeam("acme", clock=SystemClock())) as certs,
         quickstart(team_domain=certs.origin, audience=certs.team.audience, **settings) as (port, pid),
     ):
         asyncio.run(load(port, certs.team, rate=rate, seconds=min(2, seconds)))

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access._verification.token import parse
 from fastapi_cloudflare_access._verifier import Verifier
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, SystemClock
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch, SystemClock
 
-TEAM: LocalTeam[SystemClock] = LocalTeam("acme", clock=SystemClock())
+TEAM: FakeTeam[SystemClock] = FakeTeam("acme", clock=SystemClock())
 
 
 def user_token(size: int = 0) -> str:
@@ -56,7 +56,7 @@ def verifier(**options: Any) -> Verifier[Any]:
     return access._authenticator.verifier  # noqa: SLF001
 
 
-def bare(token: str, team: LocalTeam[SystemClock] = TEAM) -> Callable[[], object]:
+def bare(token: str, team: FakeTeam[SystemClock] = TEAM) -> Callable[[], object]:
     """Return the RSA-2048 verification by `cryptography` alone, everything prepared: the limit."""
     key, parsed = team.current.private.public_key(), parse(token.encode())
     verify, signature, signed = key.verify, parsed.signature, parsed.signed

@@ -21,7 +21,7 @@ from threading import Thread
 from typing import Any, Self
 
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
 HERE = Path(__file__).parent
 HOST = "127.0.0.1"
@@ -62,7 +62,7 @@ class Stage:
     """A team, its certs endpoint, and servers that verify its tokens."""
 
     def __init__(self) -> None:
-        self.team: LocalTeam[SystemClock] = LocalTeam("acme", clock=SystemClock())
+        self.team: FakeTeam[SystemClock] = FakeTeam("acme", clock=SystemClock())
         self.certs = CertsServer(self.team)
         self._stack = ExitStack()
 

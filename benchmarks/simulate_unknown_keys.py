@@ -4,7 +4,7 @@
     python benchmarks/simulate_unknown_keys.py --write docs     and write it into docs/guides/keys.md, with a plot
 
 Virtual time. Five requests a second carry the new key from the rotation on; a fetch takes 0.1 s and brings the new key
-once the edge has it. This package's row is computed by its own `KeyPolicy`.
+once the edge has it. This package's row is computed by its own `FetchRateLimiter`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from random import Random
 from statistics import median
 from typing import Protocol
 
-from fastapi_cloudflare_access._keys.rate_limiter import Answer, KeyPolicy
+from fastapi_cloudflare_access._keys.rate_limiter import Decision, FetchRateLimiter
 from fastapi_cloudflare_access.settings import KeySettings
 
 FETCH, REFRESH, HOUR = 0.1, 600.0, 3600.0
@@ -35,7 +35,7 @@ class Rule(Protocol):
     def start(self, kid: str, now: float, /) -> float | None:
         """When a fetch for this key may start; None for not now."""
 
-    def ended(self, now: float, sought: set[str], /) -> None:
+    def ended(self, now: float, requested_kids: set[str], /) -> None:
         """A fetch ended well and did not bring these keys."""
 
 
@@ -65,9 +65,9 @@ class PerKey:
         """As in `Rule`."""
         return now if now >= self.until.get(kid, -inf) else None
 
-    def ended(self, now: float, sought: set[str]) -> None:
+    def ended(self, now: float, requested_kids: set[str]) -> None:
         """As in `Rule`."""
-        self.until |= dict.fromkeys(sought, now + 60)
+        self.until |= dict.fromkeys(requested_kids, now + 60)
 
 
 class Own:
@@ -75,17 +75,17 @@ class Own:
 
     def __init__(self, chance: Random, **options: float) -> None:
         settings = KeySettings(**options)  # type: ignore[arg-type]
-        self.policy = KeyPolicy(settings, uniform=chance.uniform)
+        self.policy = FetchRateLimiter(settings, uniform=chance.uniform)
 
     def start(self, kid: str, now: float) -> float | None:
         """As in `Rule`."""
-        return self.policy.book(now, cold=False) if self.policy.judge(kid, now).answer is Answer.FETCH else None
+        return self.policy.reserve(now, cold=False) if self.policy.check(kid, now).decision is Decision.FETCH else None
 
-    def ended(self, now: float, sought: set[str]) -> None:
+    def ended(self, now: float, requested_kids: set[str]) -> None:
         """As in `Rule`."""
         self.policy.succeeded(now, max_age=None)
-        for kid in sought:
-            self.policy.absent(kid, now)
+        for kid in requested_kids:
+            self.policy.record_miss(kid, now)
 
 
 @dataclass
@@ -96,18 +96,18 @@ class World:
     published: float = inf
     fetches: int = 0
     start: float = inf
-    sought: set[str] = field(default_factory=set[str])
+    requested_kids: set[str] = field(default_factory=set[str])
     joined: set[str] = field(default_factory=set[str])
     has_new: bool = False
 
     def settle(self, now: float) -> float | None:
         """Let fetches end that ended by now; give the time at which a waiting request got the new key."""
         while self.start + FETCH <= now:
-            end, waiting = self.start + FETCH, self.sought | self.joined
+            end, waiting = self.start + FETCH, self.requested_kids | self.joined
             self.has_new |= self.start >= self.published
-            absent = {kid for kid in self.sought if kid != NEW or not self.has_new}
+            absent = {kid for kid in self.requested_kids if kid != NEW or not self.has_new}
             joined = self.joined if isinstance(self.rule, Own) else set[str]()  # elsewhere a late-comer is answered too
-            self.start, self.sought, self.joined = inf, set(), set()
+            self.start, self.requested_kids, self.joined = inf, set(), set()
             self.rule.ended(end, absent)
             if self.has_new and NEW in waiting:
                 return end
@@ -120,19 +120,19 @@ class World:
         if self.start <= now:
             self.joined.add(kid)
         elif self.start < inf:
-            self.sought.add(kid)
+            self.requested_kids.add(kid)
         elif (start := self.rule.start(kid, now)) is not None:
             self.begin(start, {kid})
 
     def refresh(self, now: float) -> None:
         """A background refresh is due; this package's takes its token of the bucket as well."""
         if self.start == inf:
-            self.begin(self.rule.policy.book(now, cold=False) if isinstance(self.rule, Own) else now, set())
+            self.begin(self.rule.policy.reserve(now, cold=False) if isinstance(self.rule, Own) else now, set())
 
-    def begin(self, start: float, sought: set[str]) -> None:
+    def begin(self, start: float, requested_kids: set[str]) -> None:
         """Start a fetch."""
         self.fetches += 1
-        self.start, self.sought = start, sought
+        self.start, self.requested_kids = start, requested_kids
 
 
 def noise_of(name: str, chance: Random, end: float) -> Iterator[tuple[float, str]]:

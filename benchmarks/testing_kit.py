@@ -20,14 +20,14 @@ from fastapi.testclient import TestClient
 from timing import plain
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam, override
+from fastapi_cloudflare_access.testing import FakeTeam, override
 
 RESULTS = Path(__file__).parent / "results" / "testing_kit.json"
 TOKEN, OVERRIDE = 2.0, 5.0
 """The bounds, in milliseconds."""
 TURNS = 20
 
-team = LocalTeam("acme")
+team = FakeTeam("acme")
 access = CloudflareAccess(team_domain="acme", audience=team.audience)
 app = FastAPI()
 

@@ -4,7 +4,7 @@ from fastapi.testclient import TestClient
 from testing_app import access, app
 
 from fastapi_cloudflare_access import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
 AsUser = Callable[..., UserClaims]
 AsService = Callable[..., ServiceClaims]
@@ -34,7 +34,7 @@ def test_services_deploy(access_as_service: AsService) -> None:
     assert client.post("/deploy").json() == service.client_id
 
 
-def test_a_token_is_accepted_until_it_expires(access_team: LocalTeam) -> None:
+def test_a_token_is_accepted_until_it_expires(access_team: FakeTeam) -> None:
     with access_team.patch(access), TestClient(app) as served:
         user = access_team.user("ada@example.com", expires_in=3600)
         headers = access_team.headers(user)

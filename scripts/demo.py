@@ -20,7 +20,7 @@ import demo_edge
 from demo_output import BOLD, DIM, GREEN, YELLOW, say
 
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HOST, PORT = "127.0.0.1", 8000
@@ -50,7 +50,7 @@ class Call:
         return " ".join(["curl", "-i", *method, f"http://{HOST}:{port}{self.path}", *headers])
 
 
-def calls(team: LocalTeam) -> list[Call]:
+def calls(team: FakeTeam) -> list[Call]:
     """Give the callers: good ones, and each kind of bad one."""
     user = team.user_token("ada@example.com")
     return [
@@ -92,7 +92,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_app(team: LocalTeam, port: int) -> Iterator[IO[str]]:
+def running_app(team: FakeTeam, port: int) -> Iterator[IO[str]]:
     """Run the quickstart app for that team; give what it logs."""
     settings = {"CF_ACCESS_TEAM_DOMAIN": team.team_domain, "CF_ACCESS_AUDIENCE": team.audience}
     server = [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port), "--log-level", "warning"]
@@ -121,7 +121,7 @@ def wait_for(app: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
 
 def demonstrate(*, once: bool) -> None:
     """Show every call, around the edge and through it; go on unless `once`."""
-    team = LocalTeam("demo", clock=SystemClock())
+    team = FakeTeam("demo", clock=SystemClock())
     port = free_port()
     with CertsServer(team), running_app(team, port) as log:
         say(f"Around the edge: examples/quickstart_app.py, on http://{HOST}:{port} where anybody finds it", BOLD)

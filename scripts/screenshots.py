@@ -21,7 +21,7 @@ from rich.text import Text
 
 from fastapi_cloudflare_access.cli import main as cf_access
 from fastapi_cloudflare_access.local import App, Config, Policy, RunningAccess, run_local_access
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 ASSETS = Path(__file__).parents[1] / "docs" / "assets"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -99,7 +99,7 @@ FRAME = """\
 """As rich has it, with the reader's own fonts: nothing is fetched from elsewhere."""
 
 
-def screen(team: LocalTeam, command: str, token: str) -> str:
+def screen(team: FakeTeam, command: str, token: str) -> str:
     """Give what a command writes to a terminal."""
     environment = {
         "CF_ACCESS_TEAM_DOMAIN": team.issuer,
@@ -130,7 +130,7 @@ def drawn(text: str, title: str, theme: TerminalTheme) -> str:
 
 def terminal_pictures() -> None:
     """Take the command line in light and in dark."""
-    team = LocalTeam("acme")
+    team = FakeTeam("acme")
     for command, token in (("doctor", "wrong_audience"), ("verify", "expired")):
         text = screen(team, command, team.forge(token))
         for name, theme in THEMES.items():

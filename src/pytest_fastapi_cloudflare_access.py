@@ -14,7 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
-    from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+    from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
     AsUser = Callable[..., UserClaims]
     AsService = Callable[..., ServiceClaims]
@@ -25,14 +25,14 @@ def _kit() -> Any:
 
 
 @pytest.fixture
-def access_team() -> "LocalTeam":
+def access_team() -> "FakeTeam":
     """A team of your own, `acme`, on a clock that stands still; a new one for each test, with keys made once."""
-    team: LocalTeam = _kit().LocalTeam("acme")
+    team: FakeTeam = _kit().FakeTeam("acme")
     return team
 
 
 @pytest.fixture
-def access_as_user(access_team: "LocalTeam") -> "Generator[AsUser]":
+def access_as_user(access_team: "FakeTeam") -> "Generator[AsUser]":
     """`access_as_user(access, "ada@example.com", groups=[…])`: every request of this test comes from this user."""
     with ExitStack() as stack:
 
@@ -45,7 +45,7 @@ def access_as_user(access_team: "LocalTeam") -> "Generator[AsUser]":
 
 
 @pytest.fixture
-def access_as_service(access_team: "LocalTeam") -> "Generator[AsService]":
+def access_as_service(access_team: "FakeTeam") -> "Generator[AsService]":
     """`access_as_service(access, "deploy-bot")`: every request of this test comes from this service."""
     with ExitStack() as stack:
 
@@ -58,7 +58,7 @@ def access_as_service(access_team: "LocalTeam") -> "Generator[AsService]":
 
 
 @pytest.fixture
-def access_certs(access_team: "LocalTeam") -> "Generator[CertsServer]":
+def access_certs(access_team: "FakeTeam") -> "Generator[CertsServer]":
     """The certs of `access_team` on a real socket, whose origin is the team's issuer during the test.
 
     The team's clock then stands at the machine's time, so an access object for that origin takes the team's tokens.

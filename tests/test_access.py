@@ -17,7 +17,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cloudflare_access import (
-    AccessRefused,
+    AccessHTTPException,
     Claims,
     CloudflareAccess,
     ConfigurationError,
@@ -25,10 +25,10 @@ from fastapi_cloudflare_access import (
     UserClaims,
 )
 from fastapi_cloudflare_access._verification.token import verify as real_verify
-from fastapi_cloudflare_access.events import AccessEvent, RequestRefused
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, SystemClock
+from fastapi_cloudflare_access.events import AccessEvent, RequestRejected
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch, SystemClock
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 ADA = TEAM.headers(TEAM.user_token("ada@example.com", groups=["engines"]))
 BOT = TEAM.headers(TEAM.service_token("deploy-bot"))
 NOBODY: dict[str, str] = {}
@@ -207,7 +207,7 @@ def test_one_object_never_believes_what_another_accepted() -> None:
 
 
 def test_a_sibling_accepts_its_own_audience_over_the_same_keys(access: CloudflareAccess[Any]) -> None:
-    other = LocalTeam("acme", audience=[TEAM.audience, "other"], clock=TEAM.clock)
+    other = FakeTeam("acme", audience=[TEAM.audience, "other"], clock=TEAM.clock)
     sibling = access.with_audience("other")
     app = FastAPI(lifespan=access.lifespan)
     app.add_api_route("/", _ok, dependencies=[Depends(access)])
@@ -365,7 +365,7 @@ def test_a_refusal_is_an_event_with_its_reason_and_the_digest_of_the_token() -> 
     client = TestClient(app)
     for path, headers in (("/", ADA), ("/", NOBODY), ("/", BOT), ("/sibling", ADA)):
         client.get(path, headers=headers)
-    refused = [event for event in events if isinstance(event, RequestRefused)]
+    refused = [event for event in events if isinstance(event, RequestRejected)]
     assert [event.reason for event in refused] == ["missing_token", "wrong_caller", "wrong_audience"]
     assert [event.token_digest for event in refused] == [None, _digest_of(BOT), _digest_of(ADA)]
     assert {event.at for event in refused} == {TEAM.clock.now()}
@@ -378,7 +378,7 @@ def test_a_failing_listener_changes_no_answer(caplog: pytest.LogCaptureFixture) 
     app = FastAPI()
     app.add_api_route("/", _ok, dependencies=[Depends(make(listeners=[fail]))])
     assert TestClient(app).get("/").status_code == 401
-    assert "a listener failed at the event request_refused" in caplog.text
+    assert "a listener failed at the event request_rejected" in caplog.text
 
 
 def _digest_of(headers: dict[str, str]) -> str:
@@ -737,7 +737,7 @@ async def _socket(socket: WebSocket) -> None:
 
 @pytest.mark.parametrize("add", ["add_api_route", "add_route"])
 def test_a_readiness_route_is_ready_made(access: CloudflareAccess[Any], add: str) -> None:
-    fetch: Any = access.keys._fetching._fetch
+    fetch: Any = access.keys._fetcher._fetch
     fetch.fail_with(500)
     app = FastAPI()
     getattr(app, add)("/ready", access.readiness)
@@ -788,10 +788,10 @@ def test_a_local_team_is_announced(caplog: pytest.LogCaptureFixture) -> None:
 )
 def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(token: str, reason: str, app: FastAPI) -> None:
     """A collector that walks the chain of exceptions and the locals of their frames finds no token."""
-    caught: list[AccessRefused] = []
+    caught: list[AccessHTTPException] = []
 
-    @app.exception_handler(AccessRefused)
-    async def collect(_: Request, refused: AccessRefused) -> Any:
+    @app.exception_handler(AccessHTTPException)
+    async def collect(_: Request, refused: AccessHTTPException) -> Any:
         caught.append(refused)
         frames.extend(
             frame.f_locals for frame, _ in walk_tb(refused.__traceback__) if "cloudflare" in frame.f_code.co_filename

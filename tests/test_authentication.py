@@ -20,12 +20,12 @@ from fastapi_cloudflare_access.errors import (
     MissingToken,
     TokenExpired,
 )
-from fastapi_cloudflare_access.events import AccessEvent, RequestAccepted, RequestRefused
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.events import AccessEvent, RequestAccepted, RequestRejected
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 pytestmark = pytest.mark.anyio
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 ADA, BOT = TEAM.user_token("ada@example.com"), TEAM.service_token("deploy-bot")
 HEADER = "Cf-Access-Jwt-Assertion"
 
@@ -49,8 +49,8 @@ class Rig:
         response = self.client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         return response.status_code, response.json()
 
-    def refusals(self) -> list[RequestRefused]:
-        return [event for event in self.events if isinstance(event, RequestRefused)]
+    def refusals(self) -> list[RequestRejected]:
+        return [event for event in self.events if isinstance(event, RequestRejected)]
 
     def accepted(self) -> list[RequestAccepted]:
         return [event for event in self.events if isinstance(event, RequestAccepted)]
@@ -93,7 +93,7 @@ def test_without_listeners_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -> 
         pytest.fail("an event was made")
 
     monkeypatch.setattr("fastapi_cloudflare_access._authentication.RequestAccepted", fail)
-    monkeypatch.setattr("fastapi_cloudflare_access._authentication.RequestRefused", fail)
+    monkeypatch.setattr("fastapi_cloudflare_access._authentication.RequestRejected", fail)
     rig = Rig(listeners=())
     assert [rig.get("/user", **{HEADER: token})[0] for token in (ADA, BOT, "x")] == [200, 403, 401]
 
@@ -293,7 +293,7 @@ def test_a_copy_accepts_its_own_audience_on_every_dependency_and_shares_nothing_
     certs = MemoryFetch(TEAM)
     mine = Mine("mine", team_domain="acme", audience=TEAM.audience, fetch=certs, clock=TEAM.clock, listeners=())
     other = mine.with_audience("other")
-    theirs = LocalTeam("acme", audience="other", clock=TEAM.clock).user_token("ada@example.com", key=TEAM.current)
+    theirs = FakeTeam("acme", audience="other", clock=TEAM.clock).user_token("ada@example.com", key=TEAM.current)
     app = FastAPI()
     for name, dependency in everything_of(other).items():
         app.add_api_route(f"/{name}", who, dependencies=[Depends(dependency)])
@@ -320,7 +320,7 @@ def test_a_copy_keeps_what_a_subclass_has_narrowed_and_leaves_other_objects_alon
     staff = Staff(fetch=MemoryFetch(TEAM), clock=TEAM.clock)
     other = staff.with_audience("other")
     assert (other.partner, other.partner_user) == (staff.partner, staff.partner_user)
-    issuer = LocalTeam("acme", audience="other", clock=TEAM.clock)
+    issuer = FakeTeam("acme", audience="other", clock=TEAM.clock)
     app = FastAPI()
     app.add_api_route("/", who, dependencies=[Depends(other.user)])
     client = TestClient(app)
@@ -436,7 +436,7 @@ async def test_a_probe_during_back_off_starts_no_fetch_and_a_dead_cache_is_forgo
     gc.collect()
     rig.certs.recover()
     await TEAM.clock.run_until(rig.access.keys.refresh())
-    assert len(rig.access.keys._store.refreshed) == 1
+    assert len(rig.access.keys._cache.refreshed) == 1
 
 
 def test_without_an_event_loop_a_probe_starts_no_fetch(rig: Rig) -> None:

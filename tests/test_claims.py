@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fastapi_cloudflare_access import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 ADA = TEAM.user("ada@example.com", custom={"department": "engines", "groups": ["a", {"id": 1}]})
 BOT = TEAM.service("deploy-bot")
 

@@ -38,7 +38,7 @@ from fastapi_cloudflare_access import (
     access as access_module,
 )
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -270,7 +270,7 @@ def make(mistake: str) -> None:
         is_type = mistake.startswith(("user: ", "Annotated["))
         body = f"async def me({parameter}): ..." if is_type else f"async def me(user=None, it={mistake}): ..."
         exec(f"@app.get('/me')\n{body}", names)  # noqa: S102 - the same
-    with LocalTeam().patch(access), TestClient(app):
+    with FakeTeam().patch(access), TestClient(app):
         pass
 
 

@@ -38,21 +38,21 @@ async def test_a_source_without_keys_is_cold_and_not_ready() -> None:
         "local": False,
         "age": None,
         "generation": 0,
-        "kids": 0,
-        "missing": 0,
+        "keys": 0,
+        "keys_pending_removal": 0,
         "skipped": 0,
         "last_error": None,
         "consecutive_failures": 0,
         "next_refresh_in": 0.0,
         "refresher_alive": False,
         "fetching": False,
-        "waiting": 0,
-        "remembered_unknown_keys": 0,
+        "waiters": 0,
+        "negative_cache_entries": 0,
         "fetches": 0,
         "fetch_failures": 0,
         "parse_failures": 0,
         "rate_limited": 0,
-        "key_absent": 0,
+        "unknown_kid_rejections": 0,
     }
 
 
@@ -61,7 +61,7 @@ async def test_a_source_at_work_is_ok_and_ready() -> None:
     await rig.keys.start()
     await rig.clock.run_for(100)
     seen = rig.keys.health()
-    assert (seen.state, seen.ready, seen.age, seen.kids, seen.generation) == ("ok", True, 100, 2, 1)
+    assert (seen.state, seen.ready, seen.age, seen.keys, seen.generation) == ("ok", True, 100, 2, 1)
     assert (seen.next_refresh_in, seen.refresher_alive, seen.fetches) == (500, True, 1)
     await rig.keys.stop()
     assert not rig.keys.health().refresher_alive

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from support.key_rig import KeyRig, outcome
 
-from fastapi_cloudflare_access._keys.cache import Wish
-from fastapi_cloudflare_access._keys.fetcher import LOOK_UP
-from fastapi_cloudflare_access.errors import CannotDecide, ConfigurationError, KeysUnavailable, KeyUnconfirmed
-from fastapi_cloudflare_access.events import RateLimited, RefreshFailed
-from fastapi_cloudflare_access.keys import CROWD, ROUNDS, ExportedKeys, KeySource
+from fastapi_cloudflare_access._keys.cache import FetchOptions
+from fastapi_cloudflare_access._keys.fetcher import WALL_CLOCK_POLL
+from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed, TemporarilyUnavailable
+from fastapi_cloudflare_access.events import KeyFetchLimited, KeysRefreshFailed
+from fastapi_cloudflare_access.keys import MAX_FETCHES_PER_REQUEST, MAX_WAITERS, ExportedKeys, KeySource
 
 pytestmark = pytest.mark.anyio
 
@@ -33,8 +33,8 @@ async def warm(**options: Any) -> KeyRig:
 @pytest.mark.conformance(11)
 async def test_a_known_key_is_given_at_once() -> None:
     rig = await warm()
-    assert rig.keys.lookup(rig.kid) is rig.keys.lookup(rig.kid) is not None
-    assert rig.keys.lookup(NOBODYS) is None
+    assert rig.keys.get(rig.kid) is rig.keys.get(rig.kid) is not None
+    assert rig.keys.get(NOBODYS) is None
     assert rig.certs.fetches == 1
 
 
@@ -45,7 +45,7 @@ async def test_known_kid_latency_unaffected_by_slow_unknown_kid_refresh() -> Non
     waiting = rig.ask(NOBODYS)
     await rig.clock.run_for(1)
     began = time.perf_counter()
-    assert all(rig.keys.lookup(rig.kid) for _ in range(1000))
+    assert all(rig.keys.get(rig.kid) for _ in range(1000))
     assert time.perf_counter() - began < 0.1, "a thousand lookups, none of which waits"
     await rig.clock.run_for(10)
     assert await waiting == "key_unconfirmed"
@@ -58,10 +58,10 @@ async def test_flood_of_unknown_kids_fetches_bounded_and_known_never_fail() -> N
     for second in range(60):
         asked = await rig.find_all(*(f"{second}-{number}" for number in range(20)))
         assert {*asked} <= {"unknown_key", "key_unconfirmed"}
-        assert rig.keys.lookup(rig.kid)
+        assert rig.keys.get(rig.kid)
         await rig.clock.run_for(1)
     assert rig.certs.fetches <= 1 + 3 + (rig.clock.monotonic() - begun) / 5
-    assert rig.keys.health().remembered_unknown_keys <= 256
+    assert rig.keys.health().negative_cache_entries <= 256
     assert rig.keys.health().state == "ok", "a flood is no outage"
 
 
@@ -81,20 +81,20 @@ async def test_a_lookup_attends_to_keys_that_are_due_from_the_very_moment_on_eit
         rig = await warm(jitter=False)
         rig.clock.advance(monotonic)
         rig.clock.shift_wall(wall)
-        assert rig.keys.lookup(rig.kid)
+        assert rig.keys.get(rig.kid)
         await rig.clock.run_for(1)
         assert rig.certs.fetches == 2
 
 
 async def test_a_lookup_fetches_from_the_very_end_of_a_back_off() -> None:
     rig = await warm(jitter=False)
-    rig.keys._store.policy._uniform = lambda low, high: high
+    rig.keys._cache._limiter._uniform = lambda low, high: high
     rig.certs.fail_with(503)
     rig.clock.advance(600)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     rig.clock.advance(1)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     assert rig.certs.fetches == 3
 
@@ -103,29 +103,29 @@ async def test_a_lookup_begins_nothing_while_fetches_are_backed_off_from_though_
     rig = await warm(jitter=False)
     rig.certs.fail_with(503)
     rig.clock.advance(600)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     rig.clock.shift_wall(3600)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     assert not rig.keys.health().fetching
     with pytest.raises(KeyUnconfirmed, match="back_off"):
-        await rig.keys.find(NOBODYS)
+        await rig.keys.get_or_fetch(NOBODYS)
 
 
 async def test_in_a_thread_without_a_loop_keys_that_are_due_are_attended_to_once_a_second() -> None:
     rig = await warm(jitter=False)
     rig.clock.advance(600)
-    lives, attended = rig.keys._fetching.life, list[float]()
+    loop_states, attended = rig.keys._fetcher.current_loop_state, list[float]()
 
-    def life() -> Any:
+    def current_loop_state() -> Any:
         attended.append(rig.clock.monotonic() - 1600)
-        return lives()
+        return loop_states()
 
-    rig.keys._fetching.life = life  # type: ignore[method-assign]
+    rig.keys._fetcher.current_loop_state = current_loop_state  # type: ignore[method-assign]
 
     def look() -> None:
         for _ in range(9):
-            assert rig.keys.lookup(rig.kid)
+            assert rig.keys.get(rig.kid)
             rig.clock.advance(0.25)
 
     await asyncio.to_thread(look)
@@ -140,7 +140,7 @@ async def test_a_fresh_key_is_found_by_one_forced_fetch() -> None:
     rig = await warm(etag=True)
     await rig.clock.run_for(10)
     kid = rig.rotate()
-    assert rig.keys.lookup(kid) is None
+    assert rig.keys.get(kid) is None
     assert await rig.find(kid) == "ok"
     last = rig.certs.requests[-1].headers
     assert last["cache-control"] == "no-cache"
@@ -157,7 +157,7 @@ async def test_a_key_that_is_not_there_is_unknown_and_for_a_second_without_anoth
     await rig.clock.run_for(1)
     assert await rig.find(NOBODYS) == "unknown_key"
     assert rig.certs.fetches == 3
-    assert rig.keys.health().key_absent == 3
+    assert rig.keys.health().unknown_kid_rejections == 3
 
 
 async def test_with_an_empty_bucket_a_key_is_unconfirmed_and_the_caller_told_when_to_come_back() -> None:
@@ -166,10 +166,10 @@ async def test_with_an_empty_bucket_a_key_is_unconfirmed_and_the_caller_told_whe
     assert await rig.find("a") == "unknown_key"
     await rig.clock.run_for(1)
     with pytest.raises(KeyUnconfirmed) as refusal:
-        await rig.keys.find("b")
+        await rig.keys.get_or_fetch("b")
     assert refusal.value.retry_after == pytest.approx(4)
     event = rig.events[-1]
-    assert isinstance(event, RateLimited)
+    assert isinstance(event, KeyFetchLimited)
     assert event.reason == "bucket"
     assert event.retry_after == pytest.approx(4)
     assert rig.keys.health().rate_limited == 1
@@ -200,7 +200,7 @@ async def test_a_fetch_that_was_under_way_already_says_nothing_about_a_key_that_
 
 async def test_failed_fetch_does_not_consume_limiter() -> None:
     rig = await warm()
-    rig.keys._store.policy._uniform = min  # the shortest pauses, so that a fetch fails each time
+    rig.keys._cache._limiter._uniform = min  # the shortest pauses, so that a fetch fails each time
     await rig.clock.run_for(20)
     rig.certs.fail_with(503)
     for _ in range(10):
@@ -218,7 +218,7 @@ async def test_during_back_off_an_unknown_key_is_unconfirmed_and_costs_no_fetch(
     rig.certs.fail_with(503, times=1)
     assert await rig.find(NOBODYS) == "key_unconfirmed"
     failed = rig.events[-2]
-    assert isinstance(failed, RefreshFailed)
+    assert isinstance(failed, KeysRefreshFailed)
     fetches = rig.certs.fetches
     await rig.clock.run_for(failed.retry_in / 2)
     assert await rig.find(rig.rotate()) == "key_unconfirmed"
@@ -232,17 +232,17 @@ async def test_a_request_waits_three_seconds_and_the_fetch_goes_on() -> None:
     await rig.clock.run_for(2)
     rig.certs.slow(4)
     kid = rig.rotate()
-    asked = asyncio.ensure_future(rig.keys.find(kid))
+    asked = asyncio.ensure_future(rig.keys.get_or_fetch(kid))
     await rig.clock.run_for(2.9)
     assert not asked.done()
-    assert rig.keys.health().waiting == 1
+    assert rig.keys.health().waiters == 1
     await rig.clock.run_for(0.2)
     with pytest.raises(KeyUnconfirmed) as refusal:
         await asked
     assert refusal.value.retry_after == 1
     await rig.clock.run_for(1)
-    assert rig.keys.lookup(kid)
-    assert rig.keys.health().waiting == 0
+    assert rig.keys.get(kid)
+    assert rig.keys.health().waiters == 0
 
 
 async def test_without_a_key_wait_timeout_a_request_never_waits_and_the_fetch_is_made_all_the_same() -> None:
@@ -273,7 +273,7 @@ async def test_a_fetch_that_somebody_cancelled_is_begun_again() -> None:
     rig.certs.hang(times=1)
     asked = rig.ask(rig.rotate())
     await rig.clock.run_for(0)
-    flight = rig.keys._fetching.life().flight
+    flight = rig.keys._fetcher.current_loop_state().in_flight
     assert flight
     flight.task.cancel()
     await rig.clock.run_for(1)
@@ -286,9 +286,9 @@ async def test_a_fetch_that_is_cancelled_again_and_again_ends_the_waiting() -> N
     asked = rig.ask(NOBODYS)
     for _ in range(4):
         await rig.clock.run_for(0)
-        for _, life in rig.keys._fetching.lives():
-            if life.flight:
-                life.flight.task.cancel()
+        for _, life in rig.keys._fetcher.loop_states():
+            if life.in_flight:
+                life.in_flight.task.cancel()
     await rig.clock.run_for(0)
     assert asked.done()
     assert await asked == "key_unconfirmed"
@@ -299,22 +299,22 @@ async def test_a_crowd_waits_and_whoever_comes_after_it_is_told_to_come_back() -
     await rig.clock.run_for(2)
     rig.certs.slow(1)
     kid = rig.rotate()
-    crowd = [rig.ask(kid) for _ in range(CROWD + 5)]
+    crowd = [rig.ask(kid) for _ in range(MAX_WAITERS + 5)]
     await rig.clock.run_for(2)
-    assert Counter([await one for one in crowd]) == {"ok": CROWD, "key_unconfirmed": 5}
-    assert rig.keys.health().waiting == 0
+    assert Counter([await one for one in crowd]) == {"ok": MAX_WAITERS, "key_unconfirmed": 5}
+    assert rig.keys.health().waiters == 0
 
 
 async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
     rig = await warm()
     refreshing = asyncio.ensure_future(rig.keys.refresh())
     await rig.clock.run_for(0)
-    flight = rig.keys._fetching.life().flight
+    flight = rig.keys._fetcher.current_loop_state().in_flight
     assert flight
-    assert not flight.errand.sequence, "it waits for its turn"
-    asked = [rig.ask(f"kid-{number}") for number in range(CROWD + 100)]
+    assert not flight.pending.sequence, "it waits for its turn"
+    asked = [rig.ask(f"kid-{number}") for number in range(MAX_WAITERS + 100)]
     await rig.clock.run_for(0)
-    assert len(flight.errand.wish.sought) == CROWD
+    assert len(flight.pending.options.requested_kids) == MAX_WAITERS
     await rig.clock.run_for(5)
     await refreshing
     assert {await one for one in asked} == {"unknown_key", "key_unconfirmed"}
@@ -323,7 +323,7 @@ async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 1.0), (2, 2.0), (3, 4.0)])
 async def test_who_refreshed_in_vain_is_told_when_the_back_off_ends(failures: int, seconds: float) -> None:
     rig = KeyRig()
-    rig.keys._store.policy._uniform = lambda low, high: high if failures > 1 else low
+    rig.keys._cache._limiter._uniform = lambda low, high: high if failures > 1 else low
     rig.certs.fail_with(503)
     told: list[float] = []
     for _ in range(failures):
@@ -338,11 +338,11 @@ async def test_who_waited_in_vain_or_came_after_the_crowd_may_come_back_in_a_sec
     rig = await warm()
     await rig.clock.run_for(2)
     rig.certs.hang()
-    asked = [asyncio.ensure_future(rig.keys.find(f"kid-{number}")) for number in range(CROWD + 1)]
+    asked = [asyncio.ensure_future(rig.keys.get_or_fetch(f"kid-{number}")) for number in range(MAX_WAITERS + 1)]
     await rig.clock.run_for(4)
     ended = await asyncio.gather(*asked, return_exceptions=True)
     assert {getattr(one, "retry_after", None) for one in ended} == {1.0}
-    assert [event.retry_after for event in rig.events if isinstance(event, RateLimited)] == [1.0]
+    assert [event.retry_after for event in rig.events if isinstance(event, KeyFetchLimited)] == [1.0]
 
 
 def test_the_fetch_and_the_time_of_a_seed_must_be_named() -> None:
@@ -357,7 +357,7 @@ def test_the_fetch_and_the_time_of_a_seed_must_be_named() -> None:
 
 async def test_who_refreshes_in_person_does_not_wait_for_the_back_off() -> None:
     rig = await warm()
-    rig.keys._store.policy._uniform = lambda low, high: high
+    rig.keys._cache._limiter._uniform = lambda low, high: high
     rig.certs.fail_with(503)
     for _ in range(6):
         await rig.clock.run_for(1)
@@ -383,7 +383,7 @@ async def test_any_text_at_all_may_be_asked_for() -> None:
 async def test_without_keys_the_first_request_fetches_them_and_all_others_wait_for_that() -> None:
     rig = KeyRig()
     with pytest.raises(KeysUnavailable):
-        rig.keys.lookup(rig.kid)
+        rig.keys.get(rig.kid)
     assert rig.certs.fetches == 0, "a lookup alone fetches nothing while there is nothing to serve"
     assert await rig.find_all(rig.kid, rig.old_kid, NOBODYS) == ["ok", "ok", "unknown_key"]
     assert rig.certs.fetches == 1
@@ -393,7 +393,7 @@ async def test_without_keys_and_with_a_failing_endpoint_every_request_is_503_at_
     rig = KeyRig()
     rig.certs.fail_with(503)
     with pytest.raises(KeysUnavailable, match="no keys: an answer with HTTP status 503") as refusal:
-        await rig.keys.find(rig.kid)
+        await rig.keys.get_or_fetch(rig.kid)
     assert refusal.value.retry_after >= 1
     assert await rig.find(rig.kid) == "keys_unavailable"
     assert rig.certs.fetches == 1
@@ -413,7 +413,7 @@ async def test_no_keys_backoff_caps_at_5s_and_starts_one_fetch_in_two_and_a_half
 async def test_a_crowd_without_keys_is_told_that_there_are_none() -> None:
     rig = KeyRig()
     rig.certs.hang()
-    crowd = [rig.ask(rig.kid) for _ in range(CROWD + 1)]
+    crowd = [rig.ask(rig.kid) for _ in range(MAX_WAITERS + 1)]
     await rig.clock.run_for(4)
     assert {await one for one in crowd} == {"keys_unavailable"}
 
@@ -426,7 +426,7 @@ async def test_keys_past_the_interval_are_served_at_once_while_one_fetch_renews_
     await rig.clock.run_for(700)
     assert rig.certs.fetches == 1, "without a lifespan nothing runs in the background"
     for _ in range(100):
-        assert rig.keys.lookup(rig.kid)
+        assert rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     assert rig.certs.fetches == 2
     assert rig.keys.health().age == 0
@@ -437,7 +437,7 @@ async def test_without_a_lifespan_no_task_is_left_behind() -> None:
     before = asyncio.all_tasks()
     rig = await warm()
     await rig.clock.run_for(700)
-    rig.keys.lookup(rig.kid)
+    rig.keys.get(rig.kid)
     await rig.clock.run_for(10)
     assert asyncio.all_tasks() == before
 
@@ -445,7 +445,7 @@ async def test_without_a_lifespan_no_task_is_left_behind() -> None:
 async def test_a_lookup_in_a_thread_without_an_event_loop_gives_the_key() -> None:
     rig = await warm()
     await rig.clock.run_for(700)
-    assert await asyncio.to_thread(rig.keys.lookup, rig.kid)
+    assert await asyncio.to_thread(rig.keys.get, rig.kid)
     assert rig.certs.fetches == 1
 
 
@@ -455,7 +455,7 @@ async def test_failed_refresh_keeps_keys() -> None:
     rig.certs.fail_with(503)
     for _ in range(200):
         await rig.clock.run_for(30)
-        assert rig.keys.lookup(rig.kid)
+        assert rig.keys.get(rig.kid)
     assert rig.keys.health().state == "degraded"
     assert rig.keys.health().last_error == "an answer with HTTP status 503"
 
@@ -472,10 +472,10 @@ async def test_expired_key_set_is_503_not_401() -> None:
     rig = await warm()
     rig.certs.fail_with(503)
     await rig.clock.run_for(86_400)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(6)
     with pytest.raises(KeysUnavailable, match="too old"):
-        rig.keys.lookup(rig.kid)
+        rig.keys.get(rig.kid)
     assert await rig.find(rig.kid) == "keys_unavailable"
     assert rig.keys.health().state == "expired"
     assert not rig.keys.health().ready
@@ -496,17 +496,17 @@ async def test_from_30_minutes_on_health_says_degraded_and_it_is_told_once() -> 
     rig = await warm()
     rig.certs.fail_with(503)
     await rig.clock.run_for(1799)
-    rig.keys.lookup(rig.kid)
+    rig.keys.get(rig.kid)
     assert rig.keys.health().state == "ok"
     for _ in range(10):
         await rig.clock.run_for(90)
-        rig.keys.lookup(rig.kid)
+        rig.keys.get(rig.kid)
     assert rig.keys.health().state == "degraded"
     assert rig.keys.health().ready
     assert rig.count("keys_stale") == 1
     rig.certs.recover()
     await rig.clock.run_for(90)
-    rig.keys.lookup(rig.kid)
+    rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     assert rig.keys.health().state == "ok"
 
@@ -515,12 +515,12 @@ async def test_a_machine_that_slept_refreshes_its_keys_at_the_first_lookup() -> 
     rig = await warm()
     rig.clock.shift_wall(3600)
     assert rig.keys.health().age == 3600
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(2)
     assert rig.keys.health().age == pytest.approx(1, abs=1.1)
     rig.clock.shift_wall(90_000)
     with pytest.raises(KeysUnavailable):
-        rig.keys.lookup(rig.kid)
+        rig.keys.get(rig.kid)
 
 
 async def test_a_machine_that_slept_refreshes_its_keys_though_nobody_looks() -> None:
@@ -530,7 +530,7 @@ async def test_a_machine_that_slept_refreshes_its_keys_though_nobody_looks() -> 
     await rig.clock.run_for(60)
     rig.clock.shift_wall(90_000)
     assert rig.keys.health().state == "expired"
-    await rig.clock.run_for(LOOK_UP)
+    await rig.clock.run_for(WALL_CLOCK_POLL)
     assert rig.keys.health().state == "ok"
     assert rig.certs.fetches == 2
     await rig.clock.run_for(500)
@@ -556,7 +556,7 @@ async def test_a_wall_clock_set_back_neither_ages_nor_renews_the_keys() -> None:
     await rig.clock.run_for(100)
     assert rig.keys.health().age == 100
     await rig.clock.run_for(600)
-    rig.keys.lookup(rig.kid)
+    rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     assert rig.certs.fetches == 2
 
@@ -564,14 +564,14 @@ async def test_a_wall_clock_set_back_neither_ages_nor_renews_the_keys() -> None:
 async def test_a_wall_clock_set_ahead_during_an_outage_does_not_break_the_back_off() -> None:
     rig = await warm()
     rig.certs.fail_with(503)
-    policy = rig.keys._store.policy
+    policy = rig.keys._cache._limiter
     while policy.retry_at - rig.clock.monotonic() < 20:
         await rig.clock.run_for(30)
-        rig.keys.lookup(rig.kid)
+        rig.keys.get(rig.kid)
         await rig.clock.run_for(0)
     fetches = rig.certs.fetches
     rig.clock.shift_wall(3600)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(10)
     assert rig.certs.fetches == fetches
 
@@ -584,15 +584,15 @@ async def test_a_withdrawn_key_is_used_until_a_fetch_30_seconds_later_confirms_i
     gone = rig.old_kid
     rig.team.withdraw()
     await rig.clock.run_for(700)
-    rig.keys.lookup(gone)
+    rig.keys.get(gone)
     await rig.clock.run_for(29)
-    assert rig.keys.lookup(gone)
-    assert rig.keys.health().missing == 1
+    assert rig.keys.get(gone)
+    assert rig.keys.health().keys_pending_removal == 1
     await rig.clock.run_for(1)
-    rig.keys.lookup(gone)
+    rig.keys.get(gone)
     await rig.clock.run_for(0)
-    assert rig.keys.lookup(gone) is None
-    assert rig.names()[-4:] == ["refreshed", "key_missing", "refreshed", "key_removed"]
+    assert rig.keys.get(gone) is None
+    assert rig.names()[-4:] == ["keys_refreshed", "key_unpublished", "keys_refreshed", "key_removed"]
 
 
 async def test_unknown_keys_can_begin_a_removal_but_never_finish_one() -> None:
@@ -601,11 +601,11 @@ async def test_unknown_keys_can_begin_a_removal_but_never_finish_one() -> None:
     rig.team.withdraw()
     await rig.clock.run_for(2)
     assert await rig.find(NOBODYS) == "unknown_key"
-    assert rig.keys.health().missing == 1
+    assert rig.keys.health().keys_pending_removal == 1
     for number in range(5):
         await rig.clock.run_for(5)
         assert await rig.find(f"kid-{number}") == "unknown_key"
-    assert rig.keys.lookup(gone)
+    assert rig.keys.get(gone)
 
 
 async def test_flapping_edge_does_not_drop_key() -> None:
@@ -616,8 +616,8 @@ async def test_flapping_edge_does_not_drop_key() -> None:
     await rig.keys.start()
     for _ in range(120):
         await rig.clock.run_for(60)
-        assert rig.keys.lookup(both)
-    assert rig.count("key_missing") > 1
+        assert rig.keys.get(both)
+    assert rig.count("key_unpublished") > 1
     await rig.keys.stop()
 
 
@@ -630,7 +630,7 @@ async def test_revoked_key_gone_within_interval_plus_35s() -> None:
         rig.team.withdraw()
         rig.certs.slow(1)
         await rig.clock.run_for(1.1 * 600 + 35)
-        assert rig.keys.lookup(gone) is None
+        assert rig.keys.get(gone) is None
         await rig.keys.stop()
 
 
@@ -639,9 +639,9 @@ async def test_without_confirmation_a_withdrawn_key_goes_with_the_next_fetch() -
     gone = rig.old_kid
     rig.team.withdraw()
     await rig.clock.run_for(700)
-    rig.keys.lookup(gone)
+    rig.keys.get(gone)
     await rig.clock.run_for(0)
-    assert rig.keys.lookup(gone) is None
+    assert rig.keys.get(gone) is None
 
 
 async def test_an_unchanged_document_confirms_a_removal() -> None:
@@ -650,7 +650,7 @@ async def test_an_unchanged_document_confirms_a_removal() -> None:
     rig.team.withdraw()
     await rig.keys.start()
     await rig.clock.run_for(700)
-    assert rig.keys.lookup(gone) is None
+    assert rig.keys.get(gone) is None
     assert rig.certs.requests[-1].headers["if-none-match"]
     await rig.keys.stop()
 
@@ -663,9 +663,9 @@ async def test_whatever_the_endpoint_answers_known_keys_stay(fault: str) -> None
     rig = await warm()
     getattr(rig.certs, fault)()
     await rig.clock.run_for(700)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(6)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     health = rig.keys.health()
     assert health.consecutive_failures >= 1
     assert health.last_error
@@ -676,7 +676,7 @@ async def test_a_document_that_cannot_be_used_is_counted_apart_from_one_that_did
     rig = await warm()
     rig.certs.html(times=1)
     await rig.clock.run_for(700)
-    rig.keys.lookup(rig.kid)
+    rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     assert (rig.keys.health().fetch_failures, rig.keys.health().parse_failures) == (0, 1)
 
@@ -725,7 +725,7 @@ async def test_a_fetch_that_ends_the_process_ends_it() -> None:
 
     rig = KeyRig()
     rig.keys = KeySource(rig.settings, fetch=fetch, clock=rig.clock)
-    flight = rig.keys._fetching.begin(rig.keys._fetching.life(), Wish())
+    flight = rig.keys._fetcher.begin(rig.keys._fetcher.current_loop_state(), FetchOptions())
     flight.task.cancel()
     await rig.clock.run_for(1)
     assert flight.task.cancelled()
@@ -739,11 +739,11 @@ async def test_304_renews_the_age_and_nothing_else() -> None:
     rig = await warm(etag=True)
     generation = rig.keys.health().generation
     await rig.clock.run_for(700)
-    rig.keys.lookup(rig.kid)
+    rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     assert rig.keys.health().age == 0
     assert rig.keys.health().generation == generation
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     assert "if-none-match" not in rig.certs.requests[0].headers
     assert rig.certs.requests[1].headers["if-none-match"]
 
@@ -807,7 +807,7 @@ async def test_a_lookup_that_finds_a_fetch_under_way_begins_no_other() -> None:
     asked = rig.ask(NOBODYS)
     await rig.clock.run_for(0)
     rig.clock.shift_wall(3600)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(2)
     assert await asked == "unknown_key"
     assert rig.certs.fetches == 2
@@ -819,7 +819,7 @@ async def test_refresh_drops_what_is_no_longer_published_at_once() -> None:
     rig.team.withdraw()
     await rig.clock.run_for(2)
     await rig.keys.refresh()
-    assert rig.keys.lookup(gone) is None
+    assert rig.keys.get(gone) is None
     assert rig.certs.requests[-1].headers["cache-control"] == "no-cache"
 
 
@@ -834,7 +834,7 @@ async def test_refresh_waits_for_the_fetch_under_way_and_makes_its_own() -> None
     refreshed = asyncio.ensure_future(rig.keys.refresh())
     await rig.clock.run_for(3)
     await refreshed
-    assert rig.keys.lookup(gone) is None
+    assert rig.keys.get(gone) is None
     assert await asked == "unknown_key"
     assert rig.certs.fetches == 3
 
@@ -869,7 +869,7 @@ async def test_refresh_that_fails_says_why_and_keeps_the_keys() -> None:
     with pytest.raises(KeysUnavailable, match="HTTP status 302; redirects are not followed") as refusal:
         await rig.keys.refresh()
     assert refusal.value.retry_after >= 1
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
 
 
 async def test_refresh_that_somebody_cancels_says_so() -> None:
@@ -878,7 +878,7 @@ async def test_refresh_that_somebody_cancels_says_so() -> None:
     rig.certs.hang()
     refreshed = asyncio.ensure_future(rig.keys.refresh())
     await rig.clock.run_for(0)
-    flight = rig.keys._fetching.life().flight
+    flight = rig.keys._fetcher.current_loop_state().in_flight
     assert flight
     flight.task.cancel()
     with pytest.raises(KeysUnavailable, match="cancelled"):
@@ -898,7 +898,7 @@ async def test_an_exported_set_is_a_seed_for_another_source() -> None:
     other.clock.shift_wall(rig.clock.now() - other.clock.now())
     other.keys.seed(exported.document, fetched_at=exported.fetched_at)
     assert other.keys.health().age == pytest.approx(100)
-    assert other.keys.lookup(rig.kid)
+    assert other.keys.get(rig.kid)
     assert other.keys.export() == exported
 
 
@@ -911,12 +911,12 @@ async def test_an_exported_set_cannot_be_changed() -> None:
 
 async def test_without_keys_a_fetch_is_made_from_the_very_end_of_a_back_off() -> None:
     rig = KeyRig()
-    rig.keys._store.policy._uniform = lambda low, high: high
+    rig.keys._cache._limiter._uniform = lambda low, high: high
     rig.certs.fail_with(503)
     assert await rig.find(rig.kid) == "keys_unavailable"
     before = rig.certs.fetches
     rig.certs.recover()
-    rig.clock.advance(rig.keys._store.policy.retry_at - rig.clock.monotonic())
+    rig.clock.advance(rig.keys._cache._limiter.retry_at - rig.clock.monotonic())
     assert await rig.find(rig.kid) == "ok"
     assert rig.certs.fetches == before + 1
 
@@ -929,7 +929,7 @@ async def test_a_seed_is_refreshed_at_the_first_lookup() -> None:
     rig = KeyRig()
     rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
     assert rig.certs.fetches == 0
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(0)
     assert rig.certs.fetches == 1
 
@@ -949,7 +949,7 @@ async def test_a_seed_as_old_as_the_hard_limit_is_no_key() -> None:
     rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now() - 86_401)
     assert rig.keys.health().state == "expired"
     with pytest.raises(KeysUnavailable):
-        rig.keys.lookup(rig.kid)
+        rig.keys.get(rig.kid)
 
 
 async def test_a_fetch_under_way_replaces_a_seed_that_came_while_it_ran() -> None:
@@ -976,7 +976,7 @@ async def test_a_seed_that_comes_while_a_withdrawn_key_is_given_up_does_not_keep
     rig.keys.seed(former, fetched_at=rig.clock.now() - 1)
     await rig.clock.run_for(1)
     await refreshing
-    assert rig.keys.lookup(gone) is None
+    assert rig.keys.get(gone) is None
 
 
 async def test_a_seed_is_no_fetch_and_forgets_no_error_of_one() -> None:
@@ -985,7 +985,7 @@ async def test_a_seed_is_no_fetch_and_forgets_no_error_of_one() -> None:
     await rig.find(rig.kid)
     rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
     assert rig.keys.health().last_error == "an answer with HTTP status 503"
-    assert rig.count("refreshed") == 0
+    assert rig.count("keys_refreshed") == 0
     assert rig.count("key_added") == 2
 
 
@@ -996,7 +996,7 @@ async def test_a_seed_older_than_the_keys_is_ignored() -> None:
     rig.rotate()
     assert await rig.find(rig.kid) == "ok"
     rig.keys.seed(former, fetched_at=rig.clock.now() - 10)
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
 
 
 @pytest.mark.parametrize(
@@ -1062,7 +1062,7 @@ async def _ask(rig: KeyRig, kid: str) -> str | None:
 
 
 def test_a_thousand_requests_may_wait_and_one_waits_for_four_fetches_at_most() -> None:
-    assert (CROWD, ROUNDS) == (1000, 4)
+    assert (MAX_WAITERS, MAX_FETCHES_PER_REQUEST) == (1000, 4)
 
 
 @pytest.mark.parametrize("seeded", [True, False], ids=["keys", "no keys"])
@@ -1070,8 +1070,8 @@ def test_without_an_event_loop_of_asyncio_an_unknown_key_is_503_and_nothing_wors
     rig = KeyRig()
     if seeded:
         rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
-    with pytest.raises(CannotDecide, match="asyncio") as caught:
-        rig.keys.find(NOBODYS).send(None)
+    with pytest.raises(TemporarilyUnavailable, match="asyncio") as caught:
+        rig.keys.get_or_fetch(NOBODYS).send(None)
     assert caught.value.reason == ("key_unconfirmed" if seeded else "keys_unavailable")
     assert caught.value.retry_after == 1
 
@@ -1085,5 +1085,5 @@ def test_without_an_event_loop_of_asyncio_nothing_can_be_started_or_refreshed() 
 
 def test_a_lookup_without_keys_says_to_come_back_in_a_second() -> None:
     with pytest.raises(KeysUnavailable, match="no fetch has succeeded yet") as caught:
-        KeyRig().keys.lookup(NOBODYS)
+        KeyRig().keys.get(NOBODYS)
     assert caught.value.retry_after == 1

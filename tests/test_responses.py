@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, errors
+from fastapi_cloudflare_access import AccessHTTPException, AccessWebSocketException, CloudflareAccess, errors
 from fastapi_cloudflare_access._responses import log_refusal, refusal
 
 NOT_ACCEPTABLE = (
@@ -47,8 +47,8 @@ TABLE: list[tuple[type[errors.AccessError], str, int, str | None]] = [
     ),
     (errors.TokenNotYetValid, "token_not_yet_valid", 401, NOT_ACCEPTABLE),
     (errors.TokenRevoked, "token_revoked", 401, NOT_ACCEPTABLE),
-    (errors.WrongCaller, "wrong_caller", 403, NOT_ALLOWED),
-    (errors.Forbidden, "forbidden", 403, NOT_ALLOWED),
+    (errors.WrongCallerType, "wrong_caller", 403, NOT_ALLOWED),
+    (errors.PolicyDenied, "forbidden", 403, NOT_ALLOWED),
     (errors.KeysUnavailable, "keys_unavailable", 503, None),
     (errors.KeyUnconfirmed, "key_unconfirmed", 503, None),
 ]
@@ -77,7 +77,7 @@ def test_an_error_gives_its_reason_its_status_and_its_challenge(
 ) -> None:
     error = kind("why")
     refused = refusal(error, connection(), auth_scheme="Cloudflare-Access")
-    assert isinstance(refused, AccessRefused)
+    assert isinstance(refused, AccessHTTPException)
     headers = dict(refused.headers or {})
     assert (refused.error, refused.error.reason, refused.status_code) == (error, reason, status)
     assert headers.get("WWW-Authenticate") == challenge
@@ -92,13 +92,13 @@ def test_an_error_gives_its_reason_its_status_and_its_challenge(
 @pytest.mark.parametrize(("seconds", "header"), [(0, "1"), (0.2, "1"), (1, "1"), (1.2, "2"), (60, "60")])
 def test_retry_after_is_in_whole_seconds_and_never_zero(seconds: float, header: str) -> None:
     refused = refusal(errors.KeyUnconfirmed("x", retry_after=seconds), connection(), auth_scheme="x")
-    assert isinstance(refused, AccessRefused)
+    assert isinstance(refused, AccessHTTPException)
     assert (refused.headers or {})["Retry-After"] == header
 
 
 def test_the_scheme_of_the_challenge_is_a_setting() -> None:
     refused = refusal(errors.MissingToken("x"), connection(), auth_scheme="Bearer")
-    assert isinstance(refused, AccessRefused)
+    assert isinstance(refused, AccessHTTPException)
     assert (refused.headers or {})["WWW-Authenticate"] == "Bearer"
 
 
@@ -117,7 +117,7 @@ def test_what_tells_keys_apart_is_told_to_nobody() -> None:
     ("kind", "code"),
     [
         (errors.MissingToken, 1008),
-        (errors.Forbidden, 1008),
+        (errors.PolicyDenied, 1008),
         (errors.KeysUnavailable, 1013),
         (errors.KeyUnconfirmed, 1013),
     ],
@@ -127,7 +127,7 @@ def test_a_websocket_is_closed_where_the_server_cannot_answer_the_handshake(
     kind: type[errors.AccessError], code: int, extensions: dict[str, Any]
 ) -> None:
     refused = refusal(kind("x"), connection("websocket", **extensions), auth_scheme="x")
-    assert isinstance(refused, AccessRefusedWebSocket)
+    assert isinstance(refused, AccessWebSocketException)
     assert refused.code == code
     assert refused.error.reason == kind.reason
     assert 0 < len(refused.reason.encode()) <= 123
@@ -138,7 +138,7 @@ def test_a_websocket_handshake_is_answered_where_the_server_can() -> None:
     refused = refusal(
         errors.MissingToken("x"), connection("websocket", extensions={"websocket.http.response": {}}), auth_scheme="x"
     )
-    assert isinstance(refused, AccessRefused)
+    assert isinstance(refused, AccessHTTPException)
     assert refused.status_code == 401
 
 
@@ -148,7 +148,7 @@ def test_a_websocket_handshake_is_answered_where_the_server_can() -> None:
     [
         (errors.MissingToken("x"), logging.INFO),
         (errors.InvalidSignature("x"), logging.WARNING),
-        (errors.Forbidden("x"), logging.WARNING),
+        (errors.PolicyDenied("x"), logging.WARNING),
         (errors.KeysUnavailable("x"), logging.WARNING),
     ],
 )
@@ -183,8 +183,8 @@ def test_the_app_can_answer_in_its_own_way() -> None:
     app = FastAPI()
     access = CloudflareAccess(team_domain="acme", audience="tag")
 
-    @app.exception_handler(AccessRefused)
-    async def answer(_: Request, refused: AccessRefused) -> JSONResponse:
+    @app.exception_handler(AccessHTTPException)
+    async def answer(_: Request, refused: AccessHTTPException) -> JSONResponse:
         return JSONResponse({"type": refused.error.reason}, refused.status_code, refused.headers)
 
     app.add_api_route("/", lambda: None, dependencies=[Depends(access)])

@@ -14,9 +14,9 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
 from fastapi_cloudflare_access._route_check import misuse_of, misuses
 from fastapi_cloudflare_access.dependencies import Dependency
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 ADA = {"Cf-Access-Jwt-Assertion": TEAM.user_token("ada@example.com")}
 access = CloudflareAccess(
     team_domain=TEAM.team_domain, audience=TEAM.audience, fetch=MemoryFetch(TEAM), clock=TEAM.clock

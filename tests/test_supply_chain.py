@@ -15,11 +15,11 @@ NEVER = ("ecdsa", "rsa", "pyasn1", "jose.jwe", "jose.backends.rsa_backend", "jos
 USE = """
 import sys
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
-team = LocalTeam("acme")
+team = FakeTeam("acme")
 access = CloudflareAccess(team_domain="acme", audience=team.audience, fetch=MemoryFetch(team), clock=team.clock)
 app = FastAPI(lifespan=access.lifespan)
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
 from fastapi_cloudflare_access._keys.jwks import parse_jwks
 from fastapi_cloudflare_access.errors import AccessError
-from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeClock, FakeTeam, MemoryFetch
 
 VECTORS = Path(__file__).parent / "vectors"
 TOKENS: dict[str, Any] = json.loads((VECTORS / "tokens.json").read_text())
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 async def verified(kind: str, *, audience: str = AUDIENCE, **changes: Any) -> UserClaims | ServiceClaims | str:
     """What becomes of this vector, a second after it was issued: the claims, or the reason code."""
     vector = TOKENS[kind]
-    team = LocalTeam(TEAM, audience=audience, clock=FakeClock(now=vector["claims"]["iat"] + 1))
+    team = FakeTeam(TEAM, audience=audience, clock=FakeClock(now=vector["claims"]["iat"] + 1))
     access = CloudflareAccess(team_domain=TEAM, audience=audience, fetch=MemoryFetch(team), clock=team.clock)
     token = team.sign({**vector["claims"], **changes}, header={**vector["header"], "kid": team.current.kid})
     try:
@@ -67,7 +67,7 @@ async def test_only_the_type_keeps_a_global_session_out(kind: str, reason: str) 
 
 def test_the_documented_certs_document_gives_both_keys_by_their_ids() -> None:
     """Its shape, with the moduli of keys of our own: the documentation shortens them."""
-    published = LocalTeam("acme").certs()["keys"]
+    published = FakeTeam("acme").certs()["keys"]
     keys = [{**entry, "n": own["n"]} for entry, own in zip(CERTS["keys"], published, strict=True)]
     found = parse_jwks(json.dumps({**CERTS, "keys": keys}).encode())
     assert list(found.keys) == [entry["kid"] for entry in CERTS["keys"]]

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Json, RootModel, TypeAdapter, Valida
 from typing_extensions import TypedDict
 
 from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
-ADA = LocalTeam("acme").user("ada@example.com", groups=["a"])
+ADA = FakeTeam("acme").user("ada@example.com", groups=["a"])
 WIRE: dict[str, Any] = {"iss": "x", "aud": ["x"], "exp": 1, "iat": 1, "sub": "x", "email": "boss@acme.example"}
 T = TypeVar("T")
 

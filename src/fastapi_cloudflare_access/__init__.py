@@ -1,6 +1,6 @@
 """Let only Cloudflare Access callers into a FastAPI app."""
 
-from fastapi_cloudflare_access._responses import AccessRefused, AccessRefusedWebSocket
+from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
@@ -9,8 +9,8 @@ from fastapi_cloudflare_access.settings import KeySettings
 
 __all__ = [
     "AccessError",
-    "AccessRefused",
-    "AccessRefusedWebSocket",
+    "AccessHTTPException",
+    "AccessWebSocketException",
     "Claims",
     "CloudflareAccess",
     "ConfigurationError",

@@ -14,7 +14,7 @@ from fastapi_cloudflare_access._verification.token import MAX_TOKEN
 from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, MissingToken
-from fastapi_cloudflare_access.events import RequestAccepted, RequestRefused
+from fastapi_cloudflare_access.events import RequestAccepted, RequestRejected
 from fastapi_cloudflare_access.protocols import Listener
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -96,7 +96,7 @@ class Authenticator(Generic[U]):
     def _refused(self, error: AccessError, name: str | None, *, optional: bool = False) -> None:
         log_refusal(error, name, optional=optional)
         if self.listeners:
-            event = RequestRefused(
+            event = RequestRejected(
                 at=self.verifier.keys.clock.now(),
                 reason=error.reason,
                 token_digest=name,

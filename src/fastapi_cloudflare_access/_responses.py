@@ -17,11 +17,11 @@ from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access.errors import (
     AccessError,
     AmbiguousToken,
-    CallerRefused,
-    CannotDecide,
+    AuthorizationError,
     CredentialError,
     MalformedToken,
     MissingToken,
+    TemporarilyUnavailable,
     TokenExpired,
 )
 from fastapi_cloudflare_access.keys import KeysHealth
@@ -38,8 +38,8 @@ _FAULTS: dict[type[AccessError], tuple[str | None, str]] = {
     MalformedToken: ("invalid_token", "The Cloudflare Access token is malformed"),
     TokenExpired: ("invalid_token", "The Cloudflare Access token has expired"),
     CredentialError: ("invalid_token", "The Cloudflare Access token is not acceptable"),
-    CallerRefused: ("insufficient_scope", "This caller is not allowed here"),
-    CannotDecide: (None, "Cloudflare Access tokens cannot be checked right now, try again shortly"),
+    AuthorizationError: ("insufficient_scope", "This caller is not allowed here"),
+    TemporarilyUnavailable: (None, "Cloudflare Access tokens cannot be checked right now, try again shortly"),
 }
 
 
@@ -64,7 +64,7 @@ RESPONSES: Mapping[int | str, dict[str, Any]] = MappingProxyType(
 """What OpenAPI shows of the refusals."""
 
 
-class AccessRefused(HTTPException):
+class AccessHTTPException(HTTPException):
     """The refusal of a request, as FastAPI answers it.
 
     Install an exception handler for it to answer in your own way.
@@ -80,7 +80,7 @@ class AccessRefused(HTTPException):
         self.error = error
 
 
-class AccessRefusedWebSocket(WebSocketException):
+class AccessWebSocketException(WebSocketException):
     """The refusal of a WebSocket where the server can only close it before it was accepted.
 
     Attributes:
@@ -89,23 +89,23 @@ class AccessRefusedWebSocket(WebSocketException):
 
     def __init__(self, error: AccessError) -> None:
         """Map the error to a close code."""
-        close = TRY_AGAIN_LATER if isinstance(error, CannotDecide) else POLICY_VIOLATION
+        close = TRY_AGAIN_LATER if isinstance(error, TemporarilyUnavailable) else POLICY_VIOLATION
         super().__init__(close, reason=_fault(error)[1])
         self.error = error
 
 
-for _exception in (AccessRefused, AccessRefusedWebSocket):
+for _exception in (AccessHTTPException, AccessWebSocketException):
     _exception.__module__ = "fastapi_cloudflare_access"  # where it is imported from
 
 
 def refusal(
     error: AccessError, connection: HTTPConnection, *, auth_scheme: str
-) -> AccessRefused | AccessRefusedWebSocket:
+) -> AccessHTTPException | AccessWebSocketException:
     """Give the exception that makes FastAPI refuse this connection."""
     scope = connection.scope
     if scope["type"] == "websocket" and _DENIAL_RESPONSE not in (scope.get("extensions") or {}):
-        return AccessRefusedWebSocket(error)
-    return AccessRefused(error, auth_scheme=auth_scheme)
+        return AccessWebSocketException(error)
+    return AccessHTTPException(error, auth_scheme=auth_scheme)
 
 
 def log_refusal(error: AccessError, token_digest: str | None, *, optional: bool = False) -> None:
@@ -127,14 +127,14 @@ def _fault(error: AccessError) -> tuple[str | None, str]:
 
 
 def _status(error: AccessError) -> int:
-    if isinstance(error, CannotDecide):
+    if isinstance(error, TemporarilyUnavailable):
         return 503
-    return 403 if isinstance(error, CallerRefused) else 401
+    return 403 if isinstance(error, AuthorizationError) else 401
 
 
 def _headers(error: AccessError, auth_scheme: str, code: str | None, description: str) -> dict[str, str]:
     headers = {"Cache-Control": "no-store", "Vary": "Cf-Access-Jwt-Assertion, Cookie"}
-    if isinstance(error, CannotDecide):
+    if isinstance(error, TemporarilyUnavailable):
         return headers | {"Retry-After": str(max(1, ceil(error.retry_after)))}
     parameters = f' error="{code}"' if code else ""
     if code and isinstance(error, CredentialError):

@@ -8,8 +8,8 @@ from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._verification.request_token import Headers, find_token
 from fastapi_cloudflare_access._verification.signature import RS256Key
-from fastapi_cloudflare_access._verification.token import MAX_TOKEN, Parsed, parse, read_claims, screen, verify
-from fastapi_cloudflare_access._verification.token_cache import Remembered, TokenCache
+from fastapi_cloudflare_access._verification.token import MAX_TOKEN, Parsed, parse, precheck, read_claims, verify
+from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, InvalidClaims, KeysUnavailable
 from fastapi_cloudflare_access.keys import KeySource
@@ -81,7 +81,7 @@ class Verifier(Generic[U]):
 
         Raises:
             CredentialError: The token is refused.
-            CannotDecide: Its key cannot be fetched right now.
+            TemporarilyUnavailable: Its key cannot be fetched right now.
         """
         caller = self._verify_at_once(token)
         return await self._verify_after_fetch(caller) if isinstance(caller, AwaitingKey) else caller
@@ -92,7 +92,7 @@ class Verifier(Generic[U]):
             digest = sha256(token).digest()
             if known := cache.get(digest):
                 if self._known_key(known.kid) is known.key and known.starts <= self.keys.clock.now() < known.ends:
-                    return known.caller or self._again(known.payload)
+                    return known.caller or self._rebuild(known.payload)
                 cache.drop(digest)
         parsed = parse(token)
         key = self._known_key(parsed.kid)
@@ -100,27 +100,27 @@ class Verifier(Generic[U]):
 
     async def _verify_after_fetch(self, token: AwaitingKey) -> U | ServiceClaims:
         parsed, digest = token
-        screen(parsed, settings=self.settings, now=self.keys.clock.now())
-        key = await self.keys.find(parsed.kid)
+        precheck(parsed, settings=self.settings, now=self.keys.clock.now())
+        key = await self.keys.get_or_fetch(parsed.kid)
         return self._verify_with(key, parsed, digest)
 
     def _verify_with(self, key: RS256Key, parsed: Parsed, digest: bytes) -> U | ServiceClaims:
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
-        caller = typed(claims, self.user_model)
+        caller = build_claims(claims, self.user_model)
         if self._cache and digest:
             self._cache.put(digest, self._remember(parsed, key, claims, caller))
         return caller
 
-    def _again(self, payload: bytes) -> U | ServiceClaims:
+    def _rebuild(self, payload: bytes) -> U | ServiceClaims:
         """Make a caller anew, of a model of the app, which may not be as frozen as ours are."""
         claims = read_claims(payload, settings=self.settings, now=self.keys.clock.now())
-        return typed(claims, self.user_model)
+        return build_claims(claims, self.user_model)
 
     def _remember(
         self, parsed: Parsed, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
-    ) -> Remembered[U]:
+    ) -> CacheEntry[U]:
         is_frozen = type(caller) in (UserClaims, ServiceClaims)
-        return Remembered(
+        return CacheEntry(
             kid=parsed.kid,
             key=key,
             starts=max(claims["iat"], claims.get("nbf", 0)) - self.settings.nbf_leeway,
@@ -131,7 +131,7 @@ class Verifier(Generic[U]):
 
     def _known_key(self, kid: str) -> RS256Key | None:
         try:
-            return self.keys.lookup(kid)
+            return self.keys.get(kid)
         except KeysUnavailable:
             return None
 
@@ -141,7 +141,7 @@ def _bare(error: AccessError) -> AccessError:
     return error.with_traceback(None)
 
 
-def typed(claims: dict[str, Any], user_model: type[U]) -> U | ServiceClaims:
+def build_claims(claims: dict[str, Any], user_model: type[U]) -> U | ServiceClaims:
     """Return the caller that checked claims identify, as a user of this model or as a service.
 
     Raises:

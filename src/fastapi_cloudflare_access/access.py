@@ -20,7 +20,7 @@ from fastapi_cloudflare_access._route_check import misuse_of, misuses
 from fastapi_cloudflare_access._verifier import U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.dependencies import CALLERS, Dependency, OptionalDependency
-from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden
+from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, PolicyDenied
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
 from fastapi_cloudflare_access.settings import KeySettings, Settings, TokenSource, left_out, unknown_setting
@@ -215,8 +215,8 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         per request; the claims are then also on `request.state.cloudflare_access`, even if a policy refuses them.
 
         Raises:
-            AccessRefused: The token is refused, or cannot be checked right now.
-            AccessRefusedWebSocket: The same, for a server that can only close a handshake.
+            AccessHTTPException: The token is refused, or cannot be checked right now.
+            AccessWebSocketException: The same, for a server that can only close a handshake.
         """
         outcome = await self._authenticator.outcome(connection.scope)
         if isinstance(outcome, AccessError):
@@ -230,7 +230,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
 
         Raises:
             CredentialError: The token is refused; `reason` says why.
-            CannotDecide: Its key cannot be fetched right now.
+            TemporarilyUnavailable: Its key cannot be fetched right now.
         """
         return await self._authenticator.verify(token)
 
@@ -274,7 +274,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         with `add_api_route`. Without usable keys it fetches them, and waits for `key_wait_timeout` at most.
 
         Raises:
-            AccessRefused: It was declared as a dependency, where it would let everybody in.
+            AccessHTTPException: It was declared as a dependency, where it would let everybody in.
         """
         if request is not _NO_REQUEST:
             self._check_is_endpoint(request)
@@ -287,7 +287,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
             return
         if mistake := misuse_of(request.scope, Dependency):
             logger.error("refused, since the route is wrongly declared: %s", mistake)
-            raise self._authenticator.refuse(Forbidden("readiness is not a dependency"), request)
+            raise self._authenticator.refuse(PolicyDenied("readiness is not a dependency"), request)
 
 
 def _holds_dependency_of(value: Any, authenticator: Authenticator[Any]) -> bool:

@@ -26,7 +26,13 @@ from fastapi_cloudflare_access._route_check import misuse_of
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access._verifier import Outcome, U
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, Forbidden, MissingToken, WrongCaller
+from fastapi_cloudflare_access.errors import (
+    AccessError,
+    ConfigurationError,
+    MissingToken,
+    PolicyDenied,
+    WrongCallerType,
+)
 from fastapi_cloudflare_access.settings import TokenSource
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -129,8 +135,8 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
         Raises:
             ConfigurationError: It was called without a connection, so it is written in a wrong place.
-            AccessRefused: The caller is refused (when awaited).
-            AccessRefusedWebSocket: The same, for a server that can only close a handshake.
+            AccessHTTPException: The caller is refused (when awaited).
+            AccessWebSocketException: The same, for a server that can only close a handshake.
         """
         if not hasattr(connection, "scope"):
             raise ConfigurationError(self._wrong_call(connection))
@@ -141,7 +147,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         if not isinstance(outcome, self._kind):
             raise self._authenticator.refuse(_why_not(outcome), connection)
         if self._policy is not None and not allows(self._policy, outcome):
-            raise self._authenticator.refuse(Forbidden("the policy refused the caller"), connection)
+            raise self._authenticator.refuse(PolicyDenied("the policy refused the caller"), connection)
         self._check_scopes(connection, security_scopes)
         return cast("T_co", outcome)
 
@@ -151,7 +157,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
             return
         if mistake := misuse_of(connection.scope, Dependency):
             log(logger, logging.ERROR, "refused, since the route is wrongly declared: %s", mistake)
-            raise self._authenticator.refuse(Forbidden("no Access token has scopes"), connection)
+            raise self._authenticator.refuse(PolicyDenied("no Access token has scopes"), connection)
 
     def _wrong_call(self, given: object) -> str:
         if given is None:
@@ -189,4 +195,4 @@ class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
 def _why_not(outcome: Outcome[Any]) -> AccessError:
     if outcome is None:
         return MissingToken("there is no token")
-    return outcome if isinstance(outcome, AccessError) else WrongCaller("the caller is of the other kind")
+    return outcome if isinstance(outcome, AccessError) else WrongCallerType("the caller is of the other kind")

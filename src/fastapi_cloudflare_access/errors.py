@@ -17,10 +17,10 @@ AccessError
 │   ├── TokenExpired
 │   ├── TokenNotYetValid
 │   └── TokenRevoked
-├── CallerRefused             a valid caller who may not               403
-│   ├── WrongCaller
-│   └── Forbidden
-└── CannotDecide              nobody can tell right now                503
+├── AuthorizationError             a valid caller who may not               403
+│   ├── WrongCallerType
+│   └── PolicyDenied
+└── TemporarilyUnavailable              nobody can tell right now                503
     ├── KeysUnavailable
     └── KeyUnconfirmed
 ```
@@ -134,25 +134,25 @@ class TokenRevoked(CredentialError):
     reason = "token_revoked"
 
 
-class CallerRefused(AccessError):
+class AuthorizationError(AccessError):
     """The caller is who they say, and may not."""
 
     reason = "caller_refused"
 
 
-class WrongCaller(CallerRefused):
+class WrongCallerType(AuthorizationError):
     """A service where a user is wanted, or a user where a service is."""
 
     reason = "wrong_caller"
 
 
-class Forbidden(CallerRefused):
+class PolicyDenied(AuthorizationError):
     """A policy refused the caller."""
 
     reason = "forbidden"
 
 
-class CannotDecide(AccessError):
+class TemporarilyUnavailable(AccessError):
     """Nobody can tell right now whether the token is good.
 
     Attributes:
@@ -166,13 +166,13 @@ class CannotDecide(AccessError):
         self.retry_after = retry_after
 
 
-class KeysUnavailable(CannotDecide):
+class KeysUnavailable(TemporarilyUnavailable):
     """There are no keys at all, or they are older than the hard limit."""
 
     reason = "keys_unavailable"
 
 
-class KeyUnconfirmed(CannotDecide):
+class KeyUnconfirmed(TemporarilyUnavailable):
     """The key of an otherwise fitting token is not known, and cannot be looked for right now."""
 
     reason = "key_unconfirmed"

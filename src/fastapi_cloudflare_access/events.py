@@ -3,17 +3,17 @@
 ```
 AccessEvent
 ├── RequestAccepted    a request was accepted
-├── RequestRefused     a request was refused
+├── RequestRejected     a request was refused
 └── KeyEvent           something happened to the keys
-    ├── Refreshed          a fetch brought a usable document, or 304
-    ├── RefreshFailed      it did not; the keys stay
+    ├── KeysRefreshed          a fetch brought a usable document, or 304
+    ├── KeysRefreshFailed      it did not; the keys stay
     ├── KeyAdded           a key is used from now on
-    ├── KeyMissing         a key is no longer published; it goes once that is confirmed
+    ├── KeyUnpublished         a key is no longer published; it goes once that is confirmed
     ├── KeyRemoved         a key is used no more
-    ├── KeySkipped         an entry of the document cannot be used
-    ├── RateLimited        an unknown key cannot be looked for now
+    ├── JwkIgnored         an entry of the document cannot be used
+    ├── KeyFetchLimited        an unknown key cannot be looked for now
     ├── KeysStale          the keys are older than `degraded_after`
-    └── RefresherDied      the refreshing task died; it is started again
+    └── RefreshTaskCrashed      the refreshing task died; it is started again
 ```
 
 Listeners are called in the event loop and must be quick; what they raise is logged and goes no further.
@@ -53,7 +53,7 @@ class RequestAccepted(AccessEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRefused(AccessEvent):
+class RequestRejected(AccessEvent):
     """A request, a WebSocket handshake or a call of `verify` was refused.
 
     Attributes:
@@ -63,7 +63,7 @@ class RequestRefused(AccessEvent):
         optional: Whether `access.optional` goes on without a caller: the token was an old cookie.
     """
 
-    name = "request_refused"
+    name = "request_rejected"
     reason: str
     token_digest: str | None
     unverified: bool = False
@@ -78,7 +78,7 @@ class KeyEvent(AccessEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refreshed(KeyEvent):
+class KeysRefreshed(KeyEvent):
     """A fetch brought a usable document, or 304.
 
     Attributes:
@@ -88,7 +88,7 @@ class Refreshed(KeyEvent):
         modified: False for 304.
     """
 
-    name = "refreshed"
+    name = "keys_refreshed"
     kids: int
     generation: int
     seconds: float
@@ -96,7 +96,7 @@ class Refreshed(KeyEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshFailed(KeyEvent):
+class KeysRefreshFailed(KeyEvent):
     """A fetch brought nothing that can be used; the keys stay as they are.
 
     Attributes:
@@ -106,7 +106,7 @@ class RefreshFailed(KeyEvent):
         retry_in: Until the next try, in seconds.
     """
 
-    name = "refresh_failed"
+    name = "keys_refresh_failed"
     reason: Literal["fetch_failed", "parse_failed"]
     cause: str
     consecutive_failures: int
@@ -126,14 +126,14 @@ class KeyAdded(KeyEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyMissing(KeyEvent):
+class KeyUnpublished(KeyEvent):
     """A key is no longer published; it is used until a second fetch confirms that.
 
     Attributes:
         kid: The first 16 characters of its id.
     """
 
-    name = "key_missing"
+    name = "key_unpublished"
     kid: str
 
 
@@ -150,28 +150,28 @@ class KeyRemoved(KeyEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeySkipped(KeyEvent):
+class JwkIgnored(KeyEvent):
     """An entry of the document cannot be used.
 
     Attributes:
         reason: Why.
     """
 
-    name = "key_skipped"
+    name = "jwk_ignored"
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RateLimited(KeyEvent):
+class KeyFetchLimited(KeyEvent):
     """An unknown key cannot be looked for now; the request got 503.
 
     Attributes:
-        reason: `bucket` (too many were looked for), `back_off` (fetches fail) or `crowd` (too many requests wait).
+        reason: `bucket` (too many were looked for), `back_off` (fetches fail) or `waiters` (too many requests wait).
         retry_after: When a fetch is allowed again, in seconds.
     """
 
-    name = "rate_limited"
-    reason: Literal["bucket", "back_off", "crowd"]
+    name = "key_fetch_limited"
+    reason: Literal["bucket", "back_off", "waiters"]
     retry_after: float
 
 
@@ -188,12 +188,12 @@ class KeysStale(KeyEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefresherDied(KeyEvent):
+class RefreshTaskCrashed(KeyEvent):
     """The refreshing task died; it is started again.
 
     Attributes:
         cause: The type of the exception.
     """
 
-    name = "refresher_died"
+    name = "refresh_task_crashed"
     cause: str

@@ -1,4 +1,4 @@
-"""Where verification gets its keys: known ones at once, unknown ones by a shared fetch, all refreshed in time."""
+"""The keys of a team: known ones at once, unknown ones after a shared fetch, all refreshed in the background."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from weakref import WeakMethod
 from pydantic import BaseModel, ConfigDict
 
 from fastapi_cloudflare_access._clock import SystemClock, ends_within
-from fastapi_cloudflare_access._keys.cache import KeyStore, State, Wish
-from fastapi_cloudflare_access._keys.fetcher import RESTART, Flight, KeyFetching, Life
+from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, State
+from fastapi_cloudflare_access._keys.fetcher import RESTART_DELAY, InFlightFetch, KeyFetcher, LoopState
 from fastapi_cloudflare_access._keys.http import default_fetch
-from fastapi_cloudflare_access._keys.rate_limiter import Answer
-from fastapi_cloudflare_access._keys.snapshot import Moment
+from fastapi_cloudflare_access._keys.rate_limiter import Decision
+from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency, never_a_dependency
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed, UnknownKey
@@ -24,38 +24,38 @@ _KEY_SOURCE = NotADependency("A KeySource never comes from a request: it is acce
 _NO_DEPENDENCY = never_a_dependency("A method of access.keys lets everybody in: write Depends(access)")
 _SEED = NotADependency("Keys never come from a request: call access.keys.seed(…) where the app is defined")
 
-CROWD = 1000
-"""How many requests may wait for unknown keys at once; the next are told to come back."""
-A_MOMENT = 1.0
-"""After how many seconds a request may come back at the earliest."""
-ROUNDS = 4
-"""How many fetches one request waits for at most: one that was under way, its own, and two that somebody cancelled."""
+MAX_WAITERS = 1000
+"""Number of requests that may wait for unknown keys at once; the next get 503."""
+MIN_RETRY_AFTER = 1.0
+"""Seconds that `Retry-After` says at least."""
+MAX_FETCHES_PER_REQUEST = 4
+"""Number of fetches that one request waits for at most: one in flight, its own, and two that were cancelled."""
 
 
 class KeysHealth(BaseModel):
-    """The state of a key source at one moment. Durations are in seconds.
+    """The state of a key source. Durations are in seconds.
 
     Attributes:
         state: `cold`, `ok`, `degraded` or `expired`.
-        ready: Whether tokens can be checked: `ok` or `degraded`.
-        local: Whether the team is a loopback one.
-        age: Since the last good fetch.
-        generation: A number that grows whenever the keys change.
-        kids: How many keys are used.
-        missing: How many of them are no longer published, to be confirmed.
-        skipped: How many entries of the last document cannot be used.
-        last_error: Why the last fetch failed, in words; None once one succeeded.
-        consecutive_failures: How many fetches failed since the last good one.
-        next_refresh_in: Until the next fetch is due.
-        refresher_alive: Whether the refreshing task runs; without a lifespan requests refresh the keys.
-        fetching: Whether a fetch is under way.
-        waiting: How many requests wait for one.
-        remembered_unknown_keys: How many unknown keys are remembered as looked for.
-        fetches: How many fetches were begun, tries again counted.
-        fetch_failures: How many brought no document.
-        parse_failures: How many brought a document that cannot be used.
-        rate_limited: How many requests were told to come back because no fetch was allowed.
-        key_absent: How many requests were refused for a key that was looked for.
+        ready: Whether tokens can be verified: `state` is `ok` or `degraded`.
+        local: Whether the team domain is a loopback origin.
+        age: Seconds since the last successful fetch; None if there was none.
+        generation: Number that grows whenever the keys change.
+        keys: Number of keys in use.
+        keys_pending_removal: Number of those that are no longer published; a second fetch confirms it.
+        skipped: Number of entries of the last certs document that were ignored.
+        last_error: Why the last fetch failed, in words; None after a successful one.
+        consecutive_failures: Number of failed fetches since the last successful one.
+        next_refresh_in: Seconds until the next refresh.
+        refresher_alive: Whether the refresh task runs; without a lifespan requests refresh the keys.
+        fetching: Whether a fetch is in flight.
+        waiters: Number of requests that wait for one.
+        negative_cache_entries: Number of unknown `kid`s in the negative cache.
+        fetches: Number of fetches, second attempts included.
+        fetch_failures: Number of fetches that brought no document.
+        parse_failures: Number of fetches that brought an unusable document.
+        rate_limited: Number of requests that got 503 because no fetch was allowed.
+        unknown_kid_rejections: Number of requests that were rejected for a `kid` in the negative cache.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,30 +65,30 @@ class KeysHealth(BaseModel):
     local: bool
     age: float | None
     generation: int
-    kids: int
-    missing: int
+    keys: int
+    keys_pending_removal: int
     skipped: int
     last_error: str | None
     consecutive_failures: int
     next_refresh_in: float
     refresher_alive: bool
     fetching: bool
-    waiting: int
-    remembered_unknown_keys: int
+    waiters: int
+    negative_cache_entries: int
     fetches: int
     fetch_failures: int
     parse_failures: int
     rate_limited: int
-    key_absent: int
+    unknown_kid_rejections: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedKeys:
-    """What `export()` gives and `seed()` takes.
+    """The result of `export()`, for `seed()`.
 
     Attributes:
         document: The certs document.
-        fetched_at: When it was fetched, in seconds since 1970.
+        fetched_at: Time of its fetch, in seconds since 1970.
     """
 
     document: bytes
@@ -100,14 +100,13 @@ for _kind in (KeysHealth, ExportedKeys):
 
 
 class KeySource:
-    """The signing keys of the team: fetched, kept and given up by the policy of the settings.
+    """The signing keys of the team: fetched, cached and removed.
 
-    Nothing belongs to an event loop or a process until it is used there: it may be made at import, used from several
-    loops, and forked.
+    It can be created at import, used in several event loops, and forked: tasks start where it is used.
 
     Attributes:
-        settings: The settings in force.
-        clock: Where time comes from, here and for whoever verifies with these keys.
+        settings: The settings.
+        clock: Source of time, for the keys and for verification.
     """
 
     def __init__(
@@ -118,219 +117,220 @@ class KeySource:
         clock: Clock | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        """Begin without keys; nothing is fetched."""
+        """Create a source without keys; nothing is fetched."""
         self.settings = settings
         self._listeners = listeners
         self.clock: Final[Clock] = clock or SystemClock()
         self._monotonic, self._wall = self.clock.monotonic, self.clock.now
-        self._store = KeyStore(settings, listeners)
-        self._fetching = KeyFetching(
-            self._store, settings.certs_url, fetch=fetch or default_fetch(settings), clock=self.clock
+        self._cache = KeySetCache(settings, listeners)
+        self._fetcher = KeyFetcher(
+            self._cache, settings.certs_url, fetch=fetch or default_fetch(settings), clock=self.clock
         )
 
-    def lookup(self, kid: Annotated[str, _SEED]) -> RS256Key | None:
-        """Give a known key, or None: one read of a dictionary, no lock, no waiting.
+    def get(self, kid: Annotated[str, _SEED]) -> RS256Key | None:
+        """Return a known key, or None: one read of a dictionary, no lock, no wait.
 
-        Keys that are due for a refresh are still given; a fetch is begun in the background.
+        A key that is due for a refresh is still returned; the fetch runs in the background.
 
         Raises:
-            KeysUnavailable: There are no keys at all, or they are older than the hard limit.
+            KeysUnavailable: There are no keys, or they are older than `max_staleness`.
         """
-        store = self._store
-        if self._monotonic() >= store.attend_at or self._wall() >= store.attend_wall:
-            self._attend()
-        return store.snapshot.keys.get(kid)
+        cache = self._cache
+        if self._monotonic() >= cache.next_check_at or self._wall() >= cache.next_check_wall:
+            self._check_freshness()
+        return cache.snapshot.keys.get(kid)
 
-    def _attend(self) -> None:
-        store, now = self._store, self._fetching.now()
-        if not store.is_usable(now):
-            raise self._undecided("no fetch has succeeded yet")
-        store.postpone(now, max(now.monotonic + RESTART, store.policy.retry_at))
-        store.check_age(now)
+    def _check_freshness(self) -> None:
+        cache, now = self._cache, self._fetcher.now()
+        if not cache.is_usable(now):
+            raise self._temporarily_unavailable("no fetch has succeeded yet")
+        cache.schedule_next_check(now, max(now.monotonic + RESTART_DELAY, cache.retry_at))
+        cache.check_age(now)
         try:
-            life = self._fetching.life()
+            loop_state = self._fetcher.current_loop_state()
         except ConfigurationError:  # called in a thread that has no event loop
             return
-        self._fetching.ensure_refresher(life)
-        if life.flight is None and now.monotonic >= store.policy.retry_at:
-            self._fetching.begin(life, Wish(may_finish=True))
+        self._fetcher.ensure_refresher(loop_state)
+        if loop_state.in_flight is None and now.monotonic >= cache.retry_at:
+            self._fetcher.begin(loop_state, FetchOptions(may_confirm_removals=True))
 
-    async def find(self, kid: Annotated[str, _SEED]) -> RS256Key:
-        """Look for a key that `lookup` does not give, as far as it is worth a fetch.
+    async def get_or_fetch(self, kid: Annotated[str, _SEED]) -> RS256Key:
+        """Return a known key, or fetch the keys if the limits allow it (listed in `_keys/__init__.py`).
 
-        Call it only with the `kid` of a token that would pass if the key were there.
+        Call it only with the `kid` of a token whose unverified claims could pass.
 
         Raises:
-            UnknownKey: It was freshly looked for, and the team has none of that id.
-            KeyUnconfirmed: It cannot be looked for right now.
-            KeysUnavailable: There are no keys at all, or they are older than the hard limit.
+            UnknownKey: A fresh fetch did not bring this `kid`.
+            KeyUnconfirmed: The keys cannot be fetched right now.
+            KeysUnavailable: There are no keys, or they are older than `max_staleness`.
         """
         deadline = self._monotonic() + self.settings.key_settings.key_wait_timeout
         try:
-            life = self._fetching.life()
+            loop_state = self._fetcher.current_loop_state()
         except ConfigurationError as problem:
-            raise self._undecided(str(problem)) from None
-        for _ in range(ROUNDS):
+            raise self._temporarily_unavailable(str(problem)) from None
+        for _ in range(MAX_FETCHES_PER_REQUEST):
             if key := self._usable_key(kid):
                 return key
-            flight = self._flight_for(kid, life)
-            if not await self._wait(life, flight, deadline - self._monotonic()):
+            in_flight = self._fetch_for(kid, loop_state)
+            if not await self._wait(loop_state, in_flight, deadline - self._monotonic()):
                 break
         if key := self._usable_key(kid):
             return key
-        raise self._undecided("the fetch takes longer than a request waits")
+        raise self._temporarily_unavailable("the fetch takes longer than a request waits")
 
     def _usable_key(self, kid: str) -> RS256Key | None:
         try:
-            return self.lookup(kid)
+            return self.get(kid)
         except KeysUnavailable:
             return None
 
-    def _flight_for(self, kid: str, life: Life) -> Flight:
-        """Give the fetch to wait for, begun where there is none and it is allowed."""
-        now = self._fetching.now()
-        if self._store.is_usable(now):
-            self._check_allowed(kid, life, now)
-        elif now.monotonic < self._store.policy.retry_at and not life.flight:
-            raise self._undecided("the last fetch failed", self._until_retry())
-        if life.waiting >= CROWD:
-            raise self._limited("crowd", A_MOMENT, now)
-        return self._fetching.join_or_begin(life, Wish(no_cache=True, sought={kid}))
+    def _fetch_for(self, kid: str, loop_state: LoopState) -> InFlightFetch:
+        """Return the fetch to wait for; start one if none is in flight and the limits allow it."""
+        now = self._fetcher.now()
+        if self._cache.is_usable(now):
+            self._check_allowed(kid, loop_state, now)
+        elif now.monotonic < self._cache.retry_at and not loop_state.in_flight:
+            raise self._temporarily_unavailable("the last fetch failed", self._until_retry())
+        if loop_state.waiters >= MAX_WAITERS:
+            raise self._limited("waiters", MIN_RETRY_AFTER, now)
+        return self._fetcher.join_or_begin(loop_state, FetchOptions(no_cache=True, requested_kids={kid}))
 
-    def _check_allowed(self, kid: str, life: Life, now: Moment) -> None:
-        verdict = self._store.policy.judge(kid, now.monotonic)
-        if verdict.answer is Answer.ABSENT:
-            self._store.report.counts["key_absent"] += 1
+    def _check_allowed(self, kid: str, loop_state: LoopState, now: ClockReading) -> None:
+        result = self._cache.may_fetch(kid, now)
+        if result.decision is Decision.NOT_FOUND_CACHED:
             raise UnknownKey("the team has no key of that id")
-        if verdict.answer is not Answer.FETCH and not life.flight:
-            raise self._limited(verdict.answer.value, verdict.retry_after, now)
+        if result.decision is not Decision.FETCH and not loop_state.in_flight:
+            raise self._limited(result.decision.value, result.retry_after, now)
 
-    async def _wait(self, life: Life, flight: Flight, seconds: float) -> bool:
-        life.waiting += 1
+    async def _wait(self, loop_state: LoopState, in_flight: InFlightFetch, seconds: float) -> bool:
+        loop_state.waiters += 1
         try:
-            return await ends_within(self.clock, seconds, flight.task)
+            return await ends_within(self.clock, seconds, in_flight.task)
         finally:
-            life.waiting -= 1
+            loop_state.waiters -= 1
 
-    def _limited(self, reason: str, retry_after: float, now: Moment) -> KeysUnavailable | KeyUnconfirmed:
-        self._store.report.limited(reason, retry_after, now)
-        return self._undecided(f"unknown keys are not looked for now ({reason})", max(A_MOMENT, retry_after))
+    def _limited(self, reason: str, retry_after: float, now: ClockReading) -> KeysUnavailable | KeyUnconfirmed:
+        self._cache.record_limited(reason, retry_after, now)
+        return self._temporarily_unavailable(
+            f"unknown keys are not looked for now ({reason})", max(MIN_RETRY_AFTER, retry_after)
+        )
 
-    def _undecided(self, why: str, retry_after: float = A_MOMENT) -> KeysUnavailable | KeyUnconfirmed:
-        if self._store.is_usable(self._fetching.now()):
+    def _temporarily_unavailable(
+        self, why: str, retry_after: float = MIN_RETRY_AFTER
+    ) -> KeysUnavailable | KeyUnconfirmed:
+        if self._cache.is_usable(self._fetcher.now()):
             return KeyUnconfirmed(f"the key of the token is not known: {why}", retry_after=retry_after)
-        have = "the keys are too old" if self._store.snapshot.fetched else "there are no keys"
-        return KeysUnavailable(f"{have}: {self._store.report.last_error or why}", retry_after=retry_after)
+        have = "the keys are too old" if self._cache.snapshot.fetched else "there are no keys"
+        return KeysUnavailable(f"{have}: {self._cache.last_error or why}", retry_after=retry_after)
 
     def _until_retry(self) -> float:
-        return max(A_MOMENT, self._store.policy.retry_at - self._monotonic())
+        return max(MIN_RETRY_AFTER, self._cache.retry_at - self._monotonic())
 
     @_NO_DEPENDENCY
     async def refresh(self) -> None:
-        """Fetch the keys now, past all caches; what is no longer published is dropped at once.
+        """Fetch the keys now, past all caches; keys that are no longer published are removed at once.
 
         Raises:
             KeysUnavailable: The fetch failed; the message says why. The keys stay.
         """
-        life = self._fetching.life()
-        while (flight := life.flight) and flight.errand.sequence:
-            await asyncio.wait({flight.task})
-        flight = self._fetching.join_or_begin(life, Wish(no_cache=True, at_once=True))
-        await asyncio.wait({flight.task})
-        if flight.errand.error is not None:
+        loop_state = self._fetcher.current_loop_state()
+        while (in_flight := loop_state.in_flight) and in_flight.pending.sequence:
+            await asyncio.wait({in_flight.task})
+        in_flight = self._fetcher.join_or_begin(loop_state, FetchOptions(no_cache=True, force=True))
+        await asyncio.wait({in_flight.task})
+        if in_flight.pending.error is not None:
             raise KeysUnavailable(
-                f"the keys could not be fetched: {flight.errand.error}", retry_after=self._until_retry()
+                f"the keys could not be fetched: {in_flight.pending.error}", retry_after=self._until_retry()
             )
 
     @_NO_DEPENDENCY
     def health(self) -> KeysHealth:
-        """Tell the state of the keys."""
-        store, now = self._store, self._fetching.now()
-        state, snapshot = store.state(now), store.snapshot
-        lives = [life for _, life in self._fetching.lives()]
+        """Return the state of the keys."""
+        cache, now = self._cache, self._fetcher.now()
+        state, snapshot = cache.state(now), cache.snapshot
+        loop_states = [loop_state for _, loop_state in self._fetcher.loop_states()]
         return KeysHealth(
             state=state,
             ready=state in {"ok", "degraded"},
             local=self.settings.is_local,
-            age=store.age(now),
+            age=cache.age(now),
             generation=snapshot.generation,
-            kids=len(snapshot.keys),
-            missing=len(snapshot.missing),
-            skipped=len(snapshot.listed.skipped),
-            last_error=store.report.last_error,
-            consecutive_failures=store.policy.failures,
-            next_refresh_in=store.due_in(now),
-            refresher_alive=any(life.is_refreshing for life in lives),
-            fetching=any(life.flight for life in lives),
-            waiting=sum(life.waiting for life in lives),
-            remembered_unknown_keys=store.policy.remembered,
-            **store.report.counts,
+            keys=len(snapshot.keys),
+            keys_pending_removal=len(snapshot.pending_removal),
+            skipped=len(snapshot.published.skipped),
+            last_error=cache.last_error,
+            next_refresh_in=cache.due_in(now),
+            refresher_alive=any(loop_state.is_refreshing for loop_state in loop_states),
+            fetching=any(loop_state.in_flight for loop_state in loop_states),
+            waiters=sum(loop_state.waiters for loop_state in loop_states),
+            **cache.counts,
         )
 
     def seed(self, document: Annotated[bytes, _SEED], *, fetched_at: float) -> None:
-        """Begin with a certs document that was fetched before, and refresh it at the next occasion.
+        """Use a certs document that was fetched earlier; the next refresh follows at once.
 
-        It is as old as it is: `fetched_at` counts for every limit. One older than the keys at hand is ignored.
+        Its age counts from `fetched_at`. A document older than the current keys is ignored.
 
         Args:
             document: The certs document.
-            fetched_at: When it was fetched, in seconds since 1970.
+            fetched_at: Time of its fetch, in seconds since 1970.
 
         Raises:
-            ConfigurationError: It is no certs document, or its time is none.
+            ConfigurationError: The document is not a valid certs document, or the time is not valid.
         """
-        self._store.seed(document, fetched_at, self._fetching.now())
-        for loop, life in self._fetching.lives():
-            loop.call_soon_threadsafe(life.changed.set)
+        self._cache.seed(document, fetched_at, self._fetcher.now())
+        for loop, loop_state in self._fetcher.loop_states():
+            loop.call_soon_threadsafe(loop_state.changed.set)
 
     @_NO_DEPENDENCY
     def export(self) -> ExportedKeys | None:
-        """Give the last certs document, for `seed()` in another process; None where there is none."""
-        now = self._fetching.now()
-        age = self._store.age(now)
-        return None if age is None else ExportedKeys(self._store.snapshot.document, now.wall - age)
+        """Return the last certs document, for `seed()` in another process; None if there is none."""
+        now = self._fetcher.now()
+        age = self._cache.age(now)
+        return None if age is None else ExportedKeys(self._cache.snapshot.document, now.wall - age)
 
     @_NO_DEPENDENCY
     async def start(self) -> None:
-        """Fetch the keys and begin to refresh them; called twice, it is counted.
+        """Fetch the keys and start the refresh task. Calls are counted; the last `stop` ends the task.
 
         Raises:
-            KeysUnavailable: There are none within `startup_timeout`, and `fail_fast` is set.
+            KeysUnavailable: `fail_fast` is set, and no fetch succeeded within `startup_timeout`.
         """
-        life = self._fetching.life()
-        life.users += 1
+        loop_state = self._fetcher.current_loop_state()
+        loop_state.users += 1
         try:
-            await self._fetching.first_keys(life)
+            await self._fetcher.first_keys(loop_state)
         except BaseException:
             await self.stop()
             raise
-        self._fetching.ensure_refresher(life)
+        self._fetcher.ensure_refresher(loop_state)
 
     @_NO_DEPENDENCY
     async def stop(self) -> None:
-        """Stop refreshing the keys, once called as often as `start`."""
-        life = self._fetching.life()
-        life.users = max(0, life.users - 1)
-        if not life.users:
-            await life.end()
+        """Stop the refresh task, after as many calls as of `start`."""
+        loop_state = self._fetcher.current_loop_state()
+        loop_state.users = max(0, loop_state.users - 1)
+        if not loop_state.users:
+            await loop_state.end()
 
     @_NO_DEPENDENCY
     async def fetch_if_unusable(self) -> None:
-        """Fetch the keys if there are none that can be used, unless a fetch failed a moment ago.
+        """Fetch the keys if none are usable, unless fetches are backing off.
 
-        It waits for `key_wait_timeout` at most; `health()` then says how it went.
+        It waits for `key_wait_timeout` at most; `health()` then shows the result.
         """
         try:
-            life = self._fetching.life()
+            loop_state = self._fetcher.current_loop_state()
         except ConfigurationError:
             return
-        now = self._fetching.now()
-        if self._store.is_usable(now):
-            self.lookup("")  # a refresh that is due begins in the background
-        elif (life.flight or now.monotonic >= self._store.policy.retry_at) and life.waiting < CROWD:
-            flight = self._fetching.join_or_begin(life, Wish())
-            await self._wait(life, flight, self.settings.key_settings.key_wait_timeout)
+        now = self._fetcher.now()
+        if self._cache.is_usable(now):
+            self.get("")  # a refresh that is due begins in the background
+        elif (loop_state.in_flight or now.monotonic >= self._cache.retry_at) and loop_state.waiters < MAX_WAITERS:
+            in_flight = self._fetcher.join_or_begin(loop_state, FetchOptions())
+            await self._wait(loop_state, in_flight, self.settings.key_settings.key_wait_timeout)
 
     def on_refresh(self, callback: Callable[[float], None]) -> None:
-        """Call a bound method with the wall clock after each successful fetch, for as long as its object lives."""
-        self._store.refreshed.append(WeakMethod(callback))
+        """Call a bound method with the wall clock after each successful fetch, while its object exists."""
+        self._cache.refreshed.append(WeakMethod(callback))

@@ -16,7 +16,7 @@ import pytest
 from attacks.wire import Connection, request
 from attacks.workshop import Workshop
 
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
 SERVE = Path(__file__).with_name("serve.py")
 SECONDS = 30
@@ -46,7 +46,7 @@ class Target:
 
 @pytest.fixture(params=KINDS)
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Target]:
-    team = LocalTeam("acme", clock=SystemClock())
+    team = FakeTeam("acme", clock=SystemClock())
     log = tmp_path / "log"
     with CertsServer(team) as certs, socket.create_server(("127.0.0.1", 0)) as trap:
         shop = Workshop(team, f"http://127.0.0.1:{trap.getsockname()[1]}/certs")

@@ -5,7 +5,7 @@ from typing import Any
 
 from attacks.workshop import Attack, Workshop
 
-from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
+from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam
 from fastapi_cloudflare_access.testing._issuer import compact_json
 
 NO_TEXT: tuple[Any, ...] = (None, True, 0, 5, 1.5, [], ["x"], {}, {"x": "y"})
@@ -18,7 +18,7 @@ def payloads(shop: Workshop) -> Iterator[Attack]:
         yield Attack(f"claims: {name}", token, "invalid_claims")
     for reason, name, token in wrong(shop):
         yield Attack(f"claims: {name}", token, reason)
-    if isinstance(shop.team, LocalTeam):
+    if isinstance(shop.team, FakeTeam):
         for forgery in FORGERIES.values():
             if forged := shop.team.forge(forgery.name):
                 yield Attack(f"kit: {forgery.name}", forged.encode(), forgery.reason)

@@ -15,7 +15,7 @@ from fastapi.exception_handlers import http_exception_handler
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from fastapi_cloudflare_access import AccessRefused, Claims, CloudflareAccess
+from fastapi_cloudflare_access import AccessHTTPException, Claims, CloudflareAccess
 
 for path, value in json.loads(os.environ.get("CONSTANTS", "{}")).items():
     module, _, name = path.rpartition(".")
@@ -46,8 +46,8 @@ async def talk(websocket: WebSocket, caller: Caller) -> None:
     await websocket.close()
 
 
-@app.exception_handler(AccessRefused)
-async def with_reason(request: Request, refused: AccessRefused) -> Response:
+@app.exception_handler(AccessHTTPException)
+async def with_reason(request: Request, refused: AccessHTTPException) -> Response:
     """Answer as FastAPI does, and tell the reason code, which no other client learns."""
     answer = await http_exception_handler(request, refused)
     answer.headers["X-Reason"] = refused.error.reason

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastapi_cloudflare_access import AccessRefused
-from fastapi_cloudflare_access.errors import AccessError, CallerRefused, CannotDecide, CredentialError
+from fastapi_cloudflare_access import AccessHTTPException
+from fastapi_cloudflare_access.errors import AccessError, AuthorizationError, CredentialError, TemporarilyUnavailable
 
 QUOTED = r'"[ !#-\[\]-~]*"'
 """A quoted string of RFC 9110 section 5.6.4 in which nothing is escaped."""
@@ -23,11 +23,11 @@ def errors(kind: type[AccessError]) -> Iterator[type[AccessError]]:
 @pytest.mark.conformance(45)
 @pytest.mark.parametrize(
     "kind",
-    [one for kind in (CredentialError, CallerRefused, CannotDecide) for one in errors(kind)],
+    [one for kind in (CredentialError, AuthorizationError, TemporarilyUnavailable) for one in errors(kind)],
     ids=lambda kind: kind.__name__,
 )
 def test_a_response_header_holds_fixed_text_that_needs_no_escaping(kind: type[AccessError]) -> None:
-    refused = AccessRefused(kind(HOSTILE), auth_scheme="Cloudflare-Access")
+    refused = AccessHTTPException(kind(HOSTILE), auth_scheme="Cloudflare-Access")
     headers = dict(refused.headers or {})
     assert CHALLENGE.fullmatch(headers.pop("WWW-Authenticate", "Cloudflare-Access"))
     assert not re.search(r'[^ -~]|evil|["\\]', "".join(headers.values()))

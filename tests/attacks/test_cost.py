@@ -13,9 +13,9 @@ from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access._verification.request_token import MAX_COOKIES, MAX_MENTIONS, digest, find_token
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access.errors import AccessError
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 TIMES_DEARER = 3
 SMALL, LARGE = 2_000, 16_000
 

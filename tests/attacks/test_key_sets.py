@@ -21,10 +21,10 @@ from fastapi_cloudflare_access._keys.jwks import (
 )
 from fastapi_cloudflare_access._verification.strict import MAX_KID, is_kid
 from fastapi_cloudflare_access.errors import AccessError, KeysUnavailable
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 
 
 @pytest.mark.conformance(14, 15, 16)

@@ -9,10 +9,10 @@ from fastapi_cloudflare_access import errors
 from fastapi_cloudflare_access._verification import token as _token
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 SETTINGS = Settings.load(team_domain="acme", audience=TEAM.audience)
 NOW = TEAM.clock.now()
 
@@ -26,7 +26,7 @@ def of_size(content: dict[str, Any], size: int) -> bytes:
 def screened(payload: bytes) -> str:
     parsed = _token.Parsed("kid", b"", payload, b"")
     try:
-        _token.screen(parsed, settings=SETTINGS, now=NOW)
+        _token.precheck(parsed, settings=SETTINGS, now=NOW)
     except errors.CredentialError:
         return "refused"
     return "passed"
@@ -76,7 +76,7 @@ def test_a_header_that_was_refused_is_not_remembered_as_good() -> None:
             _token.parse(bad)
 
 
-@pytest.mark.parametrize("function", [_token.verify, _token.read_claims, _token.screen, _token.check_claims])
+@pytest.mark.parametrize("function", [_token.verify, _token.read_claims, _token.precheck, _token.check_claims])
 def test_what_decides_is_given_by_name(function: Any) -> None:
     kinds = {name: parameter.kind for name, parameter in signature(function).parameters.items()}
     first, *others = kinds

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
 Answer = tuple[int, str]
 IN, UNCONFIRMED = (200, ""), (503, "key_unconfirmed")
@@ -28,7 +28,7 @@ OTHERS = [entry for name, entry in POISON.items() if name not in POISONED]
 
 @pytest.fixture
 def certs() -> Iterator[CertsServer]:
-    with CertsServer(LocalTeam("acme", clock=SystemClock())) as certs:
+    with CertsServer(FakeTeam("acme", clock=SystemClock())) as certs:
         yield certs
 
 

@@ -18,12 +18,12 @@ from attacks.leaks import parts_of
 from attacks.workshop import Attack, Workshop
 from starlette.requests import HTTPConnection
 
-from fastapi_cloudflare_access import AccessRefused, AccessRefusedWebSocket, CloudflareAccess, _logging
+from fastapi_cloudflare_access import AccessHTTPException, AccessWebSocketException, CloudflareAccess, _logging
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.events import AccessEvent
-from fastapi_cloudflare_access.testing import LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import FakeTeam, SystemClock
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 
 
 class Failing(logging.Handler):
@@ -122,14 +122,14 @@ def by_handshake(token: bytes) -> HTTPConnection:
 
 
 CARRIERS: dict[str, tuple[Carrier, type[Exception]]] = {
-    "header": (by_header, AccessRefused),
-    "cookie": (by_cookie, AccessRefused),
-    "handshake": (by_handshake, AccessRefusedWebSocket),
+    "header": (by_header, AccessHTTPException),
+    "cookie": (by_cookie, AccessHTTPException),
+    "handshake": (by_handshake, AccessWebSocketException),
 }
 
 
 async def refused(
-    access: CloudflareAccess[Any], connection: HTTPConnection, kind: type[Exception] = AccessRefused
+    access: CloudflareAccess[Any], connection: HTTPConnection, kind: type[Exception] = AccessHTTPException
 ) -> str:
     try:
         await access.authenticate(connection)
@@ -159,7 +159,7 @@ def test_nothing_longer_than_12_characters_of_any_token_is_written_anywhere(
 
     written = "\n".join([*asyncio.run(scenario()), log.text.getvalue(), listener.text.getvalue()])
     assert written.count("malformed_token") > 100
-    assert listener.text.getvalue().count("RequestRefused") == len(tried)
+    assert listener.text.getvalue().count("RequestRejected") == len(tried)
     tokens = [*good, *(attack.token for attack in telling(tried))]
     assert parts_of(tokens, written.encode("utf-8", "backslashreplace")) == []
 
@@ -262,7 +262,7 @@ def test_a_plugin_of_pydantic_is_shown_nothing_of_a_token(tmp_path: Path) -> Non
     (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: watch\nVersion: 1\n")
     (distribution / "entry_points.txt").write_text("[pydantic]\nwatch = watch:plugin\n")
     (tmp_path / "watch.py").write_text(PLUGIN)
-    team = LocalTeam("acme", audience="a" * 64, clock=SystemClock())
+    team = FakeTeam("acme", audience="a" * 64, clock=SystemClock())
     good = team.user_token("ada@example.com")
     tokens = [good, good[:-9] + "=" + good[-9:], good.replace(".", ".*", 1), team.forge("expired")]
     ran = subprocess.run(

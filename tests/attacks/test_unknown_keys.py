@@ -8,14 +8,14 @@ from attacks.workshop import Workshop
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.errors import CredentialError, KeyUnconfirmed
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
 MINUTE = 60
 
 
 async def fetches(*kids: str, seconds: int, pause: float) -> list[int]:
     """Ask for each of these keys again and again; gives when the certs were fetched."""
-    team = LocalTeam("acme")
+    team = FakeTeam("acme")
     access: CloudflareAccess[Any] = CloudflareAccess(team_domain=team.team_domain, audience=team.audience)
     shop = Workshop(team)
     tokens = [shop.signed(header={"alg": "RS256", "kid": kid}) for kid in kids]

@@ -10,9 +10,9 @@ from attacks.workshop import Workshop
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.errors import AccessError
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 LET_IN = "let in"
 
 

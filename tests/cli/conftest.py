@@ -9,7 +9,7 @@ from support.command_line import Cli, Result
 
 from fastapi_cloudflare_access.cli import main
 from fastapi_cloudflare_access.protocols import Clock, Fetch
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 LEAVE = (
     "NO_COLOR",
@@ -33,12 +33,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def team() -> LocalTeam:
-    return LocalTeam("acme")
+def team() -> FakeTeam:
+    return FakeTeam("acme")
 
 
 @pytest.fixture
-def configured(team: LocalTeam, monkeypatch: pytest.MonkeyPatch) -> LocalTeam:
+def configured(team: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> FakeTeam:
     """The team, named in the environment."""
     monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", team.issuer)
     monkeypatch.setenv("CF_ACCESS_AUDIENCE", team.audience)
@@ -46,14 +46,12 @@ def configured(team: LocalTeam, monkeypatch: pytest.MonkeyPatch) -> LocalTeam:
 
 
 @pytest.fixture
-def certs(team: LocalTeam) -> MemoryFetch:
+def certs(team: FakeTeam) -> MemoryFetch:
     return MemoryFetch(team)
 
 
 @pytest.fixture
-def cli(
-    team: LocalTeam, certs: MemoryFetch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Cli:
+def cli(team: FakeTeam, certs: MemoryFetch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Call `main` with the team's clock and certs, and give what it did."""
 
     def call(

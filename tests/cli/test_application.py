@@ -20,7 +20,7 @@ import fastapi_cloudflare_access_command
 from fastapi_cloudflare_access.cli import application, main
 from fastapi_cloudflare_access.cli.reports import ExitCode
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
 ROOT = Path(__file__).parents[2]
 LOCAL = "fastapi_cloudflare_access.local"
@@ -127,7 +127,7 @@ def test_without_the_local_access_one_sentence_names_its_extra(cli: Cli, without
 
 
 def test_the_local_access_is_loaded_only_where_it_is_asked_for(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, configured: LocalTeam
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, configured: FakeTeam
 ) -> None:
     def dev(port: int = 0) -> int:
         sys.stdout.write(f"on port {port}\n")
@@ -156,9 +156,7 @@ def test_a_wrong_setting_of_the_local_access_gets_one_sentence(cli: Cli, monkeyp
     assert (result.code, result.err) == (2, "cf-access: The settings will not do: the port is taken.\n")
 
 
-def test_dev_as_an_argument_is_not_the_command(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dev_as_an_argument_is_not_the_command(cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "_local_command", None)
     assert cli("verify", "dev").code == 1
 
@@ -170,7 +168,7 @@ def test_nothing_stands_in_for_the_local_access_in_the_list(cli: Cli) -> None:
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, typer.Abort])
 def test_an_interrupt_ends_without_a_word(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
 ) -> None:
     def interrupt(*_: object) -> None:
         raise interruption
@@ -191,7 +189,7 @@ def test_a_command_that_ends_the_process_ends_with_its_code(
     assert cli("dev").code == given
 
 
-def test_it_writes_to_whatever_stands_for_standard_output(configured: LocalTeam) -> None:
+def test_it_writes_to_whatever_stands_for_standard_output(configured: FakeTeam) -> None:
     with redirect_stdout(io.StringIO()) as out:
         assert main(["inspect", configured.user_token("ada@example.com")], clock=configured.clock) == 0
     assert "ada@example.com" in out.getvalue()
@@ -204,7 +202,7 @@ def run(*arguments: str, environment: dict[str, str] | None = None) -> subproces
 
 @pytest.mark.parametrize("arguments", ["inspect", "inspect --json", "--version"])
 def test_a_reader_that_goes_away_gets_no_traceback(
-    configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, arguments: str
+    configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, arguments: str
 ) -> None:
     monkeypatch.setenv("CF_ACCESS_TOKEN", configured.user_token("ada@example.com", custom={"note": "x" * 3000}))
     process = run(*arguments.split())
@@ -257,7 +255,7 @@ def test_where_not_even_the_error_can_be_written_the_code_is_the_same(nowhere: s
     "arguments", [["keys"], ["inspect", "x.y.z"], ["inspect", "x.y.z", "--json"], ["--help"], ["--version"], ["verify"]]
 )
 def test_every_command_says_that_its_output_is_full(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
@@ -270,7 +268,7 @@ def test_every_command_says_that_its_output_is_full(
 
 @pytest.mark.parametrize("arguments", [["keys", "--json"], ["--version"]])
 def test_every_command_says_that_its_output_is_closed(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     result = cli(*arguments)
@@ -299,7 +297,7 @@ def test_a_file_that_the_system_keeps_back_is_not_taken_for_the_output(
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_what_the_app_would_log_is_not_written(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
 ) -> None:
     """Where nobody handles a record, logging itself writes it to standard error."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
@@ -320,7 +318,7 @@ def test_the_local_access_keeps_its_log(cli: Cli, monkeypatch: pytest.MonkeyPatc
     assert cli("dev").err == "a session ended\n"
 
 
-def test_what_an_encoding_lacks_is_replaced(configured: LocalTeam) -> None:
+def test_what_an_encoding_lacks_is_replaced(configured: FakeTeam) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     token = configured.user_token("ada@example.com", claims={"name": "Ädä"})
     out, err = run("inspect", token, environment=environment).communicate()
@@ -330,14 +328,14 @@ def test_what_an_encoding_lacks_is_replaced(configured: LocalTeam) -> None:
     assert b"\n  > log in again" in out
 
 
-def test_piped_it_is_plain_text_and_one_line_stays_one_line(cli: Cli, configured: LocalTeam) -> None:
+def test_piped_it_is_plain_text_and_one_line_stays_one_line(cli: Cli, configured: FakeTeam) -> None:
     out = cli("verify", configured.forge("expired")).out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) > 100
 
 
 def test_the_environment_can_ask_for_colours_and_refuse_them(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")

@@ -13,7 +13,7 @@ import pytest
 from support.command_line import Cli, Skewed, over
 
 from fastapi_cloudflare_access.cli import proxies
-from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, LocalTeam, MemoryFetch, SystemClock
+from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, FakeTeam, MemoryFetch, SystemClock
 
 EMAIL = "ada@example.com"
 
@@ -21,7 +21,7 @@ EMAIL = "ada@example.com"
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CertsServer]:
     """A real team on a real socket, on the machine's clock, and configured."""
-    team = LocalTeam("acme", clock=SystemClock())
+    team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team) as server:
         monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", server.origin)
         monkeypatch.setenv("CF_ACCESS_AUDIENCE", team.audience)
@@ -118,7 +118,7 @@ def test_a_wrong_team_name_is_called_one(cli: Cli, server: CertsServer, resolved
 
 
 def test_a_name_that_is_not_found_is_not_asked(
-    cli: Cli, certs: MemoryFetch, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, certs: MemoryFetch, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
@@ -131,7 +131,7 @@ def test_a_name_that_is_not_found_is_not_asked(
 
 
 def test_only_the_first_of_many_addresses_are_named(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = [(0, 0, 0, "", (f"192.0.2.{number}", 0)) for number in (1, 1, 2, 3, 4)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
@@ -214,15 +214,13 @@ def test_a_wrong_clock_is_told(cli: Cli, server: CertsServer, skew: float, statu
     ],
 )
 def test_an_answer_from_a_cache_is_as_old_as_it_says(
-    cli: Cli, configured: LocalTeam, resolved: None, headers: dict[str, str], status: str
+    cli: Cli, configured: FakeTeam, resolved: None, headers: dict[str, str], status: str
 ) -> None:
     steps = examine(cli, fetch=MemoryFetch(configured, headers=headers))[1]
     assert steps["clock"]["status"] == status
 
 
-def test_a_proxy_is_named_without_its_password(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_is_named_without_its_password(cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://ada:hunter2@proxy.example:3128")
     result = cli("doctor", "--json")
     steps = {step["name"]: step for step in result.json["steps"]}
@@ -232,7 +230,7 @@ def test_a_proxy_is_named_without_its_password(
 
 
 def test_a_proxy_that_is_not_used_is_not_named(
-    cli: Cli, configured: LocalTeam, resolved: None, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, resolved: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert examine(cli)[1]["proxy"]["text"] == "none"
     monkeypatch.setenv("ALL_PROXY", "proxy.example:3128")
@@ -274,7 +272,7 @@ def test_a_proxy_that_cannot_be_used_is_told_and_nothing_is_asked(
 
 
 def test_a_socks_proxy_will_do_where_its_support_is_installed(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proxies, "find_spec", lambda name: object())
     monkeypatch.setenv("HTTPS_PROXY", "socks5h://proxy.example:1080")
@@ -283,7 +281,7 @@ def test_a_socks_proxy_will_do_where_its_support_is_installed(
 
 @pytest.mark.parametrize("proxy", ["ftp://proxy.example", "nonsense:::", "http://proxy.example", "socks4://a:1"])
 def test_the_doctor_and_httpx_are_of_one_mind_about_a_proxy(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, proxy: str
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     try:
@@ -295,7 +293,7 @@ def test_the_doctor_and_httpx_are_of_one_mind_about_a_proxy(
 
 
 def test_where_no_host_is_for_a_proxy_a_wrong_one_does_no_harm(
-    cli: Cli, configured: LocalTeam, resolved: None, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, resolved: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy.example")
     monkeypatch.setenv("NO_PROXY", "localhost, *")
@@ -313,7 +311,7 @@ class Proxy(BaseHTTPRequestHandler):
 
 
 def test_a_proxy_that_lets_nothing_through_is_told(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with HTTPServer(("127.0.0.1", 0), Proxy) as proxy:
         thread = Thread(target=proxy.serve_forever, args=(0.02,))
@@ -329,7 +327,7 @@ def test_a_proxy_that_lets_nothing_through_is_told(
 @pytest.mark.parametrize(("name", "make"), [("SSL_CERT_FILE", Path.touch), ("SSL_CERT_DIR", Path.mkdir)])
 def test_the_ca_certificates_in_use_are_named(
     cli: Cli,
-    configured: LocalTeam,
+    configured: FakeTeam,
     resolved: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -347,7 +345,7 @@ def test_the_ca_certificates_in_use_are_named(
 
 
 def test_ca_certificates_that_cannot_be_read_are_told(
-    cli: Cli, configured: LocalTeam, resolved: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cli: Cli, configured: FakeTeam, resolved: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "ca.pem").write_text("none")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -375,14 +373,14 @@ def test_without_an_audience_it_still_looks_at_the_team(
 @pytest.mark.parametrize("name", ["expired", "wrong_audience", "wrong_key", "meta", "two_segments", "unknown_kid"])
 def test_a_token_is_explained(cli: Cli, server: CertsServer, name: str) -> None:
     team = server.team
-    assert isinstance(team, LocalTeam)
+    assert isinstance(team, FakeTeam)
     code, steps, _ = examine(cli, team.forge(name), **at(server))
     assert (code, steps["token"]["status"], steps["token"]["reason"]) == (1, "failed", FORGERIES[name].reason)
     assert steps["token"]["hint"]
     assert f"({FORGERIES[name].reason})" in cli("doctor", team.forge(name), **at(server)).out
 
 
-def test_a_name_that_is_no_host_is_not_found(cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_no_host_is_not_found(cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         "x".encode("idna").decode("ascii")
         raise UnicodeError

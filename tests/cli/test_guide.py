@@ -12,7 +12,7 @@ from support.command_line import Cli, Skewed
 
 from fastapi_cloudflare_access import errors
 from fastapi_cloudflare_access.cli.reports import ExitCode
-from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam, MemoryFetch
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "guides/when-it-says-401.md").read_text()
@@ -36,7 +36,7 @@ def pattern(shown: str) -> str:
     return "".join(lines)
 
 
-def token(team: LocalTeam, name: str) -> str:
+def token(team: FakeTeam, name: str) -> str:
     made = {"user": team.user_token("ada@example.com"), "service": team.service_token("backup")}
     return made[name] if name in made else team.forge(name)
 
@@ -45,7 +45,7 @@ def token(team: LocalTeam, name: str) -> str:
 @pytest.mark.parametrize(("setup", "command", "shown"), BLOCKS, ids=[f"{at}{what}" for what, at, _ in BLOCKS])
 def test_every_command_of_the_guide_does_what_the_page_shows(
     cli: Cli,
-    configured: LocalTeam,
+    configured: FakeTeam,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     setup: str,
@@ -81,7 +81,7 @@ def written(text: str) -> str:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.usefixtures("resolved")
 def test_the_pictures_of_the_guide_show_what_the_commands_write(
-    cli: Cli, configured: LocalTeam, command: str, name: str, scheme: str
+    cli: Cli, configured: FakeTeam, command: str, name: str, scheme: str
 ) -> None:
     picture = f"assets/cf-access-{command}-{scheme}.svg"
     assert f"](../{picture}#only-{scheme})" in GUIDE

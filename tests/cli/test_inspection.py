@@ -6,13 +6,13 @@ import pytest
 from support.command_line import Cli
 
 from fastapi_cloudflare_access.errors import InvalidSignature, UnknownKey
-from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
+from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam
 
 EMAIL = "ada@example.com"
 UNVERIFIED = (InvalidSignature, UnknownKey)
 
 
-def of_kind(team: LocalTeam, kind: str) -> str:
+def of_kind(team: FakeTeam, kind: str) -> str:
     made: dict[str, Callable[[], str]] = {
         "user": lambda: team.user_token(EMAIL),
         "service": lambda: team.service_token("backup"),
@@ -35,7 +35,7 @@ def of_kind(team: LocalTeam, kind: str) -> str:
         ("unknown", "of no kind that Access issues"),
     ],
 )
-def test_it_tells_the_kinds_of_token_apart(cli: Cli, configured: LocalTeam, kind: str, words: str) -> None:
+def test_it_tells_the_kinds_of_token_apart(cli: Cli, configured: FakeTeam, kind: str, words: str) -> None:
     token = of_kind(configured, kind)
     assert cli("inspect", token, "--json").json["kind"] == kind
     assert words in cli("inspect", token).out
@@ -44,17 +44,17 @@ def test_it_tells_the_kinds_of_token_apart(cli: Cli, configured: LocalTeam, kind
 @pytest.mark.parametrize(
     "claims", [{}, {"type": "app"}, {"type": ["app"]}, {"type": "app", "sub": "", "common_name": 5}]
 )
-def test_what_is_no_token_of_access_is_called_that(cli: Cli, configured: LocalTeam, claims: dict[str, object]) -> None:
+def test_what_is_no_token_of_access_is_called_that(cli: Cli, configured: FakeTeam, claims: dict[str, object]) -> None:
     assert cli("inspect", configured.sign(claims), "--json").json["kind"] == "unknown"
 
 
-def test_it_says_first_that_nothing_was_verified(cli: Cli, configured: LocalTeam) -> None:
+def test_it_says_first_that_nothing_was_verified(cli: Cli, configured: FakeTeam) -> None:
     result = cli("inspect", configured.user_token(EMAIL))
     assert result.out.startswith("Nothing was verified: anybody can write such a token.")
     assert cli("inspect", configured.user_token(EMAIL), "--json").json["verified"] is False
 
 
-def test_times_are_in_words(cli: Cli, configured: LocalTeam) -> None:
+def test_times_are_in_words(cli: Cli, configured: FakeTeam) -> None:
     token = configured.user_token(EMAIL, expires_in=7200)
     configured.clock.advance(300)
     out = cli("inspect", token).out
@@ -66,7 +66,7 @@ def test_times_are_in_words(cli: Cli, configured: LocalTeam) -> None:
     }
 
 
-def test_it_says_whether_team_and_audience_are_the_configured_ones(cli: Cli, configured: LocalTeam) -> None:
+def test_it_says_whether_team_and_audience_are_the_configured_ones(cli: Cli, configured: FakeTeam) -> None:
     out = cli("inspect", configured.user_token(EMAIL)).out
     assert f"aud          {configured.audience} (configured)\n" in out
     assert "iss          https://acme.cloudflareaccess.com (configured)\n" in out
@@ -75,7 +75,7 @@ def test_it_says_whether_team_and_audience_are_the_configured_ones(cli: Cli, con
     assert "(configured is https://other.cloudflareaccess.com)\n" in out
 
 
-def test_a_good_token_is_accepted_if_its_signature_is_good(cli: Cli, configured: LocalTeam) -> None:
+def test_a_good_token_is_accepted_if_its_signature_is_good(cli: Cli, configured: FakeTeam) -> None:
     result = cli("inspect", configured.user_token(EMAIL))
     assert (result.code, result.out.splitlines()[-1]) == (
         0,
@@ -86,7 +86,7 @@ def test_a_good_token_is_accepted_if_its_signature_is_good(cli: Cli, configured:
 
 @pytest.mark.parametrize("name", sorted(FORGERIES.keys() - {"empty"}))
 def test_of_every_forgery_it_says_what_the_app_says_as_far_as_that_needs_no_key(
-    cli: Cli, configured: LocalTeam, name: str
+    cli: Cli, configured: FakeTeam, name: str
 ) -> None:
     result = cli("inspect", "-", "--json", stdin=configured.forge(name)).json
     forgery = FORGERIES[name]
@@ -110,17 +110,17 @@ def test_of_every_forgery_it_says_what_the_app_says_as_far_as_that_needs_no_key(
         ("alg_none_signed", "the algorithm is not RS256"),
     ],
 )
-def test_a_refusal_says_what_exactly_does_not_fit(cli: Cli, configured: LocalTeam, name: str, words: str) -> None:
+def test_a_refusal_says_what_exactly_does_not_fit(cli: Cli, configured: FakeTeam, name: str, words: str) -> None:
     assert words in cli("inspect", configured.forge(name)).out
 
 
-def test_of_many_audiences_the_first_are_named(cli: Cli, configured: LocalTeam) -> None:
+def test_of_many_audiences_the_first_are_named(cli: Cli, configured: FakeTeam) -> None:
     token = configured.user_token(EMAIL, claims={"aud": list("abcde")})
     assert "it is a, b, c, …, not " in cli("inspect", token).out
 
 
 @pytest.mark.parametrize("cut", [10, 300, 420])
-def test_a_token_cut_in_the_middle_is_decoded_as_far_as_it_goes(cli: Cli, configured: LocalTeam, cut: int) -> None:
+def test_a_token_cut_in_the_middle_is_decoded_as_far_as_it_goes(cli: Cli, configured: FakeTeam, cut: int) -> None:
     result = cli("inspect", configured.user_token(EMAIL)[:cut])
     assert result.code == 1
     assert "claims       cannot be decoded" in result.out
@@ -128,17 +128,17 @@ def test_a_token_cut_in_the_middle_is_decoded_as_far_as_it_goes(cli: Cli, config
     assert "(malformed_token)" in result.out
 
 
-def test_a_payload_that_is_no_json_is_malformed(cli: Cli, configured: LocalTeam) -> None:
+def test_a_payload_that_is_no_json_is_malformed(cli: Cli, configured: FakeTeam) -> None:
     result = cli("inspect", configured.forge("payload_not_json"), "--json")
     assert (result.code, result.json["claims"], result.json["verdict"]["reason"]) == (1, None, "malformed_token")
 
 
-def test_a_token_that_is_too_long_is_not_decoded(cli: Cli, configured: LocalTeam) -> None:
+def test_a_token_that_is_too_long_is_not_decoded(cli: Cli, configured: FakeTeam) -> None:
     result = cli("inspect", "-", "--json", stdin=configured.forge("oversized")).json
     assert (result["header"], result["verdict"]["text"]) == (None, "the token is too long")
 
 
-def test_without_a_configuration_it_decodes_and_says_what_is_missing(cli: Cli, team: LocalTeam) -> None:
+def test_without_a_configuration_it_decodes_and_says_what_is_missing(cli: Cli, team: FakeTeam) -> None:
     result = cli("inspect", team.user_token(EMAIL, groups=["admin"], claims={"amr": [], "level": 5, "ok": True}))
     assert result.code == 0
     assert "aud          " + team.audience + "\n" in result.out
@@ -149,12 +149,12 @@ def test_without_a_configuration_it_decodes_and_says_what_is_missing(cli: Cli, t
     assert "what the app would say is not known: team_domain is missing: pass --team or set CF_ACCESS" in result.out
 
 
-def test_a_time_that_is_none_is_shown_as_it_is(cli: Cli, configured: LocalTeam) -> None:
+def test_a_time_that_is_none_is_shown_as_it_is(cli: Cli, configured: FakeTeam) -> None:
     out = cli("inspect", configured.forge("exp_out_of_range")).out
     assert "exp          1000000000000000\n" in out
     assert cli("inspect", configured.forge("exp_text"), "--json").json["times"]["expires"] is None
 
 
-def test_nothing_is_fetched(cli: Cli, configured: LocalTeam, certs: object) -> None:
+def test_nothing_is_fetched(cli: Cli, configured: FakeTeam, certs: object) -> None:
     cli("inspect", configured.user_token(EMAIL))
     assert getattr(certs, "fetches", None) == 0

@@ -11,7 +11,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from support.command_line import Cli, Skewed
 
 from fastapi_cloudflare_access.cli.output import Screen
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 DAY = 86_400
 
@@ -19,7 +19,7 @@ DAY = 86_400
 class Script:
     """A clock on which, each time somebody waits, the next thing happens at once."""
 
-    def __init__(self, team: LocalTeam, *events: Callable[[], object]) -> None:
+    def __init__(self, team: FakeTeam, *events: Callable[[], object]) -> None:
         self._clock, self._events = team.clock, list(events)
         self.now, self.monotonic = team.clock.now, team.clock.monotonic
 
@@ -32,14 +32,14 @@ class Script:
         self._events.pop(0)()
 
 
-def watch(cli: Cli, team: LocalTeam, *events: Callable[[], object], options: tuple[str, ...] = ()) -> tuple[int, str]:
+def watch(cli: Cli, team: FakeTeam, *events: Callable[[], object], options: tuple[str, ...] = ()) -> tuple[int, str]:
     looks = str(len(events) + 1)
     result = cli("keys", "--watch", "--interval", "7", "--times", looks, *options, clock=Script(team, *events))
     assert result.err == ""
     return result.code, result.out
 
 
-def test_it_shows_the_current_key_first_then_the_previous(cli: Cli, configured: LocalTeam) -> None:
+def test_it_shows_the_current_key_first_then_the_previous(cli: Cli, configured: FakeTeam) -> None:
     result = cli("keys", "--json")
     assert result.code == 0
     assert [(key["role"], key["kid"]) for key in result.json["keys"]] == [
@@ -49,7 +49,7 @@ def test_it_shows_the_current_key_first_then_the_previous(cli: Cli, configured: 
     assert (result.json["added"], result.json["removed"]) == ([], [])
 
 
-def test_it_shows_size_and_fingerprints(cli: Cli, configured: LocalTeam) -> None:
+def test_it_shows_size_and_fingerprints(cli: Cli, configured: FakeTeam) -> None:
     key = cli("keys", "--json").json["keys"][0]
     public = configured.current.private.public_key()
     certificate = load_pem_x509_certificate(configured.certs()["public_cert"]["cert"].encode())
@@ -62,7 +62,7 @@ def test_it_shows_size_and_fingerprints(cli: Cli, configured: LocalTeam) -> None
     assert f"SHA-256      {key['fingerprint']}\n" in cli("keys").out
 
 
-def test_it_shows_how_long_the_certificates_are_valid(cli: Cli, configured: LocalTeam) -> None:
+def test_it_shows_how_long_the_certificates_are_valid(cli: Cli, configured: FakeTeam) -> None:
     configured.clock.advance(2 * DAY)
     assert "certificate  valid 2026-01-01 to 2026-02-19 (ends in 47 days), 2 days old\n" in cli("keys").out
     configured.clock.advance(60 * DAY)
@@ -71,7 +71,7 @@ def test_it_shows_how_long_the_certificates_are_valid(cli: Cli, configured: Loca
 
 
 def test_a_key_without_a_certificate_or_with_one_of_another_key_is_told(
-    cli: Cli, configured: LocalTeam, tmp_path: Path
+    cli: Cli, configured: FakeTeam, tmp_path: Path
 ) -> None:
     content = configured.certs()
     first, second = content["public_certs"]
@@ -82,21 +82,21 @@ def test_a_key_without_a_certificate_or_with_one_of_another_key_is_told(
     assert "certificate  none under public_certs" in out
 
 
-def test_a_saved_document_needs_no_team(cli: Cli, team: LocalTeam, tmp_path: Path) -> None:
+def test_a_saved_document_needs_no_team(cli: Cli, team: FakeTeam, tmp_path: Path) -> None:
     (tmp_path / "certs.json").write_bytes(team.certs_body())
     result = cli("keys", "--certs", str(tmp_path / "certs.json"))
     assert result.code == 0
     assert result.out.startswith(f"{tmp_path}/certs.json, read 2026-01-01T00:00:00Z\n")
 
 
-def test_a_document_without_keys_is_told(cli: Cli, configured: LocalTeam, certs: MemoryFetch) -> None:
+def test_a_document_without_keys_is_told(cli: Cli, configured: FakeTeam, certs: MemoryFetch) -> None:
     certs.no_keys()
     result = cli("keys")
     assert result.code == 3
     assert "there is no key in it" in result.out
 
 
-def test_a_key_that_is_not_used_has_no_part(cli: Cli, configured: LocalTeam, certs: MemoryFetch) -> None:
+def test_a_key_that_is_not_used_has_no_part(cli: Cli, configured: FakeTeam, certs: MemoryFetch) -> None:
     certs.answer_with(b'{"keys":[{"kty":"EC","kid":"x"}],"public_cert":{"kid":"x"}}')
     result = cli("keys")
     assert result.code == 3
@@ -106,7 +106,7 @@ def test_a_key_that_is_not_used_has_no_part(cli: Cli, configured: LocalTeam, cer
 
 @pytest.mark.parametrize("modulus", ["é" * 400, "A" * 5000, 7, None, "AQAB"])
 def test_whatever_stands_for_a_modulus_it_is_only_a_key_that_is_not_used(
-    cli: Cli, configured: LocalTeam, certs: MemoryFetch, modulus: object
+    cli: Cli, configured: FakeTeam, certs: MemoryFetch, modulus: object
 ) -> None:
     good = configured.certs()["keys"][0]
     certs.answer_with(json.dumps({"keys": [good, {**good, "kid": "\x1b", "n": modulus}]}).encode())
@@ -117,7 +117,7 @@ def test_whatever_stands_for_a_modulus_it_is_only_a_key_that_is_not_used(
 
 @pytest.mark.parametrize("pem", ["", "\ud800", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
 def test_whatever_stands_for_a_certificate_it_is_only_left_out(
-    cli: Cli, configured: LocalTeam, certs: MemoryFetch, pem: str
+    cli: Cli, configured: FakeTeam, certs: MemoryFetch, pem: str
 ) -> None:
     content = configured.certs()
     content["public_certs"] = [{"kid": configured.current.kid, "cert": pem}, None, 5]
@@ -136,11 +136,11 @@ def test_without_a_team_it_says_what_to_set(cli: Cli) -> None:
     )
 
 
-def test_a_team_is_enough(cli: Cli, team: LocalTeam) -> None:
+def test_a_team_is_enough(cli: Cli, team: FakeTeam) -> None:
     assert cli("keys", "--team", "acme").code == 0
 
 
-def test_a_watch_shows_a_rotation_from_beginning_to_end(cli: Cli, configured: LocalTeam) -> None:
+def test_a_watch_shows_a_rotation_from_beginning_to_end(cli: Cli, configured: FakeTeam) -> None:
     first, second = (key.kid[:8] for key in configured.keys)
     code, out = watch(cli, configured, lambda: None, configured.rotate, configured.withdraw)
     third = configured.current.kid[:8]
@@ -154,7 +154,7 @@ def test_a_watch_shows_a_rotation_from_beginning_to_end(cli: Cli, configured: Lo
     assert out.count("current key, RSA 2048") == 1
 
 
-def test_a_watch_as_json_writes_a_line_for_each_change(cli: Cli, configured: LocalTeam) -> None:
+def test_a_watch_as_json_writes_a_line_for_each_change(cli: Cli, configured: FakeTeam) -> None:
     before = configured.keys
     _, out = watch(cli, configured, lambda: None, configured.rotate, options=("--json",))
     first, second = map(json.loads, out.splitlines())
@@ -164,7 +164,7 @@ def test_a_watch_as_json_writes_a_line_for_each_change(cli: Cli, configured: Loc
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_a_watch_outlives_an_outage_and_tells_it_once(
-    cli: Cli, configured: LocalTeam, certs: MemoryFetch, options: tuple[str, ...]
+    cli: Cli, configured: FakeTeam, certs: MemoryFetch, options: tuple[str, ...]
 ) -> None:
     code, out = watch(
         cli, configured, lambda: certs.fail_with(503), lambda: None, certs.recover, configured.rotate, options=options
@@ -174,13 +174,13 @@ def test_a_watch_outlives_an_outage_and_tells_it_once(
     assert configured.current.kid[:8] in out.splitlines()[-1]
 
 
-def test_a_watch_can_begin_in_an_outage(cli: Cli, configured: LocalTeam, certs: MemoryFetch) -> None:
+def test_a_watch_can_begin_in_an_outage(cli: Cli, configured: FakeTeam, certs: MemoryFetch) -> None:
     certs.fail_with(503)
     _, out = watch(cli, configured, certs.recover)
     assert out.splitlines()[1].endswith("/cdn-cgi/access/certs, read 2026-01-01T00:00:07Z")
 
 
-def test_an_interrupt_ends_a_watch_well(cli: Cli, configured: LocalTeam) -> None:
+def test_an_interrupt_ends_a_watch_well(cli: Cli, configured: FakeTeam) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -188,7 +188,7 @@ def test_an_interrupt_ends_a_watch_well(cli: Cli, configured: LocalTeam) -> None
 
 
 def test_the_live_view_shows_the_keys_and_what_changed(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(Screen, "is_live", property(lambda screen: True))
@@ -198,7 +198,7 @@ def test_the_live_view_shows_the_keys_and_what_changed(
 
 
 def test_the_live_view_can_begin_in_an_outage(
-    cli: Cli, configured: LocalTeam, certs: MemoryFetch, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, certs: MemoryFetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(Screen, "is_live", property(lambda screen: True))

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from support.command_line import Cli
 
 from fastapi_cloudflare_access.cli.reports import AnyReport
-from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam, MemoryFetch
 
 PUBLISHED = Path(__file__).parents[2] / "docs/reference/cli.schema.json"
 EMAIL = "ada@example.com"
@@ -47,7 +47,7 @@ def test_the_schema_refuses_what_no_command_writes(schema: Any) -> None:
 @pytest.mark.parametrize("command", ["doctor", "inspect", "verify"])
 @pytest.mark.parametrize("name", [None, *sorted(FORGERIES.keys() - {"empty"})])
 def test_of_every_token_the_output_keeps_to_the_schema(
-    cli: Cli, configured: LocalTeam, schema: Any, command: str, name: str | None, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, schema: Any, command: str, name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
@@ -61,7 +61,7 @@ def test_of_every_token_the_output_keeps_to_the_schema(
 @pytest.mark.parametrize("fault", [None, "html", "garbage", "no_keys", "fail_with", "refuse"])
 @pytest.mark.parametrize("command", ["doctor", "keys"])
 def test_of_every_fault_the_output_keeps_to_the_schema(
-    cli: Cli, configured: LocalTeam, certs: MemoryFetch, schema: Any, command: str, fault: str | None,
+    cli: Cli, configured: FakeTeam, certs: MemoryFetch, schema: Any, command: str, fault: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")

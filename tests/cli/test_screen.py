@@ -17,7 +17,7 @@ from support.command_line import Cli
 
 from fastapi_cloudflare_access.cli.formatting import duration, printable, redacted, relative, short
 from fastapi_cloudflare_access.cli.output import MARKS, PLAIN_MARKS, STYLES, Screen
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
 GROUNDS = {"#ffffff": 3.5, "#fdf6e3": 3.0, "#000000": 3.5, "#292929": 3.0, "#002b36": 3.0}
 """Of terminals, and the contrast that marks shall have there. WCAG 2.2 asks for 3 of marks and of bold, large text, 4.5
@@ -41,7 +41,7 @@ def test_colours_can_be_read_on_light_and_on_dark(style: str, system: ColorSyste
 
 
 def test_colours_that_are_asked_for_in_a_file_bring_nothing_that_moves(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -53,7 +53,7 @@ def test_colours_that_are_asked_for_in_a_file_bring_nothing_that_moves(
 
 
 def test_what_moves_is_shown_where_somebody_looks(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
@@ -68,7 +68,7 @@ def test_without_colours_the_marks_tell_the_same() -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_no_line_is_wider_than_the_screen(
-    cli: Cli, configured: LocalTeam, monkeypatch: pytest.MonkeyPatch, width: int
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -135,10 +135,10 @@ class Terminal:
 
 
 @pytest.fixture(params=[80, 120])
-def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Terminal, LocalTeam[SystemClock]]]:
+def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Terminal, FakeTeam[SystemClock]]]:
     if shutil.which("tmux") is None:
         pytest.skip("there is no tmux here")
-    team = LocalTeam("acme", clock=SystemClock())
+    team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team) as server:
         (tmp_path / "token").write_text(team.user_token("ada@example.com"))
         environment = {
@@ -153,9 +153,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[T
         terminal.close()
 
 
-def test_in_a_terminal_the_doctor_has_colours(
-    terminal: tuple[Terminal, LocalTeam[SystemClock]], tmp_path: Path
-) -> None:
+def test_in_a_terminal_the_doctor_has_colours(terminal: tuple[Terminal, FakeTeam[SystemClock]], tmp_path: Path) -> None:
     shell, team = terminal
     command = f"cf-access doctor - <{tmp_path}/token; echo code $?"
     screen = shell.run(command, r"code \d")
@@ -166,7 +164,7 @@ def test_in_a_terminal_the_doctor_has_colours(
 
 
 def test_in_a_terminal_a_watch_shows_a_rotation_and_ends_with_an_interrupt(
-    terminal: tuple[Terminal, LocalTeam[SystemClock]],
+    terminal: tuple[Terminal, FakeTeam[SystemClock]],
 ) -> None:
     shell, team = terminal
     shell.run("python -m fastapi_cloudflare_access keys --watch --interval 1; echo code $?", "Ctrl-C ends it")

@@ -9,11 +9,11 @@ from support.command_line import Cli, shell
 from fastapi_cloudflare_access.cli import main
 from fastapi_cloudflare_access.cli.tokens import MAX_INPUT
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
 
 @pytest.fixture
-def token(configured: LocalTeam) -> str:
+def token(configured: FakeTeam) -> str:
     return configured.user_token("ada@example.com")
 
 
@@ -34,7 +34,7 @@ def test_the_token_is_taken_from_the_environment_where_none_is_given(
 
 
 def test_the_variable_of_the_token_is_no_setting_and_harms_none(
-    configured: LocalTeam, monkeypatch: pytest.MonkeyPatch
+    configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Settings.load()
     monkeypatch.setenv("CF_ACCESS_TOKEN", "eyJ.eyJ.x")
@@ -78,7 +78,7 @@ def test_a_header_a_cookie_or_a_whole_request_will_do_as_well(cli: Cli, token: s
     ],
 )
 def test_where_there_is_no_token_one_sentence_says_so(
-    cli: Cli, configured: LocalTeam, arguments: list[str], stdin: str, why: str
+    cli: Cli, configured: FakeTeam, arguments: list[str], stdin: str, why: str
 ) -> None:
     result = cli(*arguments, stdin=stdin)
     assert (result.code, result.out, result.err) == (2, "", f"cf-access: {why}\n")
@@ -146,7 +146,7 @@ def test_a_token_in_the_wrong_place_is_not_shown_either(
     assert [part for part in token.split(".") if part in written] == []
 
 
-def test_the_cache_key_of_the_identity_is_shown_in_part_only(cli: Cli, token: str, configured: LocalTeam) -> None:
+def test_the_cache_key_of_the_identity_is_shown_in_part_only(cli: Cli, token: str, configured: FakeTeam) -> None:
     nonce = configured.user_claims("ada@example.com")["identity_nonce"]
     result = cli("inspect", token)
     assert nonce not in result.out
@@ -154,7 +154,7 @@ def test_the_cache_key_of_the_identity_is_shown_in_part_only(cli: Cli, token: st
     assert cli("inspect", token, "--json").json["claims"]["identity_nonce"] == f"{nonce[:4]}…"
 
 
-def test_what_a_token_says_does_nothing_to_the_terminal(cli: Cli, configured: LocalTeam) -> None:
+def test_what_a_token_says_does_nothing_to_the_terminal(cli: Cli, configured: FakeTeam) -> None:
     token = configured.sign({"type": "app", "email": "\x1b[31m\x9b2J\u202e\r", "\x1b]0;x\x07": "[bold]x[/bold]"})
     for options in ([], ["--json"]):
         out = cli("inspect", token, *options).out

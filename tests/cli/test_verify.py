@@ -20,25 +20,25 @@ from cryptography.x509 import load_pem_x509_certificate
 from starlette.requests import HTTPConnection
 from support.command_line import Cli
 
-from fastapi_cloudflare_access import AccessRefused, CloudflareAccess
+from fastapi_cloudflare_access import AccessHTTPException, CloudflareAccess
 from fastapi_cloudflare_access.cli.certs import read_certs
 from fastapi_cloudflare_access.cli.hints import HINTS
 from fastapi_cloudflare_access.cli.reports import CommandError
 from fastapi_cloudflare_access.protocols import FetchResponse
-from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam, MemoryFetch
 
 EMAIL = "ada@example.com"
 
 
 @pytest.fixture
-def saved(team: LocalTeam, tmp_path: Path) -> Path:
+def saved(team: FakeTeam, tmp_path: Path) -> Path:
     path = tmp_path / "certs.json"
     path.write_bytes(team.certs_body())
     return path
 
 
 @pytest.fixture
-def pem(team: LocalTeam, tmp_path: Path) -> Path:
+def pem(team: FakeTeam, tmp_path: Path) -> Path:
     path = tmp_path / "team.pem"
     path.write_text(team.certs()["public_cert"]["cert"])
     return path
@@ -48,7 +48,7 @@ def steps(report: Any) -> dict[str, str]:
     return {step["name"]: step["status"] for step in report["steps"]}
 
 
-def said_by_the_app(team: LocalTeam, token: str) -> str | None:
+def said_by_the_app(team: FakeTeam, token: str) -> str | None:
     """The reason code of the app's own refusal; None where it accepts."""
     access = CloudflareAccess(fetch=MemoryFetch(team), clock=team.clock)
     scope = {"type": "http", "headers": [(b"cf-access-jwt-assertion", token.encode())]}
@@ -57,7 +57,7 @@ def said_by_the_app(team: LocalTeam, token: str) -> str | None:
         await access.keys.refresh()
         try:
             await team.clock.run_until(access.authenticate(HTTPConnection(scope)))
-        except AccessRefused as refused:
+        except AccessHTTPException as refused:
             return refused.error.reason
         return None
 
@@ -66,7 +66,7 @@ def said_by_the_app(team: LocalTeam, token: str) -> str | None:
 
 @pytest.mark.parametrize("place", ["Cf-Access-Jwt-Assertion: {}", "Cookie: CF_Authorization={}"])
 def test_the_six_steps_of_the_verification_by_hand(
-    cli: Cli, configured: LocalTeam, saved: Path, tmp_path: Path, place: str
+    cli: Cli, configured: FakeTeam, saved: Path, tmp_path: Path, place: str
 ) -> None:
     """Token from the header or cookie, its `kid`, the certificate of that `kid` under `public_certs`, the signature."""
     request = place.format(configured.user_token(EMAIL))  # 1: copy the token from the cookie or the header
@@ -85,7 +85,7 @@ def test_the_six_steps_of_the_verification_by_hand(
     assert "under public_certs" in at_once.json["steps"][1]["text"]
 
 
-def test_it_says_who_a_user_is(cli: Cli, configured: LocalTeam) -> None:
+def test_it_says_who_a_user_is(cli: Cli, configured: FakeTeam) -> None:
     token = configured.user_token(EMAIL)
     result = cli("verify", token)
     assert result.out.splitlines()[-1] == "✓ this configuration accepts it: the user ada@example.com"
@@ -96,7 +96,7 @@ def test_it_says_who_a_user_is(cli: Cli, configured: LocalTeam) -> None:
     }
 
 
-def test_it_says_who_a_service_is(cli: Cli, configured: LocalTeam) -> None:
+def test_it_says_who_a_service_is(cli: Cli, configured: FakeTeam) -> None:
     name = configured.client_id("backup")
     result = cli("verify", configured.service_token("backup"), "--json").json
     assert result["caller"] == {"kind": "service", "id": name, "email": None}
@@ -104,7 +104,7 @@ def test_it_says_who_a_service_is(cli: Cli, configured: LocalTeam) -> None:
 
 
 def test_the_certs_are_fetched_once_and_only_from_the_configured_team(
-    cli: Cli, configured: LocalTeam, certs: MemoryFetch
+    cli: Cli, configured: FakeTeam, certs: MemoryFetch
 ) -> None:
     cli("verify", configured.forge("other_team"))
     assert [request.url for request in certs.requests] == ["https://acme.cloudflareaccess.com/cdn-cgi/access/certs"]
@@ -113,7 +113,7 @@ def test_the_certs_are_fetched_once_and_only_from_the_configured_team(
 @pytest.mark.parametrize("name", sorted(FORGERIES.keys() - {"empty"}))
 @pytest.mark.parametrize("place", ["online", "offline"])
 def test_every_forgery_is_refused_with_the_reason_the_app_gives(
-    cli: Cli, configured: LocalTeam, saved: Path, name: str, place: str
+    cli: Cli, configured: FakeTeam, saved: Path, name: str, place: str
 ) -> None:
     token = configured.forge(name)
     result = cli("verify", "-", "--json", *([] if place == "online" else ["--certs", str(saved)]), stdin=token)
@@ -133,7 +133,7 @@ def test_every_forgery_is_refused_with_the_reason_the_app_gives(
         ("expired", ["ok", "ok", "ok", "failed"]),
     ],
 )
-def test_it_stops_at_the_step_that_fails(cli: Cli, configured: LocalTeam, name: str, walked: list[str]) -> None:
+def test_it_stops_at_the_step_that_fails(cli: Cli, configured: FakeTeam, name: str, walked: list[str]) -> None:
     assert list(steps(cli("verify", configured.forge(name), "--json").json).values()) == walked
 
 
@@ -141,27 +141,27 @@ def test_there_is_advice_for_every_reason_a_token_can_be_refused_for() -> None:
     assert {forgery.reason for forgery in FORGERIES.values()} <= HINTS.keys()
 
 
-def test_an_unknown_key_is_set_beside_the_known_ones(cli: Cli, configured: LocalTeam) -> None:
+def test_an_unknown_key_is_set_beside_the_known_ones(cli: Cli, configured: FakeTeam) -> None:
     text = cli("verify", configured.forge("unknown_kid"), "--json").json["steps"][1]["text"]
     known = ", ".join(f"{key.kid[:8]}…" for key in configured.keys)
     assert text.endswith(f"it has {known}")
 
 
-def test_a_token_that_lost_its_end_is_told_by_the_length_of_its_signature(cli: Cli, configured: LocalTeam) -> None:
+def test_a_token_that_lost_its_end_is_told_by_the_length_of_its_signature(cli: Cli, configured: FakeTeam) -> None:
     result = cli("verify", configured.user_token(EMAIL)[:-98], "--json")
     assert result.code == 1
     assert re.search(r"it has \d+ bytes in place of 256", result.json["steps"][2]["text"])
 
 
 @pytest.mark.parametrize("cut", [10, 300])
-def test_a_token_cut_in_the_middle_is_malformed(cli: Cli, configured: LocalTeam, cut: int) -> None:
+def test_a_token_cut_in_the_middle_is_malformed(cli: Cli, configured: FakeTeam, cut: int) -> None:
     result = cli("verify", configured.user_token(EMAIL)[:cut])
     assert result.code == 1
     assert "(malformed_token)" in result.out
     assert "copy the whole token again" in result.out
 
 
-def test_a_pem_of_another_key_does_not_verify(cli: Cli, configured: LocalTeam, pem: Path) -> None:
+def test_a_pem_of_another_key_does_not_verify(cli: Cli, configured: FakeTeam, pem: Path) -> None:
     configured.rotate()
     result = cli("verify", configured.user_token(EMAIL), "--cert", str(pem), "--json")
     assert (result.code, result.json["verdict"]["reason"]) == (1, "invalid_signature")
@@ -169,7 +169,7 @@ def test_a_pem_of_another_key_does_not_verify(cli: Cli, configured: LocalTeam, p
 
 @pytest.mark.parametrize("audience", [[], ["--audience", " "]])
 def test_where_a_certificate_does_not_verify_both_causes_are_named(
-    cli: Cli, configured: LocalTeam, pem: Path, audience: list[str]
+    cli: Cli, configured: FakeTeam, pem: Path, audience: list[str]
 ) -> None:
     configured.rotate()
     result = cli("verify", configured.user_token(EMAIL), "--cert", str(pem), *audience, "--json")
@@ -179,25 +179,25 @@ def test_where_a_certificate_does_not_verify_both_causes_are_named(
     )
 
 
-def test_a_malformed_token_needs_no_key_to_be_refused(cli: Cli, configured: LocalTeam, pem: Path) -> None:
+def test_a_malformed_token_needs_no_key_to_be_refused(cli: Cli, configured: FakeTeam, pem: Path) -> None:
     assert cli("verify", "nonsense", "--cert", str(pem), "--json").json["verdict"]["reason"] == "malformed_token"
 
 
-def test_a_file_with_certificates_alone_will_do(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+def test_a_file_with_certificates_alone_will_do(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     content = json.loads(saved.read_text())
     del content["keys"]
     saved.write_text(json.dumps(content))
     assert cli("verify", configured.user_token(EMAIL), "--certs", str(saved)).code == 0
 
 
-def test_a_key_without_a_certificate_will_do(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+def test_a_key_without_a_certificate_will_do(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text(json.dumps({"keys": configured.certs()["keys"]}))
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved))
     assert result.code == 0
     assert "there is no certificate of it under public_certs" in result.out
 
 
-def test_a_certificate_of_another_key_under_that_kid_is_warned_of(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+def test_a_certificate_of_another_key_under_that_kid_is_warned_of(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     content = json.loads(saved.read_text())
     first, second = content["public_certs"]
     first["cert"], second["cert"] = second["cert"], first["cert"]
@@ -207,7 +207,7 @@ def test_a_certificate_of_another_key_under_that_kid_is_warned_of(cli: Cli, conf
 
 
 def test_a_key_that_cannot_be_used_is_told_from_one_that_is_not_there(
-    cli: Cli, configured: LocalTeam, saved: Path
+    cli: Cli, configured: FakeTeam, saved: Path
 ) -> None:
     content = configured.certs()
     content["keys"][-1]["use"] = "enc"
@@ -217,7 +217,7 @@ def test_a_key_that_cannot_be_used_is_told_from_one_that_is_not_there(
     assert (result.code, result.json["verdict"]["reason"]) == (1, "unknown_key")
 
 
-def test_without_any_usable_key_nobody_can_tell(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+def test_without_any_usable_key_nobody_can_tell(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text('{"keys":[]}')
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
     assert (result.code, result.json["verdict"]["accepted"]) == (3, None)
@@ -226,7 +226,7 @@ def test_without_any_usable_key_nobody_can_tell(cli: Cli, configured: LocalTeam,
 
 @pytest.mark.parametrize("audience", [[], ["--audience", " "]])
 def test_keys_that_a_file_lacks_are_not_said_to_have_been_fetched(
-    cli: Cli, configured: LocalTeam, saved: Path, audience: list[str]
+    cli: Cli, configured: FakeTeam, saved: Path, audience: list[str]
 ) -> None:
     saved.write_text('{"keys":[]}')
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), *audience, "--json")
@@ -236,21 +236,21 @@ def test_keys_that_a_file_lacks_are_not_said_to_have_been_fetched(
     assert verdict["hint"] == SAVE
 
 
-def test_more_keys_than_are_read_are_told(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+def test_more_keys_than_are_read_are_told(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text(json.dumps({"keys": configured.certs()["keys"] * 17}))
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
     assert (result.code, result.json["verdict"]["reason"]) == (3, "keys_unavailable")
     assert "has 34 keys, more than 32" in result.json["verdict"]["text"]
 
 
-def test_a_malformed_token_is_refused_whatever_the_keys(cli: Cli, configured: LocalTeam, saved: Path) -> None:
+def test_a_malformed_token_is_refused_whatever_the_keys(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text('{"keys":[]}')
     result = cli("verify", configured.forge("two_segments"), "--certs", str(saved), "--json")
     assert (result.code, result.json["verdict"]["reason"]) == (1, "malformed_token")
 
 
 def test_without_an_audience_the_signature_is_verified_and_nothing_is_accepted(
-    cli: Cli, team: LocalTeam, saved: Path
+    cli: Cli, team: FakeTeam, saved: Path
 ) -> None:
     result = cli("verify", team.user_token(EMAIL), "--certs", str(saved), "--team", "acme")
     assert result.code == 3
@@ -259,7 +259,7 @@ def test_without_an_audience_the_signature_is_verified_and_nothing_is_accepted(
     assert cli("verify", team.forge("wrong_key"), "--certs", str(saved)).code == 1
 
 
-def test_without_a_team_and_without_certs_it_says_what_to_set(cli: Cli, team: LocalTeam) -> None:
+def test_without_a_team_and_without_certs_it_says_what_to_set(cli: Cli, team: FakeTeam) -> None:
     result = cli("verify", team.user_token(EMAIL))
     assert (result.code, result.err) == (
         2,
@@ -275,7 +275,7 @@ def elliptic() -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def unheard_of(team: LocalTeam) -> bytes:
+def unheard_of(team: FakeTeam) -> bytes:
     """A certificate whose key is of an algorithm that does not exist."""
     der = load_pem_x509_certificate(team.certs()["public_cert"]["cert"].encode()).public_bytes(Encoding.DER)
     rsa, other = (bytes.fromhex(f"06092a864886f70d0101{last}") for last in ("01", "63"))
@@ -284,7 +284,7 @@ def unheard_of(team: LocalTeam) -> bytes:
     return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
 
 
-def both(team: LocalTeam) -> bytes:
+def both(team: FakeTeam) -> bytes:
     return "".join(entry["cert"] for entry in team.certs()["public_certs"]).encode()
 
 
@@ -310,15 +310,15 @@ NONE = f"FILE holds no certificate: {COPY}, from -----BEGIN CERTIFICATE----- on.
         ("--certs", b" " * 1_048_577, "FILE is longer than 1048576 bytes: it is no certs document."),
         ("--cert", None, "FILE cannot be read: No such file or directory."),
         ("--cert", b"", NONE),
-        ("--cert", LocalTeam("acme").certs_body(), JSON),
-        ("--cert", both(LocalTeam("acme")), SEVERAL),
+        ("--cert", FakeTeam("acme").certs_body(), JSON),
+        ("--cert", both(FakeTeam("acme")), SEVERAL),
         ("--cert", b"-----BEGIN PUBLIC KEY-----", NONE),
-        ("--cert", unheard_of(LocalTeam("acme")), f"The certificate in FILE is of no RSA key: {COPY}."),
+        ("--cert", unheard_of(FakeTeam("acme")), f"The certificate in FILE is of no RSA key: {COPY}."),
         ("--cert", elliptic(), f"The certificate in FILE is of no RSA key: {COPY}."),
     ],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_told_in_one_sentence(
-    cli: Cli, configured: LocalTeam, tmp_path: Path, option: str, content: bytes | None, why: str
+    cli: Cli, configured: FakeTeam, tmp_path: Path, option: str, content: bytes | None, why: str
 ) -> None:
     path = tmp_path / "f"
     if content is not None:
@@ -332,7 +332,7 @@ def test_a_name_that_no_file_can_have_is_told_too() -> None:
         read_certs(Path("a\0b"))
 
 
-def test_two_sources_of_keys_are_one_too_many(cli: Cli, configured: LocalTeam, saved: Path, pem: Path) -> None:
+def test_two_sources_of_keys_are_one_too_many(cli: Cli, configured: FakeTeam, saved: Path, pem: Path) -> None:
     result = cli("verify", "x.y.z", "--certs", str(saved), "--cert", str(pem))
     assert "give --certs or --cert, not both" in result.err
 
@@ -346,7 +346,7 @@ def test_two_sources_of_keys_are_one_too_many(cli: Cli, configured: LocalTeam, s
     ],
 )
 def test_certs_that_cannot_be_had_are_told_in_one_sentence(
-    cli: Cli, configured: LocalTeam, certs: MemoryFetch, fault: str, why: str
+    cli: Cli, configured: FakeTeam, certs: MemoryFetch, fault: str, why: str
 ) -> None:
     getattr(certs, fault)()
     clock = configured.clock if fault != "hang" else Impatient(configured)
@@ -356,7 +356,7 @@ def test_certs_that_cannot_be_had_are_told_in_one_sentence(
     assert result.err.count("\n") == 1
 
 
-def test_a_host_that_is_not_found_is_told(cli: Cli, configured: LocalTeam) -> None:
+def test_a_host_that_is_not_found_is_told(cli: Cli, configured: FakeTeam) -> None:
     @asynccontextmanager
     async def fetch(url: str, *, headers: Mapping[str, str]) -> AsyncGenerator[FetchResponse]:
         raise ConnectionError from gaierror(-2, "Name or service not known")
@@ -370,8 +370,8 @@ def test_a_host_that_is_not_found_is_told(cli: Cli, configured: LocalTeam) -> No
     )
 
 
-def test_a_local_team_that_is_not_there_is_told_in_one_sentence(cli: Cli, team: LocalTeam) -> None:
-    local = LocalTeam("http://127.0.0.1:8787")
+def test_a_local_team_that_is_not_there_is_told_in_one_sentence(cli: Cli, team: FakeTeam) -> None:
+    local = FakeTeam("http://127.0.0.1:8787")
     certs = MemoryFetch(local)
     certs.fail_with(404)
     result = cli("keys", "--team", local.issuer, fetch=certs)
@@ -385,7 +385,7 @@ def test_a_local_team_that_is_not_there_is_told_in_one_sentence(cli: Cli, team: 
 class Impatient:
     """A clock on which every deadline has come."""
 
-    def __init__(self, team: LocalTeam) -> None:
+    def __init__(self, team: FakeTeam) -> None:
         self.now, self.monotonic = team.clock.now, team.clock.monotonic
 
     async def sleep(self, seconds: float) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from support.differential import Verdicts, install_jose, jose, ours, pyjwt
 
-from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, FakeTeam, SystemClock
 
 PAGE = Path(__file__).parents[2] / "docs/reference/differences.md"
 ABSENT = object()
 Tokens = dict[str, str]
-Team = LocalTeam[SystemClock]
+Team = FakeTeam[SystemClock]
 
 
 @pytest.fixture(scope="module")
 def team() -> Team:
-    return LocalTeam("acme", clock=SystemClock())
+    return FakeTeam("acme", clock=SystemClock())
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from support.options import grouped, no_jitter
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
 from fastapi_cloudflare_access._verifier import Verifier
-from fastapi_cloudflare_access.errors import AccessError, CannotDecide
-from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.errors import AccessError, TemporarilyUnavailable
+from fastapi_cloudflare_access.testing import FakeClock, FakeTeam, MemoryFetch
 from fastapi_cloudflare_access.testing._issuer import compact_json
 
 Step = tuple[Any, ...]
@@ -67,7 +67,7 @@ class Rig:
     """One access object over a team on a fake clock, and a copy of it for a second audience."""
 
     def __init__(self, *, size: int = 8, clock: FakeClock | None = None, **options: Any) -> None:
-        self.team = LocalTeam("acme", audience=["first", "second"], clock=clock or FakeClock())
+        self.team = FakeTeam("acme", audience=["first", "second"], clock=clock or FakeClock())
         self.certs = MemoryFetch(self.team)
         given: dict[str, Any] = {"user_model": UserClaims, "token_cache_size": size}
         self.access: CloudflareAccess[Any] = CloudflareAccess(
@@ -79,7 +79,7 @@ class Rig:
         )
         self.copy = self.access.with_audience("second")
         self.mood = Mood()
-        self.access.keys._store.policy._uniform = no_jitter
+        self.access.keys._cache._limiter._uniform = no_jitter
 
     @property
     def verifier(self) -> Verifier[Any]:
@@ -108,7 +108,7 @@ class Rig:
         try:
             caller = await self.begin(token, audience)
         except AccessError as refusal:
-            retry_after = refusal.retry_after if isinstance(refusal, CannotDecide) else None
+            retry_after = refusal.retry_after if isinstance(refusal, TemporarilyUnavailable) else None
             return type(refusal), str(refusal), refusal.reason, refusal.unverified, retry_after
         told = Told(caller)
         spoil(caller)
@@ -179,7 +179,7 @@ class Pair:
         self.issue()
         self.last = self.tokens[0]
         for rig in self.rigs:
-            rig.access.keys._store.policy._uniform = max  # chance would tell them apart
+            rig.access.keys._cache._limiter._uniform = max  # chance would tell them apart
 
     @asynccontextmanager
     async def started(self, *, background: bool) -> AsyncIterator["Pair"]:
@@ -297,7 +297,7 @@ class Pair:
     async def do_seed(self, number: int, age: float) -> None:
         """Seed a document: one of this team, of another team, or of another team under the names of this one."""
         current = self.cached.team.current
-        other = LocalTeam("other")
+        other = FakeTeam("other")
         documents = [document for document, _ in self.documents]
         documents += [other.certs_body(), compact_json({"keys": [other.current.jwk() | {"kid": current.kid}]}), b"{}"]
         document = documents[number % len(documents)]

@@ -98,7 +98,7 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
     from fastapi_cloudflare_access._keys import rate_limiter
     from fastapi_cloudflare_access._keys.http import Document
     from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
-    from fastapi_cloudflare_access._keys.snapshot import Moment
+    from fastapi_cloudflare_access._keys.snapshot import ClockReading
     from fastapi_cloudflare_access._verification.signature import RS256Key
     from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
     from fastapi_cloudflare_access.keys import KeySource
@@ -205,19 +205,21 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
             assert all(cache is not None for cache in self.caches)
             assert [pair[1]._cache for pair in self.pairs] == [None, None]
             self.moods = [[Mood(), Mood()], [Mood(), Mood()]]
-            store, fresh = self.keys._store, self.keys._store.snapshot
+            store, fresh = self.keys._cache, self.keys._cache.snapshot
             self.starts = []
             for published in range(16):
                 store.snapshot = fresh
                 self.fetched(published)
-                self.starts.append((store.snapshot, store.attend_at, store.attend_wall))
+                self.starts.append((store.snapshot, store.next_check_at, store.next_check_wall))
 
         def restart(self, published: int) -> None:
             """Begin a sequence: nothing of the one before is left but the objects."""
             self.clock.wall, self.clock.ticks = float(NOW), 1000.0
-            store = self.keys._store
-            store.snapshot, store.attend_at, store.attend_wall = self.starts[published]
-            store.policy = rate_limiter.KeyPolicy(key_settings, uniform=max)  # by chance nothing could be repeated
+            store = self.keys._cache
+            store.snapshot, store.next_check_at, store.next_check_wall = self.starts[published]
+            store._limiter = rate_limiter.FetchRateLimiter(
+                key_settings, uniform=max
+            )  # by chance nothing could be repeated
             for cache in self.caches:
                 cache._entries.clear()  # type: ignore[union-attr]
             for mood in (*self.moods[0], *self.moods[1]):
@@ -245,17 +247,17 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
 
         def fetched(self, arg: int) -> None:
             """Take over a fetched document as the key source does, or note that the fetch failed."""
-            store, at = self.keys._store, Moment(self.clock.ticks, self.clock.wall)
-            wish = key_cache.Wish(may_finish=bool(arg & 16), at_once=bool(arg & 32))
-            errand = key_cache.Errand(wish, start=at.monotonic, booked=0)
-            store.begin(errand)
+            store, at = self.keys._cache, ClockReading(self.clock.ticks, self.clock.wall)
+            wish = key_cache.FetchOptions(may_confirm_removals=bool(arg & 16), force=bool(arg & 32))
+            pending = key_cache.PendingFetch(wish, start=at.monotonic, reserved=0)
+            store.begin(pending)
             if arg & 64:
-                store.reject(errand, ConnectionError(), at=at)
+                store.reject(pending, ConnectionError(), at=at)
                 return
             try:
-                store.accept(errand, Document(documents[arg & 15], None, None), at=at, seconds=0)
+                store.accept(pending, Document(documents[arg & 15], None, None), at=at, seconds=0)
             except JwksProblem as problem:
-                store.reject(errand, problem, at=at)
+                store.reject(pending, problem, at=at)
 
         def seed(self, arg: int) -> None:
             with suppress(errors.ConfigurationError):

@@ -61,7 +61,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
             reason = errors.UnknownKey.reason
         found = None
         try:
-            tokens.screen(parsed, settings=settings, now=NOW)
+            tokens.precheck(parsed, settings=settings, now=NOW)
         except errors.CredentialError as refusal:
             found = refusal.reason if refusal.unverified else "not marked"
         assert found == reason

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 from fastapi_cloudflare_access.testing._issuer import compact_json
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 DOCUMENT: dict[str, Any] = json.loads(TEAM.certs_body())
 NAMES = st.sampled_from(["kty", "kid", "alg", "use", "key_ops", "n", "e", "d", "k", "x5c", "public_certs", "new"])
 KINDS: list[Any] = ["RSA", "EC", "sig", "enc", "RS256", "PS256", "none", ["verify"], ["sign"], ["sign", "verify"], []]

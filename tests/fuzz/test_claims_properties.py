@@ -8,7 +8,7 @@ from fuzz.target import NOW, right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._verification.token import Parsed, screen, verify
+from fastapi_cloudflare_access._verification.token import Parsed, precheck, verify
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import CredentialError
 from fastapi_cloudflare_access.settings import Settings
@@ -56,11 +56,11 @@ def test_accepted_claims_keep_every_rule_and_the_screen_agrees(
     accepted, refusal = outcome(parsed)
     if refusal is not None:
         with pytest.raises(type(refusal)) as screened:
-            screen(parsed, settings=SETTINGS, now=NOW)
+            precheck(parsed, settings=SETTINGS, now=NOW)
         assert type(screened.value) is type(refusal)
         assert (refusal.unverified, screened.value.unverified) == (False, True)
         return
-    screen(parsed, settings=SETTINGS, now=NOW)
+    precheck(parsed, settings=SETTINGS, now=NOW)
     right(json.loads(payload), accepted)
 
 

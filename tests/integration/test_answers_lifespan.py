@@ -15,12 +15,12 @@ from support.answer_servers import SERVERS, Serving, uvicorn_serving
 from support.answer_table import HEADER, Team, ada, bot, protector
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
 
 @pytest.fixture
 def team() -> Team:
-    return LocalTeam("acme", clock=SystemClock())
+    return FakeTeam("acme", clock=SystemClock())
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_the_scheme_of_the_challenge_is_a_setting(certs: CertsServer, team: Team
 
 def test_the_limiter_says_503_of_a_kid_it_may_not_look_for(certs: CertsServer, team: Team) -> None:
     access = protector(certs, unknown_kid_burst=1)
-    first, second = LocalTeam("one", clock=SystemClock()), LocalTeam("two", clock=SystemClock())
+    first, second = FakeTeam("one", clock=SystemClock()), FakeTeam("two", clock=SystemClock())
     claims = team.user_claims("ada@example.com")
     with uvicorn_serving(app_of(access, lifespan=access.lifespan)) as address:
         answers = [get(address, token=stranger.sign(claims)) for stranger in (first, second)]

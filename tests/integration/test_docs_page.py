@@ -12,7 +12,7 @@ from support.answer_table import Team, ada, protector
 from support.browser import browser, needs_browser
 
 from fastapi_cloudflare_access import UserClaims
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
@@ -46,7 +46,7 @@ def page(swagger_ui: Path) -> Iterator["Page"]:
 
 
 def test_the_authorize_button_takes_a_token_and_sends_it_where_it_is_read(page: "Page") -> None:
-    team: Team = LocalTeam("acme", clock=SystemClock())
+    team: Team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team) as certs:
         access = protector(certs)
         app = FastAPI(lifespan=access.lifespan)

@@ -11,12 +11,12 @@ from support.options import load
 
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.keys import KeySource
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 pytestmark = pytest.mark.anyio
 
 BUDGET, FETCH_TIMEOUT, SLACK = 1.0, 1.5, 2.0
-Team = LocalTeam[SystemClock]
+Team = FakeTeam[SystemClock]
 NOBODYS = "0" * 64
 
 
@@ -76,24 +76,24 @@ def _short_gap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def team() -> Team:
-    return LocalTeam("acme", clock=SystemClock())
+    return FakeTeam("acme", clock=SystemClock())
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 async def test_with_keys_no_fault_refuses_a_known_key_or_holds_a_request_past_its_budget(row: Row, team: Team) -> None:
     with CertsServer(team) as server:
         keys = source(server)
-        assert await outcome(lambda: keys.find(team.current.kid)) == "ok"
+        assert await outcome(lambda: keys.get_or_fetch(team.current.kid)) == "ok"
         before = server.fetches
         row.fault(server)
         began = time.monotonic()
-        assert await outcome(lambda: keys.find(NOBODYS)) == "key_unconfirmed"
+        assert await outcome(lambda: keys.get_or_fetch(NOBODYS)) == "key_unconfirmed"
         assert time.monotonic() - began < BUDGET + SLACK
-        assert keys.lookup(team.current.kid)
+        assert keys.get(team.current.kid)
         health = keys.health()
         assert (health.last_error or "").startswith(row.error or "")
         assert (health.last_error is None) == (row.error is None)
-        assert (health.state, health.kids) == ("ok", 2)
+        assert (health.state, health.keys) == ("ok", 2)
         assert server.fetches - before == row.connections
         await keys.stop()
 
@@ -104,12 +104,12 @@ async def test_without_keys_every_fault_is_503_within_the_budget_and_recovery_is
         keys = source(server)
         row.fault(server)
         began = time.monotonic()
-        assert await outcome(lambda: keys.find(team.current.kid)) == "keys_unavailable"
+        assert await outcome(lambda: keys.get_or_fetch(team.current.kid)) == "keys_unavailable"
         assert time.monotonic() - began < BUDGET + SLACK
         assert keys.health().state == "cold"
         server.recover()
         await keys.refresh()
-        assert keys.lookup(team.current.kid)
+        assert keys.get(team.current.kid)
         assert keys.health().last_error is None
 
 

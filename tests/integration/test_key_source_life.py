@@ -16,7 +16,7 @@ from support.key_servers import free_port, get, serving
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 CALLERS = 4
 """How many call at once while keys rotate."""
@@ -24,7 +24,7 @@ CALLERS = 4
 
 @pytest.fixture
 def certs() -> Iterator[CertsServer]:
-    with CertsServer(LocalTeam("acme", clock=SystemClock())) as server:
+    with CertsServer(FakeTeam("acme", clock=SystemClock())) as server:
         yield server
 
 
@@ -36,7 +36,7 @@ async def use(keys: KeySource, kid: str) -> bool:
     await keys.start()
     await keys.refresh()
     try:
-        return keys.lookup(kid) is not None and keys.health().refresher_alive
+        return keys.get(kid) is not None and keys.health().refresher_alive
     finally:
         await keys.stop()
 
@@ -54,7 +54,7 @@ def test_one_source_works_in_a_process_and_in_its_fork(certs: CertsServer) -> No
     assert asyncio.run(use(keys, kid))
     child = os.fork()
     if not child:
-        known = keys.lookup(kid) is not None
+        known = keys.get(kid) is not None
         os._exit(0 if known and asyncio.run(use(keys, kid)) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

@@ -50,10 +50,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from fastapi_cloudflare_access import Claims, ConfigurationError, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
 T = TypeVar("T")
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 ATTEMPTS = attempts(TEAM)
 ACCESS = protector(TEAM)
 

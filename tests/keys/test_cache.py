@@ -2,32 +2,32 @@
 
 import pytest
 
-from fastapi_cloudflare_access._keys.cache import Errand, KeyStore, Wish
+from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, PendingFetch
 from fastapi_cloudflare_access._keys.http import Document
 from fastapi_cloudflare_access._keys.jwks import JwksProblem
-from fastapi_cloudflare_access._keys.snapshot import Moment
+from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
-START = Moment(1000, 1e9)
-
-
-def later(seconds: float) -> Moment:
-    return Moment(START.monotonic + seconds, START.wall + seconds)
+START = ClockReading(1000, 1e9)
 
 
-def store() -> KeyStore:
-    return KeyStore(Settings.load(team_domain="acme", audience="tag"), ())
+def later(seconds: float) -> ClockReading:
+    return ClockReading(START.monotonic + seconds, START.wall + seconds)
 
 
-def begun(subject: KeyStore) -> Errand:
-    errand = Errand(Wish(at_once=True), start=0, booked=1)
-    subject.begin(errand)
-    return errand
+def store() -> KeySetCache:
+    return KeySetCache(Settings.load(team_domain="acme", audience="tag"), ())
+
+
+def begun(subject: KeySetCache) -> PendingFetch:
+    pending = PendingFetch(FetchOptions(force=True), start=0, reserved=1)
+    subject.begin(pending)
+    return pending
 
 
 def test_older_response_cannot_overwrite_newer() -> None:
-    team, subject = LocalTeam("acme"), store()
+    team, subject = FakeTeam("acme"), store()
     early, late = begun(subject), begun(subject)
     before = Document(team.certs_body(), None, None)
     team.rotate()
@@ -39,7 +39,7 @@ def test_older_response_cannot_overwrite_newer() -> None:
 
 
 def test_a_document_that_cannot_be_used_changes_nothing() -> None:
-    team, subject = LocalTeam("acme"), store()
+    team, subject = FakeTeam("acme"), store()
     subject.accept(begun(subject), Document(team.certs_body(), '"v1"', None), at=START, seconds=0)
     good = subject.snapshot
     with pytest.raises(JwksProblem):
@@ -67,20 +67,20 @@ def test_keys_go_from_ok_to_degraded_to_expired(age: float, state: str, *, usabl
     subject = store()
     assert subject.state(START) == "cold"
     assert not subject.is_usable(START)
-    subject.accept(begun(subject), Document(LocalTeam("acme").certs_body(), None, None), at=START, seconds=0)
+    subject.accept(begun(subject), Document(FakeTeam("acme").certs_body(), None, None), at=START, seconds=0)
     assert subject.state(later(age)) == state
     assert subject.is_usable(later(age)) is usable
 
 
 def test_lookups_only_look_until_the_next_refresh_and_never_past_the_hard_limit() -> None:
     subject = store()
-    subject.postpone(START, later(9999).monotonic)
-    assert subject.attend_at < START.monotonic, "without keys there is always more to do"
-    subject.accept(begun(subject), Document(LocalTeam("acme").certs_body(), None, None), at=START, seconds=0)
-    assert subject.attend_at == subject.policy.refresh_at
-    assert subject.attend_wall - START.wall == pytest.approx(subject.attend_at - START.monotonic)
-    subject.postpone(START, later(1e6).monotonic)
-    assert subject.attend_at == later(86_400).monotonic
+    subject.schedule_next_check(START, later(9999).monotonic)
+    assert subject.next_check_at < START.monotonic, "without keys there is always more to do"
+    subject.accept(begun(subject), Document(FakeTeam("acme").certs_body(), None, None), at=START, seconds=0)
+    assert subject.next_check_at == subject._limiter.refresh_at
+    assert subject.next_check_wall - START.wall == pytest.approx(subject.next_check_at - START.monotonic)
+    subject.schedule_next_check(START, later(1e6).monotonic)
+    assert subject.next_check_at == later(86_400).monotonic
 
 
 def test_a_store_can_be_used_after_a_fork_that_caught_another_thread_with_the_lock() -> None:
@@ -94,7 +94,7 @@ def test_processes_forked_with_the_same_keys_refresh_them_at_different_times() -
     due = set[float]()
     for _ in range(20):
         subject = store()
-        subject.policy.refresh_at = later(600).monotonic
+        subject._limiter.refresh_at = later(600).monotonic
         subject.forked(START)
         due.add(round(subject.due(), 6))
         assert 300 <= subject.due() - START.monotonic <= 600

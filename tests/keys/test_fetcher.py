@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from support.key_rig import KeyRig, outcome
 
-from fastapi_cloudflare_access._keys.cache import Wish
-from fastapi_cloudflare_access._keys.fetcher import Life
+from fastapi_cloudflare_access._keys.cache import FetchOptions
+from fastapi_cloudflare_access._keys.fetcher import LoopState
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
-from fastapi_cloudflare_access.events import RefresherDied
+from fastapi_cloudflare_access.events import RefreshTaskCrashed
 from fastapi_cloudflare_access.settings import KeySettings
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def started(**options: Any) -> KeyRig:
 
 async def test_the_start_fetches_the_keys_before_it_returns() -> None:
     rig = await started()
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     assert rig.certs.fetches == 1
     await rig.keys.stop()
 
@@ -179,9 +179,9 @@ async def test_a_removal_begun_by_an_unknown_key_is_confirmed_by_the_refresher_t
     await rig.clock.run_for(100)
     await rig.find("nobody's")
     await rig.clock.run_for(29.9)
-    assert rig.keys.lookup(gone)
+    assert rig.keys.get(gone)
     await rig.clock.run_for(0.2)
-    assert rig.keys.lookup(gone) is None
+    assert rig.keys.get(gone) is None
     await rig.keys.stop()
 
 
@@ -193,7 +193,7 @@ async def test_a_removal_that_waits_for_its_confirmation_does_not_hurry_fetches_
     rig.certs.fail_with(503)
     before = rig.certs.fetches
     await rig.clock.run_for(300)
-    assert rig.keys.health().missing == 1
+    assert rig.keys.health().keys_pending_removal == 1
     assert rig.certs.fetches - before < 60
     await rig.keys.stop()
 
@@ -213,11 +213,11 @@ async def test_failing_refreshes_are_tried_again_within_a_minute_and_recover() -
 async def test_task_dies_and_health_says_so_and_it_lives_again(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = await started()
     with monkeypatch.context() as broken:
-        broken.setattr(rig.keys._store, "due", lambda: 1 / 0)
-        rig.keys._fetching.life().changed.set()
+        broken.setattr(rig.keys._cache, "due", lambda: 1 / 0)
+        rig.keys._fetcher.current_loop_state().changed.set()
         await rig.clock.run_for(0)
     assert not rig.keys.health().refresher_alive
-    assert RefresherDied(at=rig.clock.now(), cause="ZeroDivisionError") in rig.events
+    assert RefreshTaskCrashed(at=rig.clock.now(), cause="ZeroDivisionError") in rig.events
     await rig.clock.run_for(1)
     assert rig.keys.health().refresher_alive
     await rig.clock.run_for(700)
@@ -227,13 +227,13 @@ async def test_task_dies_and_health_says_so_and_it_lives_again(monkeypatch: pyte
 
 async def test_a_refresher_that_somebody_cancelled_is_replaced_by_a_lookup_that_finds_the_keys_due() -> None:
     rig = await started()
-    task = rig.keys._fetching.life().refresher
+    task = rig.keys._fetcher.current_loop_state().refresher
     assert task
     task.cancel()
     await rig.clock.run_for(700)
     assert not rig.keys.health().refresher_alive
     assert rig.certs.fetches == 1
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(1)
     assert rig.keys.health().refresher_alive
     assert rig.certs.fetches == 2
@@ -247,12 +247,12 @@ async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_
     await rig.clock.run_for(60)
     await rig.find("first")
     await rig.clock.run_for(20)
-    flight = rig.keys._fetching.begin(rig.keys._fetching.life(), Wish())
-    assert not flight.errand.wish.may_finish
+    flight = rig.keys._fetcher.begin(rig.keys._fetcher.current_loop_state(), FetchOptions())
+    assert not flight.pending.options.may_confirm_removals
     await rig.clock.run_for(60)
     assert flight.task.done()
-    assert flight.errand.wish.may_finish
-    assert rig.keys.lookup(gone) is None
+    assert flight.pending.options.may_confirm_removals
+    assert rig.keys.get(gone) is None
     await rig.keys.stop()
 
 
@@ -284,10 +284,10 @@ async def test_what_a_fetch_is_for_is_known_when_it_starts_however_early(call: s
 async def test_loops_that_wait_for_their_turn_wait_for_the_back_off_of_the_others_too() -> None:
     rig = KeyRig()
     rig.certs.fail_with(503)
-    rig.keys._store.policy._uniform = lambda low, high: high
-    fetching = rig.keys._fetching
+    rig.keys._cache._limiter._uniform = lambda low, high: high
+    fetching = rig.keys._fetcher
     for _ in range(4):
-        fetching.begin(Life(), Wish())
+        fetching.begin(LoopState(), FetchOptions())
     await rig.clock.run_for(20)
     pauses = [late.at - early.at for early, late in pairwise(rig.certs.requests)]
     assert pauses == [1, 2, 4], "and not one gap of a second after another"
@@ -321,7 +321,7 @@ def test_second_event_loop_works() -> None:
 
     async def use() -> tuple[bool, int]:
         await rig.keys.start()
-        key = rig.keys.lookup(rig.kid)
+        key = rig.keys.get(rig.kid)
         await rig.keys.stop()
         return key is not None, rig.certs.fetches
 
@@ -343,11 +343,11 @@ def test_a_loop_that_was_closed_over_a_running_source_is_forgotten() -> None:
     rig.certs.recover()
 
     async def again() -> int:
-        assert rig.keys.lookup(rig.kid)
+        assert rig.keys.get(rig.kid)
         await rig.keys.start()
         await rig.clock.run_for(700)
         await rig.keys.stop()
-        return len(rig.keys._fetching.lives())
+        return len(rig.keys._fetcher.loop_states())
 
     assert asyncio.run(again()) == 1
     assert rig.keys.health().age is not None
@@ -361,10 +361,10 @@ async def test_two_live_loops_each_have_their_own_fetch_over_the_same_keys() -> 
     await rig.clock.run_for(1.5)
 
     def other_thread() -> str:
-        return asyncio.run(outcome(lambda: rig.keys.find(rig.kid)))
+        return asyncio.run(outcome(lambda: rig.keys.get_or_fetch(rig.kid)))
 
     assert await asyncio.to_thread(other_thread) == "ok"
-    assert rig.keys.lookup(rig.kid)
+    assert rig.keys.get(rig.kid)
     await rig.clock.run_for(10)
     assert await mine == "ok", "whoever brought the key"
 
@@ -374,17 +374,17 @@ async def test_two_live_loops_each_have_their_own_fetch_over_the_same_keys() -> 
 def test_a_forked_process_keeps_the_keys_and_begins_its_own_tasks() -> None:
     rig = KeyRig()
     asyncio.run(rig.keys.start())
-    inherited = rig.keys._fetching
+    inherited = rig.keys._fetcher
     others = asyncio.new_event_loop()
-    inherited._lives[others] = Life()
+    inherited._loop_states[others] = LoopState()
 
     async def use() -> bool:
-        known = rig.keys.lookup(rig.kid) is not None
+        known = rig.keys.get(rig.kid) is not None
         await rig.keys.start()
         await rig.clock.run_for(0)
         alive = rig.keys.health().refresher_alive
         await rig.keys.stop()
-        return known and alive and len(inherited._lives) == 1
+        return known and alive and len(inherited._loop_states) == 1
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads; the child only runs a loop
@@ -393,5 +393,5 @@ def test_a_forked_process_keeps_the_keys_and_begins_its_own_tasks() -> None:
         os._exit(0 if asyncio.run(use()) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     inherited._pid -= 1
-    assert inherited.lives() == [], "and so it would be here, if this were the child"
+    assert inherited.loop_states() == [], "and so it would be here, if this were the child"
     others.close()

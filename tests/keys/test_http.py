@@ -29,7 +29,7 @@ from fastapi_cloudflare_access._keys.http import (
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
 from fastapi_cloudflare_access.settings import CERTS_PATH, Settings
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 pytestmark = pytest.mark.anyio
 
@@ -190,7 +190,7 @@ def httpx_fetch(*, read_timeout: float = 3) -> HttpxFetch:
 
 
 async def test_the_default_fetch_brings_the_certs_of_a_real_server() -> None:
-    team = LocalTeam("acme", clock=SystemClock())
+    team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team, etag=True) as server:
         fetch = httpx_fetch()
         first = await read_document(fetch, server.origin + CERTS_PATH, etag=None, no_cache=False)
@@ -210,8 +210,8 @@ async def test_a_copy_of_the_package_without_its_metadata_still_says_who_asks(mo
 
 @pytest.mark.conformance(20)
 async def test_the_default_fetch_follows_no_redirect() -> None:
-    team = LocalTeam("acme", clock=SystemClock())
-    with CertsServer(team) as server, CertsServer(LocalTeam("evil")) as evil:
+    team = FakeTeam("acme", clock=SystemClock())
+    with CertsServer(team) as server, CertsServer(FakeTeam("evil")) as evil:
         server.redirect(evil.origin + CERTS_PATH)
         async with httpx_fetch()(server.origin + CERTS_PATH, headers={}) as response:
             assert response.status == 302
@@ -220,7 +220,7 @@ async def test_the_default_fetch_follows_no_redirect() -> None:
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "truncate"])
 async def test_a_lost_connection_is_a_connection_error(fault: str) -> None:
-    team = LocalTeam("acme", clock=SystemClock())
+    team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team) as server:
         getattr(server, fault)()
         with pytest.raises(ConnectionError):
@@ -261,7 +261,7 @@ def test_the_default_fetch_follows_the_settings_and_reads_no_proxy_for_a_local_t
 
 async def test_many_key_sources_for_one_team_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
     """Such as a `CloudflareAccess` for each request."""
-    with CertsServer(LocalTeam("acme")) as server:
+    with CertsServer(FakeTeam("acme")) as server:
         for _ in range(http.MANY_SOURCES + 2):
             await KeySource(Settings.load(team_domain=server.origin, audience="tag")).refresh()
     warned = [record.getMessage() for record in caplog.records if "make the object once" in record.getMessage()]
@@ -271,13 +271,13 @@ async def test_many_key_sources_for_one_team_are_warned_about_once(caplog: pytes
 
 def test_a_key_source_has_the_default_fetch() -> None:
     keys = KeySource(Settings.load(team_domain="http://127.0.0.1:1", audience="tag"))
-    fetch = keys._fetching._fetch
+    fetch = keys._fetcher._fetch
     assert isinstance(fetch, HttpxFetch)
     assert not fetch._trust_env
 
 
 async def test_nobody_listening_is_a_connection_error() -> None:
-    with CertsServer(LocalTeam("acme")) as server:
+    with CertsServer(FakeTeam("acme")) as server:
         gone = server.origin
     with pytest.raises(ConnectionError) as failed:
         await read_document(httpx_fetch(), gone + CERTS_PATH, etag=None, no_cache=False)
@@ -285,7 +285,7 @@ async def test_nobody_listening_is_a_connection_error() -> None:
 
 
 async def test_a_silent_server_is_a_timeout() -> None:
-    with CertsServer(LocalTeam("acme")) as server:
+    with CertsServer(FakeTeam("acme")) as server:
         server.hang()
         with pytest.raises(TimeoutError):
             await read_document(httpx_fetch(read_timeout=0.05), server.origin + CERTS_PATH, etag=None, no_cache=False)
@@ -330,7 +330,7 @@ async def test_a_wrong_ssl_cert_file_is_a_failed_fetch_that_says_so(
 
 
 async def test_the_environment_is_believed_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    with CertsServer(LocalTeam("acme")) as proxy, CertsServer(LocalTeam("acme")) as server:
+    with CertsServer(FakeTeam("acme")) as proxy, CertsServer(FakeTeam("acme")) as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin)
         async with httpx_fetch()(server.origin + CERTS_PATH, headers={}):
             pass

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 from fastapi_cloudflare_access.testing._issuer import base64url
 
 
 @pytest.fixture(scope="module")
 def jwks() -> tuple[dict[str, Any], dict[str, Any]]:
-    first, second = LocalTeam("acme").certs()["keys"]
+    first, second = FakeTeam("acme").certs()["keys"]
     return first, second
 
 
@@ -26,7 +26,7 @@ def number(value: int) -> str:
 
 
 def test_the_documented_certs_document_gives_both_keys() -> None:
-    certs = LocalTeam("acme").certs()
+    certs = FakeTeam("acme").certs()
     keys = parse_jwks(json.dumps(certs).encode())
     assert set(keys.keys) == {key["kid"] for key in certs["keys"]}
     assert keys.skipped == ()
@@ -34,7 +34,7 @@ def test_the_documented_certs_document_gives_both_keys() -> None:
 
 @pytest.mark.conformance(13)
 def test_only_the_keys_member_counts() -> None:
-    certs = LocalTeam("acme").certs()
+    certs = FakeTeam("acme").certs()
     with pytest.raises(JwksProblem, match="no list of keys"):
         parse_jwks(json.dumps({name: certs[name] for name in ("public_cert", "public_certs")}).encode())
 

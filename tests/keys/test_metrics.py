@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from support.key_rig import KeyRig
 
-from fastapi_cloudflare_access._keys.metrics import KeyReport
-from fastapi_cloudflare_access._keys.snapshot import Moment
-from fastapi_cloudflare_access.events import AccessEvent, KeyAdded, KeyRemoved, KeySkipped, Refreshed
+from fastapi_cloudflare_access._keys.metrics import KeyMetrics
+from fastapi_cloudflare_access._keys.snapshot import ClockReading
+from fastapi_cloudflare_access.events import AccessEvent, JwkIgnored, KeyAdded, KeyRemoved, KeysRefreshed
 
 pytestmark = pytest.mark.anyio
 
 LOGGER = "fastapi_cloudflare_access.keys"
-NOW = Moment(0, 1e9)
+NOW = ClockReading(0, 1e9)
 
 
 async def test_a_good_fetch_tells_of_each_key_by_the_beginning_of_its_id() -> None:
@@ -22,7 +22,7 @@ async def test_a_good_fetch_tells_of_each_key_by_the_beginning_of_its_id() -> No
     await rig.find(rig.kid)
     at = rig.clock.now()
     refreshed, *added = rig.events
-    assert refreshed == Refreshed(at=at, kids=2, generation=1, seconds=0, modified=True)
+    assert refreshed == KeysRefreshed(at=at, kids=2, generation=1, seconds=0, modified=True)
     assert added == [KeyAdded(at=at, kid=rig.old_kid[:16]), KeyAdded(at=at, kid=rig.kid[:16])]
 
 
@@ -45,9 +45,9 @@ async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(ca
         await rig.find(rig.kid)
         await rig.clock.run_for(601)
     await rig.clock.run_for(1)
-    skipped = [event for event in rig.events if isinstance(event, KeySkipped)]
-    assert [event.reason for event in skipped] == ["not an RSA key"] * rig.count("refreshed")
-    assert rig.count("refreshed") > 1
+    skipped = [event for event in rig.events if isinstance(event, JwkIgnored)]
+    assert [event.reason for event in skipped] == ["not an RSA key"] * rig.count("keys_refreshed")
+    assert rig.count("keys_refreshed") > 1
     assert rig.keys.health().skipped == 1
     assert caplog.text.count("skipped") == 1
     assert "forged" not in caplog.text
@@ -58,9 +58,9 @@ async def test_a_listener_that_fails_is_logged_and_harms_nobody(caplog: pytest.L
         raise LookupError(event.name)
 
     rig = KeyRig()
-    rig.keys._store.report.listeners = [listener]
+    rig.keys._cache._metrics.listeners = [listener]
     assert await rig.find(rig.kid) == "ok"
-    assert "a listener failed at the event refreshed" in caplog.text
+    assert "a listener failed at the event keys_refreshed" in caplog.text
 
 
 async def test_every_failed_fetch_is_a_warning_without_a_word_of_the_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -87,18 +87,18 @@ async def test_no_kid_of_a_token_is_logged_or_told(caplog: pytest.LogCaptureFixt
 @pytest.mark.conformance(54)
 def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     told: list[AccessEvent] = []
-    report = KeyReport([told.append])
+    report = KeyMetrics([told.append])
     for second in range(121):
-        report.limited("bucket", 3.0, Moment(second, second))
+        report.limited("bucket", 3.0, ClockReading(second, second))
     assert report.counts["rate_limited"] == len(told) == 121
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
 
 
 def test_without_a_listener_nothing_is_told() -> None:
-    KeyReport(()).limited("bucket", 1.0, NOW)
+    KeyMetrics(()).limited("bucket", 1.0, NOW)
 
 
 def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
-    KeyReport([told.append])._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
+    KeyMetrics([told.append])._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
     assert told == [KeyRemoved(at=1e9, kid="b"), KeyAdded(at=1e9, kid="b")], "another key under the same id"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.options import no_jitter
 
-from fastapi_cloudflare_access._keys.rate_limiter import Answer, KeyPolicy
+from fastapi_cloudflare_access._keys.rate_limiter import Decision, FetchRateLimiter
 from fastapi_cloudflare_access.settings import KeySettings
 
 NEW = "new-key"
@@ -18,106 +18,106 @@ def middle(low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def policy(uniform: Any = middle, **options: Any) -> KeyPolicy:
-    return KeyPolicy(KeySettings(**options), uniform=uniform)
+def policy(uniform: Any = middle, **options: Any) -> FetchRateLimiter:
+    return FetchRateLimiter(KeySettings(**options), uniform=uniform)
 
 
-def told(subject: KeyPolicy, now: float) -> tuple[Any, Any]:
-    verdict = subject.judge(NEW, now)
-    return verdict.answer, verdict.retry_after
+def told(subject: FetchRateLimiter, now: float) -> tuple[Any, Any]:
+    result = subject.check(NEW, now)
+    return result.decision, result.retry_after
 
 
 def test_three_fetches_at_once_then_one_every_five_seconds() -> None:
     subject = policy()
     for second in (100, 101, 102):
-        assert subject.judge(NEW, second).answer is Answer.FETCH
-        assert subject.book(second, cold=False) == second
-    assert told(subject, 103) == (Answer.BUCKET, pytest.approx(2))
-    assert subject.judge(NEW, 105).answer is Answer.FETCH
-    subject.book(105, cold=False)
-    assert told(subject, 106) == (Answer.BUCKET, pytest.approx(4))
+        assert subject.check(NEW, second).decision is Decision.FETCH
+        assert subject.reserve(second, cold=False) == second
+    assert told(subject, 103) == (Decision.RATE_LIMITED, pytest.approx(2))
+    assert subject.check(NEW, 105).decision is Decision.FETCH
+    subject.reserve(105, cold=False)
+    assert told(subject, 106) == (Decision.RATE_LIMITED, pytest.approx(4))
 
 
 def test_the_bucket_never_holds_more_than_three() -> None:
     subject = policy()
-    subject.book(0, cold=False)
+    subject.reserve(0, cold=False)
     for _ in range(3):
-        subject.book(1e6, cold=False)
-    assert subject.judge(NEW, 1e6).answer is Answer.BUCKET
+        subject.reserve(1e6, cold=False)
+    assert subject.check(NEW, 1e6).decision is Decision.RATE_LIMITED
 
 
 def test_a_second_lies_between_two_starts() -> None:
     subject = policy()
-    assert subject.book(100, cold=False) == 100
-    assert subject.book(100.4, cold=False) == 101
-    assert subject.book(100.5, cold=True) == 102
+    assert subject.reserve(100, cold=False) == 100
+    assert subject.reserve(100.4, cold=False) == 101
+    assert subject.reserve(100.5, cold=True) == 102
 
 
 def test_a_refresh_waits_for_its_token_as_well() -> None:
     subject = policy()
     for second in (100, 101, 102):
-        subject.book(second, cold=False)
-    assert subject.book(103, cold=False) == pytest.approx(105)
+        subject.reserve(second, cold=False)
+    assert subject.reserve(103, cold=False) == pytest.approx(105)
 
 
 def test_without_keys_the_bucket_costs_nothing() -> None:
     subject = policy()
-    starts = [subject.book(100, cold=True) for _ in range(6)]
+    starts = [subject.reserve(100, cold=True) for _ in range(6)]
     assert starts == [100, 101, 102, 103, 104, 105]
-    assert subject.judge(NEW, 106).answer is Answer.FETCH
+    assert subject.check(NEW, 106).decision is Decision.FETCH
 
 
 def test_a_key_that_was_not_there_is_refused_for_1_2_5_15_60_and_again_60_seconds() -> None:
     subject, now = policy(), 100.0
     for pause in (1, 2, 5, 15, 60, 60):
-        subject.absent(NEW, now)
-        assert subject.judge(NEW, now + pause - 0.01).answer is Answer.ABSENT
+        subject.record_miss(NEW, now)
+        assert subject.check(NEW, now + pause - 0.01).decision is Decision.NOT_FOUND_CACHED
         now += pause
-        assert subject.judge(NEW, now).answer is Answer.FETCH
+        assert subject.check(NEW, now).decision is Decision.FETCH
 
 
 def test_each_unknown_key_has_a_schedule_of_its_own() -> None:
     subject = policy()
-    subject.absent("other", 100)
-    assert subject.judge(NEW, 100).answer is Answer.FETCH
+    subject.record_miss("other", 100)
+    assert subject.check(NEW, 100).decision is Decision.FETCH
 
 
 def test_a_key_that_appeared_begins_anew() -> None:
     subject = policy()
     for _ in range(5):
-        subject.absent(NEW, 100)
-    subject.appeared(NEW)
-    subject.appeared("never-seen")
-    assert subject.remembered == 0
-    subject.absent(NEW, 200)
-    assert subject.judge(NEW, 201).answer is Answer.FETCH
+        subject.record_miss(NEW, 100)
+    subject.forget_miss(NEW)
+    subject.forget_miss("never-seen")
+    assert subject.negative_cache_entries == 0
+    subject.record_miss(NEW, 200)
+    assert subject.check(NEW, 201).decision is Decision.FETCH
 
 
 def test_256_unknown_keys_are_remembered_the_latest_ones() -> None:
     subject = policy()
     for number in range(300):
-        subject.absent(f"kid-{number}", 100)
-    assert subject.remembered == 256
-    assert subject.judge("kid-43", 100).answer is Answer.FETCH
-    assert subject.judge("kid-44", 100).answer is Answer.ABSENT
+        subject.record_miss(f"kid-{number}", 100)
+    assert subject.negative_cache_entries == 256
+    assert subject.check("kid-43", 100).decision is Decision.FETCH
+    assert subject.check("kid-44", 100).decision is Decision.NOT_FOUND_CACHED
 
 
 def test_a_failed_fetch_gives_its_tokens_back() -> None:
     subject = policy()
     for second in range(20):
-        subject.book(100 + second, cold=False)
-        subject.failed(100 + second, cold=False, booked=1)
-    assert subject.judge(NEW, 1000).answer is Answer.FETCH
+        subject.reserve(100 + second, cold=False)
+        subject.failed(100 + second, cold=False, reserved=1)
+    assert subject.check(NEW, 1000).decision is Decision.FETCH
     for second in (1000, 1001, 1002):
-        subject.book(second, cold=False)
-    assert subject.judge(NEW, 1003).answer is Answer.BUCKET, "and no more than it had"
+        subject.reserve(second, cold=False)
+    assert subject.check(NEW, 1003).decision is Decision.RATE_LIMITED, "and no more than it had"
 
 
 def test_after_a_failed_fetch_nothing_is_looked_for_until_the_pause_is_over() -> None:
     subject = policy()
-    subject.failed(100, cold=False, booked=0)
-    assert told(subject, 100.25) == (Answer.BACK_OFF, pytest.approx(0.5))
-    assert subject.judge(NEW, 100.75).answer is Answer.FETCH
+    subject.failed(100, cold=False, reserved=0)
+    assert told(subject, 100.25) == (Decision.BACKING_OFF, pytest.approx(0.5))
+    assert subject.check(NEW, 100.75).decision is Decision.FETCH
 
 
 @pytest.mark.parametrize(("cold", "longest"), [(False, [1, 2, 4, 8, 16, 32, 60, 60]), (True, [1, 2, 4, 5, 5, 5, 5, 5])])
@@ -131,7 +131,7 @@ def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(*, col
     subject = policy(highest)
     pauses: list[float] = []
     for _ in longest:
-        subject.failed(100, cold=cold, booked=0)
+        subject.failed(100, cold=cold, reserved=0)
         pauses.append(subject.retry_at - 100)
     assert pauses == longest
     assert asked == [(0.5, high) for high in longest], "full jitter above half a second"
@@ -141,16 +141,16 @@ def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(*, col
 def test_a_hundred_thousand_failures_do_no_harm() -> None:
     subject = policy()
     subject.failures = 100_000
-    subject.failed(100, cold=False, booked=0)
+    subject.failed(100, cold=False, reserved=0)
     assert subject.retry_at < 100 + 60
 
 
 def test_a_good_fetch_ends_the_pause() -> None:
     subject = policy()
-    subject.failed(100, cold=False, booked=0)
+    subject.failed(100, cold=False, reserved=0)
     subject.succeeded(100.1, max_age=None)
     assert subject.failures == 0
-    assert subject.judge(NEW, 100.1).answer is Answer.FETCH
+    assert subject.check(NEW, 100.1).decision is Decision.FETCH
 
 
 def test_the_first_refresh_comes_after_half_to_a_whole_interval_the_next_within_a_tenth_of_it() -> None:
@@ -184,14 +184,14 @@ def test_max_age_may_only_shorten_and_not_below_a_minute(max_age: float | None, 
 
 def test_a_second_try_takes_a_token_and_there_is_none_after_a_failed_fetch() -> None:
     subject = policy()
-    assert [subject.book_retry(100, cold=False) for _ in range(4)] == [True, True, True, False]
-    assert subject.book_retry(100, cold=True)
-    subject.failed(101, cold=True, booked=0)
-    assert not subject.book_retry(200, cold=True)
+    assert [subject.try_reserve_retry(100, cold=False) for _ in range(4)] == [True, True, True, False]
+    assert subject.try_reserve_retry(100, cold=True)
+    subject.failed(101, cold=True, reserved=0)
+    assert not subject.try_reserve_retry(200, cold=True)
 
 
 def test_chance_has_no_state_that_forked_workers_could_share() -> None:
-    assert isinstance(KeyPolicy(KeySettings())._uniform.__self__, SystemRandom)  # type: ignore[attr-defined]
+    assert isinstance(FetchRateLimiter(KeySettings())._uniform.__self__, SystemRandom)  # type: ignore[attr-defined]
 
 
 @settings(deadline=None)
@@ -202,10 +202,10 @@ def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[floa
     starts: list[float] = []
     for pause in pauses:
         now += pause
-        if chance.random() < 0.2 or subject.judge(NEW, now).answer is Answer.FETCH:
-            now = subject.book(now, cold=False)
+        if chance.random() < 0.2 or subject.check(NEW, now).decision is Decision.FETCH:
+            now = subject.reserve(now, cold=False)
             starts.append(now)
-            if subject.book_retry(now, cold=False):
+            if subject.try_reserve_retry(now, cold=False):
                 starts.append(now)
             subject.succeeded(now, max_age=None)
     for first in range(len(starts)):
@@ -215,8 +215,8 @@ def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[floa
 
 def test_starts_given_before_a_failure_are_put_off_to_the_end_of_the_back_off_one_gap_after_another() -> None:
     subject = policy()
-    starts = [subject.book(0, cold=True) for _ in range(4)]
-    subject.failed(0, cold=True, booked=0)
+    starts = [subject.reserve(0, cold=True) for _ in range(4)]
+    subject.failed(0, cold=True, reserved=0)
     subject.retry_at = 10
     assert [subject.not_before(start) for start in starts[1:]] == [10, 11, 12]
     assert subject.not_before(10) == 10, "one that was put off already has its turn"

@@ -7,23 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cloudflare_access._keys.jwks import KeySet
-from fastapi_cloudflare_access._keys.snapshot import Fetched, Moment, Snapshot, confirmation_due, merge
+from fastapi_cloudflare_access._keys.snapshot import ClockReading, Fetched, Snapshot, confirmation_due, merge
 from fastapi_cloudflare_access._verification.signature import RS256Key
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
-_JWKS = LocalTeam("acme").certs()["keys"]
+_JWKS = FakeTeam("acme").certs()["keys"]
 FIRST, SECOND = (RS256Key(n=key["n"], e=key["e"]) for key in _JWKS)
 
 
-def fetched(*kids: str, at: float = 0.0, torn: tuple[str, ...] = (), key: RS256Key = FIRST) -> Fetched:
-    key_set = KeySet(MappingProxyType(dict.fromkeys(kids, key)), torn=frozenset(torn))
-    return Fetched(Moment(at, at + 1e9), 1, b"{}", key_set, None)
+def fetched(*kids: str, at: float = 0.0, conflicting_kids: tuple[str, ...] = (), key: RS256Key = FIRST) -> Fetched:
+    key_set = KeySet(MappingProxyType(dict.fromkeys(kids, key)), conflicting_kids=frozenset(conflicting_kids))
+    return Fetched(ClockReading(at, at + 1e9), 1, b"{}", key_set, None)
 
 
-def after(*steps: Fetched, delay: float | None = 30, may_finish: bool = True) -> Snapshot:
+def after(*steps: Fetched, delay: float | None = 30, may_confirm_removals: bool = True) -> Snapshot:
     snapshot = Snapshot()
     for step in steps:
-        snapshot = merge(snapshot, step, removal_delay=delay, may_finish=may_finish)
+        snapshot = merge(snapshot, step, removal_delay=delay, may_confirm_removals=may_confirm_removals)
     return snapshot
 
 
@@ -39,7 +39,7 @@ def test_a_key_that_went_missing_is_used_until_the_delay_is_over_and_a_fetch_con
 
 def test_a_key_that_comes_back_is_as_before() -> None:
     snapshot = after(fetched("a", "b"), fetched("b", at=10), fetched("a", "b", at=20))
-    assert not snapshot.missing
+    assert not snapshot.pending_removal
     assert set(after(fetched("a", "b"), fetched("b", at=10), fetched("a", "b", at=20), fetched("b", at=45)).keys) == {
         "a",
         "b",
@@ -47,9 +47,9 @@ def test_a_key_that_comes_back_is_as_before() -> None:
 
 
 def test_a_fetch_that_may_not_finish_a_removal_only_begins_one() -> None:
-    snapshot = after(fetched("a", "b"), fetched("b", at=10), fetched("b", at=99), may_finish=False)
+    snapshot = after(fetched("a", "b"), fetched("b", at=10), fetched("b", at=99), may_confirm_removals=False)
     assert set(snapshot.keys) == {"a", "b"}
-    assert snapshot.missing == {"a": 10}
+    assert snapshot.pending_removal == {"a": 10}
 
 
 def test_without_confirmation_a_key_goes_at_once() -> None:
@@ -57,7 +57,7 @@ def test_without_confirmation_a_key_goes_at_once() -> None:
 
 
 def test_a_kid_with_two_different_keys_is_dropped_at_once() -> None:
-    assert set(after(fetched("a", "b"), fetched("b", at=1, torn=("a",))).keys) == {"b"}
+    assert set(after(fetched("a", "b"), fetched("b", at=1, conflicting_kids=("a",))).keys) == {"b"}
 
 
 def test_another_key_under_the_same_kid_takes_its_place_at_once() -> None:
@@ -81,22 +81,27 @@ def test_the_confirming_fetch_is_due_once_the_first_missing_key_has_waited() -> 
 
 
 def test_an_age_is_the_longer_of_both_clocks_and_never_negative() -> None:
-    start = Moment(100, 1000)
-    assert start.until(Moment(105, 1005)) == 5
-    assert start.until(Moment(105, 4000)) == 3000, "the machine slept"
-    assert start.until(Moment(105, 10)) == 5, "the wall clock was set back"
-    assert start.until(Moment(100, 10)) == 0
+    start = ClockReading(100, 1000)
+    assert start.until(ClockReading(105, 1005)) == 5
+    assert start.until(ClockReading(105, 4000)) == 3000, "the machine slept"
+    assert start.until(ClockReading(105, 10)) == 5, "the wall clock was set back"
+    assert start.until(ClockReading(100, 10)) == 0
 
 
-@pytest.mark.parametrize("may_finish", [True, False])
+@pytest.mark.parametrize("may_confirm_removals", [True, False])
 @given(sets=st.lists(st.sets(st.sampled_from("abcd"), min_size=1), min_size=1, max_size=12))
 def test_whatever_comes_published_keys_are_used_and_no_other_is_without_being_missing(
-    *, may_finish: bool, sets: list[set[str]]
+    *, may_confirm_removals: bool, sets: list[set[str]]
 ) -> None:
     snapshot = Snapshot()
     for number, kids in enumerate(sets):
         before = snapshot
-        snapshot = merge(snapshot, fetched(*sorted(kids), at=number * 11), removal_delay=30, may_finish=may_finish)
+        snapshot = merge(
+            snapshot,
+            fetched(*sorted(kids), at=number * 11),
+            removal_delay=30,
+            may_confirm_removals=may_confirm_removals,
+        )
         assert kids <= snapshot.keys.keys()
-        assert snapshot.keys.keys() - kids == snapshot.missing.keys() <= before.keys.keys()
+        assert snapshot.keys.keys() - kids == snapshot.pending_removal.keys() <= before.keys.keys()
         assert snapshot.generation >= before.generation

@@ -7,7 +7,7 @@ from support.local_rig import APP, TEAM, Browser, a_call, a_realm
 
 from fastapi_cloudflare_access.local.config import App, Policy
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_edges_own_paths_never_reach_an_app(browser: Browser, path: str) -> 
 
 
 def test_an_open_path_needs_no_login_and_gets_no_assertion(browser: Browser) -> None:
-    forged = LocalTeam("stranger").user_token("ada@example.com")
+    forged = FakeTeam("stranger").user_token("ada@example.com")
     assert browser.open(APP + "/public/x", cf_access_jwt_assertion=forged).text == "hello"
     assert "cf-access-jwt-assertion" not in browser.app.headers()
 

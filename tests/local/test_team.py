@@ -9,7 +9,7 @@ from fastapi_cloudflare_access.local.config import App, Person
 from fastapi_cloudflare_access.local.cookies import app_cookie, team_cookie
 from fastapi_cloudflare_access.local.local_access import Realm
 from fastapi_cloudflare_access.local.state import Session, State
-from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
+from fastapi_cloudflare_access.testing import FakeClock, FakeTeam
 
 ADA = Person(email="ada@example.com", name="Ada", groups=("admins",), custom={"department": "x"}, country="GB")
 
@@ -98,7 +98,7 @@ def test_a_token_of_a_withdrawn_key_is_read_no_more(realm: Realm) -> None:
 
 def test_nothing_is_read_that_the_team_did_not_sign(realm: Realm) -> None:
     token, claims = claims_of(realm)
-    stranger = LocalTeam("stranger")
+    stranger = FakeTeam("stranger")
     foreign = stranger.sign(claims, header={"alg": "RS256", "kid": realm.team.current.kid})
     other_issuer = realm.team.sign({**claims, "iss": "http://127.0.0.1:1"})
     endless = realm.team.sign({name: value for name, value in claims.items() if name != "exp"})

@@ -11,10 +11,10 @@ from fastapi import Depends, FastAPI, WebSocket
 from support.options import grouped
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
-from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, LocalTeam, SystemClock
+from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, FakeTeam, SystemClock
 from fastapi_cloudflare_access.testing._issuer import Issuer
 
-Team = LocalTeam[SystemClock]
+Team = FakeTeam[SystemClock]
 Headers = list[tuple[str, str]]
 
 HEADER, COOKIE = "Cf-Access-Jwt-Assertion", "CF_Authorization"
@@ -260,7 +260,7 @@ def protector(certs: CertsServer, **options: Any) -> CloudflareAccess[Any]:
 
 
 def _team() -> Team:
-    return LocalTeam("acme", clock=SystemClock())
+    return FakeTeam("acme", clock=SystemClock())
 
 
 async def _answer() -> str:

@@ -9,7 +9,7 @@ from support.options import load, no_jitter
 from fastapi_cloudflare_access.errors import AccessError
 from fastapi_cloudflare_access.events import AccessEvent
 from fastapi_cloudflare_access.keys import KeySource
-from fastapi_cloudflare_access.testing import FakeClock, LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeClock, FakeTeam, MemoryFetch
 
 T = TypeVar("T")
 
@@ -21,13 +21,13 @@ class KeyRig:
         self, *, etag: bool = False, headers: dict[str, str] | None = None, jitter: bool = True, **options: Any
     ) -> None:
         self.clock = FakeClock()
-        self.team = LocalTeam("acme", clock=self.clock)
+        self.team = FakeTeam("acme", clock=self.clock)
         self.certs = MemoryFetch(self.team, etag=etag, headers=headers)
         self.events: list[AccessEvent] = []
         self.settings = load(team_domain=self.team.team_domain, audience=self.team.audience, **options)
         self.keys = KeySource(self.settings, fetch=self.certs, clock=self.clock, listeners=[self.events.append])
         if not jitter:
-            self.keys._store.policy._uniform = no_jitter
+            self.keys._cache._limiter._uniform = no_jitter
 
     @property
     def kid(self) -> str:
@@ -55,7 +55,7 @@ class KeyRig:
 
     def ask(self, kid: str) -> "asyncio.Task[str]":
         """Begin to look for a key; the task says in a word what came of it."""
-        return asyncio.ensure_future(outcome(lambda: self.keys.find(kid)))
+        return asyncio.ensure_future(outcome(lambda: self.keys.get_or_fetch(kid)))
 
     async def find(self, kid: str) -> str:
         """Look for a key, moving the clock as far as that takes, and say in a word what came of it."""

@@ -19,7 +19,7 @@ from fastapi import routing
 from typing_extensions import TypeAliasType, TypedDict, TypeVar
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 Protocol: TypeAlias = Literal["http", "websocket"]
 Moment: TypeAlias = Literal["at definition", "at start", "refused"]
@@ -754,7 +754,7 @@ def _json(body: object, *, is_variant: bool = False) -> Attempt:
     return Attempt(f"JSON {body!r}", {"Content-Type": _JSON}, content, is_variant=is_variant)
 
 
-def attempts(team: LocalTeam[Any]) -> list[Attempt]:
+def attempts(team: FakeTeam[Any]) -> list[Attempt]:
     """Return the requests that try to get past a slip."""
     ada, bot = team.headers(team.user_token("ada@example.com")), team.headers(team.service_token("bot"))
     forged = team.forge("wrong_key")
@@ -780,7 +780,7 @@ def attempts(team: LocalTeam[Any]) -> list[Attempt]:
 # Running a program
 
 
-def protector(team: LocalTeam[Any], **options: Any) -> CloudflareAccess[Any]:
+def protector(team: FakeTeam[Any], **options: Any) -> CloudflareAccess[Any]:
     """Return an object that has the keys of the team."""
     given: dict[str, Any] = {"team_domain": team.team_domain, "audience": team.audience, "user_model": UserClaims}
     access: CloudflareAccess[Any] = CloudflareAccess(**(given | options), fetch=MemoryFetch(team), clock=team.clock)

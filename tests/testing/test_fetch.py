@@ -9,19 +9,19 @@ import pytest
 
 from fastapi_cloudflare_access import ConfigurationError
 from fastapi_cloudflare_access.protocols import Fetch
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 pytestmark = pytest.mark.anyio
 URL = "https://acme.cloudflareaccess.com/cdn-cgi/access/certs"
 
 
 @pytest.fixture
-def team() -> LocalTeam:
-    return LocalTeam("acme")
+def team() -> FakeTeam:
+    return FakeTeam("acme")
 
 
 @pytest.fixture
-def fetch(team: LocalTeam) -> MemoryFetch:
+def fetch(team: FakeTeam) -> MemoryFetch:
     return MemoryFetch(team)
 
 
@@ -30,7 +30,7 @@ async def get(fetch: Fetch, **headers: str) -> tuple[int, dict[str, str], bytes]
         return response.status, dict(response.headers), b"".join([piece async for piece in response.body])
 
 
-async def test_it_serves_what_the_team_publishes(team: LocalTeam, fetch: MemoryFetch) -> None:
+async def test_it_serves_what_the_team_publishes(team: FakeTeam, fetch: MemoryFetch) -> None:
     body = team.certs_body()
     headers = {"content-type": "application/json", "content-length": str(len(body))}
     assert await get(fetch) == (200, headers, body)
@@ -38,7 +38,7 @@ async def test_it_serves_what_the_team_publishes(team: LocalTeam, fetch: MemoryF
     assert (await get(fetch))[2] == team.certs_body() != body
 
 
-async def test_it_counts_fetches_and_keeps_what_they_asked(team: LocalTeam, fetch: MemoryFetch) -> None:
+async def test_it_counts_fetches_and_keeps_what_they_asked(team: FakeTeam, fetch: MemoryFetch) -> None:
     await get(fetch)
     team.clock.advance(5)
     await get(fetch, Cache_Control="no-cache")
@@ -51,12 +51,12 @@ async def test_it_counts_fetches_and_keeps_what_they_asked(team: LocalTeam, fetc
     )
 
 
-async def test_good_answers_carry_the_headers_asked_for(team: LocalTeam) -> None:
+async def test_good_answers_carry_the_headers_asked_for(team: FakeTeam) -> None:
     fetch = MemoryFetch(team, headers={"cache-control": "max-age=60"})
     assert (await get(fetch))[1]["cache-control"] == "max-age=60"
 
 
-async def test_with_an_etag_what_is_unchanged_is_not_sent_again(team: LocalTeam) -> None:
+async def test_with_an_etag_what_is_unchanged_is_not_sent_again(team: FakeTeam) -> None:
     fetch = MemoryFetch(team, etag=True)
     etag = (await get(fetch))[1]["etag"]
     unchanged = await get(fetch, If_None_Match=etag)
@@ -99,7 +99,7 @@ async def test_an_answer_of_ones_own_has_the_status_and_headers_given(fetch: Mem
 
 
 async def test_an_oversized_answer_is_right_after_its_white_space_and_does_not_say_how_long(
-    team: LocalTeam, fetch: MemoryFetch
+    team: FakeTeam, fetch: MemoryFetch
 ) -> None:
     fetch.oversize(100_000)
     _, headers, body = await get(fetch)
@@ -117,7 +117,7 @@ async def test_a_gzip_bomb_is_small_until_it_is_unpacked(fetch: MemoryFetch) -> 
     assert len(body) < 5_000 < len(gzip.decompress(body)) == 1_000_000
 
 
-async def test_a_truncated_answer_is_shorter_than_it_says(team: LocalTeam, fetch: MemoryFetch) -> None:
+async def test_a_truncated_answer_is_shorter_than_it_says(team: FakeTeam, fetch: MemoryFetch) -> None:
     fetch.truncate()
     _, headers, body = await get(fetch)
     assert team.certs_body().startswith(body)
@@ -143,7 +143,7 @@ async def test_a_refused_fetch_has_no_answer_and_a_reset_one_begins(fetch: Memor
 
 
 @pytest.mark.parametrize("fault", ["hang", "stall"])
-async def test_what_hangs_hangs_for_ever(team: LocalTeam, fetch: MemoryFetch, fault: str) -> None:
+async def test_what_hangs_hangs_for_ever(team: FakeTeam, fetch: MemoryFetch, fault: str) -> None:
     getattr(fetch, fault)()
     task = create_task(get(fetch))
     await team.clock.run_for(86_400)
@@ -157,7 +157,7 @@ async def test_a_stalled_answer_begins(fetch: MemoryFetch) -> None:
         assert len(await anext(aiter(response.body))) > 100
 
 
-async def test_a_slow_answer_takes_its_time_on_the_clock(team: LocalTeam, fetch: MemoryFetch) -> None:
+async def test_a_slow_answer_takes_its_time_on_the_clock(team: FakeTeam, fetch: MemoryFetch) -> None:
     fetch.slow(4)
     task = create_task(get(fetch))
     await team.clock.run_for(3.9)
@@ -166,7 +166,7 @@ async def test_a_slow_answer_takes_its_time_on_the_clock(team: LocalTeam, fetch:
     assert (early, task.done(), (await task)[2]) == (False, True, team.certs_body())
 
 
-async def test_a_dripping_answer_pauses_before_each_piece(team: LocalTeam, fetch: MemoryFetch) -> None:
+async def test_a_dripping_answer_pauses_before_each_piece(team: FakeTeam, fetch: MemoryFetch) -> None:
     fetch.drip(2, size=1_000)
     task = create_task(get(fetch))
     pauses = (len(team.certs_body()) - 1) // 1_000
@@ -176,14 +176,14 @@ async def test_a_dripping_answer_pauses_before_each_piece(team: LocalTeam, fetch
     assert (early, task.done(), (await task)[2]) == (False, True, team.certs_body())
 
 
-async def test_flapping_edges_answer_in_turn_with_what_was_and_what_is(team: LocalTeam, fetch: MemoryFetch) -> None:
+async def test_flapping_edges_answer_in_turn_with_what_was_and_what_is(team: FakeTeam, fetch: MemoryFetch) -> None:
     former = team.certs_body()
     fetch.flap()
     team.rotate()
     assert [(await get(fetch))[2] for _ in range(4)] == [former, team.certs_body()] * 2
 
 
-async def test_a_lagging_edge_publishes_late(team: LocalTeam, fetch: MemoryFetch) -> None:
+async def test_a_lagging_edge_publishes_late(team: FakeTeam, fetch: MemoryFetch) -> None:
     former = team.certs_body()
     fetch.lag(3)
     team.rotate()
@@ -213,20 +213,20 @@ async def test_the_next_fault_ends_one_without_a_number(fetch: MemoryFetch) -> N
 
 @pytest.mark.parametrize("wrong", [None, {"keys": []}, b"{}", "acme"])
 async def test_only_a_team_can_be_served(wrong: object) -> None:
-    with pytest.raises(ConfigurationError, match="LocalTeam"):
+    with pytest.raises(ConfigurationError, match="FakeTeam"):
         MemoryFetch(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", ["503", None, 99, 600, 503.0])
 def test_a_status_that_is_none_is_refused(status: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"a status is a number from 100 to 599, not {status!r}"):
-        MemoryFetch(LocalTeam()).fail_with(status)
+        MemoryFetch(FakeTeam()).fail_with(status)
 
 
 @pytest.mark.parametrize("times", ["2", 0, True])
 def test_a_number_of_fetches_that_is_none_is_refused(times: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"times is a number of fetches, 1 at least, not {times!r}"):
-        MemoryFetch(LocalTeam()).hang(times=times)
+        MemoryFetch(FakeTeam()).hang(times=times)
 
 
 @pytest.mark.parametrize(
@@ -261,4 +261,4 @@ async def test_a_fault_that_makes_no_sense_is_refused_where_it_is_called_for(
 @pytest.mark.parametrize("headers", [{1: "x"}, {"x": b"y"}])
 def test_headers_of_good_answers_are_text(headers: Any) -> None:
     with pytest.raises(ConfigurationError, match="names and values of headers are text"):
-        MemoryFetch(LocalTeam(), headers=headers)
+        MemoryFetch(FakeTeam(), headers=headers)

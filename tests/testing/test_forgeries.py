@@ -20,7 +20,7 @@ from fastapi_cloudflare_access import Claims, CloudflareAccess, UserClaims, erro
 from fastapi_cloudflare_access._keys.jwks import parse_jwks
 from fastapi_cloudflare_access._verification.token import parse, verify
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import FORGERIES, LocalTeam
+from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch
 
 access = CloudflareAccess(team_domain="acme", audience="forgeries")
@@ -40,19 +40,19 @@ async def forbidden() -> None: ...
 
 
 @pytest.fixture
-def team() -> LocalTeam:
-    return LocalTeam("acme")
+def team() -> FakeTeam:
+    return FakeTeam("acme")
 
 
 @pytest.fixture
-def certs(team: LocalTeam) -> Iterator[MemoryFetch]:
+def certs(team: FakeTeam) -> Iterator[MemoryFetch]:
     with team.patch(access) as certs:
         yield certs
 
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forgery_is_refused_for_the_reason_it_names(
-    team: LocalTeam, certs: MemoryFetch, name: str, caplog: pytest.LogCaptureFixture
+    team: FakeTeam, certs: MemoryFetch, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with TestClient(app) as client, caplog.at_level(logging.INFO, "fastapi_cloudflare_access"):
         answer = client.get("/", headers=team.headers(team.forge(name)))
@@ -73,13 +73,13 @@ def test_a_forgery_says_in_a_few_words_what_is_wrong(name: str) -> None:
     tags=st.lists(st.sampled_from(["f" * 64, "f" * 65, "t", "t0", "t00", "0", "aud"]), min_size=1),
 )
 def test_a_forgery_is_refused_for_any_email_team_and_audience(name: str, email: str, tags: list[str]) -> None:
-    team = LocalTeam(name, audience=tags)
+    team = FakeTeam(name, audience=tags)
     is_let_in = gate_of(team)
     assert is_let_in(team.user_token(email))
     assert [forgery for forgery in FORGERIES if is_let_in(team.forge(forgery, email))] == []
 
 
-def gate_of(team: LocalTeam) -> Callable[[str], bool]:
+def gate_of(team: FakeTeam) -> Callable[[str], bool]:
     settings = Settings.load(team_domain=team.team_domain, audience=list(team.audiences))
     keys = parse_jwks(team.certs_body()).keys
 
@@ -97,7 +97,7 @@ def gate_of(team: LocalTeam) -> Callable[[str], bool]:
     return is_let_in
 
 
-def test_es256_carries_a_signature_of_that_algorithm(team: LocalTeam) -> None:
+def test_es256_carries_a_signature_of_that_algorithm(team: FakeTeam) -> None:
     signed, _, signature = team.forge("es256").rpartition(".")
     raw = urlsafe_b64decode(signature + "==")
     der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
@@ -106,46 +106,46 @@ def test_es256_carries_a_signature_of_that_algorithm(team: LocalTeam) -> None:
     assert len(raw) == 64
 
 
-def test_the_base_of_the_forgeries_is_let_in(team: LocalTeam, certs: MemoryFetch) -> None:
+def test_the_base_of_the_forgeries_is_let_in(team: FakeTeam, certs: MemoryFetch) -> None:
     with TestClient(app) as client:
         assert client.get("/", headers=team.headers(team.user_token("ada@example.com"))).status_code == 200
 
 
-def test_without_a_previous_key_the_forgery_of_it_is_still_one(team: LocalTeam, certs: MemoryFetch) -> None:
+def test_without_a_previous_key_the_forgery_of_it_is_still_one(team: FakeTeam, certs: MemoryFetch) -> None:
     team.withdraw()
     with TestClient(app) as client:
         assert client.get("/", headers=team.headers(team.forge("previous_key"))).status_code == 401
 
 
-def nobody(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+def nobody(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
     client.get("/")
 
 
-def two_headers(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+def two_headers(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
     [header] = team.headers(team.user("ada@example.com")).items()
     client.get("/", headers=[header, header])
 
 
-def wrong_kind(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+def wrong_kind(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
     client.get("/user", headers=team.headers(team.service("deploy-bot")))
 
 
-def refused_by_a_policy(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+def refused_by_a_policy(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
     client.get("/forbidden", headers=team.headers(team.user("ada@example.com")))
 
 
-def keys_too_old(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+def keys_too_old(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
     certs.fail_with(503)
     team.clock.advance(86_401)
     client.get("/", headers=team.headers(team.user("ada@example.com")))
 
 
-def key_that_cannot_be_looked_for(client: TestClient, team: LocalTeam, certs: MemoryFetch) -> None:
+def key_that_cannot_be_looked_for(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
     certs.fail_with(503)
     client.get("/", headers=team.headers(team.forge("unknown_kid")))
 
 
-NOT_BY_A_TOKEN: dict[str, Callable[[TestClient, LocalTeam, MemoryFetch], None]] = {
+NOT_BY_A_TOKEN: dict[str, Callable[[TestClient, FakeTeam, MemoryFetch], None]] = {
     "missing_token": nobody,
     "ambiguous_token": two_headers,
     "wrong_caller": wrong_kind,
@@ -158,7 +158,7 @@ NOT_YET = {"token_revoked"}  # nothing asks for it before sessions are checked
 
 @pytest.mark.parametrize("reason", NOT_BY_A_TOKEN)
 def test_reasons_that_no_token_causes_are_caused_by_the_rest_of_the_kit(
-    team: LocalTeam, certs: MemoryFetch, reason: str, caplog: pytest.LogCaptureFixture
+    team: FakeTeam, certs: MemoryFetch, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with TestClient(app) as client, caplog.at_level(logging.INFO, "fastapi_cloudflare_access"):
         NOT_BY_A_TOKEN[reason](client, team, certs)

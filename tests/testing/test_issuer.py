@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from fastapi_cloudflare_access._keys.jwks import parse_jwks
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
+from fastapi_cloudflare_access.testing import FakeClock, FakeTeam
 from fastapi_cloudflare_access.testing._issuer import LIFETIME_OF_KEY, Issuer, SigningKey
 from fastapi_cloudflare_access.testing.clock import EPOCH
 from fastapi_cloudflare_access.testing.team import shared_key
@@ -55,11 +55,11 @@ def opened(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes]:
 
 
 @pytest.fixture
-def team() -> LocalTeam:
-    return LocalTeam("acme")
+def team() -> FakeTeam:
+    return FakeTeam("acme")
 
 
-def tokens(team: LocalTeam) -> dict[str, str]:
+def tokens(team: FakeTeam) -> dict[str, str]:
     return {
         "user": team.user_token("ada@example.com"),
         "service": team.service_token("deploy-bot"),
@@ -70,41 +70,41 @@ def tokens(team: LocalTeam) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-def test_each_kind_of_token_has_the_header_seen_on_the_wire(team: LocalTeam, kind: str) -> None:
+def test_each_kind_of_token_has_the_header_seen_on_the_wire(team: FakeTeam, kind: str) -> None:
     assert form(opened(tokens(team)[kind])[0]) == form(TOKENS[kind]["header"])
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-def test_each_kind_of_token_has_the_claims_seen_on_the_wire(team: LocalTeam, kind: str) -> None:
+def test_each_kind_of_token_has_the_claims_seen_on_the_wire(team: FakeTeam, kind: str) -> None:
     minted = opened(tokens(team)[kind])[1]
     assert form({**minted, **({"identity": {}} if "identity" in minted else {})}) == form(TOKENS[kind]["claims"])
 
 
-def test_lifetimes_are_those_seen_on_the_wire(team: LocalTeam) -> None:
+def test_lifetimes_are_those_seen_on_the_wire(team: FakeTeam) -> None:
     claims = {kind: opened(token)[1] for kind, token in tokens(team).items()}
     lifetimes = {kind: said["exp"] - said["iat"] for kind, said in claims.items() if "exp" in said}
     assert lifetimes == {"user": 86_400, "service": 3601, "org": 86_400, "meta": 300}
 
 
-def test_every_token_is_signed_by_the_published_key_of_its_kid(team: LocalTeam) -> None:
+def test_every_token_is_signed_by_the_published_key_of_its_kid(team: FakeTeam) -> None:
     keys = parse_jwks(team.certs_body()).keys
     for token in tokens(team).values():
         header, _, signature = opened(token)
         assert keys[header["kid"]].verifies(signature, token.rpartition(".")[0].encode())
 
 
-def test_the_org_token_carries_the_identity_of_its_user(team: LocalTeam) -> None:
+def test_the_org_token_carries_the_identity_of_its_user(team: FakeTeam) -> None:
     claims = opened(team.org_token("ada@example.com"))[1]
     assert claims["identity"]["user_uuid"] == claims["sub"] == team.user_id("ada@example.com")
     assert claims["aud"] != [team.audience]
 
 
-def test_groups_go_into_custom_beside_other_custom_claims(team: LocalTeam) -> None:
+def test_groups_go_into_custom_beside_other_custom_claims(team: FakeTeam) -> None:
     claims = opened(team.user_token("ada@example.com", groups=["admins"], custom={"level": 5}))[1]
     assert claims["custom"] == {"level": 5, "groups": ["admins"]}
 
 
-def test_options_say_the_rest(team: LocalTeam) -> None:
+def test_options_say_the_rest(team: FakeTeam) -> None:
     claims = team.user_claims(
         "ada@example.com", country="NL", expires_in=60, hostname="wiki.example.com", claims={"device_id": "d"}
     )
@@ -119,13 +119,13 @@ def test_options_say_the_rest(team: LocalTeam) -> None:
     )
 
 
-def test_a_client_id_is_its_own_common_name(team: LocalTeam) -> None:
+def test_a_client_id_is_its_own_common_name(team: FakeTeam) -> None:
     client_id = "e367826f93b8d71185e03fe518aff3b4.access"
     assert opened(team.service_token(client_id))[1]["common_name"] == client_id == team.client_id(client_id)
 
 
 def test_one_of_several_audiences_can_be_asked_for() -> None:
-    team = LocalTeam(audience=["one", "two"])
+    team = FakeTeam(audience=["one", "two"])
     assert opened(team.user_token("ada@example.com"))[1]["aud"] == ["one"]
     assert opened(team.user_token("ada@example.com", audience="two"))[1]["aud"] == ["two"]
     assert opened(team.service_token("deploy-bot", audience="two"))[1]["aud"] == "two"
@@ -135,21 +135,21 @@ def test_one_of_several_audiences_can_be_asked_for() -> None:
 
 @pytest.mark.parametrize("audience", ["three", ""])
 def test_a_token_for_no_audience_of_the_team_is_refused_with_those_there_are(audience: str) -> None:
-    team = LocalTeam(audience=["one", "two"])
+    team = FakeTeam(audience=["one", "two"])
     with pytest.raises(ConfigurationError, match=r"it has one, two; forge\('wrong_audience'\)"):
         team.user_token("ada@example.com", audience=audience)
     with pytest.raises(ConfigurationError, match="one, two"):
         team.service_token("deploy-bot", audience=audience)
 
 
-def test_the_same_user_at_the_same_time_gets_the_same_token_in_every_run(team: LocalTeam) -> None:
-    assert team.user_token("ada@example.com") == LocalTeam("acme").user_token("ada@example.com")
+def test_the_same_user_at_the_same_time_gets_the_same_token_in_every_run(team: FakeTeam) -> None:
+    assert team.user_token("ada@example.com") == FakeTeam("acme").user_token("ada@example.com")
     assert team.user_id("ada@example.com") == "4c9bc5d7-e0ff-5a0d-9f55-ea2a923dcfc0"
     assert team.client_id("deploy-bot") == "0fbd2caf2d7db8a73f28c540723d61f0.access"
 
 
-def test_ids_differ_between_users_services_and_teams(team: LocalTeam) -> None:
-    other = LocalTeam("other")
+def test_ids_differ_between_users_services_and_teams(team: FakeTeam) -> None:
+    other = FakeTeam("other")
     ids = [team.user_id("ada@example.com"), team.user_id("bob@example.com"), other.user_id("ada@example.com")]
     ids += [team.client_id("deploy-bot"), team.client_id("backup-bot"), other.client_id("deploy-bot")]
     assert len(set(ids)) == len(ids)
@@ -157,12 +157,12 @@ def test_ids_differ_between_users_services_and_teams(team: LocalTeam) -> None:
 
 def test_tokens_are_dated_by_the_clock() -> None:
     clock = FakeClock()
-    team = LocalTeam(clock=clock)
+    team = FakeTeam(clock=clock)
     clock.advance(10.9)
     assert opened(team.user_token("ada@example.com"))[1]["iat"] == EPOCH + 10
 
 
-def test_the_certs_document_has_the_documented_shape(team: LocalTeam) -> None:
+def test_the_certs_document_has_the_documented_shape(team: FakeTeam) -> None:
     document = team.certs()
     for entry in document["keys"]:
         assert len(urlsafe_b64decode(entry["n"] + "==")) == 256
@@ -174,7 +174,7 @@ def test_the_certs_document_has_the_documented_shape(team: LocalTeam) -> None:
     assert form(document) == form(CERTS)
 
 
-def test_the_current_key_comes_last_and_is_the_public_cert(team: LocalTeam) -> None:
+def test_the_current_key_comes_last_and_is_the_public_cert(team: FakeTeam) -> None:
     document = team.certs()
     assert team.previous is not None
     assert [key["kid"] for key in document["keys"]] == [team.previous.kid, team.current.kid]
@@ -182,7 +182,7 @@ def test_the_current_key_comes_last_and_is_the_public_cert(team: LocalTeam) -> N
     assert document["public_cert"]["kid"] == team.current.kid
 
 
-def test_certificates_are_real_and_of_the_key_of_their_kid(team: LocalTeam) -> None:
+def test_certificates_are_real_and_of_the_key_of_their_kid(team: FakeTeam) -> None:
     for cert in team.certs()["public_certs"]:
         certificate = x509.load_pem_x509_certificate(cert["cert"].encode())
         certificate.verify_directly_issued_by(certificate)
@@ -193,7 +193,7 @@ def test_certificates_are_real_and_of_the_key_of_their_kid(team: LocalTeam) -> N
 
 
 def test_rotation_keeps_the_last_key_and_drops_the_one_before() -> None:
-    team = LocalTeam("acme")
+    team = FakeTeam("acme")
     before, last = team.previous, team.current
     team.rotate()
     assert team.previous is last
@@ -203,7 +203,7 @@ def test_rotation_keeps_the_last_key_and_drops_the_one_before() -> None:
 
 
 def test_a_certificate_is_dated_when_its_key_was_made() -> None:
-    team = LocalTeam("acme")
+    team = FakeTeam("acme")
     team.clock.advance(100)
     team.rotate()
     dates = [
@@ -214,21 +214,21 @@ def test_a_certificate_is_dated_when_its_key_was_made() -> None:
 
 
 def test_withdrawing_leaves_the_current_key_alone() -> None:
-    team = LocalTeam("acme")
+    team = FakeTeam("acme")
     team.withdraw()
     assert [entry["kid"] for entry in team.certs()["keys"]] == [team.current.kid]
     assert team.certs()["public_certs"] == [team.certs()["public_cert"]]
 
 
 def test_the_previous_key_can_still_sign() -> None:
-    team = LocalTeam("acme")
+    team = FakeTeam("acme")
     key = team.previous
     assert key is not None
     assert opened(team.user_token("ada@example.com", key=key))[0]["kid"] == key.kid
     assert opened(team.service_token("deploy-bot", key=key))[0]["kid"] == key.kid
 
 
-def test_anything_can_be_signed(team: LocalTeam) -> None:
+def test_anything_can_be_signed(team: FakeTeam) -> None:
     token = team.sign(b"not json", header=b"{}")
     header, payload, signature = (urlsafe_b64decode(part + "==") for part in token.split("."))
     assert (header, payload) == (b"{}", b"not json")
@@ -236,7 +236,7 @@ def test_anything_can_be_signed(team: LocalTeam) -> None:
 
 
 @pytest.mark.parametrize("key", ["x", "", 0, b"pem"])
-def test_what_is_no_key_signs_nothing(team: LocalTeam, key: Any) -> None:
+def test_what_is_no_key_signs_nothing(team: FakeTeam, key: Any) -> None:
     why = f"a key is a SigningKey, such as the team's current or previous, not {type(key).__name__}"
     for sign in (team.user_token, team.service_token):
         with pytest.raises(ConfigurationError, match=why):
@@ -265,7 +265,7 @@ def circular() -> list[Any]:
     ],
 )
 def test_an_option_that_no_token_can_say_is_refused_by_its_name(
-    team: LocalTeam, options: dict[str, Any], why: str
+    team: FakeTeam, options: dict[str, Any], why: str
 ) -> None:
     given: dict[str, Any] = {"email": "ada@example.com", **options}
     for make in (team.user_token, team.user):
@@ -273,13 +273,13 @@ def test_an_option_that_no_token_can_say_is_refused_by_its_name(
             make(**given)
 
 
-def test_a_mapping_of_any_kind_is_as_good_as_a_dictionary(team: LocalTeam) -> None:
+def test_a_mapping_of_any_kind_is_as_good_as_a_dictionary(team: FakeTeam) -> None:
     claims = opened(team.user_token("ada@example.com", custom=MappingProxyType({"level": 5})))[1]
     assert claims["custom"] == {"level": 5}
 
 
 @pytest.mark.parametrize("payload", [{"x": object()}, {"x": "\ud800"}])
-def test_what_json_cannot_say_is_not_signed(team: LocalTeam, payload: dict[str, Any]) -> None:
+def test_what_json_cannot_say_is_not_signed(team: FakeTeam, payload: dict[str, Any]) -> None:
     for claims, header in ((payload, {}), ({}, payload)):
         with pytest.raises(ConfigurationError, match="what is signed must be what JSON in UTF-8 can say: "):
             team.sign(claims, header=header)

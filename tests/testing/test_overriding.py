@@ -20,7 +20,7 @@ from fastapi_cloudflare_access import (
 )
 from fastapi_cloudflare_access.errors import MissingToken
 from fastapi_cloudflare_access.protocols import FetchResponse
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch, override
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch, override
 
 
 class Custom(BaseModel):
@@ -34,7 +34,7 @@ class MyClaims(UserClaims):
 access = CloudflareAccess(team_domain="acme", audience="wiki")
 mine = CloudflareAccess(team_domain="acme", audience="wiki", user_model=MyClaims)
 app = FastAPI()
-team = LocalTeam("acme")
+team = FakeTeam("acme")
 ada, bot = team.user("ada@example.com"), team.service("deploy-bot")
 
 

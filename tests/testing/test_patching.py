@@ -12,7 +12,7 @@ from starlette.testclient import WebSocketDenialResponse
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access.testing import LocalTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 access = CloudflareAccess(team_domain="acme", audience=["wiki", "shop"])
 app = FastAPI(lifespan=access.lifespan)
@@ -36,15 +36,15 @@ async def talk(socket: WebSocket, user: Annotated[UserClaims, Depends(access.use
 
 
 @pytest.fixture
-def team() -> LocalTeam:
-    return LocalTeam("some-other-name", audience="its-own")
+def team() -> FakeTeam:
+    return FakeTeam("some-other-name", audience="its-own")
 
 
-def ada(team: LocalTeam[Any]) -> dict[str, str]:
+def ada(team: FakeTeam[Any]) -> dict[str, str]:
     return team.headers(team.user("ada@example.com"))
 
 
-def test_the_app_lets_the_teams_callers_in_and_nobody_else(team: LocalTeam) -> None:
+def test_the_app_lets_the_teams_callers_in_and_nobody_else(team: FakeTeam) -> None:
     with team.patch(access), TestClient(app) as client:
         assert client.get("/me", headers=ada(team)).json() == "ada@example.com"
         assert client.get("/jobs", headers=team.headers(team.service("bot"))).json() == team.client_id("bot")
@@ -53,12 +53,12 @@ def test_the_app_lets_the_teams_callers_in_and_nobody_else(team: LocalTeam) -> N
         assert client.get("/me").status_code == 401
 
 
-def test_cookies_work_as_well(team: LocalTeam) -> None:
+def test_cookies_work_as_well(team: FakeTeam) -> None:
     with team.patch(access), TestClient(app, cookies=team.cookies(team.user("ada@example.com"))) as client:
         assert client.get("/me").json() == "ada@example.com"
 
 
-def test_websockets_are_verified_too(team: LocalTeam) -> None:
+def test_websockets_are_verified_too(team: FakeTeam) -> None:
     with team.patch(access), TestClient(app) as client:
         with client.websocket_connect("/ws", headers=ada(team)) as socket:
             assert socket.receive_text() == "ada@example.com"
@@ -67,13 +67,13 @@ def test_websockets_are_verified_too(team: LocalTeam) -> None:
         assert refused.value.status_code == 401
 
 
-def test_no_lifespan_is_needed(team: LocalTeam) -> None:
+def test_no_lifespan_is_needed(team: FakeTeam) -> None:
     with team.patch(access):
         assert TestClient(app).get("/me", headers=ada(team)).status_code == 200
 
 
-def test_it_may_begin_inside_a_running_lifespan(team: LocalTeam) -> None:
-    other = LocalTeam("acme", audience="wiki")
+def test_it_may_begin_inside_a_running_lifespan(team: FakeTeam) -> None:
+    other = FakeTeam("acme", audience="wiki")
     with other.patch(access), TestClient(app) as client:
         theirs = ada(other)
         with team.patch(access):
@@ -83,7 +83,7 @@ def test_it_may_begin_inside_a_running_lifespan(team: LocalTeam) -> None:
 
 
 @pytest.mark.anyio
-async def test_it_works_in_an_async_test(team: LocalTeam) -> None:
+async def test_it_works_in_an_async_test(team: FakeTeam) -> None:
     transport = httpx.ASGITransport(app)
     with team.patch(access):
         async with access, httpx.AsyncClient(transport=transport, base_url="http://app") as client:
@@ -91,41 +91,41 @@ async def test_it_works_in_an_async_test(team: LocalTeam) -> None:
             assert (await client.get("/me", headers=ada(team))).json() == "ada@example.com"
 
 
-def test_the_team_takes_over_issuer_and_audiences_and_gets_its_own_back(team: LocalTeam) -> None:
+def test_the_team_takes_over_issuer_and_audiences_and_gets_its_own_back(team: FakeTeam) -> None:
     before = team.issuer, team.audiences
     with team.patch(access):
         assert (team.issuer, team.audiences) == ("https://acme.cloudflareaccess.com", ("wiki", "shop"))
     assert (team.issuer, team.audiences) == before
 
 
-def test_every_audience_of_the_app_can_be_asked_for(team: LocalTeam) -> None:
+def test_every_audience_of_the_app_can_be_asked_for(team: FakeTeam) -> None:
     with team.patch(access), TestClient(app) as client:
         user = team.user("ada@example.com", audience="shop")
         assert client.get("/me", headers=team.headers(user)).status_code == 200
 
 
 def state(access: CloudflareAccess) -> list[object]:
-    return [*vars(access.keys).items(), access.keys.clock, access.keys.health(), access.keys.find.__func__]  # type: ignore[attr-defined]
+    return [*vars(access.keys).items(), access.keys.clock, access.keys.health(), access.keys.get_or_fetch.__func__]  # type: ignore[attr-defined]
 
 
-def test_afterwards_the_object_is_as_it_was(team: LocalTeam) -> None:
+def test_afterwards_the_object_is_as_it_was(team: FakeTeam) -> None:
     before = state(access)
     with team.patch(access), TestClient(app) as client:
         client.get("/me", headers=ada(team))
-        assert access.keys.health().kids == 2
+        assert access.keys.health().keys == 2
     assert state(access) == before
     assert isinstance(access.keys.clock, SystemClock)
 
 
-def test_afterwards_the_object_is_as_it_was_even_if_the_test_fails(team: LocalTeam) -> None:
+def test_afterwards_the_object_is_as_it_was_even_if_the_test_fails(team: FakeTeam) -> None:
     before, own = state(access), (team.issuer, team.audiences)
     with pytest.raises(LookupError), team.patch(access):
         raise LookupError
     assert (state(access), (team.issuer, team.audiences)) == (before, own)
 
 
-def test_contexts_that_end_in_any_other_order_leave_everything_as_it_was(team: LocalTeam) -> None:
-    second = LocalTeam("second")
+def test_contexts_that_end_in_any_other_order_leave_everything_as_it_was(team: FakeTeam) -> None:
+    second = FakeTeam("second")
     before, own = state(access), (team.issuer, team.audiences)
     first, other = team.patch(access), second.patch(access)
     first.__enter__()
@@ -138,7 +138,7 @@ def test_contexts_that_end_in_any_other_order_leave_everything_as_it_was(team: L
     assert state(access) == before
 
 
-def test_a_team_that_serves_two_objects_gets_its_own_names_back_in_any_order(team: LocalTeam) -> None:
+def test_a_team_that_serves_two_objects_gets_its_own_names_back_in_any_order(team: FakeTeam) -> None:
     own, fed = (team.issuer, team.audiences), CloudflareAccess(team_domain="fed", audience="shop")
     first, other = team.patch(access), team.patch(fed)
     first.__enter__()
@@ -149,7 +149,7 @@ def test_a_team_that_serves_two_objects_gets_its_own_names_back_in_any_order(tea
     assert (team.issuer, team.audiences) == own
 
 
-def test_an_object_with_a_fetch_of_its_own_gets_it_back(team: LocalTeam) -> None:
+def test_an_object_with_a_fetch_of_its_own_gets_it_back(team: FakeTeam) -> None:
     fetch = MemoryFetch(team)
     mine = CloudflareAccess(team_domain="acme", audience="wiki", fetch=fetch, clock=team.clock)
     with team.patch(mine) as certs:
@@ -159,21 +159,21 @@ def test_an_object_with_a_fetch_of_its_own_gets_it_back(team: LocalTeam) -> None
     assert (certs.fetches, fetch.fetches) == (1, 1)
 
 
-def test_the_keys_are_there_from_the_start(team: LocalTeam) -> None:
+def test_the_keys_are_there_from_the_start(team: FakeTeam) -> None:
     with team.patch(access) as certs, TestClient(app) as client:
-        assert access.keys.health().kids == 2
+        assert access.keys.health().keys == 2
         assert client.get("/me", headers=ada(team)).status_code == 200
         assert certs.fetches == 0
 
 
-def test_a_rotation_is_followed_by_one_fetch(team: LocalTeam) -> None:
+def test_a_rotation_is_followed_by_one_fetch(team: FakeTeam) -> None:
     with team.patch(access) as certs, TestClient(app) as client:
         team.rotate()
         assert [client.get("/me", headers=ada(team)).status_code for _ in range(3)] == [200, 200, 200]
         assert certs.fetches == 1
 
 
-def test_an_outage_is_survived_for_a_day(team: LocalTeam) -> None:
+def test_an_outage_is_survived_for_a_day(team: FakeTeam) -> None:
     with team.patch(access) as certs, TestClient(app) as client:
         certs.fail_with(503)
         team.clock.advance(86_000)
@@ -183,7 +183,7 @@ def test_an_outage_is_survived_for_a_day(team: LocalTeam) -> None:
         assert (during, after.status_code, "retry-after" in after.headers) == (200, 503, True)
 
 
-def test_a_request_that_waits_moves_the_clock_and_not_the_test(team: LocalTeam) -> None:
+def test_a_request_that_waits_moves_the_clock_and_not_the_test(team: FakeTeam) -> None:
     with team.patch(access) as certs, TestClient(app) as client:
         client.get("/me", headers=ada(team))
         certs.hang()
@@ -194,7 +194,7 @@ def test_a_request_that_waits_moves_the_clock_and_not_the_test(team: LocalTeam) 
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-def test_the_end_of_a_hang_is_noticed_within_a_minute(team: LocalTeam, is_running: bool) -> None:  # noqa: FBT001
+def test_the_end_of_a_hang_is_noticed_within_a_minute(team: FakeTeam, is_running: bool) -> None:  # noqa: FBT001
     client = TestClient(app)
     with team.patch(access) as certs, client if is_running else nullcontext():
         certs.hang()
@@ -207,7 +207,7 @@ def test_the_end_of_a_hang_is_noticed_within_a_minute(team: LocalTeam, is_runnin
         assert (during, client.get("/me", headers=headers).status_code) == (503, 200)
 
 
-def test_an_app_that_starts_in_an_outage_starts_without_waiting(team: LocalTeam) -> None:
+def test_an_app_that_starts_in_an_outage_starts_without_waiting(team: FakeTeam) -> None:
     with team.patch(access) as certs:
         certs.hang()
         team.clock.advance(100_000)
@@ -215,14 +215,14 @@ def test_an_app_that_starts_in_an_outage_starts_without_waiting(team: LocalTeam)
             assert client.get("/me", headers=ada(team)).status_code == 503
 
 
-def test_the_app_may_refresh_its_keys_itself(team: LocalTeam) -> None:
+def test_the_app_may_refresh_its_keys_itself(team: FakeTeam) -> None:
     with team.patch(access) as certs:
         certs.slow(4)
         asyncio.run(access.keys.refresh())
         assert certs.fetches == 1
 
 
-def test_a_token_expires_when_the_clock_is_moved(team: LocalTeam) -> None:
+def test_a_token_expires_when_the_clock_is_moved(team: FakeTeam) -> None:
     with team.patch(access), TestClient(app) as client:
         headers = team.headers(team.user("ada@example.com", expires_in=60))
         before = client.get("/me", headers=headers).status_code
@@ -231,12 +231,12 @@ def test_a_token_expires_when_the_clock_is_moved(team: LocalTeam) -> None:
 
 
 def test_the_machines_clock_can_be_kept() -> None:
-    team = LocalTeam(clock=SystemClock())
+    team = FakeTeam(clock=SystemClock())
     with team.patch(access), TestClient(app) as client:
         assert client.get("/me", headers=ada(team)).status_code == 200
 
 
-def test_siblings_are_served_together(team: LocalTeam) -> None:
+def test_siblings_are_served_together(team: FakeTeam) -> None:
     sibling = access.with_audience("admin")
     siblings = FastAPI()
 
@@ -251,7 +251,7 @@ def test_siblings_are_served_together(team: LocalTeam) -> None:
 
 
 @pytest.mark.parametrize(("wrong", "named"), [((), "nothing"), ((app,), "FastAPI"), ((access, None), "NoneType")])
-def test_only_access_objects_can_be_served(team: LocalTeam, wrong: tuple[Any, ...], named: str) -> None:
+def test_only_access_objects_can_be_served(team: FakeTeam, wrong: tuple[Any, ...], named: str) -> None:
     with (
         pytest.raises(ConfigurationError, match=f"CloudflareAccess objects of your app, not {named}"),
         team.patch(*wrong),
@@ -259,7 +259,7 @@ def test_only_access_objects_can_be_served(team: LocalTeam, wrong: tuple[Any, ..
         pytest.fail("it was served")
 
 
-def test_one_team_serves_one_team(team: LocalTeam) -> None:
+def test_one_team_serves_one_team(team: FakeTeam) -> None:
     other = CloudflareAccess(team_domain="other", audience="a")
     with (
         pytest.raises(ConfigurationError, match=r"acme\.cloudflareaccess\.com, https://other"),

@@ -13,7 +13,7 @@ from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 access = CloudflareAccess(team_domain="acme", audience="wiki")
 app = FastAPI()
@@ -99,20 +99,20 @@ def test_no_caller_is_left_from_another_test(run: int) -> None:
 
 
 @pytest.mark.parametrize("run", range(2))
-def test_a_team_is_new_in_each_test_and_its_keys_are_not(access_team: LocalTeam, run: int) -> None:
-    assert access_team.keys == LocalTeam("acme").keys
+def test_a_team_is_new_in_each_test_and_its_keys_are_not(access_team: FakeTeam, run: int) -> None:
+    assert access_team.keys == FakeTeam("acme").keys
     access_team.rotate()
-    assert access_team.keys != LocalTeam("acme").keys
+    assert access_team.keys != FakeTeam("acme").keys
 
 
-def test_certs_are_on_a_real_socket(access_certs: CertsServer, access_team: LocalTeam) -> None:
+def test_certs_are_on_a_real_socket(access_certs: CertsServer, access_team: FakeTeam) -> None:
     assert access_certs.origin == access_team.issuer
     url = f"{access_team.issuer}/cdn-cgi/access/certs"
     assert httpx.get(url, trust_env=False).content == access_team.certs_body()
 
 
 def test_an_object_on_the_machines_clock_takes_the_tokens_of_certs_on_a_real_socket(
-    access_certs: CertsServer, access_team: LocalTeam
+    access_certs: CertsServer, access_team: FakeTeam
 ) -> None:
     served = CloudflareAccess(team_domain=access_certs.origin, audience=access_team.audience)
     protected = FastAPI(lifespan=served.lifespan, dependencies=[Depends(served)])

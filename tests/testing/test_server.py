@@ -9,18 +9,18 @@ import httpx
 import pytest
 
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import CertsServer, LocalTeam
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 PATH = "/cdn-cgi/access/certs"
 
 
 @pytest.fixture
-def team() -> LocalTeam:
-    return LocalTeam("acme")
+def team() -> FakeTeam:
+    return FakeTeam("acme")
 
 
 @pytest.fixture
-def server(team: LocalTeam) -> Iterator[CertsServer]:
+def server(team: FakeTeam) -> Iterator[CertsServer]:
     with CertsServer(team) as server:
         yield server
 
@@ -29,14 +29,14 @@ def get(server: CertsServer, path: str = PATH, **headers: str) -> httpx.Response
     return httpx.get(server.origin + path, headers=headers, trust_env=False, timeout=0.5)
 
 
-def test_it_serves_what_the_team_publishes_and_counts(team: LocalTeam, server: CertsServer) -> None:
+def test_it_serves_what_the_team_publishes_and_counts(team: FakeTeam, server: CertsServer) -> None:
     answer = get(server, cache="no")
     assert (answer.status_code, answer.content) == (200, team.certs_body())
     assert (answer.headers["content-type"], answer.headers["connection"]) == ("application/json", "close")
     assert (server.fetches, server.requests[0].url, server.requests[0].headers["cache"]) == (1, PATH, "no")
 
 
-def test_its_origin_is_the_issuer_of_the_team_while_it_runs(team: LocalTeam) -> None:
+def test_its_origin_is_the_issuer_of_the_team_while_it_runs(team: FakeTeam) -> None:
     before = team.issuer
     with CertsServer(team) as server:
         assert team.issuer == server.origin == Settings.load(team_domain=server.origin, audience="a").issuer
@@ -50,16 +50,16 @@ def test_nothing_else_is_served_or_counted(server: CertsServer) -> None:
 
 
 def test_two_servers_stand_side_by_side(server: CertsServer) -> None:
-    with CertsServer(LocalTeam("other")) as other:
+    with CertsServer(FakeTeam("other")) as other:
         assert get(other).content != get(server).content
 
 
-def test_rotation_shows_at_once(team: LocalTeam, server: CertsServer) -> None:
+def test_rotation_shows_at_once(team: FakeTeam, server: CertsServer) -> None:
     team.rotate()
     assert [key["kid"] for key in get(server).json()["keys"]] == [key.kid for key in team.keys]
 
 
-def test_an_etag_saves_the_body(team: LocalTeam) -> None:
+def test_an_etag_saves_the_body(team: FakeTeam) -> None:
     with CertsServer(team, etag=True, headers={"cache-control": "max-age=60"}) as server:
         first = get(server)
         again = get(server, **{"if-none-match": first.headers["etag"]})
@@ -92,14 +92,14 @@ def test_broken_connections_are_broken_on_the_wire(server: CertsServer, fault: s
     assert get(server).status_code == 200
 
 
-def test_a_dripping_answer_comes_in_pieces(team: LocalTeam, server: CertsServer) -> None:
+def test_a_dripping_answer_comes_in_pieces(team: FakeTeam, server: CertsServer) -> None:
     server.drip(0.01, size=1_000)
     started = time.monotonic()
     assert get(server).content == team.certs_body()
     assert time.monotonic() - started >= 0.03
 
 
-def test_stopping_lets_go_whoever_hangs_or_drips(team: LocalTeam) -> None:
+def test_stopping_lets_go_whoever_hangs_or_drips(team: FakeTeam) -> None:
     with CertsServer(team) as server:
         server.hang(times=1)
         server.drip(30, size=1_000, times=1)
@@ -133,18 +133,18 @@ def test_a_fault_of_the_kit_itself_is_shown(server: CertsServer, capfd: pytest.C
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_no_thread_is_left_behind(team: LocalTeam) -> None:
+def test_no_thread_is_left_behind(team: FakeTeam) -> None:
     with CertsServer(team):
         pass
     assert "certs-server" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_the_origin_is_only_known_while_it_runs(team: LocalTeam) -> None:
+def test_the_origin_is_only_known_while_it_runs(team: FakeTeam) -> None:
     with pytest.raises(RuntimeError, match="with CertsServer"):
         _ = CertsServer(team).origin
 
 
-def test_servers_of_one_team_that_stop_in_any_order_give_it_its_issuer_back(team: LocalTeam) -> None:
+def test_servers_of_one_team_that_stop_in_any_order_give_it_its_issuer_back(team: FakeTeam) -> None:
     first, second = CertsServer(team), CertsServer(team)
     first.__enter__()
     second.__enter__()
@@ -154,21 +154,21 @@ def test_servers_of_one_team_that_stop_in_any_order_give_it_its_issuer_back(team
     assert team.issuer == "https://acme.cloudflareaccess.com"
 
 
-def test_a_server_that_runs_is_not_entered_again_and_runs_on(team: LocalTeam, server: CertsServer) -> None:
+def test_a_server_that_runs_is_not_entered_again_and_runs_on(team: FakeTeam, server: CertsServer) -> None:
     with pytest.raises(RuntimeError, match=r"runs already; make another CertsServer\(team\)"), server:
         pass
     assert team.issuer == server.origin
     assert get(server).status_code == 200
 
 
-def test_a_server_that_has_stopped_can_run_again(team: LocalTeam) -> None:
+def test_a_server_that_has_stopped_can_run_again(team: FakeTeam) -> None:
     server = CertsServer(team)
     for _ in range(2):
         with server:
             assert get(server).status_code == 200
 
 
-def test_leaving_twice_does_no_harm(team: LocalTeam) -> None:
+def test_leaving_twice_does_no_harm(team: FakeTeam) -> None:
     with CertsServer(team) as server:
         server.__exit__(None, None, None)
     assert team.issuer == "https://acme.cloudflareaccess.com"

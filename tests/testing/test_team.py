@@ -15,7 +15,7 @@ from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserCla
 from fastapi_cloudflare_access._keys.jwks import parse_jwks
 from fastapi_cloudflare_access._verification.token import parse, verify
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import FakeClock, LocalTeam
+from fastapi_cloudflare_access.testing import FakeClock, FakeTeam
 from fastapi_cloudflare_access.testing.team import shared_key
 
 
@@ -28,38 +28,38 @@ from fastapi_cloudflare_access.testing.team import shared_key
     ],
 )
 def test_it_takes_every_form_of_a_team_domain(name: str, issuer: str) -> None:
-    team = LocalTeam(name)
+    team = FakeTeam(name)
     assert (team.issuer, team.team_domain) == (issuer, issuer)
 
 
 @pytest.mark.parametrize("name", ["evil.com", "", "Acme"])
 def test_it_refuses_what_the_access_object_would_refuse(name: str) -> None:
     with pytest.raises(ConfigurationError, match="team_domain"):
-        LocalTeam(name)
+        FakeTeam(name)
 
 
 @pytest.mark.parametrize("audience", ["", [], [""]])
 def test_a_team_without_an_audience_is_refused(audience: str | list[str]) -> None:
     with pytest.raises(ConfigurationError, match="audience"):
-        LocalTeam(audience=audience)
+        FakeTeam(audience=audience)
 
 
 def test_its_audience_is_a_tag_that_is_the_same_in_every_run() -> None:
-    assert LocalTeam("acme").audience == "5f89da0438fa1b1767532b58bd38cda2396f39889ab9e492e7f8f20d22fc9e9f"
-    assert LocalTeam("other").audience != LocalTeam("acme").audience
+    assert FakeTeam("acme").audience == "5f89da0438fa1b1767532b58bd38cda2396f39889ab9e492e7f8f20d22fc9e9f"
+    assert FakeTeam("other").audience != FakeTeam("acme").audience
 
 
 def test_teams_of_one_name_share_their_keys_and_nothing_else() -> None:
-    first, second = LocalTeam("acme"), LocalTeam("acme")
+    first, second = FakeTeam("acme"), FakeTeam("acme")
     assert first.keys == second.keys
     first.rotate()
-    assert second.keys == LocalTeam("acme").keys
+    assert second.keys == FakeTeam("acme").keys
     second.rotate()
     assert first.keys == second.keys
 
 
 def test_teams_of_different_names_have_different_keys() -> None:
-    assert not {key.kid for key in LocalTeam("acme").keys} & {key.kid for key in LocalTeam("other").keys}
+    assert not {key.kid for key in FakeTeam("acme").keys} & {key.kid for key in FakeTeam("other").keys}
 
 
 def test_a_key_is_made_once_even_if_threads_ask_together() -> None:
@@ -69,12 +69,12 @@ def test_a_key_is_made_once_even_if_threads_ask_together() -> None:
 
 
 def test_a_new_team_stands_at_a_fixed_time() -> None:
-    assert isinstance(LocalTeam().clock, FakeClock)
-    assert LocalTeam().user("ada@example.com").issued_at.isoformat() == "2026-01-01T00:00:00+00:00"
+    assert isinstance(FakeTeam().clock, FakeClock)
+    assert FakeTeam().user("ada@example.com").issued_at.isoformat() == "2026-01-01T00:00:00+00:00"
 
 
 def test_user_and_service_are_the_claims_that_a_handler_gets() -> None:
-    team = LocalTeam()
+    team = FakeTeam()
     user, service = team.user("ada@example.com", groups=["admins"]), team.service("deploy-bot")
     assert (type(user), type(service)) == (UserClaims, ServiceClaims)
     assert (user.email, user.custom["groups"]) == ("ada@example.com", ["admins"])
@@ -83,7 +83,7 @@ def test_user_and_service_are_the_claims_that_a_handler_gets() -> None:
 
 @pytest.mark.parametrize("kind", ["user", "service"])
 def test_headers_and_cookies_carry_a_token_that_verifies_to_the_same_claims(kind: str) -> None:
-    team = LocalTeam()
+    team = FakeTeam()
     caller = team.user("ada@example.com", custom={"level": [5]}) if kind == "user" else team.service("deploy-bot")
     token = team.headers(caller)["Cf-Access-Jwt-Assertion"]
     assert team.cookies(caller) == {"CF_Authorization": token}
@@ -94,27 +94,27 @@ def test_headers_and_cookies_carry_a_token_that_verifies_to_the_same_claims(kind
 
 
 def test_a_service_keeps_its_text_audience_on_the_wire() -> None:
-    team = LocalTeam()
+    team = FakeTeam()
     payload = team.token(team.service("deploy-bot")).split(".")[1]
     assert json.loads(urlsafe_b64decode(payload + "=="))["aud"] == team.audience
 
 
 def test_a_token_is_sent_as_it_is() -> None:
-    assert LocalTeam().headers("a.b.c") == {"Cf-Access-Jwt-Assertion": "a.b.c"}
+    assert FakeTeam().headers("a.b.c") == {"Cf-Access-Jwt-Assertion": "a.b.c"}
 
 
 @pytest.mark.parametrize("caller", [None, 5, {"email": "ada@example.com"}])
 def test_what_is_no_caller_is_refused_with_what_is_one(caller: object) -> None:
     with pytest.raises(ConfigurationError, match=r"team\.user\(…\), team\.service\(…\) or a token"):
-        LocalTeam().token(caller)
+        FakeTeam().token(caller)
 
 
 def test_an_unknown_forgery_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigurationError, match=r"no forgery 'expird'; there are empty, .*, expired, "):
-        LocalTeam().forge("expird")
+        FakeTeam().forge("expird")
 
 
-TEAM: Any = LocalTeam()
+TEAM: Any = FakeTeam()
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "an option that is none": (
         lambda: TEAM.user("a@b", group=["admins"]),
@@ -152,9 +152,9 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a service that no handler gets": (lambda: TEAM.service("x", claims={"aud": 5}), "such a caller: see aud;"),
     "a list of forgeries": (lambda: TEAM.forge(["expired"]), r"no forgery \['expired'\]; there are empty, "),
-    "a number as audience": (lambda: LocalTeam(audience=TEAM_OF_NUMBERS), "audience must be"),
-    "a function as clock": (lambda: LocalTeam(clock=A_FUNCTION), r"object with now\(\), monotonic\(\) and sleep\(\)"),
-    "a class as clock": (lambda: LocalTeam(clock=A_CLASS), r"object with now\(\), monotonic\(\) and sleep\(\)"),
+    "a number as audience": (lambda: FakeTeam(audience=TEAM_OF_NUMBERS), "audience must be"),
+    "a function as clock": (lambda: FakeTeam(clock=A_FUNCTION), r"object with now\(\), monotonic\(\) and sleep\(\)"),
+    "a class as clock": (lambda: FakeTeam(clock=A_CLASS), r"object with now\(\), monotonic\(\) and sleep\(\)"),
 }
 TEAM_OF_NUMBERS: Any = 5
 A_FUNCTION: Any = time.time
@@ -169,7 +169,7 @@ def test_what_the_kit_does_not_know_is_refused_in_a_sentence_and_never_dropped(w
 
 
 def test_audiences_may_be_any_iterable_and_claims_may_replace_the_audience() -> None:
-    team = LocalTeam(audience=(tag for tag in ("a", "b")))
+    team = FakeTeam(audience=(tag for tag in ("a", "b")))
     assert team.audiences == ("a", "b")
     assert team.user("ada@example.com", claims={"aud": "other"}).aud == ("other",)
     assert team.service("bot", claims={"aud": ["other"]}).aud == ("other",)
@@ -179,7 +179,7 @@ def test_claims_of_an_own_model_are_named_in_the_token_as_on_the_wire() -> None:
     class Named(UserClaims):
         level: int = Field(alias="https://example.com/level")
 
-    team = LocalTeam()
+    team = FakeTeam()
     user = Named.model_validate(team.user_claims("ada@example.com", claims={"https://example.com/level": 5}))
     payload = json.loads(urlsafe_b64decode(team.token(user).split(".")[1] + "=="))
     assert (payload["https://example.com/level"], "level" in payload) == (5, False)

@@ -7,7 +7,7 @@ from typing import assert_type
 from fastapi import FastAPI
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
-from fastapi_cloudflare_access.testing import LocalTeam, override
+from fastapi_cloudflare_access.testing import FakeTeam, override
 
 
 class MyClaims(UserClaims):
@@ -17,7 +17,7 @@ class MyClaims(UserClaims):
 
 
 app = FastAPI()
-team = LocalTeam()
+team = FakeTeam()
 access = CloudflareAccess(team_domain="acme", audience="tag")
 mine = CloudflareAccess(team_domain="acme", audience="tag", user_model=MyClaims)
 

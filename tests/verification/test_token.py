@@ -16,15 +16,15 @@ from fastapi_cloudflare_access._verification.token import (
     MAX_TOKEN,
     MAX_UNVERIFIED_PAYLOAD,
     parse,
-    screen,
+    precheck,
     verify,
 )
 from fastapi_cloudflare_access.claims import MAX_TIME
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
-TEAM = LocalTeam("acme")
+TEAM = FakeTeam("acme")
 NOW = int(TEAM.clock.now())
 SETTINGS = Settings.load(team_domain="acme", audience=TEAM.audience)
 KEYS = parse_jwks(TEAM.certs_body()).keys
@@ -492,13 +492,13 @@ def test_a_token_that_could_not_pass_anyway_is_screened_out_for_that_reason(
     reason: str, make: Callable[[], str]
 ) -> None:
     with pytest.raises(errors.CredentialError) as caught:
-        screen(parse(make().encode()), settings=SETTINGS, now=NOW)
+        precheck(parse(make().encode()), settings=SETTINGS, now=NOW)
     assert (caught.value.reason, caught.value.unverified) == (reason, True)
 
 
 @pytest.mark.parametrize("token", [USER, SERVICE], ids=["user", "service"])
 def test_a_token_that_would_pass_is_let_through_the_screen(token: str) -> None:
-    screen(parse(token.encode()), settings=SETTINGS, now=NOW)
+    precheck(parse(token.encode()), settings=SETTINGS, now=NOW)
 
 
 @pytest.mark.conformance(53)

@@ -9,7 +9,7 @@ from fuzz.cache_pair import Groups, LooseClaims, Rig
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, UserClaims
 from fastapi_cloudflare_access._verification.token import verify
-from fastapi_cloudflare_access._verification.token_cache import Remembered, TokenCache
+from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
 from fastapi_cloudflare_access.errors import (
     AccessError,
     InvalidClaims,
@@ -21,7 +21,7 @@ from fastapi_cloudflare_access.errors import (
     WrongAudience,
 )
 from fastapi_cloudflare_access.events import AccessEvent
-from fastapi_cloudflare_access.testing import LocalTeam
+from fastapi_cloudflare_access.testing import FakeTeam
 from fastapi_cloudflare_access.testing._issuer import compact_json
 
 
@@ -187,7 +187,7 @@ async def test_a_kept_token_goes_with_its_key() -> None:
 
 async def test_another_key_under_the_same_kid_takes_no_token_over() -> None:
     """What is kept belongs to the key itself, not to its name."""
-    rig, other = Rig(), LocalTeam("other")
+    rig, other = Rig(), FakeTeam("other")
     token = rig.team.user_token("ada@example.com")
     await rig.verify(token)
     namesake = other.current.jwk() | {"kid": rig.team.current.kid}
@@ -242,14 +242,14 @@ async def test_a_token_leaves_at_the_second_from_which_it_is_refused() -> None:
 
 async def test_a_refresh_forgets_the_copies_that_are_gone() -> None:
     rig = Rig()
-    callbacks = rig.access.keys._store.refreshed
+    callbacks = rig.access.keys._cache.refreshed
     before = len(callbacks)
     for number in range(5):
         rig.access.with_audience(f"tag-{number}")
     assert len(callbacks) == before + 5
     gc.collect()  # an object and its dependencies refer to each other
     await rig.clock.run_until(rig.access.keys.refresh())
-    assert len(rig.access.keys._store.refreshed) == before
+    assert len(rig.access.keys._cache.refreshed) == before
 
 
 async def test_an_answer_from_the_cache_is_told_like_any_other() -> None:
@@ -268,7 +268,7 @@ def test_nothing_kept_survives_when_the_kit_swaps_keys_and_clock() -> None:
     rig = Rig()
     old = rig.team.user_token("ada@example.com")
     asyncio.run(rig.verify(old))
-    stand_in = LocalTeam("another")
+    stand_in = FakeTeam("another")
     with stand_in.patch(rig.access):
         asyncio.run(rig.verify(stand_in.user_token("eve@example.com")))
         with pytest.raises(AccessError):
@@ -281,7 +281,7 @@ def test_nothing_kept_survives_when_the_kit_swaps_keys_and_clock() -> None:
 
 def test_what_is_dropped_is_gone_and_dropping_twice_is_fine() -> None:
     cache: TokenCache[UserClaims] = TokenCache(2)
-    entry: Remembered[UserClaims] = Remembered("kid", _no_key(), 0, 1, None, b"")
+    entry: CacheEntry[UserClaims] = CacheEntry("kid", _no_key(), 0, 1, None, b"")
     cache.put(b"digest", entry)
     assert cache.get(b"digest") is entry
     cache.drop(b"digest")

@@ -1,4 +1,4 @@
-"""The keys and everything known about them, without any waiting: what a fetch brings, how old it is, what is due."""
+"""The cached keys, their age, and when the next fetch is due. Nothing here waits."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,99 +9,97 @@ from weakref import WeakMethod
 
 from fastapi_cloudflare_access._keys.http import MAX_DOCUMENT, Document, describe
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, KeySet, parse_jwks
-from fastapi_cloudflare_access._keys.metrics import KeyReport
-from fastapi_cloudflare_access._keys.rate_limiter import KeyPolicy
-from fastapi_cloudflare_access._keys.snapshot import Fetched, Moment, Snapshot, confirmation_due, merge
+from fastapi_cloudflare_access._keys.metrics import KeyMetrics
+from fastapi_cloudflare_access._keys.rate_limiter import CheckResult, Decision, FetchRateLimiter
+from fastapi_cloudflare_access._keys.snapshot import ClockReading, Fetched, Snapshot, confirmation_due, merge
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Listener
 from fastapi_cloudflare_access.settings import Settings
 
 State: TypeAlias = Literal["cold", "ok", "degraded", "expired"]
-"""How good the keys are.
+"""The state of the keys.
 
-`cold`: there are none yet. `degraded`: older than `degraded_after`, still used. `expired`: older than `max_staleness`,
-used no longer.
+`cold`: nothing was fetched yet. `ok`: usable. `degraded`: older than `degraded_after`, still used. `expired`: older
+than `max_staleness`, not used.
 """
 
-FUTURE = 60.0
-"""How far the clock of whoever exported a snapshot may be ahead, in seconds."""
+MAX_CLOCK_SKEW = 60.0
+"""Seconds by which the clock of the exporting process may be ahead."""
 
 
 @dataclass(eq=False, slots=True)
-class Wish:
-    """What is wanted of a fetch.
+class FetchOptions:
+    """How to fetch, and why.
 
     Attributes:
-        no_cache: Whether caches on the way must ask the origin.
-        may_finish: Whether it may confirm a removal.
-        at_once: Whether removals need no confirmation.
-        sought: The unknown keys it is for.
+        no_cache: Whether to send `Cache-Control: no-cache` and no `If-None-Match`.
+        may_confirm_removals: Whether this fetch may confirm that a key is no longer published.
+        force: Whether to ignore back-off and to remove unpublished keys at once.
+        requested_kids: The unknown `kid`s that requests wait for.
     """
 
     no_cache: bool = False
-    may_finish: bool = False
-    at_once: bool = False
-    sought: set[str] = field(default_factory=set[str])
+    may_confirm_removals: bool = False
+    force: bool = False
+    requested_kids: set[str] = field(default_factory=set[str])
 
-    def add(self, other: "Wish") -> None:
-        """Want that as well."""
+    def add(self, other: "FetchOptions") -> None:
+        """Add the options of another caller."""
         self.no_cache |= other.no_cache
-        self.may_finish |= other.may_finish
-        self.at_once |= other.at_once
-        self.sought |= other.sought
+        self.may_confirm_removals |= other.may_confirm_removals
+        self.force |= other.force
+        self.requested_kids |= other.requested_kids
 
 
 @dataclass(eq=False, slots=True)
-class Errand:
-    """One fetch. Until it begins, others may join in and wish for more.
+class PendingFetch:
+    """One fetch. Until it begins, callers that join it may add options.
 
     Attributes:
-        wish: What it is for.
-        start: When (monotonic) it may begin.
-        booked: How many tokens of the bucket it took.
-        known: The keys at hand when it asked; what a 304 confirms.
-        sequence: Its number; 0 until it begins.
-        error: Why it failed, in words; None once it succeeded.
+        options: How to fetch, and why.
+        start: Monotonic time from which it may begin.
+        reserved: Number of tokens that it took from the bucket.
+        known: The snapshot when it began, which a 304 confirms.
+        sequence: Number of this fetch; 0 until it begins.
+        error: Why it failed, in words; None after it succeeded.
     """
 
-    wish: Wish
+    options: FetchOptions
     start: float
-    booked: int
+    reserved: int
     known: Snapshot = field(default_factory=Snapshot)
     sequence: int = 0
     error: str | None = "the fetch was cancelled"
 
 
-class KeyStore:
-    """The state of one key source.
+class KeySetCache:
+    """The cached key set of one key source, its rate limits and its metrics.
 
     Attributes:
-        snapshot: The keys.
-        policy: When fetches may start.
-        report: What happened.
-        refreshed: What to call after each successful fetch.
-        attend_at: From then on (monotonic) a lookup has more to do than to look.
-        attend_wall: The same on the wall clock, for a machine that slept.
+        snapshot: The current key set.
+        refreshed: Callbacks after each successful fetch.
+        next_check_at: Monotonic time from which the next `get` must check the freshness of the keys.
+        next_check_wall: The same on the wall clock, since the monotonic one stops while a machine sleeps.
     """
 
     def __init__(self, settings: Settings, listeners: Sequence[Listener]) -> None:
-        """Begin without keys."""
+        """Create an empty cache."""
         self.settings = settings.key_settings
         self.snapshot = Snapshot()
-        self.policy = KeyPolicy(settings.key_settings)
-        self.report = KeyReport(listeners)
-        self.attend_at = self.attend_wall = float("-inf")
+        self._limiter = FetchRateLimiter(settings.key_settings)
+        self._metrics = KeyMetrics(listeners)
+        self.next_check_at = self.next_check_wall = float("-inf")
         self.refreshed: list[WeakMethod[Callable[[float], None]]] = []
         self._sequence = 0
         self._lock = Lock()
 
-    def age(self, now: Moment) -> float | None:
-        """Seconds since the last good fetch."""
+    def age(self, now: ClockReading) -> float | None:
+        """Return the seconds since the last successful fetch, or None."""
         fetched = self.snapshot.fetched
         return None if fetched is None else fetched.until(now)
 
-    def state(self, now: Moment) -> State:
-        """Say how good the keys are."""
+    def state(self, now: ClockReading) -> State:
+        """Return the state of the keys."""
         age = self.age(now)
         if age is None:
             return "cold"
@@ -109,127 +107,172 @@ class KeyStore:
             return "expired"
         return "degraded" if age > self.settings.degraded_after else "ok"
 
-    def is_usable(self, now: Moment) -> bool:
-        """Tell whether there are keys within the hard limit."""
+    def is_usable(self, now: ClockReading) -> bool:
+        """Check whether there are keys that are not older than `max_staleness`."""
         age = self.age(now)
         return age is not None and age <= self.settings.max_staleness
 
     def due(self) -> float:
-        """When (monotonic) the refresher must fetch next."""
+        """Return the monotonic time of the next refresh."""
         confirmation = confirmation_due(self.snapshot, self.settings.removal_grace)
-        wanted = self.policy.refresh_at if confirmation is None else min(self.policy.refresh_at, confirmation)
-        return max(wanted, self.policy.retry_at)
+        wanted = self._limiter.refresh_at if confirmation is None else min(self._limiter.refresh_at, confirmation)
+        return max(wanted, self._limiter.retry_at)
 
-    def due_in(self, now: Moment) -> float:
-        """Seconds until the refresher must fetch next; none after a sleep of the machine that lasted that long."""
-        overslept = now.wall >= self.attend_wall and now.monotonic >= self.policy.retry_at
+    def due_in(self, now: ClockReading) -> float:
+        """Return the seconds until the next refresh; 0 if a sleep of the machine has lasted longer."""
+        overslept = now.wall >= self.next_check_wall and now.monotonic >= self._limiter.retry_at
         return 0.0 if overslept else max(0.0, self.due() - now.monotonic)
 
-    def postpone(self, now: Moment, until: float) -> None:
-        """Let lookups only look until then, or until the keys expire."""
+    def schedule_next_check(self, now: ClockReading, until: float) -> None:
+        """Let `get` read the snapshot alone until then, or until the keys expire."""
         age = self.age(now)
         left = -math.inf if age is None else self.settings.max_staleness - age
-        self.attend_at = min(until, now.monotonic + left)
-        self.attend_wall = now.wall + (self.attend_at - now.monotonic)
+        self.next_check_at = min(until, now.monotonic + left)
+        self.next_check_wall = now.wall + (self.next_check_at - now.monotonic)
 
-    def begin(self, errand: Errand) -> None:
-        """Number an errand as it begins, and count it."""
+    @property
+    def retry_at(self) -> float:
+        """Monotonic time until which the back-off lasts."""
+        return self._limiter.retry_at
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the last fetch failed, in words; None after a successful one."""
+        return self._metrics.last_error
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counters of `KeysHealth`."""
+        limiter = self._limiter
+        return self._metrics.counts | {
+            "consecutive_failures": limiter.failures,
+            "negative_cache_entries": limiter.negative_cache_entries,
+        }
+
+    def may_fetch(self, kid: str, now: ClockReading) -> CheckResult:
+        """Decide whether an unknown `kid` may cause a fetch, and count a `kid` that was looked for lately."""
+        result = self._limiter.check(kid, now.monotonic)
+        if result.decision is Decision.NOT_FOUND_CACHED:
+            self._metrics.counts["unknown_kid_rejections"] += 1
+        return result
+
+    def record_limited(self, reason: str, retry_after: float, now: ClockReading) -> None:
+        """Report that a request got 503 because no fetch was allowed."""
+        self._metrics.limited(reason, retry_after, now)
+
+    def record_crash(self, problem: BaseException, now: ClockReading) -> None:
+        """Report that the refresh task crashed."""
+        self._metrics.died(problem, now)
+
+    def reserve(self, options: FetchOptions, now: ClockReading) -> PendingFetch:
+        """Return a fetch that starts as soon as the rate limits allow; without usable keys it takes no token."""
+        cold = not self.is_usable(now)
+        return PendingFetch(options, start=self._limiter.reserve(now.monotonic, cold=cold), reserved=not cold)
+
+    def not_before(self, start: float) -> float:
+        """Return the start of a fetch, moved behind the back-off of fetches that have failed since."""
+        return self._limiter.not_before(start)
+
+    def begin(self, pending: PendingFetch) -> None:
+        """Give a fetch its number as it begins, and count it."""
         with self._lock:
             self._sequence += 1
-            errand.sequence = self._sequence
-        self.report.counts["fetches"] += 1
+            pending.sequence = self._sequence
+        self._metrics.counts["fetches"] += 1
 
-    def book_retry(self, errand: Errand, now: float) -> bool:
-        """Tell whether the errand may try a second time, and count that."""
-        cold = not errand.booked
-        if not self.policy.book_retry(now, cold=cold):
+    def try_reserve_retry(self, pending: PendingFetch, now: float) -> bool:
+        """Reserve a second attempt of a fetch; return whether the bucket had a token."""
+        cold = not pending.reserved
+        if not self._limiter.try_reserve_retry(now, cold=cold):
             return False
-        errand.booked += not cold
-        self.report.counts["fetches"] += 1
+        pending.reserved += not cold
+        self._metrics.counts["fetches"] += 1
         return True
 
-    def forked(self, now: Moment) -> None:
-        """Be fit for use in a new process: another thread of the old one may have held the lock."""
+    def forked(self, now: ClockReading) -> None:
+        """Reset what a forked process must not share: another thread may have held the lock."""
         self._lock = Lock()
-        self.policy.forked(now.monotonic)
+        self._limiter.forked(now.monotonic)
 
-    def accept(self, errand: Errand, document: Document, *, at: Moment, seconds: float) -> None:
-        """Take over what a good fetch brought, unless something newer is there.
+    def accept(self, pending: PendingFetch, document: Document, *, at: ClockReading, seconds: float) -> None:
+        """Replace the snapshot by a fetched document, unless a later fetch has done so.
 
         Raises:
             JwksProblem: The document cannot be used.
         """
-        fetched = self._parse(errand, document, at)
+        fetched = self._parse(pending, document, at)
         with self._lock:
             old = self.snapshot
-            if errand.sequence > old.sequence:
-                delay = None if errand.wish.at_once else self.settings.removal_grace or None
-                self.snapshot = merge(old, fetched, removal_delay=delay, may_finish=errand.wish.may_finish)
+            if pending.sequence > old.sequence:
+                delay = None if pending.options.force else self.settings.removal_grace or None
+                self.snapshot = merge(
+                    old, fetched, removal_delay=delay, may_confirm_removals=pending.options.may_confirm_removals
+                )
             new = self.snapshot
-        errand.error = None
-        self.policy.succeeded(at.monotonic, max_age=document.max_age)
-        self._remember(errand.wish.sought, old, new, at)
-        self.postpone(at, self.due())
-        self.report.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
+        pending.error = None
+        self._limiter.succeeded(at.monotonic, max_age=document.max_age)
+        self._remember(pending.options.requested_kids, old, new, at)
+        self.schedule_next_check(at, self.due())
+        self._metrics.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
         alive = [(weak, callback) for weak in self.refreshed if (callback := weak())]
         self.refreshed = [weak for weak, _ in alive]
         for _, callback in alive:
             callback(at.wall)
 
-    def _parse(self, errand: Errand, document: Document, at: Moment) -> Fetched:
+    def _parse(self, pending: PendingFetch, document: Document, at: ClockReading) -> Fetched:
         if document.body is None:
-            return Fetched(at, errand.sequence, errand.known.document, errand.known.listed, errand.known.etag)
+            return Fetched(at, pending.sequence, pending.known.document, pending.known.published, pending.known.etag)
         key_set = parse_jwks(document.body)
-        return Fetched(at, errand.sequence, document.body, key_set, document.etag)
+        return Fetched(at, pending.sequence, document.body, key_set, document.etag)
 
-    def _remember(self, sought: set[str], old: Snapshot, new: Snapshot, at: Moment) -> None:
+    def _remember(self, requested_kids: set[str], old: Snapshot, new: Snapshot, at: ClockReading) -> None:
         for kid in new.keys.keys() - old.keys.keys():
-            self.policy.appeared(kid)
-        for kid in sought - new.keys.keys():
-            self.policy.absent(kid, at.monotonic)
+            self._limiter.forget_miss(kid)
+        for kid in requested_kids - new.keys.keys():
+            self._limiter.record_miss(kid, at.monotonic)
 
-    def reject(self, errand: Errand, problem: BaseException, *, at: Moment) -> None:
-        """Note that a fetch failed; the keys stay."""
-        errand.error = str(problem) if isinstance(problem, JwksProblem) else describe(problem)
-        policy = self.policy
-        policy.failed(at.monotonic, cold=not self.is_usable(at), booked=errand.booked)
-        self.postpone(at, self.due())
-        retry_in = policy.retry_at - at.monotonic
-        self.report.failed(problem, errand.error, at=at, failures=policy.failures, retry_in=retry_in)
+    def reject(self, pending: PendingFetch, problem: BaseException, *, at: ClockReading) -> None:
+        """Record a failed fetch; the keys stay."""
+        pending.error = str(problem) if isinstance(problem, JwksProblem) else describe(problem)
+        limiter = self._limiter
+        limiter.failed(at.monotonic, cold=not self.is_usable(at), reserved=pending.reserved)
+        self.schedule_next_check(at, self.due())
+        retry_in = limiter.retry_at - at.monotonic
+        self._metrics.failed(problem, pending.error, at=at, failures=limiter.failures, retry_in=retry_in)
         self.check_age(at)
 
-    def check_age(self, now: Moment) -> None:
-        """Tell, once, that the keys are stale."""
+    def check_age(self, now: ClockReading) -> None:
+        """Report once that the keys are older than `degraded_after`."""
         age = self.age(now)
         if age is not None and age > self.settings.degraded_after:
-            self.report.stale(age, now)
+            self._metrics.stale(age, now)
 
-    def seed(self, document: bytes, fetched_at: float, now: Moment) -> None:
-        """Take over a document fetched elsewhere, unless it is older than what is there.
+    def seed(self, document: bytes, fetched_at: float, now: ClockReading) -> None:
+        """Replace the snapshot by a document that was fetched elsewhere, unless it is older.
 
         Raises:
-            ConfigurationError: It is no certs document, or its time is none.
+            ConfigurationError: The document is not a valid certs document, or the time is not valid.
         """
         key_set, age = self._checked_seed(document, fetched_at, now)
         with self._lock:
             old, current = self.snapshot, self.age(now)
             if current is not None and current < age:
                 return
-            at = Moment(now.monotonic - age, now.wall - age)
+            at = ClockReading(now.monotonic - age, now.wall - age)
             fetched = Fetched(at, old.sequence, document, key_set, None)  # any fetch that has begun brings more
-            new = self.snapshot = merge(old, fetched, removal_delay=None, may_finish=True)
-        self.policy.due_now()
+            new = self.snapshot = merge(old, fetched, removal_delay=None, may_confirm_removals=True)
+        self._limiter.due_now()
         self._remember(set(), old, new, now)
-        self.postpone(now, self.due())
-        self.report.changed(old, new, at=now)
+        self.schedule_next_check(now, self.due())
+        self._metrics.changed(old, new, at=now)
 
-    def _checked_seed(self, document: object, fetched_at: object, now: Moment) -> tuple[KeySet, float]:
+    def _checked_seed(self, document: object, fetched_at: object, now: ClockReading) -> tuple[KeySet, float]:
         if not isinstance(document, bytes) or len(document) > MAX_DOCUMENT:
             raise ConfigurationError("seed() takes a certs document as bytes, of at most 64 KiB")
         if (
             isinstance(fetched_at, bool)
             or not isinstance(fetched_at, int | float)
-            or not 0 <= fetched_at <= now.wall + FUTURE
+            or not 0 <= fetched_at <= now.wall + MAX_CLOCK_SKEW
         ):
             raise ConfigurationError("fetched_at must be the time of the fetch: seconds since 1970, not ahead of now")
         try:

@@ -28,12 +28,12 @@ class KeySet:
     Attributes:
         keys: Key by `kid`; never empty.
         skipped: Why entries were not used, one reason for each.
-        torn: Each `kid` that stands twice with different keys, of which none is used.
+        conflicting_kids: Each `kid` that stands twice with different keys, of which none is used.
     """
 
     keys: Mapping[str, RS256Key]
     skipped: tuple[str, ...] = field(default=())
-    torn: frozenset[str] = field(default=frozenset())
+    conflicting_kids: frozenset[str] = field(default=frozenset())
 
 
 def parse_jwks(document: bytes) -> KeySet:
@@ -53,18 +53,18 @@ def parse_jwks(document: bytes) -> KeySet:
         raise JwksProblem("the certs document has no list of keys")
     if len(entries) > MAX_KEYS:
         raise JwksProblem(f"the certs document has {len(entries)} keys, more than {MAX_KEYS}")
-    keys, skipped, torn = _collect(entries)
+    keys, skipped, conflicting_kids = _collect(entries)
     if not keys:
         raise JwksProblem(
             "the certs document has no usable key" + "".join(f"; {reason}" for reason in sorted(set(skipped)))
         )
-    return KeySet(MappingProxyType(keys), tuple(skipped), frozenset(torn))
+    return KeySet(MappingProxyType(keys), tuple(skipped), frozenset(conflicting_kids))
 
 
 def _collect(entries: list[Any]) -> tuple[dict[str, RS256Key], list[str], set[str]]:
     keys: dict[str, RS256Key] = {}
     skipped: list[str] = []
-    torn: set[str] = set()
+    conflicting_kids: set[str] = set()
     for entry in entries:
         try:
             kid, key = _read_key(entry)
@@ -72,11 +72,11 @@ def _collect(entries: list[Any]) -> tuple[dict[str, RS256Key], list[str], set[st
             skipped.append(str(problem))
             continue
         if keys.setdefault(kid, key) != key:
-            torn.add(kid)
-    for kid in torn:
+            conflicting_kids.add(kid)
+    for kid in conflicting_kids:
         del keys[kid]
         skipped.append("two different keys with one kid")
-    return keys, skipped, torn
+    return keys, skipped, conflicting_kids
 
 
 def _read_key(entry: Any) -> tuple[str, RS256Key]:

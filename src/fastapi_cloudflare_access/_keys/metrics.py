@@ -1,4 +1,4 @@
-"""Counters, events and log lines of the key source."""
+"""Counters, events and log records of the key source."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,44 +6,44 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem
-from fastapi_cloudflare_access._keys.snapshot import Moment, Snapshot
+from fastapi_cloudflare_access._keys.snapshot import ClockReading, Snapshot
 from fastapi_cloudflare_access._logging import log, tell
 from fastapi_cloudflare_access.events import (
+    JwkIgnored,
     KeyAdded,
     KeyEvent,
-    KeyMissing,
+    KeyFetchLimited,
     KeyRemoved,
-    KeySkipped,
+    KeysRefreshed,
+    KeysRefreshFailed,
     KeysStale,
-    RateLimited,
-    Refreshed,
-    RefresherDied,
-    RefreshFailed,
+    KeyUnpublished,
+    RefreshTaskCrashed,
 )
 from fastapi_cloudflare_access.protocols import Listener
 
 logger = logging.getLogger("fastapi_cloudflare_access.keys")
 
-QUIET = 60.0
-"""Being rate-limited is logged once in so many seconds."""
+LOG_INTERVAL = 60.0
+"""Seconds between two log records about requests that got 503 because no fetch was allowed."""
 
 
 @dataclass(slots=True)
-class KeyReport:
-    """What happened so far, and whom to tell.
+class KeyMetrics:
+    """Counts, logs and emits what happens to the keys.
 
     Attributes:
         listeners: The functions that receive events.
         counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
-        last_error: Why the last fetch failed; None after a good one.
-        stale_told: Whether it was told that the keys are stale.
-        limited_told_at: When (monotonic) it was logged that requests are turned away.
+        last_error: Why the last fetch failed, in words; None after a successful one.
+        stale_told: Whether `KeysStale` was emitted since the last successful fetch.
+        limited_told_at: Monotonic time of the last record about requests without a fetch.
     """
 
     listeners: Sequence[Listener]
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("fetches", "fetch_failures", "parse_failures", "rate_limited", "key_absent"), 0
+            ("fetches", "fetch_failures", "parse_failures", "rate_limited", "unknown_kid_rejections"), 0
         )
     )
     last_error: str | None = None
@@ -51,31 +51,31 @@ class KeyReport:
     limited_told_at: float = float("-inf")
 
     def emit(self, event: KeyEvent) -> None:
-        """Call the listeners."""
+        """Emit an event to the listeners."""
         tell(self.listeners, event, logger)
 
-    def refreshed(self, old: Snapshot, new: Snapshot, *, at: Moment, seconds: float, modified: bool) -> None:
-        """Tell of a good fetch and of each key it changed."""
+    def refreshed(self, old: Snapshot, new: Snapshot, *, at: ClockReading, seconds: float, modified: bool) -> None:
+        """Report a successful fetch and each key that it changed."""
         self.last_error, self.stale_told = None, False
         log(logger, logging.DEBUG, "the keys were fetched: %d keys, generation %d", len(new.keys), new.generation)
         self.emit(
-            Refreshed(at=at.wall, kids=len(new.keys), generation=new.generation, seconds=seconds, modified=modified)
+            KeysRefreshed(at=at.wall, kids=len(new.keys), generation=new.generation, seconds=seconds, modified=modified)
         )
         self.changed(old, new, at=at)
 
-    def changed(self, old: Snapshot, new: Snapshot, *, at: Moment) -> None:
-        """Tell of each key that came, went or is missing, and of each entry that cannot be used."""
+    def changed(self, old: Snapshot, new: Snapshot, *, at: ClockReading) -> None:
+        """Report each key that was added, removed or is no longer published, and each entry that was ignored."""
         self._exchanged(old.keys, new.keys, at)
-        for kid in new.missing.keys() - old.missing.keys():
+        for kid in new.pending_removal.keys() - old.pending_removal.keys():
             log(logger, logging.INFO, "key %s is no longer published", _shown(kid))
-            self.emit(KeyMissing(at=at.wall, kid=_shown(kid)))
-        if new.listed.skipped != old.listed.skipped:
-            for reason in new.listed.skipped:
+            self.emit(KeyUnpublished(at=at.wall, kid=_shown(kid)))
+        if new.published.skipped != old.published.skipped:
+            for reason in new.published.skipped:
                 log(logger, logging.WARNING, "an entry of the certs document is skipped: %s", reason)
-        for reason in new.listed.skipped:
-            self.emit(KeySkipped(at=at.wall, reason=reason))
+        for reason in new.published.skipped:
+            self.emit(JwkIgnored(at=at.wall, reason=reason))
 
-    def _exchanged(self, old: Mapping[str, Any], new: Mapping[str, Any], at: Moment) -> None:
+    def _exchanged(self, old: Mapping[str, Any], new: Mapping[str, Any], at: ClockReading) -> None:
         for kid in [kid for kid in old if new.get(kid) != old[kid]]:
             log(logger, logging.INFO, "key %s is used no more", _shown(kid))
             self.emit(KeyRemoved(at=at.wall, kid=_shown(kid)))
@@ -83,8 +83,8 @@ class KeyReport:
             log(logger, logging.INFO, "key %s is used from now on", _shown(kid))
             self.emit(KeyAdded(at=at.wall, kid=_shown(kid)))
 
-    def failed(self, problem: BaseException, cause: str, *, at: Moment, failures: int, retry_in: float) -> None:
-        """Tell of a failed fetch."""
+    def failed(self, problem: BaseException, cause: str, *, at: ClockReading, failures: int, retry_in: float) -> None:
+        """Report a failed fetch."""
         parsing = isinstance(problem, JwksProblem)
         self.counts["parse_failures" if parsing else "fetch_failures"] += 1
         self.last_error = cause
@@ -98,30 +98,30 @@ class KeyReport:
         )
         reason: Any = "parse_failed" if parsing else "fetch_failed"
         self.emit(
-            RefreshFailed(at=at.wall, reason=reason, cause=cause, consecutive_failures=failures, retry_in=retry_in)
+            KeysRefreshFailed(at=at.wall, reason=reason, cause=cause, consecutive_failures=failures, retry_in=retry_in)
         )
 
-    def stale(self, age: float, at: Moment) -> None:
-        """Tell once that the keys are stale."""
+    def stale(self, age: float, at: ClockReading) -> None:
+        """Report once that the keys are stale."""
         if not self.stale_told:
             self.stale_told = True
             log(logger, logging.WARNING, "the keys are %.0f s old; last error: %s", age, self.last_error or "none")
             self.emit(KeysStale(at=at.wall, age=age))
 
-    def limited(self, reason: Any, retry_after: float, at: Moment) -> None:
-        """Count and tell that a request was turned away."""
+    def limited(self, reason: Any, retry_after: float, at: ClockReading) -> None:
+        """Report that a request got 503 because no fetch was allowed."""
         self.counts["rate_limited"] += 1
-        if at.monotonic - self.limited_told_at >= QUIET:
+        if at.monotonic - self.limited_told_at >= LOG_INTERVAL:
             self.limited_told_at = at.monotonic
             log(
                 logger, logging.WARNING, "unknown keys are not looked for now (%s), next in %.1f s", reason, retry_after
             )
-        self.emit(RateLimited(at=at.wall, reason=reason, retry_after=retry_after))
+        self.emit(KeyFetchLimited(at=at.wall, reason=reason, retry_after=retry_after))
 
-    def died(self, problem: BaseException, at: Moment) -> None:
-        """Tell that the refresher died."""
+    def died(self, problem: BaseException, at: ClockReading) -> None:
+        """Report that the refresh task crashed."""
         log(logger, logging.ERROR, "the refresher died of %s and is started again", type(problem).__name__)
-        self.emit(RefresherDied(at=at.wall, cause=type(problem).__name__))
+        self.emit(RefreshTaskCrashed(at=at.wall, cause=type(problem).__name__))
 
 
 def _shown(kid: str) -> str:

@@ -1,6 +1,6 @@
-"""When a fetch may start: the bucket, the schedule of each unknown key, back-off and jitter; pure, time is an argument.
+"""When a fetch may start: token bucket, negative cache, back-off and jitter. Pure: time is an argument.
 
-All times are monotonic seconds. The simulation under `benchmarks/` drives this very object.
+All times are monotonic seconds. The simulation under `benchmarks/` runs this class.
 """
 
 from collections import OrderedDict
@@ -13,84 +13,84 @@ from random import SystemRandom
 from fastapi_cloudflare_access.settings import JITTER, KeySettings
 
 BACKOFF_BASE, BACKOFF_FLOOR = 1.0, 0.5
-"""The upper bound of the first pause after a failed fetch, and the least pause, in seconds."""
+"""Seconds: upper bound of the first pause after a failed fetch, and lower bound of every pause."""
 MAX_BACKOFF, MAX_COLD_BACKOFF = 60.0, 5.0
-"""The longest pause after failed fetches, in seconds, with usable keys and without."""
+"""Seconds: longest pause after failed fetches, with usable keys and without."""
 FETCH_GAP = 1.0
-"""The least seconds between the starts of two fetches."""
+"""Seconds between the starts of two fetches, at least."""
 NEGATIVE_CACHE_TTLS = (1.0, 2.0, 5.0, 15.0, 60.0)
-"""Seconds for which an unknown `kid` is refused without a fetch, after the first, second, … miss."""
+"""Seconds for which an unknown `kid` stays in the negative cache, after the first, second, … miss."""
 MAX_NEGATIVE_CACHE_ENTRIES = 256
-"""The number of unknown `kid`s that are kept."""
+"""Number of unknown `kid`s in the negative cache, at most."""
 SHORTEST_FRESHNESS = 60.0
-"""`max-age` may shorten the pause between refreshes to this, in seconds."""
+"""Seconds to which `max-age` may shorten the pause between refreshes."""
 FIRST_PAUSE = 0.5
-"""The first pause is this share of the interval at least, so that workers that started together drift apart."""
+"""Share of the interval that the first pause lasts at least; workers that start together then refresh apart."""
 
 _UNIFORM = SystemRandom().uniform
 
 
-class Answer(Enum):
-    """What to do about an unknown key."""
+class Decision(Enum):
+    """The answer to the question: may an unknown `kid` cause a fetch?"""
 
     FETCH = "fetch"
-    ABSENT = "absent"
-    BUCKET = "bucket"
-    BACK_OFF = "back_off"
+    NOT_FOUND_CACHED = "not_found_cached"
+    RATE_LIMITED = "bucket"
+    BACKING_OFF = "back_off"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What to do about an unknown key, and where it is nothing: after how many seconds to come back."""
+class CheckResult:
+    """A decision, and the seconds until a fetch may be allowed if it is not allowed now."""
 
-    answer: Answer
+    decision: Decision
     retry_after: float = 0.0
 
 
-class KeyPolicy:
-    """The state of one process: what was fetched, what failed, and which unknown keys were looked for.
+class FetchRateLimiter:
+    """The rate limits of one process.
 
     Attributes:
-        failures: How many fetches failed in a row.
-        retry_at: Before then no fetch starts, after a failed one.
-        refresh_at: When the next refresh is due.
+        failures: Number of fetches that failed in a row.
+        retry_at: Monotonic time until which the back-off lasts.
+        refresh_at: Monotonic time of the next refresh.
     """
 
     def __init__(self, settings: KeySettings, *, uniform: Callable[[float, float], float] = _UNIFORM) -> None:
-        """Begin with a full bucket.
+        """Create a limiter with a full bucket.
 
         Args:
-            settings: The numbers.
-            uniform: Where chance comes from; the default has no state that forked workers could share.
+            settings: The burst, the intervals and the jitter.
+            uniform: Source of random numbers; the default has no state that forked workers could share.
         """
         self._settings = settings
         self._uniform = uniform
         self._level = float(settings.unknown_kid_burst)
         self._level_at = 0.0
         self._free_at = float("-inf")
-        self._absent: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._misses: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         self._first = True
         self.failures = 0
         self.retry_at = self.refresh_at = float("-inf")
 
     @property
-    def remembered(self) -> int:
-        """How many unknown keys are remembered as looked for."""
-        return len(self._absent)
+    def negative_cache_entries(self) -> int:
+        """Number of unknown `kid`s in the negative cache."""
+        return len(self._misses)
 
-    def judge(self, kid: str, now: float) -> Verdict:
-        """Say what to do about a key that is not known, while others are."""
-        _, until = self._absent.get(_digest(kid), (0, now))
+    def check(self, kid: str, now: float) -> CheckResult:
+        """Decide whether an unknown `kid` may cause a fetch, while other keys are usable."""
+        _, until = self._misses.get(_digest(kid), (0, now))
         if now < until:
-            return Verdict(Answer.ABSENT)
+            return CheckResult(Decision.NOT_FOUND_CACHED)
         if now < self.retry_at:
-            return Verdict(Answer.BACK_OFF, self.retry_at - now)
+            return CheckResult(Decision.BACKING_OFF, self.retry_at - now)
         if (level := self._fill(now)) < 1:
-            return Verdict(Answer.BUCKET, (1 - level) * self._settings.unknown_kid_interval)
-        return Verdict(Answer.FETCH)
+            return CheckResult(Decision.RATE_LIMITED, (1 - level) * self._settings.unknown_kid_interval)
+        return CheckResult(Decision.FETCH)
 
-    def book(self, now: float, *, cold: bool) -> float:
-        """Take what one fetch costs and give the time from which it may start; without keys it costs nothing."""
+    def reserve(self, now: float, *, cold: bool) -> float:
+        """Take a token for one fetch and return when it may start; without usable keys it takes none."""
         start = max(now, self._free_at)
         if not cold:
             level = self._fill(now)
@@ -100,14 +100,14 @@ class KeyPolicy:
         return start
 
     def not_before(self, start: float) -> float:
-        """Put off a start that was given before fetches failed: to the end of the back-off, one gap after another."""
+        """Return a start that was reserved earlier, moved to the end of the back-off, one gap after another."""
         if start < self.retry_at:
             start = max(self.retry_at, self._free_at)
             self._free_at = start + FETCH_GAP
         return start
 
-    def book_retry(self, now: float, *, cold: bool) -> bool:
-        """Take what a second try costs, and tell whether there was enough; after a failed fetch there is none."""
+    def try_reserve_retry(self, now: float, *, cold: bool) -> bool:
+        """Take a token for a second attempt; return False if there is none, or if the last fetch failed."""
         if self.failures or (not cold and self._fill(now) < 1):
             return False
         if not cold:
@@ -116,7 +116,7 @@ class KeyPolicy:
         return True
 
     def succeeded(self, now: float, *, max_age: float | None) -> None:
-        """Note a good fetch: the next refresh is due an interval later."""
+        """Record a successful fetch and schedule the next refresh."""
         pause = self._settings.refresh_interval
         if max_age is not None:
             pause = min(pause, max(SHORTEST_FRESHNESS, max_age))
@@ -127,33 +127,33 @@ class KeyPolicy:
         self.retry_at = float("-inf")
         self.refresh_at = now + pause
 
-    def failed(self, now: float, *, cold: bool, booked: int) -> None:
-        """Note a failed fetch: give back what it booked, and pause by exponential back-off with full jitter."""
+    def failed(self, now: float, *, cold: bool, reserved: int) -> None:
+        """Record a failed fetch: return its tokens, and back off exponentially with full jitter."""
         if not cold:
-            self._level = min(self._fill(now) + booked, float(self._settings.unknown_kid_burst))
+            self._level = min(self._fill(now) + reserved, float(self._settings.unknown_kid_burst))
         cap = MAX_COLD_BACKOFF if cold else MAX_BACKOFF
         longest = min(cap, BACKOFF_BASE * 2.0 ** min(self.failures, 32))
         self.failures += 1
         self.retry_at = self.refresh_at = now + self._uniform(BACKOFF_FLOOR, longest)
 
-    def absent(self, kid: str, now: float) -> None:
-        """Note that a good fetch that began for this key did not bring it."""
+    def record_miss(self, kid: str, now: float) -> None:
+        """Add a `kid` to the negative cache (RFC 2308): a successful fetch made for it did not bring it."""
         digest = _digest(kid)
-        times, _ = self._absent.pop(digest, (0, now))
-        self._absent[digest] = (times + 1, now + NEGATIVE_CACHE_TTLS[min(times, len(NEGATIVE_CACHE_TTLS) - 1)])
-        while len(self._absent) > MAX_NEGATIVE_CACHE_ENTRIES:
-            self._absent.popitem(last=False)
+        times, _ = self._misses.pop(digest, (0, now))
+        self._misses[digest] = (times + 1, now + NEGATIVE_CACHE_TTLS[min(times, len(NEGATIVE_CACHE_TTLS) - 1)])
+        while len(self._misses) > MAX_NEGATIVE_CACHE_ENTRIES:
+            self._misses.popitem(last=False)
 
-    def appeared(self, kid: str) -> None:
-        """Forget that a key was not there."""
-        self._absent.pop(_digest(kid), None)
+    def forget_miss(self, kid: str) -> None:
+        """Remove a `kid` from the negative cache."""
+        self._misses.pop(_digest(kid), None)
 
     def due_now(self) -> None:
-        """Have the next refresh made at once."""
+        """Schedule the next refresh for now."""
         self.refresh_at = float("-inf")
 
     def forked(self, now: float) -> None:
-        """Let a process that was forked drift apart from its siblings, which inherit the same time."""
+        """Vary the time of the next refresh in a forked process, since its siblings have the same."""
         if self.refresh_at > now:
             self.refresh_at = now + (self.refresh_at - now) * self._uniform(FIRST_PAUSE, 1)
 

@@ -1,4 +1,4 @@
-"""The keys as they are at one moment, and how a fetched document changes them; pure."""
+"""The key set at one time, and how a fetched document changes it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,96 +8,96 @@ from fastapi_cloudflare_access._keys.jwks import KeySet
 from fastapi_cloudflare_access._verification.signature import RS256Key
 
 _NONE: Mapping[str, RS256Key] = MappingProxyType({})
-_NOTHING_MISSING: Mapping[str, float] = MappingProxyType({})
+_NOTHING_PENDING: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """One moment on both clocks: the monotonic one stands still while a machine sleeps, the wall clock may be set."""
+class ClockReading:
+    """The time on both clocks: the monotonic one stops while a machine sleeps, the wall clock may be set."""
 
     monotonic: float
     wall: float
 
-    def until(self, now: "Moment") -> float:
-        """Seconds from here to `now`, by the clock on which more have passed."""
+    def until(self, now: "ClockReading") -> float:
+        """Return the seconds from this reading to `now`, by the clock that shows more."""
         return max(now.monotonic - self.monotonic, now.wall - self.wall, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a lookup needs, never changed once it is there.
+    """An immutable key set.
 
     Attributes:
         keys: Key by `kid`.
-        generation: Grows whenever the keys change.
-        fetched: When the last good fetch ended; None where there was none.
-        document: What it brought.
-        listed: The key set of that document; the keys are these and the missing ones.
-        missing: Since when (monotonic) a key that is still used has not been published.
-        etag: What to ask with next time.
-        sequence: The number of the fetch; a lower one never replaces a higher one.
+        generation: Number that grows whenever the keys change.
+        fetched: Time of the last successful fetch; None if there was none.
+        document: The certs document that it brought.
+        published: The keys of that document; `keys` holds these and those in `pending_removal`.
+        pending_removal: By `kid`, the monotonic time since which a key that is still used is not published.
+        etag: The value for `If-None-Match`.
+        sequence: Number of the fetch; a lower one never replaces a higher one.
     """
 
     keys: Mapping[str, RS256Key] = field(default_factory=lambda: _NONE)
     generation: int = 0
-    fetched: Moment | None = None
+    fetched: ClockReading | None = None
     document: bytes = b""
-    listed: KeySet = field(default_factory=lambda: KeySet(_NONE))
-    missing: Mapping[str, float] = field(default_factory=lambda: _NOTHING_MISSING)
+    published: KeySet = field(default_factory=lambda: KeySet(_NONE))
+    pending_removal: Mapping[str, float] = field(default_factory=lambda: _NOTHING_PENDING)
     etag: str | None = None
     sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a good fetch brought, parsed.
+    """The result of a successful fetch.
 
     Attributes:
-        at: When it ended.
-        sequence: Its number.
-        document: The bytes; those of before for a 304.
+        at: Time of its end.
+        sequence: Number of the fetch.
+        document: The certs document; after a 304 the previous one.
         key_set: The keys.
-        etag: Of the document.
+        etag: The ETag of the document.
     """
 
-    at: Moment
+    at: ClockReading
     sequence: int
     document: bytes
     key_set: KeySet
     etag: str | None
 
 
-def merge(old: Snapshot, new: Fetched, *, removal_delay: float | None, may_finish: bool) -> Snapshot:
-    """Put a fetched set in the place of the old one: additions at once, removals once they are confirmed.
+def merge(old: Snapshot, new: Fetched, *, removal_delay: float | None, may_confirm_removals: bool) -> Snapshot:
+    """Return the key set after a fetch: keys are added at once, and removed after a second fetch confirms it.
 
     Args:
-        old: The keys so far.
-        new: The fetched ones.
-        removal_delay: How long a key must have been missing when it goes; None lets it go at once.
-        may_finish: Whether this fetch may confirm a removal, or only notice that a key is missing.
+        old: The previous key set.
+        new: The result of the fetch.
+        removal_delay: Seconds for which a key must have been unpublished; None removes it at once.
+        may_confirm_removals: Whether this fetch may remove keys, or only mark them as pending.
     """
     published = new.key_set.keys
-    missing: dict[str, float] = {}
+    pending: dict[str, float] = {}
     for kid in old.keys:
-        if kid in published or kid in new.key_set.torn or removal_delay is None:
+        if kid in published or kid in new.key_set.conflicting_kids or removal_delay is None:
             continue
-        since = old.missing.get(kid, new.at.monotonic)
-        if not may_finish or new.at.monotonic - since < removal_delay:
-            missing[kid] = since
-    keys = {**{kid: old.keys[kid] for kid in missing}, **published}
+        since = old.pending_removal.get(kid, new.at.monotonic)
+        if not may_confirm_removals or new.at.monotonic - since < removal_delay:
+            pending[kid] = since
+    keys = {**{kid: old.keys[kid] for kid in pending}, **published}
     return replace(
         old,
         keys=MappingProxyType(keys) if keys != old.keys else old.keys,
         generation=old.generation + (keys != old.keys),
         fetched=new.at,
         document=new.document,
-        listed=new.key_set,
-        missing=MappingProxyType(missing),
+        published=new.key_set,
+        pending_removal=MappingProxyType(pending),
         etag=new.etag,
         sequence=new.sequence,
     )
 
 
 def confirmation_due(snapshot: Snapshot, removal_delay: float) -> float | None:
-    """When (monotonic) the fetch is due that confirms a removal; None where no key is missing."""
-    return min(snapshot.missing.values()) + removal_delay if snapshot.missing else None
+    """Return the monotonic time of the fetch that confirms a removal; None if no removal is pending."""
+    return min(snapshot.pending_removal.values()) + removal_delay if snapshot.pending_removal else None

@@ -121,7 +121,7 @@ def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, 
     return claims
 
 
-def screen(parsed: Parsed, *, settings: Settings, now: float) -> None:
+def precheck(parsed: Parsed, *, settings: Settings, now: float) -> None:
     """Let only a token pass that would be accepted if its key were known, before anything is spent on fetching the key.
 
     Raises:

@@ -11,7 +11,7 @@ from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 U = TypeVar("U", bound=UserClaims)
 
 
-class Remembered(NamedTuple, Generic[U]):
+class CacheEntry(NamedTuple, Generic[U]):
     """What is known of one verified token.
 
     Attributes:
@@ -43,9 +43,9 @@ class TokenCache(Generic[U]):
     def __init__(self, size: int) -> None:
         """Hold `size` tokens at most."""
         self._size = size
-        self._entries: OrderedDict[bytes, Remembered[U]] = OrderedDict()
+        self._entries: OrderedDict[bytes, CacheEntry[U]] = OrderedDict()
 
-    def get(self, digest: bytes) -> Remembered[U] | None:
+    def get(self, digest: bytes) -> CacheEntry[U] | None:
         """Give what is known of a token, which is then the one used last."""
         try:
             self._entries.move_to_end(digest)
@@ -53,7 +53,7 @@ class TokenCache(Generic[U]):
             return None
         return self._entries.get(digest)
 
-    def put(self, digest: bytes, entry: Remembered[U]) -> None:
+    def put(self, digest: bytes, entry: CacheEntry[U]) -> None:
         """Remember a token, and forget the one used longest ago where there is no room."""
         self._entries[digest] = entry
         if len(self._entries) > self._size:

@@ -7,7 +7,7 @@ from fastapi_cloudflare_access.cli.formatting import as_list, is_time, moment, p
 from fastapi_cloudflare_access.cli.reports import Verdict
 from fastapi_cloudflare_access.errors import (
     AccessError,
-    CannotDecide,
+    TemporarilyUnavailable,
     TokenExpired,
     TokenNotYetValid,
     WrongAudience,
@@ -40,7 +40,7 @@ def refusal(
     text = str(error)
     if claims is not None and settings is not None and (detail := _detail(error, claims, settings, now)):
         text = f"{text}: {detail}"
-    accepted = None if isinstance(error, CannotDecide) else False
+    accepted = None if isinstance(error, TemporarilyUnavailable) else False
     return Verdict(accepted=accepted, reason=error.reason, text=text, hint=HINTS[error.reason])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, parse_json_object
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN, check_claims, parse
-from fastapi_cloudflare_access._verifier import typed
+from fastapi_cloudflare_access._verifier import build_claims
 from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso, moment, plural, short
@@ -83,7 +83,7 @@ def _verdict(token: bytes, claims: dict[str, Any] | None, configuration: Configu
             return Verdict(accepted=None, text=f"what the app would say is not known: {configuration.problem}")
         checked = dict(claims)
         check_claims(checked, settings=configuration.settings, now=now)
-        typed(checked, UserClaims)
+        build_claims(checked, UserClaims)
     except CredentialError as error:
         return refusal(error, claims=claims, settings=configuration.settings, now=now)
     return Verdict(accepted=None, text="were its signature good, this configuration would accept it")

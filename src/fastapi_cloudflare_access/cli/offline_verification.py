@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi_cloudflare_access._verification.token import parse, screen
+from fastapi_cloudflare_access._verification.token import parse, precheck
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.cli.reports import Caller
@@ -21,8 +21,8 @@ async def judge(
     try:
         await keys.refresh()
         parsed = parse(token)
-        if keys.lookup(parsed.kid) is None:
-            screen(parsed, settings=settings, now=clock.now())
+        if keys.get(parsed.kid) is None:
+            precheck(parsed, settings=settings, now=clock.now())
             return UnknownKey("the team has no key of that id")
         return await Verifier(settings, keys=keys, user_model=UserClaims).verify(token)
     except AccessError as error:

@@ -19,9 +19,9 @@ from fastapi_cloudflare_access.cli.reports import Caller, Key, Step, Verdict, Ve
 from fastapi_cloudflare_access.cli.tokens import facts
 from fastapi_cloudflare_access.errors import (
     AccessError,
-    CannotDecide,
     InvalidSignature,
     KeysUnavailable,
+    TemporarilyUnavailable,
     UnknownKey,
 )
 from fastapi_cloudflare_access.protocols import Clock
@@ -137,7 +137,7 @@ def _accepted_claims(claims: UserClaims | ServiceClaims, now: float) -> Step:
 def _refused(
     error: AccessError, failure: Verdict | None, token: bytes, configuration: Configuration, now: float
 ) -> Verdict:
-    if isinstance(error, CannotDecide):
+    if isinstance(error, TemporarilyUnavailable):
         return failure or refusal(error)  # what was found by hand says more than that no keys came
     claims = inspect_token(token, configuration, now).claims
     return refusal(error, claims=claims, settings=configuration.settings, now=now)

@@ -7,15 +7,15 @@ from fastapi_cloudflare_access.testing.fetch import MemoryFetch
 from fastapi_cloudflare_access.testing.forgeries import FORGERIES, Forgery
 from fastapi_cloudflare_access.testing.overriding import override
 from fastapi_cloudflare_access.testing.server import CertsServer
-from fastapi_cloudflare_access.testing.team import LocalTeam
+from fastapi_cloudflare_access.testing.team import FakeTeam
 
 __all__ = [
     "FORGERIES",
     "CertsEndpoint",
     "CertsServer",
     "FakeClock",
+    "FakeTeam",
     "Forgery",
-    "LocalTeam",
     "MemoryFetch",
     "SeenRequest",
     "SystemClock",

@@ -84,7 +84,7 @@ class CertsEndpoint:
             ConfigurationError: It is no team, or the headers are none.
         """
         if not isinstance(team, Issuer):
-            raise ConfigurationError(f"only the certs of a LocalTeam can be served, not of {type(team).__name__}")
+            raise ConfigurationError(f"only the certs of a FakeTeam can be served, not of {type(team).__name__}")
         check_headers(headers)
         self.team = team
         self.requests: list[SeenRequest] = []

@@ -13,7 +13,7 @@ class MemoryFetch(CertsEndpoint):
     """A [`Fetch`][fastapi_cloudflare_access.protocols.Fetch] to give `CloudflareAccess(fetch=…)`.
 
     ```python
-    team = LocalTeam("acme")
+    team = FakeTeam("acme")
     access = CloudflareAccess(
         team_domain=team.team_domain, audience=team.audience, fetch=MemoryFetch(team), clock=team.clock
     )

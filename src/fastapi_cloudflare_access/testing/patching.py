@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @contextmanager
 def patched(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Generator[MemoryFetch]:
-    """Let these objects verify the tokens of `team`; see `LocalTeam.patch`."""
+    """Let these objects verify the tokens of `team`; see `FakeTeam.patch`."""
     _check(accesses)
     certs = MemoryFetch(team)
     audiences = tuple(dict.fromkeys(tag for access in accesses for tag in access.settings.audience))
@@ -53,8 +53,8 @@ def _keys_of(team: Issuer, certs: MemoryFetch, settings: Settings, listeners: Se
 class _KeysOnAFakeClock(KeySource):
     """A key source that lets the fake clock run while the app waits for keys: nothing else can move it then."""
 
-    async def find(self, kid: str) -> RS256Key:
-        return await self._in_no_time(super().find(kid))
+    async def get_or_fetch(self, kid: str) -> RS256Key:
+        return await self._in_no_time(super().get_or_fetch(kid))
 
     async def refresh(self) -> None:
         await self._in_no_time(super().refresh())

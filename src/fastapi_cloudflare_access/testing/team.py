@@ -32,7 +32,7 @@ _pool: dict[tuple[str, int], SigningKey] = {}
 _pool_lock = Lock()
 
 
-class LocalTeam(Issuer, Generic[K]):
+class FakeTeam(Issuer, Generic[K]):
     """A team of your own, for tests.
 
     Keys are made once per process for each team name and shared, so that a new team costs nothing; ids, claims and
@@ -43,7 +43,7 @@ class LocalTeam(Issuer, Generic[K]):
 
     @overload
     def __init__(
-        self: "LocalTeam[FakeClock]", team_domain: str = "acme", *, audience: str | Iterable[str] | None = None
+        self: "FakeTeam[FakeClock]", team_domain: str = "acme", *, audience: str | Iterable[str] | None = None
     ) -> None: ...
 
     @overload
