@@ -56,12 +56,17 @@ TESTS = {
         "tests/keys/test_jwks.py",
     ],
     "_keys.jwks": ["tests/keys/test_jwks.py", "tests/verification/test_token.py", "tests/attacks/test_key_sets.py"],
-    "settings": ["tests/test_settings.py", "tests/attacks/test_settings_limits.py"],
+    "settings": [
+        "tests/test_settings.py",
+        "tests/attacks/test_settings_limits.py",
+        "tests/test_not_a_dependency.py",
+    ],
     "keys": [
         "tests/test_keys.py",
         "tests/keys/test_fetcher.py",
         "tests/keys/test_metrics.py",
         "tests/test_events.py",
+        "tests/test_authentication.py",
     ],
     "_verification.request_token": ["tests/verification/test_request_token.py", "tests/test_authentication.py"],
     "_verifier": ["tests/verification/test_token_cache.py", "tests/test_authentication.py", "tests/test_access.py"],

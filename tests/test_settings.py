@@ -311,3 +311,8 @@ def test_key_settings_are_no_variable_of_the_environment(monkeypatch: pytest.Mon
     monkeypatch.setenv("CF_ACCESS_KEY_SETTINGS", '{"refresh_interval": 60}')
     with pytest.raises(ConfigurationError, match=r"^key_settings must be"):
         load()
+
+
+def test_a_setting_is_given_by_name() -> None:
+    with pytest.raises(TypeError):
+        KeySettings(600)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]

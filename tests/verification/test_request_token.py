@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._verification.request_token import MAX_COOKIES, MAX_MENTIONS, digest, find_token
+from fastapi_cloudflare_access._verification.request_token import (
+    MAX_COOKIES,
+    MAX_DIGESTED,
+    MAX_MENTIONS,
+    digest,
+    find_token,
+)
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
 from fastapi_cloudflare_access.settings import TokenSource
 
@@ -108,6 +114,15 @@ def test_the_cookies_are_those_of_a_plain_reader_of_pairs(parts: list[bytes]) ->
             find_token([(b"cookie", jar)], BOTH)
     else:
         assert find_token([(b"cookie", jar)], BOTH) == (values.pop() if values else None)
+
+
+def test_the_limits_are_32_kib_of_cookies_16_mentions_and_16_kib_of_a_digest() -> None:
+    assert (MAX_COOKIES, MAX_MENTIONS, MAX_DIGESTED) == (32_768, 16, 16_384)
+
+
+@pytest.mark.parametrize("name", [b"accept", b"cookie2", b"set-cookie", b"x-cookie"])
+def test_a_header_of_another_name_holds_no_cookies(name: bytes) -> None:
+    assert find_token([(name, b"CF_Authorization=c")], BOTH) is None
 
 
 def test_sources_narrow_what_is_looked_at() -> None:

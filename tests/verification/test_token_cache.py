@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from fuzz.cache_pair import Groups, LooseClaims, Rig
 
-from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, UserClaims
-from fastapi_cloudflare_access._verification.token import verify
+from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, UserClaims, _verifier
+from fastapi_cloudflare_access._verification.token import MAX_TOKEN, verify
 from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
 from fastapi_cloudflare_access.errors import (
     AccessError,
     InvalidClaims,
     InvalidSignature,
     KeysUnavailable,
+    MalformedToken,
     TokenExpired,
     TokenNotYetValid,
     UnknownKey,
@@ -76,6 +77,34 @@ async def test_a_signature_is_checked_once(checks: list[str]) -> None:
         checks.clear()
         assert await rig.verify(token) == first
         assert checks == []
+
+
+async def test_a_token_of_the_greatest_size_is_kept_too(checks: list[str]) -> None:
+    rig = Rig()
+    await rig.verify(rig.team.service_token("bot"))  # its key is known from here on
+    checks.clear()
+    short = rig.team.user_token("ada@example.com", custom={"x": ""})
+    token = rig.team.user_token("ada@example.com", custom={"x": "x" * ((MAX_TOKEN - len(short)) * 3 // 4)})
+    assert len(token) == MAX_TOKEN
+    assert await rig.verify(token) == await rig.verify(token)
+    assert (len(checks), entries(rig)) == (1, 2)
+
+
+async def test_a_verifier_is_made_of_named_parts_and_verifies_alone() -> None:
+    rig = Rig()
+    parts = rig.access._authenticator.verifier
+    alone = _verifier.Verifier(settings=parts.settings, keys=parts.keys, user_model=UserClaims)
+    caller = await alone.verify(rig.team.user_token("ada@example.com").encode())
+    assert isinstance(caller, UserClaims)
+
+
+async def test_a_token_that_is_too_long_is_refused_before_it_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    hashed: list[bytes] = []
+    monkeypatch.setattr(_verifier, "sha256", hashed.append)
+    with pytest.raises(MalformedToken):
+        await rig.access._authenticator.verifier.verify(b"x" * (MAX_TOKEN + 1))
+    assert hashed == []
 
 
 async def test_of_our_own_models_the_same_caller_is_given_again() -> None:
@@ -143,7 +172,7 @@ async def test_the_token_used_longest_ago_goes_first(checks: list[str]) -> None:
     assert len(checks) == 1
 
 
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("after", [0, 1, 100])
 async def test_a_kept_token_passes_until_it_expires_and_no_longer(after: int, checks: list[str]) -> None:
     rig = Rig(exp_leeway=5)
     token = rig.team.user_token("ada@example.com", expires_in=60)
