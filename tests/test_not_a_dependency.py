@@ -67,7 +67,9 @@ def test_a_class_of_ours_as_a_dependency_is_an_error_that_says_what_to_write(kin
         FastAPI().add_api_route("/", route)
 
 
-@pytest.mark.parametrize("name", ["health", "refresh", "export", "start", "stop", "get", "get_or_fetch", "seed"])
+@pytest.mark.parametrize(
+    "name", ["health", "refresh", "export", "start", "stop", "get", "get_if_usable", "get_or_fetch", "seed"]
+)
 def test_a_method_of_the_keys_is_no_dependency(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r": (write Depends\(access\)|call access\.keys\.seed)"):
         FastAPI().add_api_route("/", ok, dependencies=[Depends(getattr(access.keys, name))])

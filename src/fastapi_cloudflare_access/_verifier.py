@@ -11,7 +11,7 @@ from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN, Parsed, parse, precheck, read_claims, verify
 from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import AccessError, InvalidClaims, KeysUnavailable
+from fastapi_cloudflare_access.errors import AccessError, InvalidClaims
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.settings import Settings
 
@@ -39,7 +39,7 @@ class Verifier(Generic[U]):
     __slots__ = ("_cache", "keys", "settings", "user_model")
 
     def __init__(self, settings: Settings, *, keys: KeySource, user_model: type[U]) -> None:
-        """Put the parts together; nothing is fetched."""
+        """Create a verifier; nothing is fetched."""
         self.settings = settings
         self.keys = keys
         self.user_model = user_model
@@ -91,11 +91,14 @@ class Verifier(Generic[U]):
         if cache and len(token) <= MAX_TOKEN:
             digest = sha256(token).digest()
             if known := cache.get(digest):
-                if self._known_key(known.kid) is known.key and known.starts <= self.keys.clock.now() < known.ends:
+                if (
+                    self.keys.get_if_usable(known.kid) is known.key
+                    and known.starts <= self.keys.clock.now() < known.ends
+                ):
                     return known.caller or self._rebuild(known.payload)
                 cache.drop(digest)
         parsed = parse(token)
-        key = self._known_key(parsed.kid)
+        key = self.keys.get_if_usable(parsed.kid)
         return self._verify_with(key, parsed, digest) if key else AwaitingKey(parsed, digest)
 
     async def _verify_after_fetch(self, token: AwaitingKey) -> U | ServiceClaims:
@@ -112,7 +115,7 @@ class Verifier(Generic[U]):
         return caller
 
     def _rebuild(self, payload: bytes) -> U | ServiceClaims:
-        """Make a caller anew, of a model of the app, which may not be as frozen as ours are."""
+        """Build the caller again from a cached payload: a model of the app may not be frozen."""
         claims = read_claims(payload, settings=self.settings, now=self.keys.clock.now())
         return build_claims(claims, self.user_model)
 
@@ -128,12 +131,6 @@ class Verifier(Generic[U]):
             caller=caller if is_frozen else None,
             payload=b"" if is_frozen else parsed.payload,
         )
-
-    def _known_key(self, kid: str) -> RS256Key | None:
-        try:
-            return self.keys.get(kid)
-        except KeysUnavailable:
-            return None
 
 
 def _bare(error: AccessError) -> AccessError:

@@ -151,8 +151,15 @@ class KeySource:
         except ConfigurationError:  # called in a thread that has no event loop
             return
         self._fetcher.ensure_refresher(loop_state)
-        if loop_state.in_flight is None and now.monotonic >= cache.retry_at:
+        if loop_state.in_flight is None and not cache.is_backing_off(now):
             self._fetcher.begin(loop_state, FetchOptions(may_confirm_removals=True))
+
+    def get_if_usable(self, kid: Annotated[str, _SEED]) -> RS256Key | None:
+        """Return a known key, or None, also if the keys are not usable."""
+        try:
+            return self.get(kid)
+        except KeysUnavailable:
+            return None
 
     async def get_or_fetch(self, kid: Annotated[str, _SEED]) -> RS256Key:
         """Return a known key, or fetch the keys if the limits allow it (listed in `_keys/__init__.py`).
@@ -170,27 +177,21 @@ class KeySource:
         except ConfigurationError as problem:
             raise self._temporarily_unavailable(str(problem)) from None
         for _ in range(MAX_FETCHES_PER_REQUEST):
-            if key := self._usable_key(kid):
+            if key := self.get_if_usable(kid):
                 return key
             in_flight = self._fetch_for(kid, loop_state)
             if not await self._wait(loop_state, in_flight, deadline - self._monotonic()):
                 break
-        if key := self._usable_key(kid):
+        if key := self.get_if_usable(kid):
             return key
         raise self._temporarily_unavailable("the fetch takes longer than a request waits")
-
-    def _usable_key(self, kid: str) -> RS256Key | None:
-        try:
-            return self.get(kid)
-        except KeysUnavailable:
-            return None
 
     def _fetch_for(self, kid: str, loop_state: LoopState) -> InFlightFetch:
         """Return the fetch to wait for; start one if none is in flight and the limits allow it."""
         now = self._fetcher.now()
         if self._cache.is_usable(now):
             self._check_allowed(kid, loop_state, now)
-        elif now.monotonic < self._cache.retry_at and not loop_state.in_flight:
+        elif self._cache.is_backing_off(now) and not loop_state.in_flight:
             raise self._temporarily_unavailable("the last fetch failed", self._until_retry())
         if loop_state.waiters >= MAX_WAITERS:
             raise self._limited("waiters", MIN_RETRY_AFTER, now)
@@ -327,7 +328,7 @@ class KeySource:
         now = self._fetcher.now()
         if self._cache.is_usable(now):
             self.get("")  # a refresh that is due begins in the background
-        elif (loop_state.in_flight or now.monotonic >= self._cache.retry_at) and loop_state.waiters < MAX_WAITERS:
+        elif (loop_state.in_flight or not self._cache.is_backing_off(now)) and loop_state.waiters < MAX_WAITERS:
             in_flight = self._fetcher.join_or_begin(loop_state, FetchOptions())
             await self._wait(loop_state, in_flight, self.settings.key_settings.key_wait_timeout)
 

@@ -44,16 +44,28 @@ def same_instance(patch: pytest.MonkeyPatch) -> None:
 
 def keys_are_kept(patch: pytest.MonkeyPatch) -> None:
     """Go on with the first key of each `kid`, withdrawn or replaced, in verifiers with a cache."""
-    first: dict[tuple[Any, str], Any] = {}
-    known_key = Verifier._known_key
+    init = Verifier.__init__
 
-    def kept(self: Any, kid: str) -> Any:
-        key = known_key(self, kid)
-        if self._cache is None:
-            return key
-        return first.setdefault((self, kid), key) if key else first.get((self, kid))
+    def stubborn(self: Any, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        if self._cache is not None:
+            self.keys = FirstKeys(self.keys)
 
-    patch.setattr(Verifier, "_known_key", kept)
+    patch.setattr(Verifier, "__init__", stubborn)
+
+
+class FirstKeys:
+    """A key source that goes on with the first key of each `kid`."""
+
+    def __init__(self, keys: Any) -> None:
+        self._keys, self._first = keys, dict[str, Any]()
+
+    def get_if_usable(self, kid: str) -> Any:
+        key = self._keys.get_if_usable(kid)
+        return self._first.setdefault(kid, key) if key else self._first.get(kid)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._keys, name)
 
 
 def one_cache_for_two_audiences(patch: pytest.MonkeyPatch) -> None:

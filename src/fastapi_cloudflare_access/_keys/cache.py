@@ -120,11 +120,11 @@ class KeySetCache:
 
     def due_in(self, now: ClockReading) -> float:
         """Return the seconds until the next refresh; 0 if a sleep of the machine has lasted longer."""
-        overslept = now.wall >= self.next_check_wall and now.monotonic >= self._limiter.retry_at
+        overslept = now.wall >= self.next_check_wall and not self.is_backing_off(now)
         return 0.0 if overslept else max(0.0, self.due() - now.monotonic)
 
     def schedule_next_check(self, now: ClockReading, until: float) -> None:
-        """Let `get` read the snapshot alone until then, or until the keys expire."""
+        """Schedule the next freshness check for then, or for the time at which the keys expire."""
         age = self.age(now)
         left = -math.inf if age is None else self.settings.max_staleness - age
         self.next_check_at = min(until, now.monotonic + left)
@@ -134,6 +134,10 @@ class KeySetCache:
     def retry_at(self) -> float:
         """Monotonic time until which the back-off lasts."""
         return self._limiter.retry_at
+
+    def is_backing_off(self, now: ClockReading) -> bool:
+        """Check whether no fetch may start yet, since the last one failed."""
+        return now.monotonic < self._limiter.retry_at
 
     @property
     def last_error(self) -> str | None:
@@ -174,7 +178,7 @@ class KeySetCache:
         return self._limiter.not_before(start)
 
     def begin(self, pending: PendingFetch) -> None:
-        """Give a fetch its number as it begins, and count it."""
+        """Number a fetch as it begins, and count it."""
         with self._lock:
             self._sequence += 1
             pending.sequence = self._sequence

@@ -150,7 +150,7 @@ async def read_document(fetch: Fetch, url: str, *, etag: str | None, no_cache: b
 
 
 def describe(problem: BaseException) -> str:
-    """Say in words why a fetch failed, in none that came over the network."""
+    """Return why a fetch failed, in words of our own: none that came over the network."""
     if isinstance(problem, FetchProblem):
         return str(problem)
     if tls := _tls_problem(problem):
@@ -224,7 +224,7 @@ def _max_age(headers: Mapping[str, str]) -> float | None:
 
 def _chain(problem: BaseException | None) -> list[BaseException]:
     chain: list[BaseException] = []
-    while problem is not None and len(chain) < 10:  # noqa: PLR2004 - nobody chains further, and a loop ends
+    while problem is not None and len(chain) < 10:  # noqa: PLR2004 - no chain is longer, and a loop ends
         chain.append(problem)
         problem = problem.__cause__ or problem.__context__
     return chain

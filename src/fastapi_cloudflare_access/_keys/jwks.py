@@ -28,7 +28,7 @@ class KeySet:
     Attributes:
         keys: Key by `kid`; never empty.
         skipped: Why entries were not used, one reason for each.
-        conflicting_kids: Each `kid` that stands twice with different keys, of which none is used.
+        conflicting_kids: Each `kid` that appears twice with different keys, of which none is used.
     """
 
     keys: Mapping[str, RS256Key]
@@ -39,7 +39,7 @@ class KeySet:
 def parse_jwks(document: bytes) -> KeySet:
     """Read the `keys` member of a certs document (RFC 7517 section 5).
 
-    Entries that are no RS256 verification key of 2048 to 8192 bits are skipped. Of a `kid` that stands twice with the
+    Entries that are no RS256 verification key of 2048 to 8192 bits are skipped. Of a `kid` that appears twice with the
     same material one is kept; with different material none is.
 
     Raises:

@@ -90,7 +90,7 @@ class FetchRateLimiter:
         return CheckResult(Decision.FETCH)
 
     def reserve(self, now: float, *, cold: bool) -> float:
-        """Take a token for one fetch and return when it may start; without usable keys it takes none."""
+        """Remove a token for one fetch and return when it may start; without usable keys no token is needed."""
         start = max(now, self._free_at)
         if not cold:
             level = self._fill(now)
@@ -107,7 +107,7 @@ class FetchRateLimiter:
         return start
 
     def try_reserve_retry(self, now: float, *, cold: bool) -> bool:
-        """Take a token for a second attempt; return False if there is none, or if the last fetch failed."""
+        """Remove a token for a second attempt; return False if there is none, or if the last fetch failed."""
         if self.failures or (not cold and self._fill(now) < 1):
             return False
         if not cold:

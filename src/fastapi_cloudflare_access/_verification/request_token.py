@@ -11,11 +11,11 @@ HEADER = "Cf-Access-Jwt-Assertion"
 COOKIE = "CF_Authorization"
 """The cookie that the browser brings along."""
 MAX_COOKIES = 32 * 1024
-"""How many bytes of cookies are searched."""
+"""Number of bytes of cookies that are searched."""
 MAX_MENTIONS = 16
-"""In how many cookies the name of the cookie may stand, their values included."""
+"""Number of cookies that may contain the name of the cookie, their values included."""
 MAX_DIGESTED = 16 * 1024
-"""How many bytes of a token its digest is made of: servers pass headers of megabytes on."""
+"""Number of bytes of a token that its digest covers: servers pass headers of megabytes on."""
 
 _HEADER = HEADER.lower().encode()
 _COOKIE = COOKIE.encode()
@@ -25,9 +25,9 @@ Headers = Collection[tuple[bytes, bytes]]
 
 
 def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None:
-    """Give the one token of a request, or None where it carries none.
+    """Return the one token of a request, or None if it carries none.
 
-    Where the header is there it alone counts, good or bad: the edge sets it, and a cookie can be planted.
+    If the header is present, it alone counts, valid or not: the edge sets it, and a cookie can be planted.
 
     Blanks around a header's value are no part of it (RFC 9110 section 5.5); some servers pass them on.
 
@@ -55,7 +55,7 @@ def is_from_header(headers: Headers, sources: Sequence[TokenSource]) -> bool:
 
 
 def digest(token: bytes) -> str:
-    """Give a short name for a token, for logs: 12 hex digits of the SHA-256 of its first 16 KiB."""
+    """Return a short name of a token, for logs: 12 hex digits of the SHA-256 of its first 16 KiB."""
     return hashlib.sha256(token[:MAX_DIGESTED]).hexdigest()[:12]
 
 
@@ -76,7 +76,7 @@ def _cookie(headers: Headers) -> bytes | None:
 
 
 def _mentioning(jar: bytes) -> Iterator[bytes]:
-    """Give each pair in which the cookie's name stands somewhere; the others are only passed over."""
+    """Yield each pair that contains the name of the cookie; the others are skipped."""
     end = 0
     while (at := jar.find(_COOKIE, end)) >= 0:
         start = jar.rfind(b";", end, at) + 1

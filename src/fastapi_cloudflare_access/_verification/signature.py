@@ -33,13 +33,13 @@ class RS256Key:
         self._size = (self._key.prepared_key.key_size + 7) // 8
 
     def __eq__(self, other: object) -> bool:
-        """Keys are equal where modulus and exponent are."""
+        """Check whether modulus and exponent are equal."""
         return isinstance(other, RS256Key) and self._material == other._material
 
     def __hash__(self) -> int:
-        """Follow equality."""
+        """Return a hash of modulus and exponent."""
         return hash(self._material)
 
     def verifies(self, signature: bytes, signed: bytes) -> bool:
-        """Tell whether the signature, as long as the modulus, belongs to these bytes."""
+        """Check a signature over these bytes; it must be as long as the modulus."""
         return len(signature) == self._size and self._verify(signed, signature) is True

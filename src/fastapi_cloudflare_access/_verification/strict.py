@@ -86,7 +86,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
 
 
 def _check_depth(data: bytes) -> None:
-    """Take away everything but brackets, then pair by pair from the inside; linear in whatever hostile bytes say."""
+    """Remove everything but brackets, then pair by pair from the inside; linear in the length of any input."""
     unescaped = _ESCAPES.sub(b"", data).translate(_AS_LISTS, _NO_BRACKETS)
     brackets = _STRINGS.sub(b"", unescaped.replace(b'""', b""))  # first most strings at once, then one by one
     for _ in range(MAX_DEPTH):

@@ -57,12 +57,12 @@ class VerifyingKey(Protocol):
     """A key that can tell whether a signature is its own."""
 
     def verifies(self, signature: bytes, signed: bytes) -> bool:
-        """Tell whether the signature belongs to these bytes."""
+        """Check a signature over these bytes."""
         ...
 
 
 def parse(token: bytes) -> Parsed:
-    """Take a compact JWS apart (RFC 7515 sections 3.1 and 5.2).
+    """Parse a compact JWS (RFC 7515 sections 3.1 and 5.2).
 
     Raises:
         MalformedToken: For a wrong size, shape, encoding or header.
@@ -81,7 +81,7 @@ def parse(token: bytes) -> Parsed:
 
 @lru_cache(maxsize=64)
 def _read_header(segment: bytes) -> str:
-    """Give the `kid` of a JOSE header that asks for nothing but RS256 (RFC 7515 section 4.1, RFC 8725 section 3)."""
+    """Return the `kid` of a JOSE header that asks for nothing but RS256 (RFC 7515 section 4.1, RFC 8725 section 3)."""
     if len(segment) > (MAX_HEADER * 4 + 2) // 3:
         raise MalformedToken("the header is too long")
     header = parse_json_object(decode_base64url(segment))
@@ -97,7 +97,7 @@ def _read_header(segment: bytes) -> str:
 
 
 def verify(parsed: Parsed, *, key: VerifyingKey, settings: Settings, now: float) -> dict[str, Any]:
-    """Give the claims of a token that this key signed and these settings accept.
+    """Return the claims of a token that this key signed and these settings accept.
 
     Raises:
         CredentialError: The reason why it is refused.
@@ -108,7 +108,7 @@ def verify(parsed: Parsed, *, key: VerifyingKey, settings: Settings, now: float)
 
 
 def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, Any]:
-    """Give the claims of a payload whose signature was found good, where these settings accept them.
+    """Return the claims of a payload whose signature was verified, if these settings accept them.
 
     Raises:
         CredentialError: The reason why it is refused.
@@ -122,7 +122,7 @@ def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, 
 
 
 def precheck(parsed: Parsed, *, settings: Settings, now: float) -> None:
-    """Let only a token pass that would be accepted if its key were known, before anything is spent on fetching the key.
+    """Check the unverified claims of a token whose key is unknown, before the keys are fetched for it.
 
     Raises:
         CredentialError: The reason why the claims, none of them verified, could not pass anyway; marked `unverified`.

@@ -19,7 +19,7 @@ class CacheEntry(NamedTuple, Generic[U]):
         key: The key that its signature was checked with.
         starts: From when it is accepted, leeway included.
         ends: Until when.
-        caller: Whom it stands for, where nobody can change that; else None.
+        caller: The caller, if its model is frozen; else None.
         payload: What to make the caller from, where it has to be made anew each time; else empty.
     """
 
@@ -41,12 +41,12 @@ class TokenCache(Generic[U]):
     __slots__ = ("__weakref__", "_entries", "_size")
 
     def __init__(self, size: int) -> None:
-        """Hold `size` tokens at most."""
+        """Create a cache of at most `size` tokens."""
         self._size = size
         self._entries: OrderedDict[bytes, CacheEntry[U]] = OrderedDict()
 
     def get(self, digest: bytes) -> CacheEntry[U] | None:
-        """Give what is known of a token, which is then the one used last."""
+        """Return the entry of a token and mark it as used last; None if there is none."""
         try:
             self._entries.move_to_end(digest)
         except KeyError:
@@ -54,7 +54,7 @@ class TokenCache(Generic[U]):
         return self._entries.get(digest)
 
     def put(self, digest: bytes, entry: CacheEntry[U]) -> None:
-        """Remember a token, and forget the one used longest ago where there is no room."""
+        """Add a token; if the cache is full, remove the one used longest ago."""
         self._entries[digest] = entry
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
@@ -66,5 +66,5 @@ class TokenCache(Generic[U]):
                 self._entries.pop(digest, None)
 
     def drop(self, digest: bytes) -> None:
-        """Forget a token."""
+        """Remove a token."""
         self._entries.pop(digest, None)
