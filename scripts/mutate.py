@@ -43,6 +43,7 @@ TESTS = {
         "tests/verification/test_strict.py",
         "tests/attacks/test_limits.py",
         "tests/attacks/test_cost.py",
+        "tests/attacks/test_key_sets.py",
     ],
     "_verification.token": [
         "tests/verification/test_token.py",
@@ -67,6 +68,7 @@ TESTS = {
         "tests/keys/test_metrics.py",
         "tests/test_events.py",
         "tests/test_authentication.py",
+        "tests/test_not_a_dependency.py",
     ],
     "_verification.request_token": ["tests/verification/test_request_token.py", "tests/test_authentication.py"],
     "_verifier": ["tests/verification/test_token_cache.py", "tests/test_authentication.py", "tests/test_access.py"],

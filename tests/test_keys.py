@@ -305,6 +305,19 @@ async def test_a_crowd_waits_and_whoever_comes_after_it_is_told_to_come_back() -
     assert rig.keys.health().waiters == 0
 
 
+async def test_a_probe_does_not_wait_when_as_many_requests_wait_as_may() -> None:
+    rig = KeyRig()
+    rig.certs.hang()
+    requests = [rig.ask(rig.kid) for _ in range(MAX_WAITERS - 1)]
+    await rig.clock.run_for(0)
+    last, refused = (asyncio.ensure_future(rig.keys.fetch_if_unusable()) for _ in range(2))
+    await rig.clock.run_for(0)
+    assert (last.done(), refused.done(), rig.keys.health().waiters) == (False, True, MAX_WAITERS)
+    await rig.clock.run_for(10)
+    await asyncio.gather(last, *requests)
+    assert rig.keys.health().waiters == 0
+
+
 async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
     rig = await warm()
     refreshing = asyncio.ensure_future(rig.keys.refresh())

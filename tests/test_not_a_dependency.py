@@ -68,7 +68,11 @@ def test_a_class_of_ours_as_a_dependency_is_an_error_that_says_what_to_write(kin
 
 
 @pytest.mark.parametrize(
-    "name", ["health", "refresh", "export", "start", "stop", "get", "get_if_usable", "get_or_fetch", "seed"]
+    "name",
+    [
+        *("health", "refresh", "export", "start", "stop", "fetch_if_unusable"),
+        *("get", "get_if_usable", "get_or_fetch", "seed"),
+    ],
 )
 def test_a_method_of_the_keys_is_no_dependency(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r": (write Depends\(access\)|call access\.keys\.seed)"):

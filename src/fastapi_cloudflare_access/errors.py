@@ -3,7 +3,7 @@
 ```
 AccessError
 ├── ConfigurationError        a setting is missing or wrong            at construction
-├── CredentialError          something is wrong with the credential    401
+├── CredentialError           something is wrong with the credential   401
 │   ├── MissingToken
 │   ├── AmbiguousToken
 │   ├── MalformedToken
@@ -17,10 +17,10 @@ AccessError
 │   ├── TokenExpired
 │   ├── TokenNotYetValid
 │   └── TokenRevoked
-├── AuthorizationError       a valid caller who may not                403
+├── AuthorizationError        a valid caller who may not               403
 │   ├── WrongCallerType
 │   └── PolicyDenied
-└── TemporarilyUnavailable   cannot be decided right now               503
+└── TemporarilyUnavailable    cannot be decided right now              503
     ├── KeysUnavailable
     └── KeyUnconfirmed
 ```

@@ -288,10 +288,10 @@ def unknown_setting(name: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - for mistakes alone
 
     known = [*Settings.model_fields, *KeySettings.model_fields]
-    close = get_close_matches(name, known, n=1)
-    if not close:
+    closest = next(iter(get_close_matches(name, known)), None)
+    if closest is None:
         return f"there is no setting {name}; the settings are {', '.join(known)}"
-    inside = close[0] in KeySettings.model_fields
-    return f"there is no setting {name}; did you mean {close[0]}" + (
+    inside = closest in KeySettings.model_fields
+    return f"there is no setting {name}; did you mean {closest}" + (
         " in key_settings=KeySettings(…)?" if inside else "?"
     )
