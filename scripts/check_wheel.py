@@ -6,12 +6,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 PACKAGE = "fastapi_cloudflare_access"
-COMMAND = "fastapi_cloudflare_access_command"
+COMMAND = f"{PACKAGE}.cli"
 IMPORT = f"import sys, {PACKAGE} as package, {COMMAND}; sys.exit(not package.__file__.startswith(sys.argv[1]))"
 
 
 def problems(wheel: Path) -> list[str]:
-    """Say what is wrong with the wheel."""
+    """Return what is wrong with the wheel."""
     packed = set(ZipFile(wheel).namelist())
     sources = {str(path.relative_to("src")) for path in Path("src").rglob("*.py")}
     found = [f"{name} is missing" for name in sorted((sources | {f"{PACKAGE}/py.typed"}) - packed)]
@@ -27,7 +27,7 @@ def problems(wheel: Path) -> list[str]:
 
 
 def entry_points(wheel: Path) -> list[str]:
-    """Give the lines that say what an installer makes of it."""
+    """Return the lines of `entry_points.txt`."""
     with ZipFile(wheel) as packed:
         names = [name for name in packed.namelist() if name.endswith(".dist-info/entry_points.txt")]
         return packed.read(names[0]).decode().splitlines() if names else []

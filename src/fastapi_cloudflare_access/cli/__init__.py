@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal SIGINT."""
+
 _EXTRA = frozenset({"typer", "rich", "click"})
 
 
@@ -27,4 +30,6 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, fetch
             raise
         sys.stderr.write("cf-access needs the extra `cli`: pip install 'fastapi-cloudflare-access[cli]'\n")
         return 2
+    except KeyboardInterrupt:  # the imports take a second
+        return INTERRUPTED
     return run(sys.argv[1:] if argv is None else list(argv), clock=clock, fetch=fetch)
