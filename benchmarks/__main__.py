@@ -1,6 +1,6 @@
 """Run the benchmarks: `python benchmarks [--quick] [section ...]`; `scripts/bench` sets up what they need.
 
-Writes benchmarks/results/*.json, the plots beside them, and the page docs/concepts/performance.md.
+Writes benchmarks/results/*.json, the plots in docs/assets, and the page docs/concepts/performance.md.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def report(root: Path) -> None:
     results = {path.stem: json.loads(path.read_text()) for path in kept}
     for folder in (ASSETS, PAGE.parent):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    import_module("plots").draw(results, root / RESULTS, root / ASSETS)
+    import_module("plots").draw(results, root / ASSETS)
     (root / PAGE).write_text(import_module("page").render(results))
 
 

@@ -31,7 +31,7 @@ minutes, and writes this page.{short}
 
 ![Requests per second](../assets/performance-requests.svg)
 
-{everybody}
+{everyone}
 
 - *One empty dependency* is an `async` function that returns at once. Every dependency costs at least that.
 - *Returning callers* are {returning} users. The token cache, which is on by default, knows their tokens.
@@ -191,7 +191,7 @@ def render(results: Results) -> str:
         known_share=f"{sockets[KNOWN]['ratio']:.0%}",
         new_share=f"{sockets[NEW]['ratio']:.0%}",
         short=_short(results["machine"]),
-        everybody=_everybody(requests),
+        everyone=_everyone(requests),
         returning=RETURNING,
         distinct=DISTINCT,
         cached=CACHED,
@@ -253,7 +253,7 @@ def _kilobytes_of_an_entry(grown: Results) -> float:
     return float(grown[str(size)]) * 1024 / (size - BEFORE)
 
 
-def _everybody(found: Results) -> str:
+def _everyone(found: Results) -> str:
     asgi, sockets = found["asgi"], found["httptools"]
     rows = [
         (

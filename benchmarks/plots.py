@@ -1,4 +1,4 @@
-"""The results as pictures (SVG), for benchmarks/results and for the documentation."""
+"""The results as pictures (SVG), for the documentation."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -123,12 +123,11 @@ PLOTS: dict[str, Callable[[Results], Any]] = {
 }
 
 
-def draw(results: Results, *folders: Path) -> None:
-    """Draw every picture into every folder."""
+def draw(results: Results, folder: Path) -> None:
+    """Draw every picture into this folder."""
     for name, plot in PLOTS.items():
         figure = plot(results)
-        for folder in folders:
-            path = folder / f"performance-{name}.svg"
-            figure.savefig(path, bbox_inches="tight", metadata={"Date": None, "Creator": None})
-            path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
+        path = folder / f"performance-{name}.svg"
+        figure.savefig(path, bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
         plt.close(figure)

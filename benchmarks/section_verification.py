@@ -126,8 +126,8 @@ def _json(figures: Figures) -> dict[str, dict[str, float]]:
 def run(*, quick: bool = False) -> dict[str, Any]:
     """Measure this section, print it and return it."""
     rounds = 30 if quick else 400
-    everybody = {name: interleave(contenders(token), rounds=rounds, times=TIMES) for name, token in TOKENS.items()}
-    for name, figures in everybody.items():
+    everyone = {name: interleave(contenders(token), rounds=rounds, times=TIMES) for name, token in TOKENS.items()}
+    for name, figures in everyone.items():
         table(f"Verification: {name}, {len(TOKENS[name])} bytes", figures)
     refused, grown, parts = refusals(rounds // 2), curve(rounds // 2), steps(rounds)
     table("Refusals", refused)
@@ -135,7 +135,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         table(f"By size: {size} bytes", figures)
     table("Where the time goes", parts)
     return {
-        "tokens": {name: _json(figures) for name, figures in everybody.items()},
+        "tokens": {name: _json(figures) for name, figures in everyone.items()},
         "bytes": {name: len(token) for name, token in TOKENS.items()},
         "refusals": _json(refused),
         "curve": {size: _json(figures) for size, figures in grown.items()},
