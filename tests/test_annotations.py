@@ -1,6 +1,7 @@
 """FastAPI can resolve every annotation that it has to."""
 
 import inspect
+import pydoc
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -61,6 +62,30 @@ def test_the_readiness_route_says_what_it_returns() -> None:
 def test_every_claim_has_a_type_and_a_description(model: type[Claims]) -> None:
     assert set(model.model_fields) <= set(get_type_hints(model, include_extras=True))
     assert model.model_json_schema()["properties"].keys() == model.model_fields.keys()
+
+
+@pytest.mark.parametrize("model", [UserClaims, ServiceClaims])
+def test_help_shows_the_description_of_every_claim_and_openapi_shows_each_once(model: type[Claims]) -> None:
+    shown = pydoc.plain(pydoc.render_doc(model))
+    schema = model.model_json_schema()
+    descriptions = {name: field.description for name, field in model.model_fields.items()}
+    assert {name: text.splitlines()[0] in shown for name, text in descriptions.items() if text} == dict.fromkeys(
+        descriptions, True
+    )
+    assert {name: claim["description"] for name, claim in schema["properties"].items()} == descriptions
+    assert "Attributes" in shown
+    assert "Attributes" not in schema["description"]
+
+
+def test_the_docstring_of_a_model_of_the_app_is_its_description() -> None:
+    class Employee(UserClaims):
+        """A person on the payroll."""
+
+    class Contractor(UserClaims):
+        pass
+
+    assert Employee.model_json_schema()["description"] == "A person on the payroll."
+    assert "description" not in Contractor.model_json_schema()
 
 
 @pytest.mark.parametrize("module", [access, claims])

@@ -1,4 +1,4 @@
-"""Who calls: the verified claims of an application token, typed and frozen.
+"""The models of verified claims: `UserClaims` and `ServiceClaims`, typed and frozen.
 
 Fields are named as on the wire. Sources: "Application token" in Cloudflare's documentation, and, for the claims marked
 *undocumented*, tokens as they are seen. Unknown claims are kept and readable as attributes or through `model_extra`.
@@ -6,9 +6,19 @@ Fields are named as on the wire. Sources: "Application token" in Cloudflare's do
 
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
+from inspect import cleandoc
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, ConfigDict, Field, GetCoreSchemaHandler, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StrictInt,
+    StrictStr,
+)
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from fastapi_cloudflare_access._frozen import FrozenDict, freeze
@@ -22,6 +32,10 @@ Seconds = Annotated[StrictInt, Field(ge=0, le=MAX_TIME)]
 Text = StrictStr
 
 
+_ATTRIBUTES = "\n\nAttributes:\n"
+"""Separates the docstring of a model from the descriptions of its fields, which `help()` shows."""
+
+
 def _custom(value: Any) -> Any:
     if value is not None and not isinstance(value, Mapping):
         raise ValueError("must be a JSON object")
@@ -29,11 +43,13 @@ def _custom(value: Any) -> Any:
 
 
 Frozen = Annotated[Any, AfterValidator(freeze)]
-Extra = Annotated[StrictStr | Frozen, Field(union_mode="left_to_right")]  # text needs no call into Python
+Extra = Annotated[
+    StrictStr | Frozen, Field(union_mode="left_to_right")
+]  # fast path: a string needs no call into Python
 
 
 class Principal(NamedTuple):
-    """What identifies a caller for good; key your records on it.
+    """The lasting identity of a caller; use it as the key of your records.
 
     Attributes:
         issuer: The team domain, `https://<team>.cloudflareaccess.com`.
@@ -53,32 +69,41 @@ forbid_as_dependency(Principal, never_from_a_request(Principal))
 
 
 class BaseClaims(VerifiedModel):
-    """What every application token carries."""
+    """The claims of every application token."""
 
     model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True, use_attribute_docstrings=True)
     __pydantic_extra__: dict[str, Extra]  # pyright: ignore[reportIncompatibleVariableOverride] - typed extras
 
     iss: Text
-    """The team's domain, `https://<team>.cloudflareaccess.com`."""
+    """The issuer: the team domain, `https://<team>.cloudflareaccess.com`."""
     aud: tuple[Text, ...]
-    """The AUD tags of the applications it was issued for; a list for users, one text for services on the wire."""
+    """The AUD tags of the applications that the token was issued for."""
     exp: Seconds
-    """When it expires, in seconds since 1970."""
+    """Time of expiry, in seconds since 1970."""
     iat: Seconds
-    """When it was issued, in seconds since 1970."""
+    """Time of issue, in seconds since 1970."""
     type: Literal["app"] = "app"
-    """Always `app`; the other tokens a team signs are refused."""
+    """Always `app`; other tokens of the team are rejected."""
     policy_id: Text | None = None
-    """The policy that let the caller in (*undocumented*)."""
+    """The id of the Access policy that admitted the caller (*undocumented*)."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the JSON Schema; its fields have descriptions of their own, so the docstring's list is left out."""
+        described = handler(schema)
+        model = handler.resolve_ref_schema(described)
+        if "description" in model:
+            model["description"] = model["description"].partition(_ATTRIBUTES)[0]
+        return described
 
     @property
     def expires_at(self) -> datetime:
-        """When the token expires, as an aware UTC datetime."""
+        """Time of expiry, as an aware UTC datetime."""
         return datetime.fromtimestamp(self.exp, UTC)
 
     @property
     def issued_at(self) -> datetime:
-        """When the token was issued, as an aware UTC datetime."""
+        """Time of issue, as an aware UTC datetime."""
         return datetime.fromtimestamp(self.iat, UTC)
 
     @property
@@ -87,71 +112,75 @@ class BaseClaims(VerifiedModel):
         return set(self.__pydantic_fields_set__)
 
     def __iter__(self) -> Generator[tuple[str, Any]]:
-        """Iterate over the claims that are serialised, so that `dict(claims)` has no other."""
+        """Iterate over the claims that are serialised, so that `dict(claims)` has only these."""
         hidden = {name for name, field in type(self).model_fields.items() if field.exclude}
         return ((name, value) for name, value in super().__iter__() if name not in hidden)
 
     @property
     def model_extra(self) -> dict[str, Any]:
-        """The claims this model does not name, read-only."""
+        """The claims that are not fields of this model, read-only."""
         return FrozenDict(self.__pydantic_extra__ or {})
 
 
 class UserClaims(BaseClaims):
     """A person who logged in.
 
-    Key your records on `principal`, not on the address: an address can be given to somebody else.
+    Use `principal` as the key of your records, not the address: an address can pass to another person.
     """
 
     sub: Annotated[Text, Field(min_length=1)]
-    """The user's id, unique for an address in an account; a user who is removed and added again gets a new one."""
+    """The user's id, unique for an address in an account; it changes if the user is removed and added again."""
     email: Text | None = None
-    """The address the identity provider vouched for, in its spelling."""
+    """The email address, as the identity provider spells it."""
     nbf: Seconds | None = None
-    """Before when it is not valid, in seconds since 1970."""
+    """Time before which the token is not valid, in seconds since 1970."""
     country: Text | None = None
-    """Where the user logged in from, ISO 3166-1 alpha-2."""
+    """The country that the user logged in from, ISO 3166-1 alpha-2."""
     identity_nonce: Annotated[Text | None, Field(repr=False, exclude=True)] = None
-    """The key to the user's full identity; never serialised, since it opens that identity to whoever has it."""
+    """The key to the user's full identity; never serialised, since it is a secret."""
     common_name: Text | None = None
-    """The common name of the client certificate, where one was asked for."""
+    """The common name of the client certificate, if the application asks for one."""
     device_id: Text | None = None
-    """The device, where the Cloudflare One client runs (*undocumented*)."""
+    """The id of a device on which the Cloudflare One client runs (*undocumented*)."""
     custom: Annotated[Any, AfterValidator(_custom), Field(default_factory=FrozenDict)]
     """The OIDC claims or SAML attributes configured for the application.
 
-    Access trims them, from the end of its list, where they grow too large for a cookie. Give them a type in a subclass.
+    Access drops the last ones if they are too large for a cookie. A subclass can give them a type.
     """
 
     @property
     def principal(self) -> Principal:
-        """What identifies this user for good: `(issuer, subject)`."""
+        """The lasting identity of this user: `(issuer, sub)`."""
         return Principal(self.iss, self.sub)
 
 
 class ServiceClaims(BaseClaims):
-    """A machine: a service token, or a client certificate without a user."""
+    """A service: the caller used a service token, or a client certificate without a user."""
 
     sub: Literal[""] = ""
-    """Always empty: never key anything on it."""
+    """Always empty; not an id."""
     common_name: Annotated[Text, Field(min_length=1)]
     """The Client ID of the service token, `<32 hex>.access`, or the common name of the certificate."""
     nbf: Seconds | None = None
-    """Before when it is not valid, where it says so; service tokens do not."""
+    """Time before which the token is not valid, in seconds since 1970; service tokens have none."""
 
     @property
     def client_id(self) -> str:
         """The Client ID of the service token; the claim is called `common_name`.
 
-        For a client certificate it is the common name that its CA wrote, which may equal a Client ID.
+        For a client certificate this is the common name that its CA wrote, which may equal a Client ID.
         """
         return self.common_name
 
     @property
     def principal(self) -> Principal:
-        """What identifies this service for good: `(issuer, client_id)`."""
+        """The lasting identity of this service: `(issuer, client_id)`."""
         return Principal(self.iss, self.common_name)
 
+
+for _model in (UserClaims, ServiceClaims):
+    _fields = [f"    {name}: {_field.description}" for name, _field in _model.model_fields.items()]
+    _model.__doc__ = cleandoc(_model.__doc__ or "") + _ATTRIBUTES + "\n".join(_fields)
 
 Claims = UserClaims | ServiceClaims
 """Either kind of caller."""
