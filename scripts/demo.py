@@ -124,7 +124,7 @@ def demonstrate(*, once: bool) -> None:
     team = FakeTeam("demo", clock=SystemClock())
     port = free_port()
     with CertsServer(team), running_app(team, port) as log:
-        say(f"Around the edge: examples/quickstart_app.py, on http://{HOST}:{port} where anybody finds it", BOLD)
+        say(f"Around the edge: examples/quickstart_app.py, on http://{HOST}:{port} reachable by every client", BOLD)
         say()
         log.read()  # that the team is a local one
         for call in calls(team):
@@ -137,7 +137,9 @@ def main() -> None:
     parser = ArgumentParser(
         "scripts/demo", description="See the quickstart app answer callers good and bad, then open it in a browser."
     )
-    parser.add_argument("--once", action="store_true", help="print and stop, as it does where nobody watches")
+    parser.add_argument(
+        "--once", action="store_true", help="print and stop, as it does if the output is not a terminal"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with suppress(KeyboardInterrupt):

@@ -59,7 +59,7 @@ def calls(local: RunningAccess) -> None:
     show(local, "With a wrong secret the edge asks to log in", "POST", "/jobs/backup", wrong)
     show(local, "A person who is logged in is greeted with her claims", "GET", "/me", person)
     show(local, "But may not do what is for services", "POST", "/jobs/backup", person)
-    show(local, "A token that nobody signed never reaches the app", "GET", "/me", {"Cf-Access-Jwt-Assertion": "a.b.c"})
+    show(local, "An unsigned token never reaches the app", "GET", "/me", {"Cf-Access-Jwt-Assertion": "a.b.c"})
 
 
 def demonstrate(*, once: bool) -> None:

@@ -6,7 +6,7 @@
 
 The changes are those of cosmic-ray's operators. Each is tested in a forked child that has everything but this package
 loaded, so that a mutant takes a second and nothing is written to the source tree. One that survives is an error unless
-tests/vectors/mutants.json gives the reason why nobody can notice it.
+tests/vectors/mutants.json gives the reason why no test can notice it.
 """
 # ruff: noqa: ARG002, D102, D103, PLC0415, SLF001 - methods have the shape of their protocols, children import late
 

@@ -368,7 +368,7 @@ def test_a_refusal_is_an_event_with_its_reason_and_the_digest_of_the_token() -> 
     refused = [event for event in events if isinstance(event, RequestRejected)]
     assert [event.reason for event in refused] == ["missing_token", "wrong_caller", "wrong_audience"]
     assert [event.token_digest for event in refused] == [None, _digest_of(BOT), _digest_of(ADA)]
-    assert {event.at for event in refused} == {TEAM.clock.now()}
+    assert {event.timestamp for event in refused} == {TEAM.clock.now()}
 
 
 def test_a_failing_listener_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,7 +50,7 @@ def test_the_demo_shows_what_each_caller_gets() -> None:
         ("With a wrong secret the edge asks to log in", "302"),
         ("A person who is logged in is greeted with her claims", "200"),
         ("But may not do what is for services", "403"),
-        ("A token that nobody signed never reaches the app", "302"),
+        ("An unsigned token never reaches the app", "302"),
     ]
     assert re.search(r"^Open http://localhost:\d+/ in a browser", shown, re.MULTILINE)
     reasons = re.findall(r"^  log: refused: (\w+)", shown, re.MULTILINE)

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from fastapi_cloudflare_access import AccessHTTPException, AccessWebSocketException, CloudflareAccess, errors
-from fastapi_cloudflare_access._responses import log_refusal, refusal
+from fastapi_cloudflare_access._responses import log_refusal, to_exception
 
 NOT_ACCEPTABLE = (
     'Cloudflare-Access error="invalid_token", error_description="The Cloudflare Access token is not acceptable"'
@@ -76,7 +76,7 @@ def test_an_error_gives_its_reason_its_status_and_its_challenge(
     kind: type[errors.AccessError], reason: str, status: int, challenge: str | None
 ) -> None:
     error = kind("why")
-    refused = refusal(error, connection(), auth_scheme="Cloudflare-Access")
+    refused = to_exception(error, connection(), auth_scheme="Cloudflare-Access")
     assert isinstance(refused, AccessHTTPException)
     headers = dict(refused.headers or {})
     assert (refused.error, refused.error.reason, refused.status_code) == (error, reason, status)
@@ -91,13 +91,13 @@ def test_an_error_gives_its_reason_its_status_and_its_challenge(
 @pytest.mark.conformance(44)
 @pytest.mark.parametrize(("seconds", "header"), [(0, "1"), (0.2, "1"), (1, "1"), (1.2, "2"), (60, "60")])
 def test_retry_after_is_in_whole_seconds_and_never_zero(seconds: float, header: str) -> None:
-    refused = refusal(errors.KeyUnconfirmed("x", retry_after=seconds), connection(), auth_scheme="x")
+    refused = to_exception(errors.KeyUnconfirmed("x", retry_after=seconds), connection(), auth_scheme="x")
     assert isinstance(refused, AccessHTTPException)
     assert (refused.headers or {})["Retry-After"] == header
 
 
 def test_the_scheme_of_the_challenge_is_a_setting() -> None:
-    refused = refusal(errors.MissingToken("x"), connection(), auth_scheme="Bearer")
+    refused = to_exception(errors.MissingToken("x"), connection(), auth_scheme="Bearer")
     assert isinstance(refused, AccessHTTPException)
     assert (refused.headers or {})["WWW-Authenticate"] == "Bearer"
 
@@ -106,7 +106,7 @@ def test_the_scheme_of_the_challenge_is_a_setting() -> None:
 def test_what_tells_keys_apart_is_told_to_nobody() -> None:
     """An unknown key, a wrong signature and a foreign audience look the same from outside."""
     answers = [
-        refusal(kind("x"), connection(), auth_scheme="x")
+        to_exception(kind("x"), connection(), auth_scheme="x")
         for kind in (errors.UnknownKey, errors.InvalidSignature, errors.WrongAudience)
     ]
     assert len({(str(answer), str(getattr(answer, "headers", ""))) for answer in answers}) == 1
@@ -126,7 +126,7 @@ def test_what_tells_keys_apart_is_told_to_nobody() -> None:
 def test_a_websocket_is_closed_where_the_server_cannot_answer_the_handshake(
     kind: type[errors.AccessError], code: int, extensions: dict[str, Any]
 ) -> None:
-    refused = refusal(kind("x"), connection("websocket", **extensions), auth_scheme="x")
+    refused = to_exception(kind("x"), connection("websocket", **extensions), auth_scheme="x")
     assert isinstance(refused, AccessWebSocketException)
     assert refused.code == code
     assert refused.error.reason == kind.reason
@@ -135,7 +135,7 @@ def test_a_websocket_is_closed_where_the_server_cannot_answer_the_handshake(
 
 @pytest.mark.conformance(50)
 def test_a_websocket_handshake_is_answered_where_the_server_can() -> None:
-    refused = refusal(
+    refused = to_exception(
         errors.MissingToken("x"), connection("websocket", extensions={"websocket.http.response": {}}), auth_scheme="x"
     )
     assert isinstance(refused, AccessHTTPException)

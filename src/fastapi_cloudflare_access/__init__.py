@@ -1,4 +1,4 @@
-"""Let only Cloudflare Access callers into a FastAPI app."""
+"""FastAPI dependencies that admit only callers that Cloudflare Access has authenticated."""
 
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access.access import CloudflareAccess

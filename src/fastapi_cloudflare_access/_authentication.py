@@ -1,4 +1,4 @@
-"""Authentication of one request: verified once, kept in a private place of the scope, logged and told to listeners."""
+"""Authentication of a request: once per request, with its log record and event."""
 
 import logging
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Any, Generic, Literal
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._logging import tell
-from fastapi_cloudflare_access._responses import log_refusal, refusal
+from fastapi_cloudflare_access._logging import emit
+from fastapi_cloudflare_access._responses import log_refusal, to_exception
 from fastapi_cloudflare_access._verification.request_token import digest, find_token, is_from_header
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN
 from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
@@ -20,26 +20,26 @@ from fastapi_cloudflare_access.protocols import Listener
 logger = logging.getLogger("fastapi_cloudflare_access")
 
 OUTCOMES = "fastapi_cloudflare_access.outcomes"
-"""The key of the scope under which each authenticator keeps its outcome; the app must not use it."""
+"""The private key of the scope under which each authenticator keeps its outcome."""
 
 _NOT_ASKED: tuple[Any, Any] = (None, None)
 
 
 class Authenticator(Generic[U]):
-    """Authenticates requests for one `CloudflareAccess`, and never believes what another one accepted.
+    """Authenticates requests for one `CloudflareAccess`; the outcome of another object is never reused.
 
     Attributes:
-        verifier: The verifier; the testing kit replaces it for a while.
+        verifier: The verifier; the testing kit can replace it.
         listeners: The functions that receive events.
     """
 
     def __init__(self, verifier: Verifier[U], listeners: Sequence[Listener]) -> None:
-        """Begin without a request."""
+        """Create an authenticator."""
         self.verifier = verifier
         self.listeners = listeners
 
     async def outcome(self, scope: Scope) -> Outcome[U]:
-        """Return the caller of a request, or the error, or None without a token; verified once per request."""
+        """Return the caller of a request, the error, or None without a token; a token is verified once per request."""
         outcomes: Any = scope.get(OUTCOMES)
         if outcomes is None:
             outcomes = scope[OUTCOMES] = {}
@@ -75,35 +75,35 @@ class Authenticator(Generic[U]):
         return caller
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
-        """Log a refusal, tell the listeners, and return the exception that FastAPI answers."""
+        """Log a refusal, emit its event, and return the exception to raise."""
         self._refused(error, self._digest(connection.scope))
-        return refusal(error, connection, auth_scheme=self.verifier.settings.auth_scheme)
+        return to_exception(error, connection, auth_scheme=self.verifier.settings.auth_scheme)
 
     def is_old_cookie(self, error: AccessError, scope: Scope) -> bool:
-        """Check whether a token was refused that came as a cookie, which a browser sends whatever its age."""
+        """Check whether a rejected token came as a cookie, which a browser sends even if it is old."""
         sources = self.verifier.settings.token_sources
         return isinstance(error, CredentialError) and not is_from_header(scope["headers"], sources)
 
     def ignore(self, error: AccessError, connection: HTTPConnection) -> None:
-        """Log and tell that a request goes on without a caller though it has a token."""
+        """Log and emit that a request goes on without a caller, although it has a token."""
         self._refused(error, self._digest(connection.scope), optional=True)
 
-    def _accepted(self, caller: U | ServiceClaims, name: str) -> None:
+    def _accepted(self, caller: U | ServiceClaims, token_digest: str) -> None:
         kind: Literal["user", "service"] = "user" if isinstance(caller, UserClaims) else "service"
         now = self.verifier.keys.clock.now()
-        tell(self.listeners, RequestAccepted(at=now, caller=kind, token_digest=name), logger)
+        emit(self.listeners, RequestAccepted(timestamp=now, caller=kind, token_digest=token_digest), logger)
 
-    def _refused(self, error: AccessError, name: str | None, *, optional: bool = False) -> None:
-        log_refusal(error, name, optional=optional)
+    def _refused(self, error: AccessError, token_digest: str | None, *, optional: bool = False) -> None:
+        log_refusal(error, token_digest, optional=optional)
         if self.listeners:
             event = RequestRejected(
-                at=self.verifier.keys.clock.now(),
+                timestamp=self.verifier.keys.clock.now(),
                 reason=error.reason,
-                token_digest=name,
+                token_digest=token_digest,
                 unverified=error.unverified,
                 optional=optional,
             )
-            tell(self.listeners, event, logger)
+            emit(self.listeners, event, logger)
 
     def _digest(self, scope: Scope) -> str | None:
         try:

@@ -28,9 +28,9 @@ def is_clock(value: object) -> bool:
 
 
 async def ends_within(clock: Clock, seconds: float, task: "asyncio.Future[Any]") -> bool:
-    """Wait for a task for at most so many seconds, and tell whether it ended.
+    """Wait for a task, for at most `seconds`; return whether it ended.
 
-    The task goes on, whether time is up or the caller is cancelled; how it ended is not raised here.
+    The task goes on if the time is up or the caller is cancelled. Its result or exception is not looked at.
     """
     if task.done() or seconds <= 0:
         return task.done()
@@ -43,10 +43,10 @@ async def ends_within(clock: Clock, seconds: float, task: "asyncio.Future[Any]")
 
 
 async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Give the result of `work`; where time is up or the caller is cancelled, it is cancelled and not waited for.
+    """Return the result of `work`; if the time is up or the caller is cancelled, cancel it without waiting for its end.
 
     Raises:
-        TimeoutError: It took longer, or somebody else cancelled it.
+        TimeoutError: `work` took longer, or was cancelled.
     """
     task = asyncio.ensure_future(work)
     task.add_done_callback(_retrieve)
@@ -59,6 +59,6 @@ async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> 
 
 
 def _retrieve(task: "asyncio.Future[Any]") -> None:
-    """Read how an abandoned task ended, so that asyncio does not report it as never retrieved."""
+    """Read the exception of an abandoned task, so that asyncio does not report it as never retrieved."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""Containers that cannot be changed, so that one verified result can be handed to many requests."""
+"""Immutable containers, so that many requests can share one verified result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self, cast
@@ -10,18 +10,18 @@ def _refuse(*_: object, **__: object) -> NoReturn:
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that refuses every change, and is a dict to whatever serialises it."""
+    """A dict that refuses every change and serialises as a dict."""
 
     __slots__ = ()
 
     def __new__(cls, *arguments: Any) -> Self:
-        """Take over a mapping; `__init__` would do so again each time it is called."""
+        """Copy a mapping here, since `__init__` could be called again and change the dict."""
         frozen = super().__new__(cls)
         dict[str, Any].update(frozen, *arguments)
         return frozen
 
     def __init__(self, *_: Any) -> None:
-        """Change nothing."""
+        """Do nothing: `__new__` has copied the content."""
 
     __setitem__: Any = _refuse
     __delitem__: Any = _refuse
@@ -33,11 +33,11 @@ class FrozenDict(dict[str, Any]):
     update: Any = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied and pickled whole, not member by member."""
+        """Copy and pickle the dict whole, not member by member."""
         return type(self), (dict(self),)
 
     def __hash__(self) -> int:  # type: ignore[override]
-        """Follow equality."""
+        """Return a hash of the content, as equality compares it."""
         return hash(frozenset(self.items()))
 
 
@@ -47,13 +47,13 @@ class FrozenList(list[Any]):
     __slots__ = ()
 
     def __new__(cls, *arguments: Any) -> Self:
-        """Take over the items; `__init__` would do so again each time it is called."""
+        """Copy the items here, since `__init__` could be called again and change the list."""
         frozen = super().__new__(cls)
         list[Any].extend(frozen, *arguments)
         return frozen
 
     def __init__(self, *_: Any) -> None:
-        """Change nothing."""
+        """Do nothing: `__new__` has copied the content."""
 
     __setitem__: Any = _refuse
     __delitem__: Any = _refuse
@@ -69,11 +69,11 @@ class FrozenList(list[Any]):
     sort: Any = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Be copied and pickled whole, not item by item."""
+        """Copy and pickle the list whole, not item by item."""
         return type(self), (list(self),)
 
     def __hash__(self) -> int:  # type: ignore[override]
-        """Follow equality."""
+        """Return a hash of the content, as equality compares it."""
         return hash(tuple(self))
 
 
@@ -81,7 +81,7 @@ _SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None)})
 
 
 def freeze(value: Any) -> Any:
-    """Return the same JSON value with mappings as `FrozenDict` and lists as `FrozenList`, all the way down."""
+    """Return the same JSON value with mappings as `FrozenDict` and lists as `FrozenList`, at every depth."""
     if type(value) in _SCALARS:
         return value
     if isinstance(value, (list, tuple)):

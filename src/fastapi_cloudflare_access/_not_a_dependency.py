@@ -1,7 +1,7 @@
-"""What FastAPI must never call or fill by itself: an error when a route is defined, which says what to write.
+"""Callables that must not be FastAPI dependencies: defining such a route fails with a message that says what to write.
 
-FastAPI takes any callable in `Depends(…)`, reads its parameters from the request, and lets everybody in whom the call
-does not stop.
+FastAPI accepts any callable in `Depends(…)` and reads its parameters from the request. If the call raises nothing,
+every client is admitted.
 """
 
 import inspect
@@ -19,16 +19,16 @@ _NAME = "not_a_dependency"
 
 @dataclass(frozen=True, slots=True)
 class NotADependency:
-    """Metadata of a parameter in `Annotated`: FastAPI cannot build it, and fails with this sentence.
+    """Metadata for `Annotated` that makes FastAPI fail with this sentence when it builds the parameter.
 
     Attributes:
-        sentence: What is wrong and what to write.
+        sentence: What is wrong, and what to write.
     """
 
     sentence: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> NoReturn:
-        """Fail where FastAPI builds the parameter: while a route is defined."""
+        """Fail when FastAPI builds the parameter, which is when a route is defined."""
         raise ConfigurationError(self.sentence)
 
 
@@ -43,7 +43,7 @@ def never_a_dependency(sentence: str) -> Callable[[F], F]:
 
 
 def forbid_as_dependency(kind: type[Any], sentence: str) -> None:
-    """Make `Depends(kind)` an error when a route is defined; its signature gets one more parameter for that."""
+    """Make `Depends(kind)` an error when a route is defined, by one more parameter in the signature of the class."""
     kind.__signature__ = _ClassSignature(_marked(inspect.signature(kind), sentence))
 
 
@@ -58,7 +58,7 @@ def _marked(signature: inspect.Signature, sentence: str) -> inspect.Signature:
 
 
 class _ClassSignature:
-    """The signature of a class, which its instances do not have, since some of them can be called."""
+    """The signature of a class. Its instances do not have it, since some of them can be called."""
 
     def __init__(self, signature: inspect.Signature) -> None:
         self._signature = signature

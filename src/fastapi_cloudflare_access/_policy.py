@@ -1,4 +1,4 @@
-"""Asking a policy of the app's own: only a plain True lets a caller in, and what it raises goes no further."""
+"""Checking and calling the app's policies: only `True` admits a caller; an exception is logged and refuses."""
 
 import logging
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 logger = logging.getLogger("fastapi_cloudflare_access")
 
 Policy = Callable[[Any], bool]
-"""Tells whether a caller may: takes the claims, gives True or False."""
+"""A function of the claims that returns True to admit the caller, or False."""
 
 
 def check_policy(policy: Any) -> None:
-    """Stop at construction what could never be asked.
+    """Check at construction that a policy can be called with claims, and compared with others.
 
     Raises:
-        ConfigurationError: It is no plain function, or it cannot be compared with others.
+        ConfigurationError: The policy is async, takes other arguments than the claims, or is not hashable.
     """
     if not callable(policy) or is_async(policy):
         raise ConfigurationError("a policy must be a plain function: it takes the claims and returns True or False")
@@ -38,7 +38,7 @@ def _takes_claims(function: Any) -> bool:
         parameters = [*signature(function).bind(None).signature.parameters.values()]
     except TypeError:
         return False
-    except ValueError:  # some functions written in C do not tell their parameters
+    except ValueError:  # some functions written in C have no signature
         return True
     first = parameters[0]
     return (first.default is first.empty) and _admits_claims(first.annotation)
@@ -54,16 +54,19 @@ def _admits_claims(annotation: Any) -> bool:
 
 
 def is_async(function: Any) -> bool:
-    """Tell whether calling this gives something to await."""
-    call = getattr(function, "__call__", None)  # noqa: B004 - instances that can be called
+    """Check whether a call of this object returns an awaitable."""
+    call = getattr(function, "__call__", None)  # noqa: B004 - of a callable instance
     return iscoroutinefunction(function) or iscoroutinefunction(call) or hasattr(call, "_is_coroutine")
 
 
 def allows(policy: Policy, caller: Any) -> bool:
-    """Ask the policy about a caller; the log names no claim, so not the message of what it raises either."""
+    """Return whether the policy is True for a caller.
+
+    The log shows no claim, so it does not show the message of an exception either.
+    """
     try:
         decision: Any = policy(caller)
-    except Exception as failure:  # noqa: BLE001 - whatever it raises, it is the policy's own
+    except Exception as failure:  # noqa: BLE001 - a policy may raise anything
         place = extract_tb(failure.__traceback__)[-1]
         where = f"{place.filename}:{place.lineno}"
         log(logger, logging.ERROR, "a policy failed with %s at %s: refused", type(failure).__name__, where)

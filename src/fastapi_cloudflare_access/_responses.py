@@ -1,6 +1,6 @@
-"""From an error to what the client is told: the only module with status codes.
+"""The response to an error: the only module with status codes.
 
-The client learns the OAuth error and the class of fault, never the reason code, a claim, or which keys exist.
+It contains the OAuth error and a plain description of the fault, never the reason code, a claim, or which keys exist.
 """
 
 import logging
@@ -61,16 +61,16 @@ RESPONSES: Mapping[int | str, dict[str, Any]] = MappingProxyType(
         503: _response("Tokens cannot be verified right now", "Retry-After", "1"),
     }
 )
-"""What OpenAPI shows of the refusals."""
+"""The OpenAPI description of the error responses."""
 
 
 class AccessHTTPException(HTTPException):
-    """The refusal of a request, as FastAPI answers it.
+    """The refusal of a request; FastAPI turns it into the response.
 
-    Install an exception handler for it to answer in your own way.
+    Install an exception handler for it to send a response of your own.
 
     Attributes:
-        error: Why; `error.reason` is the reason code.
+        error: The cause; `error.reason` is the reason code.
     """
 
     def __init__(self, error: AccessError, *, auth_scheme: str) -> None:
@@ -81,10 +81,10 @@ class AccessHTTPException(HTTPException):
 
 
 class AccessWebSocketException(WebSocketException):
-    """The refusal of a WebSocket where the server can only close it before it was accepted.
+    """The refusal of a WebSocket handshake by a close code, if the server cannot send a response.
 
     Attributes:
-        error: Why; `error.reason` is the reason code.
+        error: The cause; `error.reason` is the reason code.
     """
 
     def __init__(self, error: AccessError) -> None:
@@ -95,13 +95,13 @@ class AccessWebSocketException(WebSocketException):
 
 
 for _exception in (AccessHTTPException, AccessWebSocketException):
-    _exception.__module__ = "fastapi_cloudflare_access"  # where it is imported from
+    _exception.__module__ = "fastapi_cloudflare_access"  # where users import it from
 
 
-def refusal(
+def to_exception(
     error: AccessError, connection: HTTPConnection, *, auth_scheme: str
 ) -> AccessHTTPException | AccessWebSocketException:
-    """Give the exception that makes FastAPI refuse this connection."""
+    """Return the exception that makes FastAPI refuse this connection."""
     scope = connection.scope
     if scope["type"] == "websocket" and _DENIAL_RESPONSE not in (scope.get("extensions") or {}):
         return AccessWebSocketException(error)
@@ -109,7 +109,7 @@ def refusal(
 
 
 def log_refusal(error: AccessError, token_digest: str | None, *, optional: bool = False) -> None:
-    """Write one record with the reason code and the digest of the token."""
+    """Write one log record with the reason code and the digest of the token."""
     level = logging.INFO if optional or isinstance(error, MissingToken) else logging.WARNING
     extra = {"reason": error.reason, "token_digest": token_digest, "unverified": error.unverified}
     reason = f"{error.reason}, by unverified claims" if error.unverified else error.reason
@@ -117,7 +117,7 @@ def log_refusal(error: AccessError, token_digest: str | None, *, optional: bool 
 
 
 def readiness(health: KeysHealth) -> JSONResponse:
-    """Answer a readiness probe: 200 where tokens can be checked, else 503."""
+    """Return the response to a readiness probe: 200 if tokens can be checked, else 503."""
     body = {"ready": health.ready, "state": health.state}
     return JSONResponse(body, status_code=200 if health.ready else 503, headers={"Cache-Control": "no-store"})
 

@@ -1,4 +1,4 @@
-"""What in the declaration of a route would open it, or could never work; found by a look at the routes of an app."""
+"""Mistakes in route declarations that would admit everyone, or could never work."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,24 +14,29 @@ from fastapi_cloudflare_access._verified_model import VerifiedModel
 from fastapi_cloudflare_access.keys import KeySource
 
 _checked: dict[int, tuple[object, int, str | None]] = {}
-"""What was found wrong with a route that scopes are asked of, and how many routes its app had then."""
+"""By the id of a route that asks for scopes: the route, the number of routes of its app, and the mistake found."""
 
 
 def misuses(app: object, ours: type[Any]) -> Iterator[str]:
-    """Find every mistake in the routes of an app and of mounted ones; `ours` is the class of our dependencies."""
+    """Yield every mistake in the routes of an app and of the apps mounted in it.
+
+    Args:
+        app: The app.
+        ours: The class of the dependencies of this package.
+    """
     found: set[str] = set()
     for context in _every_context(app):
         if dependant := getattr(context, "dependant", None):
             for sentence in _mistakes(dependant, ours):
                 found.add(sentence)
                 yield f"{context.path}: {sentence}"
-    for depends in getattr(getattr(app, "router", None), "dependencies", ()):  # a frontend is no route
+    for depends in getattr(getattr(app, "router", None), "dependencies", ()):  # a frontend is not a route
         whole = Dependant(dependencies=[get_parameterless_sub_dependant(depends=depends, path="")])
         yield from (f"the whole app: {sentence}" for sentence in _mistakes(whole, ours) if sentence not in found)
 
 
 def misuse_of(scope: Scope, ours: type[Any]) -> str | None:
-    """Return what is wrong with the route of this request, or None; an unknown route is wrong."""
+    """Return the mistake in the route of this request, or None; an unknown route is a mistake."""
     route, app = scope.get("route"), scope.get("app")
     if (dependant := getattr(route, "dependant", None)) is None:
         return "it is not known to which route a dependency of access belongs: declare it on a route or a router"
@@ -46,7 +51,7 @@ def misuse_of(scope: Scope, ours: type[Any]) -> str | None:
 
 
 def _every_context(app: object, seen: set[int] | None = None) -> Iterator[Any]:
-    """Return the routes of an app, of the apps mounted in it, and of those that middleware wraps."""
+    """Yield the routes of an app, of the apps mounted in it, and of apps inside middleware."""
     seen = set() if seen is None else seen
     if app is None or id(app) in seen:
         return
@@ -59,7 +64,7 @@ def _every_context(app: object, seen: set[int] | None = None) -> Iterator[Any]:
 
 
 def _contexts(app: object) -> Iterator[Any]:
-    """Return each route with everything that the app and its routers add to it."""
+    """Return the routes, each with the dependencies that the app and its routers add."""
     routes: list[BaseRoute] = getattr(app, "routes", [])
     every = getattr(routing, "iter_route_contexts", None)  # FastAPI before 0.138 copies included routes instead
     return iter(every(routes) if every else routes)
@@ -82,7 +87,7 @@ def _mistakes_of_call(call: Any, scopes: Sequence[str] | None, ours: type[Any]) 
         )
     owner = getattr(call, "__self__", None)
     if isinstance(owner, (ours, KeySource)) or (isinstance(owner, type) and issubclass(owner, VerifiedModel)):
-        yield f"Depends({_name_of(owner)}.{call.__name__}) lets everybody in: write Depends(access)"
+        yield f"Depends({_name_of(owner)}.{call.__name__}) admits every client: write Depends(access)"
 
 
 def _name_of(owner: object) -> str:

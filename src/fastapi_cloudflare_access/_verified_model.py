@@ -1,4 +1,4 @@
-"""Models whose instances come from a verified token, and never from a request."""
+"""The base of models whose instances come from a verified token, never from a request."""
 
 import logging
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
@@ -20,7 +20,7 @@ _FACTORY = NotADependency("Claims never come from a request: write Depends(acces
 
 
 def never_from_a_request(kind: type[Any]) -> str:
-    """Return the sentence for a class whose instances FastAPI must not make."""
+    """Return the error message for a class whose instances FastAPI must not create."""
     return (
         f"{kind.__name__} never comes from a request: declare the parameter with a dependency of your CloudflareAccess "
         "object, such as Annotated[UserClaims, Depends(access.user)]"
@@ -33,7 +33,7 @@ def instances_only(kind: type[Any], schema: CoreSchema) -> CoreSchema:
     def check_instance(value: Any) -> Any:
         if isinstance(value, kind):
             return value
-        if kind not in _logged:  # for the developer; the client learns nothing of it
+        if kind not in _logged:  # for the developer; the client does not see it
             _logged.add(kind)
             logger.error("%s", never_from_a_request(kind))
         raise PydanticCustomError("not_from_a_request", "this never comes from a request")
@@ -42,7 +42,7 @@ def instances_only(kind: type[Any], schema: CoreSchema) -> CoreSchema:
 
 
 class _VerifiedMeta(_ModelMeta):
-    """Marks each class once its creation has ended: until then its own schema is built."""
+    """Marks a class as complete; until then Pydantic builds the schema of the class itself."""
 
     def __new__(cls, *arguments: Any, **options: Any) -> Any:
         """Create the class."""
@@ -62,13 +62,13 @@ class VerifiedModel(BaseModel, metaclass=_VerifiedMeta):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return the schema for the model itself, or for others one that admits instances only."""
+        """Return the schema of the model itself; a schema that refers to it gets one that admits instances only."""
         schema = handler(source)
         return schema if cls.__dict__.get("_builds_itself", True) else instances_only(cls, schema)
 
     @classmethod
     def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **options: Any) -> bool | None:
-        """Rebuild the model, as Pydantic does, for names that were not defined yet."""
+        """Rebuild the model as Pydantic does, when names in its annotations are defined later."""
         cls._builds_itself = True
         try:
             return super().model_rebuild(_parent_namespace_depth=_parent_namespace_depth + 1, **options)

@@ -1,4 +1,4 @@
-"""The composition: find the token, parse it, find the key, verify, build the claims."""
+"""The order of verification: find the token, parse it, get the key, verify, build the claims."""
 
 from hashlib import sha256
 from typing import Any, Generic, NamedTuple, TypeAlias
@@ -18,7 +18,7 @@ from fastapi_cloudflare_access.settings import Settings
 U = TypeVar("U", bound=UserClaims, default=UserClaims)
 
 Outcome: TypeAlias = U | ServiceClaims | AccessError | None
-"""The caller of a request, why the caller is refused, or None if the request carries no token."""
+"""The caller of a request, the error, or None if the request carries no token."""
 
 
 class AwaitingKey(NamedTuple):
@@ -149,9 +149,9 @@ def build_claims(claims: dict[str, Any], user_model: type[U]) -> U | ServiceClai
         caller: U | ServiceClaims = model.__pydantic_validator__.validate_python(claims)
     except ValidationError as invalid:
         names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors() if error["loc"]}))
-        raise InvalidClaims(f"claims that are missing or not acceptable: {names}") from None
-    except Exception as failure:  # noqa: BLE001 - a validator of the application's own model
+        raise InvalidClaims(f"claims are missing or not acceptable: {names}") from None
+    except Exception as failure:  # noqa: BLE001 - a validator of the app's model may raise anything
         raise InvalidClaims(f"the claims model failed with {type(failure).__name__}") from None
     if not isinstance(caller, model):
-        raise InvalidClaims("the claims model gave something else than an instance of it")
+        raise InvalidClaims("the claims model did not return an instance of itself")
     return caller

@@ -1,4 +1,4 @@
-"""One object for FastAPI that is the dependency, the key source and the lifespan."""
+"""`CloudflareAccess`, which is the dependency, the key source and the lifespan in one object."""
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -32,23 +32,23 @@ logger = logging.getLogger("fastapi_cloudflare_access")
 
 Connection: TypeAlias = Request | WebSocket | HTTPConnection
 
-_ASK = NotADependency("Depends(access.authenticate) would admit callers without a token: write Depends(access)")
+_ASK = NotADependency("Depends(access.authenticate) would admit clients without a token: write Depends(access)")
 _VERIFY = NotADependency("Depends(access.verify) would take the token from the query: write Depends(access)")
 _NO_POLICY = NotADependency("access.require… is not a dependency: write Depends(access.require(policy))")
-_COPY = NotADependency("Depends(access.with_audience) lets everybody in: write Depends(access.with_audience(…))")
-_LIFESPAN = NotADependency("Depends(access.lifespan) lets everybody in: write Depends(access)")
+_COPY = NotADependency("Depends(access.with_audience) admits every client: write Depends(access.with_audience(…))")
+_LIFESPAN = NotADependency("Depends(access.lifespan) admits every client: write Depends(access)")
 
 
 class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
     """Admits only callers that Cloudflare Access has authenticated.
 
-    The object is itself a dependency: `Depends(access)` returns `UserClaims` or `ServiceClaims`, or refuses with 401.
-    Make it once, where the app is defined.
+    The object itself is a dependency: `Depends(access)` returns `UserClaims` or `ServiceClaims`, or raises 401.
+    Create it once, where the app is defined.
 
     Attributes:
-        user: The dependency that returns `UserClaims`, and refuses services with 403.
-        service: The dependency that returns `ServiceClaims`, and refuses users with 403.
-        optional: The dependency that returns None without a token, or with an old cookie.
+        user: The dependency that returns `UserClaims`; a service gets 403.
+        service: The dependency that returns `ServiceClaims`; a user gets 403.
+        optional: The dependency that returns the claims, or None without a token or with an old cookie.
     """
 
     user: Dependency[U]
@@ -80,17 +80,17 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         Args:
             team_domain: The team: `acme`, `acme.cloudflareaccess.com`, or a loopback origin.
             audience: The AUD tag of the application, or several.
-            user_model: A subclass of `UserClaims` of your own, with typed `custom` claims.
-            token_sources: Where a token is read from.
-            exp_leeway: Seconds.
-            nbf_leeway: Seconds.
+            user_model: Your own subclass of `UserClaims`, with typed `custom` claims.
+            token_sources: Where the token is read from: `header`, `cookie` or both.
+            exp_leeway: Seconds for which a token is accepted after `exp`.
+            nbf_leeway: Seconds by which `nbf` and `iat` may be in the future.
             auth_scheme: The auth-scheme of `WWW-Authenticate`.
-            token_cache_size: The number of verified tokens that are kept.
+            token_cache_size: Number of verified tokens that are kept; 0 for none.
             key_settings: The numbers of the key source.
-            fetch: How the keys are fetched; by default with httpx.
+            fetch: The function that fetches the keys; by default with httpx.
             clock: The source of time; by default the machine's clocks.
-            listeners: Called with each event: a request accepted or refused, a key added, and so on.
-            **unknown: Nothing; a wrong name is refused with the right one.
+            listeners: Functions that are called with each event, such as `RequestRejected`.
+            **unknown: Not accepted; the error names the closest setting.
 
         Raises:
             ConfigurationError: A setting is missing or wrong.
@@ -119,7 +119,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
             logger.warning("the Cloudflare Access team is a local one at %s: for development only", settings.issuer)
 
     def _begin(self, authenticator: Authenticator[U]) -> None:
-        """Start with what belongs to this object alone."""
+        """Initialise what copies must not share."""
         super().__init__(authenticator, name="access", kind=CALLERS)
         self._started: list[Verifier[U]] = []
         self._required: dict[tuple[type[Any], type[Any], Policy], Dependency[Any]] = {}
@@ -153,7 +153,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
     ) -> Dependency[U | ServiceClaims]:
         """Return the dependency that admits callers for which `policy(claims)` is true; others get 403.
 
-        It is the same object for equal policies.
+        Equal policies get the same object.
 
         Raises:
             ConfigurationError: The policy cannot be called with the claims, or is not hashable.
@@ -180,14 +180,14 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
 
     def _require(self, kind: Any, policy: Any, name: str) -> Dependency[Any]:
         check_policy(policy)
-        key: Any = (kind, type(policy), policy)  # policies of different types may compare equal
+        key: Any = (kind, type(policy), policy)  # objects of different types may compare equal
         node: Dependency[Any] = Dependency(self._authenticator, name=f"access.{name}(…)", kind=kind, policy=policy)
         return self._required.setdefault(key, node)
 
     def with_audience(self, *audience: Annotated[str, _COPY]) -> Self:
-        """Return a copy for other applications of the same team, over the same keys.
+        """Return a copy for other applications of the same team; it shares the key source.
 
-        It has dependencies, policies and a token cache of its own, and everything else that this object has.
+        The copy has its own dependencies, policies and token cache; other attributes are copied.
 
         Raises:
             ConfigurationError: An audience is missing or wrong.
@@ -210,13 +210,13 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
     async def authenticate(self, connection: Annotated[Connection, _ASK]) -> U | ServiceClaims | None:
         """Return the caller of a request or of a WebSocket handshake, or None if it carries no token.
 
-        For code that has a connection: dependencies and handlers of your own, whose exceptions FastAPI answers. In a
-        middleware nobody does, and a refusal would become a 500; use `AccessGuard` there. A token is verified once
-        per request; the claims are then also on `request.state.cloudflare_access`, even if a policy refuses them.
+        For code that has a connection, such as your own dependencies and handlers: FastAPI turns the exception into the
+        response. Middleware must catch it, or the client gets 500. A token is verified once per request; the claims
+        are then also on `request.state.cloudflare_access`, even if a policy refuses them.
 
         Raises:
-            AccessHTTPException: The token is refused, or cannot be checked right now.
-            AccessWebSocketException: The same, for a server that can only close a handshake.
+            AccessHTTPException: The token is not valid, or cannot be checked right now.
+            AccessWebSocketException: The same, if the server can only close the handshake.
         """
         outcome = await self._authenticator.outcome(connection.scope)
         if isinstance(outcome, AccessError):
@@ -226,11 +226,11 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
     async def verify(self, token: Annotated[str | bytes, _VERIFY]) -> U | ServiceClaims:
         """Return the caller that a token identifies, for code without a request.
 
-        The rules, the cache, the log and the events are those of a request.
+        The rules, the cache, the log records and the events are those of a request.
 
         Raises:
-            CredentialError: The token is refused; `reason` says why.
-            TemporarilyUnavailable: Its key cannot be fetched right now.
+            CredentialError: The token is not valid; `reason` is the reason code.
+            TemporarilyUnavailable: The token cannot be checked right now.
         """
         return await self._authenticator.verify(token)
 
@@ -238,10 +238,10 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
     async def lifespan(self, app: Annotated[object, _LIFESPAN]) -> AsyncGenerator[None]:
         """Keep the keys fresh while the app runs: `FastAPI(lifespan=access.lifespan)`.
 
-        In a lifespan of your own write `async with access:`. Nested use is reference-counted.
+        In your own lifespan write `async with access:`. Nested use is reference-counted.
 
         Raises:
-            ConfigurationError: A route of the app is declared in a way that would open it.
+            ConfigurationError: A route of the app is declared in a way that would admit every client.
         """
         if mistakes := [*misuses(app, Dependency)]:
             raise ConfigurationError("; ".join(mistakes))
@@ -253,7 +253,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
             await verifier.stop()
 
     async def __aenter__(self) -> Self:
-        """Fetch the keys and begin to refresh them."""
+        """Fetch the keys and start to refresh them."""
         verifier = self._authenticator.verifier
         await verifier.start()
         self._started.append(verifier)
@@ -264,17 +264,17 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
     ) -> None:
         """Stop refreshing the keys after the last exit."""
         if not self._started:
-            raise ConfigurationError("access was left without having been entered: write `async with access:`")
+            raise ConfigurationError("access was exited without being entered: write `async with access:`")
         await self._started.pop().stop()
 
     async def readiness(self, request: HTTPConnection = _NO_REQUEST) -> Response:
         """Answer a readiness probe: 200 if tokens can be verified, else 503.
 
-        Add it with `app.add_route("/ready", access.readiness)`, which dependencies of the whole app do not cover, or
-        with `add_api_route`. Without usable keys it fetches them, and waits for `key_wait_timeout` at most.
+        Add it with `app.add_route("/ready", access.readiness)`, to which dependencies of the whole app do not apply, or
+        with `add_api_route`. Without usable keys it fetches them, and waits for at most `key_wait_timeout`.
 
         Raises:
-            AccessHTTPException: It was declared as a dependency, where it would let everybody in.
+            AccessHTTPException: It was declared as a dependency, which would admit every client.
         """
         if request is not _NO_REQUEST:
             self._check_is_endpoint(request)
@@ -282,7 +282,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         return readiness(self.keys.health())
 
     def _check_is_endpoint(self, request: HTTPConnection) -> None:
-        """Refuse everybody if this is a dependency of another endpoint."""
+        """Refuse every caller if this is a dependency of another endpoint."""
         if request.scope.get("endpoint") == self.readiness:
             return
         if mistake := misuse_of(request.scope, Dependency):

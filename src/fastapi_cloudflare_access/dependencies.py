@@ -1,7 +1,7 @@
-"""The dependencies, each one node for FastAPI: an object without sub-dependencies that asks `authenticate` itself.
+"""The dependencies. Each is one node for FastAPI: a callable without sub-dependencies that authenticates the request.
 
-They are `fastapi.params.Depends` too, but only so that FastAPI recognises them where `Depends(…)` around them was
-forgotten: it then reads the property `dependency`, which says what to write.
+They are subclasses of `fastapi.params.Depends` for one reason: FastAPI recognises them if `Depends(…)` was forgotten.
+It then reads the property `dependency`, which raises an error that says what to write.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ _LEFT_OUT = cast("Any", None)
 
 
 def marked_async(function: F) -> F:
-    """Make FastAPI await what this plain function returns."""
+    """Mark a plain function as async, so that FastAPI awaits its result."""
     if sys.version_info >= (3, 12):
         return inspect.markcoroutinefunction(function)  # pragma: no cover - by version
     function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine")  # type: ignore[attr-defined]  # noqa: B009, SLF001
@@ -80,7 +80,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
     scheme_name = "CloudflareAccess"
 
-    # A dataclass compares and prints its fields, and cannot be set; a dependency is itself.
+    # Undo what the dataclass `Depends` generates: fields in equality and hash, and frozen attributes.
     __eq__ = object.__eq__  # pyright: ignore[reportAssignmentType] - it names its parameters
     __hash__ = object.__hash__
     __setattr__ = object.__setattr__
@@ -89,13 +89,13 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
     def __init__(
         self, authenticator: Authenticator[Any], *, name: str, kind: _Kind = CALLERS, policy: Policy | None = None
     ) -> None:
-        """Admit callers of this kind for which the policy is true.
+        """Create a dependency that admits callers of this kind for which the policy is true.
 
         Args:
             authenticator: Authenticates the request.
-            name: How the app writes it, such as `access.user`.
-            kind: The claims that are admitted.
-            policy: Decides which callers of that kind are admitted; by default all.
+            name: The expression in the app's code, such as `access.user`.
+            kind: The model, or models, of the admitted claims.
+            policy: Decides which of these callers are admitted; by default all.
         """
         self._authenticator = authenticator
         self._name, self._kind, self._policy = name, kind, policy
@@ -109,7 +109,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         return self._name
 
     def belongs_to(self, authenticator: Authenticator[Any]) -> bool:
-        """Check whether this dependency authenticates by that authenticator."""
+        """Check whether this dependency uses that authenticator."""
         return self._authenticator is authenticator
 
     def for_authenticator(self, authenticator: Authenticator[Any]) -> Self:
@@ -119,8 +119,8 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         return other
 
     @property
-    def dependency(self) -> NoReturn:  # pyright: ignore[reportIncompatibleVariableOverride] - on purpose
-        """Fail where FastAPI finds this object without `Depends(…)` around it.
+    def dependency(self) -> NoReturn:  # pyright: ignore[reportIncompatibleVariableOverride] - it must fail
+        """Fail when FastAPI finds this object without `Depends(…)` around it.
 
         Raises:
             ConfigurationError: Always.
@@ -134,7 +134,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         """Return the caller of a request or of a WebSocket handshake; FastAPI calls it.
 
         Raises:
-            ConfigurationError: It was called without a connection, so it is written in a wrong place.
+            ConfigurationError: It was called without a connection, so it is used in a wrong place.
             AccessHTTPException: The caller is refused (when awaited).
             AccessWebSocketException: The same, for a server that can only close a handshake.
         """
@@ -152,7 +152,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         return cast("T_co", outcome)
 
     def _check_scopes(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> None:
-        """Refuse everybody if scopes are asked of this dependency itself; scopes of other dependencies are theirs."""
+        """Refuse every caller if this dependency itself asks for scopes; scopes of other dependencies do not count."""
         if security_scopes is None or not security_scopes.scopes:
             return
         if mistake := misuse_of(connection.scope, Dependency):
@@ -169,13 +169,13 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
 
 class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
-    """The dependency that returns None without a token, or if the only token is a cookie that is refused."""
+    """The dependency that returns None without a token, or if the only token is a rejected cookie."""
 
     @property
     def openapi_extra(self) -> dict[str, Any]:
-        """The `openapi_extra=` of a route: OpenAPI then shows it as open to anonymous callers too.
+        """The `openapi_extra=` of a route: OpenAPI then shows that anonymous callers are admitted too.
 
-        FastAPI itself has no way to say that a security scheme is optional.
+        FastAPI itself cannot mark a security scheme as optional.
         """
         return {"security": [{}]}
 

@@ -1,9 +1,9 @@
-"""Everything that can be wrong, as one tree.
+"""The error classes, as one tree.
 
 ```
 AccessError
-├── ConfigurationError        a setting is missing or wrong            at construction
-├── CredentialError           something is wrong with the credential   401
+├── ConfigurationError        a setting is missing or wrong              at construction
+├── CredentialError           the credential is missing or not valid     401
 │   ├── MissingToken
 │   ├── AmbiguousToken
 │   ├── MalformedToken
@@ -17,27 +17,27 @@ AccessError
 │   ├── TokenExpired
 │   ├── TokenNotYetValid
 │   └── TokenRevoked
-├── AuthorizationError        a valid caller who may not               403
+├── AuthorizationError        a valid token, its caller not authorized   403
 │   ├── WrongCallerType
 │   └── PolicyDenied
-└── TemporarilyUnavailable    cannot be decided right now              503
+└── TemporarilyUnavailable    the token cannot be checked right now      503
     ├── KeysUnavailable
     └── KeyUnconfirmed
 ```
 
-Each class carries a stable `reason` code for logs, metrics and handlers. Messages are written for operators: they
-never hold a token or a claim.
+Each class carries a stable `reason` code for logs, metrics and handlers. Messages are for operators and never
+contain a token or a claim.
 """
 
 from typing import ClassVar
 
 
 class AccessError(Exception):
-    """The root of every error this package raises.
+    """The root of every error that this package raises.
 
     Attributes:
         reason: A stable code, `snake_case`, for logs and metrics.
-        unverified: Whether the reason comes from claims whose signature was not verified, since the key is unknown.
+        unverified: Whether the reason comes from unverified claims, since the key is unknown.
     """
 
     reason: ClassVar[str] = "access_error"
@@ -51,25 +51,25 @@ class ConfigurationError(AccessError, ValueError):
 
 
 class CredentialError(AccessError):
-    """Something is wrong with the credential the request carries, or it carries none."""
+    """The request carries no token, or one that is not valid."""
 
     reason = "invalid_credential"
 
 
 class MissingToken(CredentialError):
-    """Neither the assertion header nor the cookie is there."""
+    """The request has neither the assertion header nor the cookie."""
 
     reason = "missing_token"
 
 
 class AmbiguousToken(CredentialError):
-    """More than one assertion header, or cookies of that name with different values."""
+    """The request has more than one assertion header, or cookies of that name with different values."""
 
     reason = "ambiguous_token"
 
 
 class MalformedToken(CredentialError):
-    """Shape, size, encoding, header or JSON of the token are wrong (RFC 7515 section 5.2, RFC 7519 section 7.2)."""
+    """The token has a wrong shape, size, encoding, JOSE header or JSON (RFC 7515 section 5.2, RFC 7519 section 7.2)."""
 
     reason = "malformed_token"
 
@@ -81,13 +81,13 @@ class UnsupportedAlgorithm(CredentialError):
 
 
 class UnknownKey(CredentialError):
-    """No key of the team has this `kid`, after looking for it as far as it was worth a fetch."""
+    """No key of the team has this `kid`; the keys were fetched for it, or the `kid` is in the negative cache."""
 
     reason = "unknown_key"
 
 
 class InvalidSignature(CredentialError):
-    """The signature does not belong to this header and payload."""
+    """The signature does not match the header and the payload."""
 
     reason = "invalid_signature"
 
@@ -111,7 +111,7 @@ class WrongAudience(CredentialError):
 
 
 class WrongType(CredentialError):
-    """`type` is not `app`: the team signs other tokens with the same keys, and none of them is a login to an app."""
+    """`type` is not `app`: the team signs other tokens with the same keys, and they are not logins to an app."""
 
     reason = "wrong_type"
 
@@ -123,7 +123,7 @@ class TokenExpired(CredentialError):
 
 
 class TokenNotYetValid(CredentialError):
-    """`nbf` or `iat` lies ahead (RFC 7519 sections 4.1.5 and 4.1.6)."""
+    """`nbf` or `iat` is in the future (RFC 7519 sections 4.1.5 and 4.1.6)."""
 
     reason = "token_not_yet_valid"
 
@@ -135,13 +135,13 @@ class TokenRevoked(CredentialError):
 
 
 class AuthorizationError(AccessError):
-    """The caller is who they say, and may not."""
+    """The token is valid, and its caller is not authorized."""
 
     reason = "caller_refused"
 
 
 class WrongCallerType(AuthorizationError):
-    """A service where a user is wanted, or a user where a service is."""
+    """The caller is a service and the route is for users, or the other way round."""
 
     reason = "wrong_caller"
 
@@ -153,10 +153,10 @@ class PolicyDenied(AuthorizationError):
 
 
 class TemporarilyUnavailable(AccessError):
-    """Nobody can tell right now whether the token is good.
+    """The token cannot be checked right now.
 
     Attributes:
-        retry_after: Seconds after which another try makes sense.
+        retry_after: Seconds after which the client should try again.
     """
 
     reason = "cannot_decide"
@@ -167,12 +167,12 @@ class TemporarilyUnavailable(AccessError):
 
 
 class KeysUnavailable(TemporarilyUnavailable):
-    """There are no keys at all, or they are older than the hard limit."""
+    """There are no keys, or they are older than `max_staleness`."""
 
     reason = "keys_unavailable"
 
 
 class KeyUnconfirmed(TemporarilyUnavailable):
-    """The key of an otherwise fitting token is not known, and cannot be looked for right now."""
+    """The `kid` of an otherwise acceptable token is unknown, and the keys cannot be fetched for it right now."""
 
     reason = "key_unconfirmed"

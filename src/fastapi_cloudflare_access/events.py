@@ -2,21 +2,21 @@
 
 ```
 AccessEvent
-├── RequestAccepted    a request was accepted
-├── RequestRejected     a request was refused
-└── KeyEvent           something happened to the keys
-    ├── KeysRefreshed          a fetch brought a usable document, or 304
-    ├── KeysRefreshFailed      it did not; the keys stay
-    ├── KeyAdded           a key is used from now on
-    ├── KeyUnpublished         a key is no longer published; it goes once that is confirmed
-    ├── KeyRemoved         a key is used no more
-    ├── JwkIgnored         an entry of the document cannot be used
-    ├── KeyFetchLimited        an unknown key cannot be looked for now
-    ├── KeysStale          the keys are older than `degraded_after`
-    └── RefreshTaskCrashed      the refreshing task died; it is started again
+├── RequestAccepted         a request was accepted
+├── RequestRejected         a request was rejected
+└── KeyEvent                the root of the events of the key source
+    ├── KeysRefreshed       a fetch brought a usable document, or 304
+    ├── KeysRefreshFailed   a fetch failed; the keys stay
+    ├── KeyAdded            a key is in use from now on
+    ├── KeyUnpublished      a key is no longer published, and pending removal
+    ├── KeyRemoved          a key is no longer in use
+    ├── JwkIgnored          an entry of the certs document is unusable
+    ├── KeyFetchLimited     a request got 503, since no fetch was allowed for its key
+    ├── KeysStale           the keys are older than `degraded_after`
+    └── RefreshTaskCrashed  the refresh task crashed and is restarted
 ```
 
-Listeners are called in the event loop and must be quick; what they raise is logged and goes no further.
+Listeners are called on the event loop and must be quick. What they raise is logged, and changes no response.
 """
 
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ class AccessEvent:
     """The root of the events.
 
     Attributes:
-        name: What happened, `snake_case`, for metrics.
-        at: When, in seconds since 1970.
+        name: The name of the event in `snake_case`, for metrics.
+        timestamp: Time of the event, in seconds since 1970.
     """
 
     name: ClassVar[str] = "access_event"
-    at: float
+    timestamp: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,13 @@ class RequestAccepted(AccessEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRejected(AccessEvent):
-    """A request, a WebSocket handshake or a call of `verify` was refused.
+    """A request, a WebSocket handshake or a call of `verify` was rejected.
 
     Attributes:
         reason: The reason code of the error.
         token_digest: The first 12 hexadecimal digits of the token's SHA-256; None if the request has no single token.
-        unverified: Whether the reason comes from claims whose signature was not verified, since the key is unknown.
-        optional: Whether `access.optional` goes on without a caller: the token was an old cookie.
+        unverified: Whether the reason comes from unverified claims, since the key is unknown.
+        optional: Whether the request goes on without a caller, since `access.optional` ignores a bad cookie.
     """
 
     name = "request_rejected"
@@ -82,14 +82,14 @@ class KeysRefreshed(KeyEvent):
     """A fetch brought a usable document, or 304.
 
     Attributes:
-        kids: How many keys are used now.
-        generation: The number of this set of keys.
-        seconds: How long the fetch took.
-        modified: False for 304.
+        keys: Number of keys in use.
+        generation: Number that grows whenever the keys change.
+        seconds: Duration of the fetch.
+        modified: False after a 304.
     """
 
     name = "keys_refreshed"
-    kids: int
+    keys: int
     generation: int
     seconds: float
     modified: bool
@@ -97,13 +97,13 @@ class KeysRefreshed(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysRefreshFailed(KeyEvent):
-    """A fetch brought nothing that can be used; the keys stay as they are.
+    """A fetch failed; the keys stay.
 
     Attributes:
         reason: `fetch_failed` or `parse_failed`.
         cause: Why, in words.
-        consecutive_failures: How many fetches failed in a row.
-        retry_in: Until the next try, in seconds.
+        consecutive_failures: Number of failed fetches since the last successful one.
+        retry_in: Seconds until the next attempt.
     """
 
     name = "keys_refresh_failed"
@@ -115,10 +115,10 @@ class KeysRefreshFailed(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyAdded(KeyEvent):
-    """A key is used from now on.
+    """A key is in use from now on.
 
     Attributes:
-        kid: The first 16 characters of its id.
+        kid: The first 16 characters of its `kid`.
     """
 
     name = "key_added"
@@ -127,10 +127,10 @@ class KeyAdded(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyUnpublished(KeyEvent):
-    """A key is no longer published; it is used until a second fetch confirms that.
+    """A key is no longer published; it stays in use until a second fetch confirms that.
 
     Attributes:
-        kid: The first 16 characters of its id.
+        kid: The first 16 characters of its `kid`.
     """
 
     name = "key_unpublished"
@@ -139,10 +139,10 @@ class KeyUnpublished(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRemoved(KeyEvent):
-    """A key is used no more.
+    """A key is no longer in use.
 
     Attributes:
-        kid: The first 16 characters of its id.
+        kid: The first 16 characters of its `kid`.
     """
 
     name = "key_removed"
@@ -151,7 +151,7 @@ class KeyRemoved(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwkIgnored(KeyEvent):
-    """An entry of the document cannot be used.
+    """An entry of the certs document is unusable and is ignored.
 
     Attributes:
         reason: Why.
@@ -163,11 +163,12 @@ class JwkIgnored(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFetchLimited(KeyEvent):
-    """An unknown key cannot be looked for now; the request got 503.
+    """A request with an unknown `kid` got 503, since no fetch was allowed.
 
     Attributes:
-        reason: `bucket` (too many were looked for), `back_off` (fetches fail) or `waiters` (too many requests wait).
-        retry_after: When a fetch is allowed again, in seconds.
+        reason: `bucket` (too many fetches for unknown keys), `back_off` (fetches fail) or `waiters` (too many requests
+            wait).
+        retry_after: Seconds until a fetch may be allowed.
     """
 
     name = "key_fetch_limited"
@@ -177,10 +178,10 @@ class KeyFetchLimited(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeysStale(KeyEvent):
-    """The keys are older than `degraded_after`; told once until a fetch succeeds.
+    """The keys are older than `degraded_after`; emitted once until a fetch succeeds.
 
     Attributes:
-        age: Seconds since the last good fetch.
+        age: Seconds since the last successful fetch.
     """
 
     name = "keys_stale"
@@ -189,7 +190,7 @@ class KeysStale(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTaskCrashed(KeyEvent):
-    """The refreshing task died; it is started again.
+    """The refresh task crashed and is restarted.
 
     Attributes:
         cause: The type of the exception.

@@ -1,4 +1,4 @@
-"""The keys of a team: known ones at once, unknown ones after a shared fetch, all refreshed in the background."""
+"""The signing keys of a team: known keys at once, unknown keys after a shared fetch; refreshed in the background."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
 from fastapi_cloudflare_access.settings import Settings
 
 _KEY_SOURCE = NotADependency("A KeySource never comes from a request: it is access.keys")
-_NO_DEPENDENCY = never_a_dependency("A method of access.keys lets everybody in: write Depends(access)")
+_NO_DEPENDENCY = never_a_dependency("A method of access.keys admits every client: write Depends(access)")
 _SEED = NotADependency("Keys never come from a request: call access.keys.seed(…) where the app is defined")
 
 MAX_WAITERS = 1000
@@ -214,7 +214,7 @@ class KeySource:
     def _limited(self, reason: str, retry_after: float, now: ClockReading) -> KeysUnavailable | KeyUnconfirmed:
         self._cache.record_limited(reason, retry_after, now)
         return self._temporarily_unavailable(
-            f"unknown keys are not looked for now ({reason})", max(MIN_RETRY_AFTER, retry_after)
+            f"no fetch is allowed for unknown keys now ({reason})", max(MIN_RETRY_AFTER, retry_after)
         )
 
     def _temporarily_unavailable(
@@ -236,14 +236,12 @@ class KeySource:
             KeysUnavailable: The fetch failed; the message says why. The keys stay.
         """
         loop_state = self._fetcher.current_loop_state()
-        while (in_flight := loop_state.in_flight) and in_flight.pending.sequence:
+        while (in_flight := loop_state.in_flight) and in_flight.has_begun:
             await asyncio.wait({in_flight.task})
         in_flight = self._fetcher.join_or_begin(loop_state, FetchOptions(no_cache=True, force=True))
         await asyncio.wait({in_flight.task})
-        if in_flight.pending.error is not None:
-            raise KeysUnavailable(
-                f"the keys could not be fetched: {in_flight.pending.error}", retry_after=self._until_retry()
-            )
+        if in_flight.error is not None:
+            raise KeysUnavailable(f"the keys could not be fetched: {in_flight.error}", retry_after=self._until_retry())
 
     @_NO_DEPENDENCY
     def health(self) -> KeysHealth:

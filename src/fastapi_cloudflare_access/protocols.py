@@ -1,6 +1,6 @@
-"""The ports: what the outside gives the package, each a Protocol with a working default.
+"""The ports: the interfaces that an app can implement, each a Protocol with a working default.
 
-Write your own by writing a class or a function of the same shape; nothing needs to be inherited.
+An implementation is a class or a function of the same shape; it needs no base class.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -12,14 +12,14 @@ from fastapi_cloudflare_access.events import AccessEvent
 
 
 class Clock(Protocol):
-    """Where time comes from; the default is the machine's clocks."""
+    """The source of time; the default reads the machine's clocks."""
 
     def now(self) -> float:
-        """The wall clock, in seconds since 1970 (for claims)."""
+        """Return the wall clock's time, in seconds since 1970 (for claims)."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds on a clock that is never set (for ages, back-off and deadlines)."""
+        """Return the seconds of a clock that is never set (for ages, back-off and deadlines)."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -28,12 +28,12 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FetchResponse:
-    """What a fetch brought back, before its body was read.
+    """The response to a fetch, before its body is read.
 
     Attributes:
         status: The HTTP status code.
         headers: The response headers, names in lower case.
-        body: The raw body, in pieces of any size, as it arrives.
+        body: The undecoded body, in pieces of any size.
     """
 
     status: int
@@ -42,10 +42,10 @@ class FetchResponse:
 
 
 class Fetch(Protocol):
-    """How the certs document is fetched; the default uses httpx.
+    """A function that fetches the certs document; the default uses httpx.
 
-    The caller bounds time and size. A fetch of your own must verify TLS, must not follow redirects, must leave the
-    body undecoded, and must end when it is cancelled.
+    The key source bounds time and size. An implementation must verify TLS, must not follow redirects, must not decode
+    the body, and must end when it is cancelled.
     """
 
     def __call__(self, url: str, *, headers: Mapping[str, str]) -> AbstractAsyncContextManager[FetchResponse]:
@@ -56,7 +56,7 @@ class Fetch(Protocol):
 class Listener(Protocol):
     """A function that receives every event.
 
-    It is called on the event loop and must be quick. What it raises is logged, and changes no answer.
+    It is called on the event loop and must be quick. What it raises is logged, and changes no response.
     """
 
     def __call__(self, event: AccessEvent, /) -> object:

@@ -1,6 +1,6 @@
 """Every setting, checked once at construction; the issuer and the certs URL derive from the one team domain.
 
-Each setting is described here, at its field, and nowhere else: the reference page is made from these descriptions.
+Each setting is described once, at its field; the reference page is made from these descriptions.
 """
 
 import re
@@ -14,13 +14,13 @@ from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 CERTS_PATH = "/cdn-cgi/access/certs"
-"""Where a team publishes its keys, below the issuer."""
+"""Path of the certs document, below the issuer."""
 
 DAY = 86_400.0
 MAX_PORT = 65_535
 ENVIRONMENT_PREFIX = "CF_ACCESS_"
 JITTER = 0.1
-"""The share by which each pause between refreshes varies."""
+"""Share by which each pause between refreshes varies."""
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _TEAM_NAME = re.compile(_LABEL)
@@ -30,7 +30,7 @@ _AUDIENCE = re.compile(r"[A-Za-z0-9._~-]{1,256}")
 _SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 TokenSource = Literal["header", "cookie"]
-"""Where a token may be read from."""
+"""A place that a token may be read from."""
 
 
 def _issuer_of(team_domain: object) -> str:
@@ -65,11 +65,11 @@ def _audiences_of(audience: Any) -> tuple[str, ...]:
 
 def _audience_of(tag: object) -> str:
     if not isinstance(tag, str):
-        raise ValueError("has an entry that is no text; each must be the AUD tag of an application")  # noqa: TRY004
+        raise ValueError("has an entry that is not text; each must be the AUD tag of an application")  # noqa: TRY004
     if not tag.strip():
         raise ValueError("has a blank entry; each must be the AUD tag of an application")
     if not _AUDIENCE.fullmatch(tag.strip()):
-        raise ValueError("has an entry that is no AUD tag; copy it from the application's overview, without quotes")
+        raise ValueError("has an entry that is not an AUD tag; copy it from the application's overview, without quotes")
     return tag.strip()
 
 
@@ -101,10 +101,10 @@ Count = Annotated[int, BeforeValidator(_no_boolean)]
 
 
 class LeftOut:
-    """The default of a parameter that, where it is left out, is read from the environment."""
+    """The default of a parameter that is read from the environment if it is left out."""
 
     def __init__(self, default: object) -> None:
-        """Keep the default that holds where the environment does not set it either."""
+        """Store the default for the case that the environment does not set it either."""
         self.default = default
 
     def __repr__(self) -> str:
@@ -117,9 +117,9 @@ def left_out(default: object = ...) -> Any:
 
 
 class _Group(BaseSettings):
-    """Settings that are read from `CF_ACCESS_<NAME>` where they are left out.
+    """Settings that are read from `CF_ACCESS_<NAME>` if they are left out.
 
-    A wrong value stops at construction with a `ConfigurationError` that says what to set.
+    A wrong value raises `ConfigurationError` at construction; the message says what to set.
     """
 
     model_config = SettingsConfigDict(
@@ -137,7 +137,7 @@ class _Group(BaseSettings):
 
     def _validate(self, options: dict[str, Any]) -> None:
         given = {name: value for name, value in options.items() if not isinstance(value, LeftOut)}
-        if unknown := sorted(given.keys() - type(self).model_fields.keys()):  # BaseSettings itself takes some more
+        if unknown := sorted(given.keys() - type(self).model_fields.keys()):  # BaseSettings accepts some more
             raise ConfigurationError("; ".join(unknown_setting(name) for name in unknown))
         try:
             super().__init__(**given)
@@ -146,7 +146,7 @@ class _Group(BaseSettings):
 
 
 class KeySettings(_Group):
-    """The numbers of the key source that an operator may turn; each is read from `CF_ACCESS_<NAME>` where left out.
+    """The settings of the key source; each is read from `CF_ACCESS_<NAME>` if left out.
 
     Durations are in seconds.
     """
@@ -195,7 +195,7 @@ class KeySettings(_Group):
         longest = self.refresh_interval * (1 + JITTER)
         if not longest <= self.degraded_after <= self.max_staleness:
             raise ValueError(
-                "degraded_after must lie between the longest pause between refreshes "
+                "degraded_after must be between the longest pause between refreshes "
                 f"(refresh_interval plus a tenth: {longest:g}) and max_staleness ({self.max_staleness:g})"
             )
         if self.unknown_kid_interval > self.refresh_interval / 2:
@@ -204,7 +204,7 @@ class KeySettings(_Group):
                 f"({self.refresh_interval / 2:g}), since both take from one allowance of fetches"
             )
         if self.fail_fast and not self.startup_timeout:
-            raise ValueError("startup_timeout must not be 0 where fail_fast is set")
+            raise ValueError("startup_timeout must not be 0 if fail_fast is set")
         return self
 
 
@@ -215,14 +215,14 @@ def _key_settings(value: object) -> object:
 
 
 class Settings(_Group):
-    """The settings of one `CloudflareAccess`; each is read from `CF_ACCESS_<NAME>` where left out."""
+    """The settings of one `CloudflareAccess`; each is read from `CF_ACCESS_<NAME>` if left out."""
 
     team_domain: Annotated[str, BeforeValidator(_issuer_of)]
     """The team: `acme`, `acme.cloudflareaccess.com`, or a loopback origin for local work."""
     audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_audiences_of)]
     """The AUD tags of the applications whose tokens are accepted; comma-separated in the environment."""
     token_sources: Annotated[tuple[TokenSource, ...], NoDecode, BeforeValidator(_sources)] = ("header", "cookie")
-    """Where a token is read from; if the header is present, it alone counts."""
+    """Places that the token is read from; if the header is present, it alone counts."""
     exp_leeway: Number = Field(10.0, ge=0, le=300)
     """Seconds for which a token is accepted after `exp`."""
     nbf_leeway: Number = Field(30.0, ge=0, le=300)

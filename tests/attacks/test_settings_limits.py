@@ -94,7 +94,7 @@ def test_the_table_has_every_setting_that_is_a_number() -> None:
 def test_staleness_below_the_time_between_two_refreshes_is_refused(name: str) -> None:
     shortest: dict[str, Any] = {"degraded_after": 660, "max_staleness": 660}
     assert load(**GIVEN | shortest).degraded_after == 660
-    with pytest.raises(ConfigurationError, match="degraded_after must lie between"):
+    with pytest.raises(ConfigurationError, match="degraded_after must be between"):
         load(**GIVEN | {name: 659.9})
     with pytest.raises(ConfigurationError, match=f"{name}: Input should be greater than 0"):
         load(**GIVEN | {name: 0})

@@ -94,7 +94,7 @@ async def test_a_start_without_time_tries_nothing_itself() -> None:
 
 
 def test_keys_at_the_start_and_no_time_for_them_do_not_go_together() -> None:
-    with pytest.raises(ConfigurationError, match="startup_timeout must not be 0 where fail_fast is set"):
+    with pytest.raises(ConfigurationError, match="startup_timeout must not be 0 if fail_fast is set"):
         KeySettings(fail_fast=True, startup_timeout=0)
 
 
@@ -217,7 +217,7 @@ async def test_task_dies_and_health_says_so_and_it_lives_again(monkeypatch: pyte
         rig.keys._fetcher.current_loop_state().changed.set()
         await rig.clock.run_for(0)
     assert not rig.keys.health().refresher_alive
-    assert RefreshTaskCrashed(at=rig.clock.now(), cause="ZeroDivisionError") in rig.events
+    assert RefreshTaskCrashed(timestamp=rig.clock.now(), cause="ZeroDivisionError") in rig.events
     await rig.clock.run_for(1)
     assert rig.keys.health().refresher_alive
     await rig.clock.run_for(700)

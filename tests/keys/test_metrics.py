@@ -22,8 +22,8 @@ async def test_a_good_fetch_tells_of_each_key_by_the_beginning_of_its_id() -> No
     await rig.find(rig.kid)
     at = rig.clock.now()
     refreshed, *added = rig.events
-    assert refreshed == KeysRefreshed(at=at, kids=2, generation=1, seconds=0, modified=True)
-    assert added == [KeyAdded(at=at, kid=rig.old_kid[:16]), KeyAdded(at=at, kid=rig.kid[:16])]
+    assert refreshed == KeysRefreshed(timestamp=at, keys=2, generation=1, seconds=0, modified=True)
+    assert added == [KeyAdded(timestamp=at, kid=rig.old_kid[:16]), KeyAdded(timestamp=at, kid=rig.kid[:16])]
 
 
 async def test_a_rotation_tells_of_the_key_that_comes_and_of_the_one_that_goes() -> None:
@@ -33,7 +33,7 @@ async def test_a_rotation_tells_of_the_key_that_comes_and_of_the_one_that_goes()
     gone, kid = rig.old_kid, rig.rotate()
     await rig.find(kid)
     at = rig.clock.now()
-    assert rig.events[-2:] == [KeyRemoved(at=at, kid=gone[:16]), KeyAdded(at=at, kid=kid[:16])]
+    assert rig.events[-2:] == [KeyRemoved(timestamp=at, kid=gone[:16]), KeyAdded(timestamp=at, kid=kid[:16])]
 
 
 async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -101,4 +101,6 @@ def test_without_a_listener_nothing_is_told() -> None:
 def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
     KeyMetrics([told.append])._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
-    assert told == [KeyRemoved(at=1e9, kid="b"), KeyAdded(at=1e9, kid="b")], "another key under the same id"
+    assert told == [KeyRemoved(timestamp=1e9, kid="b"), KeyAdded(timestamp=1e9, kid="b")], (
+        "another key under the same id"
+    )

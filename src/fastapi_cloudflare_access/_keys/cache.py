@@ -29,7 +29,7 @@ MAX_CLOCK_SKEW = 60.0
 
 @dataclass(eq=False, slots=True)
 class FetchOptions:
-    """How to fetch, and why.
+    """The options of a fetch.
 
     Attributes:
         no_cache: Whether to send `Cache-Control: no-cache` and no `If-None-Match`.
@@ -56,7 +56,7 @@ class PendingFetch:
     """One fetch. Until it begins, callers that join it may add options.
 
     Attributes:
-        options: How to fetch, and why.
+        options: The options of this fetch.
         start: Monotonic time from which it may begin.
         reserved: Number of tokens that it took from the bucket.
         known: The snapshot when it began, which a 304 confirms.
@@ -166,7 +166,7 @@ class KeySetCache:
 
     def record_crash(self, problem: BaseException, now: ClockReading) -> None:
         """Report that the refresh task crashed."""
-        self._metrics.died(problem, now)
+        self._metrics.crashed(problem, now)
 
     def reserve(self, options: FetchOptions, now: ClockReading) -> PendingFetch:
         """Return a fetch that starts as soon as the rate limits allow; without usable keys it takes no token."""

@@ -29,6 +29,16 @@ class InFlightFetch:
     pending: PendingFetch
     task: "asyncio.Task[None]"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the request was sent, so that callers can no longer add options."""
+        return self.pending.sequence > 0
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, in words; None after it succeeded."""
+        return self.pending.error
+
 
 @dataclass(eq=False, slots=True)
 class LoopState:
@@ -126,7 +136,7 @@ class KeyFetcher:
         """Return the in-flight fetch, or start one; options are added to one that has not begun."""
         if (in_flight := loop_state.in_flight) is None:
             return self.begin(loop_state, options)
-        if not in_flight.pending.sequence:
+        if not in_flight.has_begun:
             in_flight.pending.options.add(options)
         return in_flight
 
@@ -142,7 +152,7 @@ class KeyFetcher:
             cache.accept(pending, document, at=at, seconds=at.monotonic - began)
         except _CANCELLATIONS:
             raise
-        except BaseException as problem:  # noqa: BLE001 - whatever a fetch raises, the keys stay
+        except BaseException as problem:  # noqa: BLE001 - a fetch may raise anything; the keys stay
             cache.reject(pending, problem, at=self.now())
         finally:
             loop_state.changed.set()
@@ -199,7 +209,7 @@ class KeyFetcher:
             try:
                 loop_state.alive = True
                 await self._keep_fresh(loop_state)
-            except Exception as problem:  # noqa: BLE001 - whatever it raised, the task goes on
+            except Exception as problem:  # noqa: BLE001 - after any error the task goes on
                 loop_state.alive = False
                 self._cache.record_crash(problem, self.now())
                 await self._clock.sleep(RESTART_DELAY)

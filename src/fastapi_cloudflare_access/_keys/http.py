@@ -1,4 +1,4 @@
-"""The fetch over HTTP: the default one, by httpx, and the bounds that hold for any."""
+"""Fetching the certs document: the default `Fetch`, by httpx, and the limits that hold for every `Fetch`."""
 
 import asyncio
 import logging
@@ -24,10 +24,10 @@ OK, NOT_MODIFIED, NOT_FOUND = 200, 304, 404
 CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 3.0
 """Seconds that the default fetch waits for a connection, and for each piece of the answer."""
 MAX_DOCUMENT = 64 * 1024
-"""The number of bytes that a certs document may have."""
+"""Number of bytes that a certs document may have."""
 
 MANY_SOURCES = 10
-"""The number of key sources for one URL at which a warning is logged."""
+"""Number of key sources for one URL at which a warning is logged."""
 
 logger = logging.getLogger("fastapi_cloudflare_access.keys")
 
@@ -36,22 +36,22 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
 _SECONDS = r"\s*=\s*\"?([0-9]{1,9})\"?\s*(?:,|$)"
 _MAX_AGE = re.compile(r"(?:^|,)\s*max-age" + _SECONDS, re.IGNORECASE)
-_BROKEN_OFF = re.compile("disconnected|closed connection")  # how httpcore and h11 word it
+_BROKEN_OFF = re.compile("disconnected|closed connection")  # the wording of httpcore and h11
 _NOT_FRESH = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?:,|=|$)", re.IGNORECASE)
 
 
 class FetchProblem(Exception):
-    """A fetch brought nothing usable; the message never repeats what came."""
+    """The response to a fetch is unusable; the message never quotes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a good fetch brought.
+    """The result of a successful fetch.
 
     Attributes:
-        body: The document; None where it is the one we have (304).
-        etag: What to ask with next time.
-        max_age: For how many seconds more the answer calls itself fresh (RFC 9111 section 4.2).
+        body: The document; None after a 304.
+        etag: The value for the next `If-None-Match`.
+        max_age: Seconds for which the response is still fresh (RFC 9111 section 4.2).
     """
 
     body: bytes | None
@@ -65,7 +65,7 @@ class HttpxFetch:
     def __init__(
         self, *, trust_env: bool, connect_timeout: float = CONNECT_TIMEOUT, read_timeout: float = READ_TIMEOUT
     ) -> None:
-        """Keep the options; httpx and the CA certificates are loaded with the first fetch, off the event loop."""
+        """Store the options; the first fetch loads httpx and the CA certificates in a thread."""
         self._trust_env = trust_env
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
@@ -78,14 +78,14 @@ class HttpxFetch:
         Raises:
             TimeoutError: The server did not connect or send in time.
             ConnectionError: The connection failed or was lost.
-            FetchProblem: What came is no HTTP, or the CA certificates cannot be read.
+            FetchProblem: The response is not valid HTTP, or the CA certificates cannot be read.
         """
         if self._tls is None:
             _count_sources(url)
             self._tls = await asyncio.to_thread(
                 _load_tls, encrypted=url.startswith("https:"), trust_env=self._trust_env
             )
-        import httpx  # noqa: PLC0415 - takes 100 ms, so a thread has loaded it by now
+        import httpx  # noqa: PLC0415 - the import takes 100 ms; a thread has done it by now
 
         try:
             async with self._client(self._tls) as client, client.stream("GET", url, headers=headers) as response:
@@ -108,7 +108,7 @@ class HttpxFetch:
 
 
 def _count_sources(url: str) -> None:
-    """Warn once if many key sources fetch the same document: a `CloudflareAccess` is probably made for each request."""
+    """Warn once if many key sources fetch one document: the app probably creates an object for each request."""
     _sources[url] += 1
     if _sources[url] == MANY_SOURCES:
         logger.warning(
@@ -125,17 +125,17 @@ def default_fetch(settings: Settings) -> Fetch:
 
 
 async def read_document(fetch: Fetch, url: str, *, etag: str | None, no_cache: bool) -> Document:
-    """Fetch a document, whatever the fetch: only 200 and 304, not encoded, bounded while it comes in.
+    """Fetch a document: accept 200 and 304, no content encoding, and at most `MAX_DOCUMENT` bytes.
 
     Args:
-        fetch: The fetch.
-        url: Where the document is.
-        etag: Of the document we have; the answer may then be 304.
+        fetch: The function that fetches.
+        url: The URL of the document.
+        etag: The ETag of the current document; the response may then be 304.
         no_cache: Whether caches on the way must ask the origin.
 
     Raises:
-        FetchProblem: The answer cannot be used.
-        Exception: Whatever the fetch raises.
+        FetchProblem: The response is unusable.
+        Exception: Any exception of `fetch`.
     """
     async with fetch(url, headers=_request_headers(etag, no_cache=no_cache)) as response:
         if response.status == NOT_MODIFIED and etag is not None:
@@ -150,7 +150,7 @@ async def read_document(fetch: Fetch, url: str, *, etag: str | None, no_cache: b
 
 
 def describe(problem: BaseException) -> str:
-    """Return why a fetch failed, in words of our own: none that came over the network."""
+    """Return why a fetch failed, in fixed words: none of them came over the network."""
     if isinstance(problem, FetchProblem):
         return str(problem)
     if tls := _tls_problem(problem):
@@ -187,7 +187,7 @@ def _request_headers(etag: str | None, *, no_cache: bool) -> dict[str, str]:
 def _user_agent() -> str:
     try:
         return f"fastapi-cloudflare-access/{metadata.version('fastapi-cloudflare-access')}"
-    except metadata.PackageNotFoundError:  # copied into an app, or frozen with it
+    except metadata.PackageNotFoundError:  # the package was copied into an app or frozen
         return "fastapi-cloudflare-access"
 
 
@@ -214,7 +214,7 @@ def _etag(headers: Mapping[str, str]) -> str | None:
 
 
 def _max_age(headers: Mapping[str, str]) -> float | None:
-    """Read `max-age`, less `Age`; what forbids caching altogether says nothing about keys."""
+    """Return `max-age` less `Age`; None if the response must not be cached at all."""
     control, age = headers.get("cache-control", "")[:1024], headers.get("age", "0")
     found = _MAX_AGE.search(control)
     if found is None or not int(found[1]) or _NOT_FRESH.search(control):

@@ -1,4 +1,4 @@
-"""From the bytes of a certs document to an immutable key set; unusable keys are skipped, each alone."""
+"""From the bytes of a certs document to an immutable key set; each unusable entry is skipped alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from fastapi_cloudflare_access._verification.signature import ALGORITHM, RS256Ke
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, is_kid, parse_json_object
 
 MIN_BITS, MAX_BITS = 2048, 8192
-"""The moduli that are used (RFC 7518 section 3.3 wants 2048 at least)."""
+"""Sizes of the accepted moduli, in bits (RFC 7518 section 3.3 requires at least 2048)."""
 MIN_EXPONENT, MAX_EXPONENT = 65537, 2**32 - 1
 MAX_KEYS = 32
-"""The number of entries that a certs document may have."""
+"""Number of entries that a certs document may have."""
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
 class JwksProblem(ValueError):
-    """The document is no key set that can be used; the message never repeats it."""
+    """The document is not a usable key set; the message never quotes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class KeySet:
 
     Attributes:
         keys: Key by `kid`; never empty.
-        skipped: Why entries were not used, one reason for each.
+        skipped: The reason for each entry that is not used.
         conflicting_kids: Each `kid` that appears twice with different keys, of which none is used.
     """
 
@@ -37,13 +37,13 @@ class KeySet:
 
 
 def parse_jwks(document: bytes) -> KeySet:
-    """Read the `keys` member of a certs document (RFC 7517 section 5).
+    """Parse the `keys` member of a certs document (RFC 7517 section 5).
 
-    Entries that are no RS256 verification key of 2048 to 8192 bits are skipped. Of a `kid` that appears twice with the
-    same material one is kept; with different material none is.
+    Entries that are not an RS256 verification key of 2048 to 8192 bits are skipped. If a `kid` appears twice with the
+    same material, one entry is used; with different material, none.
 
     Raises:
-        JwksProblem: Where it is not a JSON object with a list of at most 32 keys, one of them usable.
+        JwksProblem: It is not a JSON object with a list of at most 32 keys, of which at least one is usable.
     """
     try:
         entries: Any = parse_json_object(document).get("keys")
@@ -110,7 +110,7 @@ def _is(kind: type, value: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _build_key(n: str, e: str) -> RS256Key | JwksProblem:
-    """Build a key, or say why not; either is remembered, since looking for a prime takes longer than all the rest."""
+    """Return a key, or why it is unusable; both are cached, since the primality test takes longest."""
     try:
         return _check_and_build(n, e)
     except JwksProblem as problem:
@@ -124,10 +124,10 @@ def _check_and_build(n: str, e: str) -> RS256Key:
     if not MIN_EXPONENT <= exponent <= MAX_EXPONENT or not exponent % 2:
         raise JwksProblem("an unusable exponent")
     if not modulus % 2 or pow(2, modulus - 1, modulus) == 1:
-        raise JwksProblem("a modulus that anybody can factor")
+        raise JwksProblem("a modulus that is easy to factor")
     try:
         return RS256Key(n=n, e=e)
-    except Exception:  # noqa: BLE001 - whatever the backend makes of it, the key cannot be used
+    except Exception:  # noqa: BLE001 - the backend raises various classes
         raise JwksProblem("refused by the cryptography library") from None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem
 from fastapi_cloudflare_access._keys.snapshot import ClockReading, Snapshot
-from fastapi_cloudflare_access._logging import log, tell
+from fastapi_cloudflare_access._logging import emit, log
 from fastapi_cloudflare_access.events import (
     JwkIgnored,
     KeyAdded,
@@ -36,8 +36,8 @@ class KeyMetrics:
         listeners: The functions that receive events.
         counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
         last_error: Why the last fetch failed, in words; None after a successful one.
-        stale_told: Whether `KeysStale` was emitted since the last successful fetch.
-        limited_told_at: Monotonic time of the last record about requests without a fetch.
+        stale_emitted: Whether `KeysStale` was emitted since the last successful fetch.
+        limited_logged_at: Monotonic time of the last record about requests without a fetch.
     """
 
     listeners: Sequence[Listener]
@@ -47,19 +47,21 @@ class KeyMetrics:
         )
     )
     last_error: str | None = None
-    stale_told: bool = False
-    limited_told_at: float = float("-inf")
+    stale_emitted: bool = False
+    limited_logged_at: float = float("-inf")
 
     def emit(self, event: KeyEvent) -> None:
         """Emit an event to the listeners."""
-        tell(self.listeners, event, logger)
+        emit(self.listeners, event, logger)
 
     def refreshed(self, old: Snapshot, new: Snapshot, *, at: ClockReading, seconds: float, modified: bool) -> None:
         """Report a successful fetch and each key that it changed."""
-        self.last_error, self.stale_told = None, False
+        self.last_error, self.stale_emitted = None, False
         log(logger, logging.DEBUG, "the keys were fetched: %d keys, generation %d", len(new.keys), new.generation)
         self.emit(
-            KeysRefreshed(at=at.wall, kids=len(new.keys), generation=new.generation, seconds=seconds, modified=modified)
+            KeysRefreshed(
+                timestamp=at.wall, keys=len(new.keys), generation=new.generation, seconds=seconds, modified=modified
+            )
         )
         self.changed(old, new, at=at)
 
@@ -68,20 +70,20 @@ class KeyMetrics:
         self._exchanged(old.keys, new.keys, at)
         for kid in new.pending_removal.keys() - old.pending_removal.keys():
             log(logger, logging.INFO, "key %s is no longer published", _shown(kid))
-            self.emit(KeyUnpublished(at=at.wall, kid=_shown(kid)))
+            self.emit(KeyUnpublished(timestamp=at.wall, kid=_shown(kid)))
         if new.published.skipped != old.published.skipped:
             for reason in new.published.skipped:
                 log(logger, logging.WARNING, "an entry of the certs document is skipped: %s", reason)
         for reason in new.published.skipped:
-            self.emit(JwkIgnored(at=at.wall, reason=reason))
+            self.emit(JwkIgnored(timestamp=at.wall, reason=reason))
 
     def _exchanged(self, old: Mapping[str, Any], new: Mapping[str, Any], at: ClockReading) -> None:
         for kid in [kid for kid in old if new.get(kid) != old[kid]]:
-            log(logger, logging.INFO, "key %s is used no more", _shown(kid))
-            self.emit(KeyRemoved(at=at.wall, kid=_shown(kid)))
+            log(logger, logging.INFO, "key %s is no longer in use", _shown(kid))
+            self.emit(KeyRemoved(timestamp=at.wall, kid=_shown(kid)))
         for kid in [kid for kid in new if new[kid] != old.get(kid)]:
-            log(logger, logging.INFO, "key %s is used from now on", _shown(kid))
-            self.emit(KeyAdded(at=at.wall, kid=_shown(kid)))
+            log(logger, logging.INFO, "key %s is in use from now on", _shown(kid))
+            self.emit(KeyAdded(timestamp=at.wall, kid=_shown(kid)))
 
     def failed(self, problem: BaseException, cause: str, *, at: ClockReading, failures: int, retry_in: float) -> None:
         """Report a failed fetch."""
@@ -98,30 +100,36 @@ class KeyMetrics:
         )
         reason: Any = "parse_failed" if parsing else "fetch_failed"
         self.emit(
-            KeysRefreshFailed(at=at.wall, reason=reason, cause=cause, consecutive_failures=failures, retry_in=retry_in)
+            KeysRefreshFailed(
+                timestamp=at.wall, reason=reason, cause=cause, consecutive_failures=failures, retry_in=retry_in
+            )
         )
 
     def stale(self, age: float, at: ClockReading) -> None:
         """Report once that the keys are stale."""
-        if not self.stale_told:
-            self.stale_told = True
+        if not self.stale_emitted:
+            self.stale_emitted = True
             log(logger, logging.WARNING, "the keys are %.0f s old; last error: %s", age, self.last_error or "none")
-            self.emit(KeysStale(at=at.wall, age=age))
+            self.emit(KeysStale(timestamp=at.wall, age=age))
 
     def limited(self, reason: Any, retry_after: float, at: ClockReading) -> None:
         """Report that a request got 503 because no fetch was allowed."""
         self.counts["rate_limited"] += 1
-        if at.monotonic - self.limited_told_at >= LOG_INTERVAL:
-            self.limited_told_at = at.monotonic
+        if at.monotonic - self.limited_logged_at >= LOG_INTERVAL:
+            self.limited_logged_at = at.monotonic
             log(
-                logger, logging.WARNING, "unknown keys are not looked for now (%s), next in %.1f s", reason, retry_after
+                logger,
+                logging.WARNING,
+                "no fetch is allowed for unknown keys now (%s), next in %.1f s",
+                reason,
+                retry_after,
             )
-        self.emit(KeyFetchLimited(at=at.wall, reason=reason, retry_after=retry_after))
+        self.emit(KeyFetchLimited(timestamp=at.wall, reason=reason, retry_after=retry_after))
 
-    def died(self, problem: BaseException, at: ClockReading) -> None:
+    def crashed(self, problem: BaseException, at: ClockReading) -> None:
         """Report that the refresh task crashed."""
-        log(logger, logging.ERROR, "the refresher died of %s and is started again", type(problem).__name__)
-        self.emit(RefreshTaskCrashed(at=at.wall, cause=type(problem).__name__))
+        log(logger, logging.ERROR, "the refresh task crashed with %s and is restarted", type(problem).__name__)
+        self.emit(RefreshTaskCrashed(timestamp=at.wall, cause=type(problem).__name__))
 
 
 def _shown(kid: str) -> str:

@@ -1,4 +1,4 @@
-"""When a fetch may start: token bucket, negative cache, back-off and jitter. Pure: time is an argument.
+"""The rate limits of fetches: token bucket, negative cache, back-off and jitter. Pure: time is an argument.
 
 All times are monotonic seconds. The simulation under `benchmarks/` runs this class.
 """
@@ -153,7 +153,7 @@ class FetchRateLimiter:
         self.refresh_at = float("-inf")
 
     def forked(self, now: float) -> None:
-        """Vary the time of the next refresh in a forked process, since its siblings have the same."""
+        """Vary the time of the next refresh in a forked process, since other workers have the same."""
         if self.refresh_at > now:
             self.refresh_at = now + (self.refresh_at - now) * self._uniform(FIRST_PAUSE, 1)
 

@@ -1,4 +1,4 @@
-"""Finding the token among the raw headers of a request, without believing anything."""
+"""Finding the token in the raw headers of a request; nothing of it is verified yet."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -7,15 +7,15 @@ from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
 from fastapi_cloudflare_access.settings import TokenSource
 
 HEADER = "Cf-Access-Jwt-Assertion"
-"""The header that Access sets on every request it lets through."""
+"""The header that Access sets on every request that it admits."""
 COOKIE = "CF_Authorization"
-"""The cookie that the browser brings along."""
+"""The cookie that browsers send."""
 MAX_COOKIES = 32 * 1024
-"""Number of bytes of cookies that are searched."""
+"""Number of bytes of cookies that a request may have."""
 MAX_MENTIONS = 16
-"""Number of cookies that may contain the name of the cookie, their values included."""
+"""Number of cookies whose name or value may contain the name of the cookie."""
 MAX_DIGESTED = 16 * 1024
-"""Number of bytes of a token that its digest covers: servers pass headers of megabytes on."""
+"""Number of bytes of a token that its digest covers, since servers pass on headers of megabytes."""
 
 _HEADER = HEADER.lower().encode()
 _COOKIE = COOKIE.encode()
@@ -29,7 +29,7 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
 
     If the header is present, it alone counts, valid or not: the edge sets it, and a cookie can be planted.
 
-    Blanks around a header's value are no part of it (RFC 9110 section 5.5); some servers pass them on.
+    Blanks around a header's value are not part of it (RFC 9110 section 5.5); some servers pass them on.
 
     Raises:
         AmbiguousToken: For more than one header, or for cookies with different values.
@@ -66,7 +66,7 @@ def _cookie(headers: Headers) -> bytes | None:
     values: set[bytes] = set()
     for mentions, pair in enumerate(_mentioning(b";".join(jars))):
         if mentions == MAX_MENTIONS:
-            raise MalformedToken("too many cookies mention the name of the token's")
+            raise MalformedToken("too many cookies contain the name of the token's cookie")
         name, _, value = pair.partition(b"=")
         if name.strip(_BLANKS) == _COOKIE:
             values.add(value.strip(_BLANKS))

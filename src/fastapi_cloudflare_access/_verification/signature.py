@@ -1,6 +1,6 @@
-"""RS256 by python-jose with a prebuilt key, and the only place that knows python-jose.
+"""RS256 by python-jose with a prebuilt key; no other module imports python-jose.
 
-python-jose decides nothing else: shape, header, key choice, JSON and claims are checked by this package.
+This package itself checks shape, header, key choice, JSON and claims.
 """
 
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from jose import jwk
 from jose.backends.cryptography_backend import CryptographyRSAKey
 
 ALGORITHM = "RS256"
-"""The one algorithm Access signs with."""
+"""The one algorithm that Access signs with."""
 
-if jwk.get_key(ALGORITHM) is not CryptographyRSAKey:  # pragma: no cover - seen in a process of its own
+if jwk.get_key(ALGORITHM) is not CryptographyRSAKey:  # pragma: no cover - tested in another process
     msg = "python-jose is not using pyca/cryptography; install python-jose[cryptography]"
     raise RuntimeError(msg)
 
@@ -25,7 +25,7 @@ class RS256Key:
         """Build the key from the base64url members of a JWK (RFC 7518 section 6.3.1).
 
         Raises:
-            Exception: Whatever python-jose or cryptography make of unusable numbers.
+            Exception: The numbers are unusable; python-jose and cryptography raise various classes.
         """
         self._key = CryptographyRSAKey({"kty": "RSA", "n": n, "e": e}, ALGORITHM)
         self._verify: Callable[[bytes, bytes], object] = getattr(self._key, "verify")  # noqa: B009 - has no types

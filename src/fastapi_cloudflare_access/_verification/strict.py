@@ -1,4 +1,4 @@
-"""Strict base64url, JSON and key ids: one text has one meaning, or none."""
+"""Strict base64url, JSON and `kid`: each input has one meaning, or is an error."""
 
 import re
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from typing import Any, NoReturn, cast
 from pydantic_core import CoreConfig, SchemaValidator, ValidationError, core_schema
 
 MAX_DEPTH = 16
-"""How deep JSON may nest."""
+"""Levels that JSON may nest."""
 MAX_NUMBER = 32
-"""How many characters a JSON number may have."""
+"""Number of characters that a JSON number may have."""
 MAX_KID = 256
 """Number of characters that a key id may have."""
 
@@ -21,10 +21,10 @@ _LAST = (
     b"AQgw",
     b"AEIMQUYcgkosw048",
 )
-"""What a text may end with, by its length modulo 4; no number of bytes encodes to a remainder of 1."""
-# Several times as fast as binascii, which would be a tenth of a verification. It also reads the other alphabet, padding
-# and JSON's escapes; of these, the last two give fewer bytes than the text has room for. From the core of Pydantic,
-# since plugins (which may log what they see) are told of everything else that is validated.
+"""The characters that canonical base64url may end with, by its length modulo 4; the length is never 1 modulo 4."""
+# Pydantic's core decodes a payload of 700 bytes in 1.4 µs, a strict use of binascii in 7.6 µs, a tenth of a verification.
+# It also accepts the other alphabet, padding and JSON's escapes, so `decode_base64url` excludes these: padding and
+# escapes give fewer bytes than expected. Pydantic's plugins, which may log input, do not see a bare `SchemaValidator`.
 _BASE64URL = SchemaValidator(core_schema.bytes_schema(), CoreConfig(val_json_bytes="base64"))
 _PLUS, _SLASH = b"+/"
 _WHITESPACE = " \t\r\n"
@@ -100,7 +100,7 @@ def _check_depth(data: bytes) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise EncodingProblem("a member stands twice")
+        raise EncodingProblem("a member appears twice")
     return value
 
 

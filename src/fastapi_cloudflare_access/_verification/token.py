@@ -1,6 +1,6 @@
-"""From the bytes of a token to verified claims: pure, and in an order that can be read from top to bottom.
+"""From the bytes of a token to verified claims. Pure: keys, settings and time are arguments.
 
-`parse` bounds and shapes, `verify` believes: the signature first, then what it covers.
+`parse` checks size and shape. `verify` then checks the signature first, and the claims after it.
 """
 
 from functools import lru_cache
@@ -25,11 +25,11 @@ from fastapi_cloudflare_access.errors import (
 from fastapi_cloudflare_access.settings import Settings
 
 MAX_TOKEN = 16 * 1024
-"""How many bytes a token may have."""
+"""Number of bytes that a token may have."""
 MAX_HEADER = 1024
-"""How many bytes its decoded JOSE header may have."""
+"""Number of bytes that its decoded JOSE header may have."""
 MAX_UNVERIFIED_PAYLOAD = 8 * 1024
-"""How many bytes of a payload are read before its signature is known."""
+"""Number of bytes that a payload may have to be read before its signature is verified."""
 
 _FORBIDDEN_PARAMETERS = frozenset(
     {"crit", "b64", "zip", "enc", "cty", "p2c", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"}
@@ -38,10 +38,10 @@ _TYPES = frozenset({"jwt", "application/jwt"})
 
 
 class Parsed(NamedTuple):
-    """A token of the right shape, none of it believed yet.
+    """A well-formed token, none of it verified yet.
 
     Attributes:
-        kid: The key id its header names.
+        kid: The `kid` of its header.
         signed: The bytes that the signature covers.
         payload: The decoded payload.
         signature: The decoded signature.
@@ -54,7 +54,7 @@ class Parsed(NamedTuple):
 
 
 class VerifyingKey(Protocol):
-    """A key that can tell whether a signature is its own."""
+    """A key that can verify signatures."""
 
     def verifies(self, signature: bytes, signed: bytes) -> bool:
         """Check a signature over these bytes."""
@@ -81,7 +81,7 @@ def parse(token: bytes) -> Parsed:
 
 @lru_cache(maxsize=64)
 def _read_header(segment: bytes) -> str:
-    """Return the `kid` of a JOSE header that asks for nothing but RS256 (RFC 7515 section 4.1, RFC 8725 section 3)."""
+    """Return the `kid` of a JOSE header whose only algorithm is RS256 (RFC 7515 section 4.1, RFC 8725 section 3)."""
     if len(segment) > (MAX_HEADER * 4 + 2) // 3:
         raise MalformedToken("the header is too long")
     header = parse_json_object(decode_base64url(segment))
@@ -100,7 +100,7 @@ def verify(parsed: Parsed, *, key: VerifyingKey, settings: Settings, now: float)
     """Return the claims of a token that this key signed and these settings accept.
 
     Raises:
-        CredentialError: The reason why it is refused.
+        CredentialError: The token is not valid; the class says why.
     """
     if not key.verifies(parsed.signature, parsed.signed):
         raise InvalidSignature("the signature is wrong")
@@ -111,7 +111,7 @@ def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, 
     """Return the claims of a payload whose signature was verified, if these settings accept them.
 
     Raises:
-        CredentialError: The reason why it is refused.
+        CredentialError: The token is not valid; the class says why.
     """
     try:
         claims = parse_json_object(payload)
@@ -125,7 +125,7 @@ def precheck(parsed: Parsed, *, settings: Settings, now: float) -> None:
     """Check the unverified claims of a token whose key is unknown, before the keys are fetched for it.
 
     Raises:
-        CredentialError: The reason why the claims, none of them verified, could not pass anyway; marked `unverified`.
+        CredentialError: The claims could not pass, whatever the key; the error is marked `unverified`.
     """
     try:
         if len(parsed.payload) > MAX_UNVERIFIED_PAYLOAD:
@@ -139,7 +139,7 @@ def precheck(parsed: Parsed, *, settings: Settings, now: float) -> None:
 def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> None:
     """Check the registered claims (RFC 7519 section 4.1) and those of Access; `aud` becomes a tuple.
 
-    Every request comes through here, so a good token costs comparisons; what is wrong is told once one has failed.
+    Fast path for valid tokens: plain comparisons first; the precise error is worked out only after one fails.
 
     Raises:
         CredentialError: `WrongType`, `WrongIssuer`, `WrongAudience`, `TokenExpired`, `TokenNotYetValid`, or

@@ -1,4 +1,4 @@
-"""Tokens whose signature was found good, kept so that it need not be computed again; nothing else is skipped."""
+"""The cache of verified tokens. It saves the signature check; key and times are checked on every hit."""
 
 from collections import OrderedDict
 from typing import Generic, NamedTuple
@@ -12,15 +12,15 @@ U = TypeVar("U", bound=UserClaims)
 
 
 class CacheEntry(NamedTuple, Generic[U]):
-    """What is known of one verified token.
+    """One verified token.
 
     Attributes:
-        kid: The key id its header names.
-        key: The key that its signature was checked with.
-        starts: From when it is accepted, leeway included.
-        ends: Until when.
+        kid: The `kid` of its header.
+        key: The key that verified its signature.
+        starts: Time from which it is accepted, in seconds since 1970, leeway included.
+        ends: Time from which it is expired, in seconds since 1970, leeway included.
         caller: The caller, if its model is frozen; else None.
-        payload: What to make the caller from, where it has to be made anew each time; else empty.
+        payload: The payload from which the caller is built on every hit, if its model is not frozen; else empty.
     """
 
     kid: str
@@ -32,10 +32,10 @@ class CacheEntry(NamedTuple, Generic[U]):
 
 
 class TokenCache(Generic[U]):
-    """The tokens used last, each under its SHA-256.
+    """The most recently used tokens, by their SHA-256.
 
-    Strict base64url gives every token one spelling, so that the digest stands for what it says. Threads may share the
-    cache: the most that a race does is to forget a token.
+    Strict base64url gives every token one spelling, so equal digests mean equal tokens. Threads may share the cache; a
+    race can only lose an entry.
     """
 
     __slots__ = ("__weakref__", "_entries", "_size")
@@ -46,7 +46,7 @@ class TokenCache(Generic[U]):
         self._entries: OrderedDict[bytes, CacheEntry[U]] = OrderedDict()
 
     def get(self, digest: bytes) -> CacheEntry[U] | None:
-        """Return the entry of a token and mark it as used last; None if there is none."""
+        """Return the entry of a token and mark it as the most recently used; None if there is none."""
         try:
             self._entries.move_to_end(digest)
         except KeyError:
@@ -54,7 +54,7 @@ class TokenCache(Generic[U]):
         return self._entries.get(digest)
 
     def put(self, digest: bytes, entry: CacheEntry[U]) -> None:
-        """Add a token; if the cache is full, remove the one used longest ago."""
+        """Add a token; if the cache is full, remove the least recently used one."""
         self._entries[digest] = entry
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
