@@ -152,11 +152,11 @@ def page() -> str:
 TEXT = """<!-- Written by scripts/reference.py: change the text there, and the descriptions in the code. -->
 # Settings
 
-Every setting is a keyword argument. If you leave one out, it is read from its environment variable, then from its
-default. Numbers in this page are seconds unless the description says otherwise.
+Every setting is a keyword argument. If you leave one out, the package reads its environment variable. If the variable
+is not set either, the default applies. Numbers on this page are seconds, unless the description names another unit.
 
-All settings are checked when the object is made. Nothing is fetched for that. A value that is missing, misspelt or
-out of bounds raises `ConfigurationError`, and the message says what to set.
+The package checks all settings when you create the object. It needs no network for that. A value that is missing,
+misspelt or out of bounds raises `ConfigurationError`. The message names the setting to change.
 
 Some arguments are objects of your program, so no environment variable sets them: `user_model`, `key_settings`,
 `fetch`, `clock` and `listeners`. The [API page](api/app.md) describes them.
@@ -170,11 +170,10 @@ These are arguments of `CloudflareAccess(…)`.
 ## Keys
 
 These are arguments of `KeySettings(…)`, which you pass as `key_settings`. The guide [Keys](../guides/keys.md) explains
-what they do together.
+how they work together.
 
 ```python
 from fastapi_cloudflare_access import CloudflareAccess, KeySettings
-from fastapi_cloudflare_access.dependencies import Dependency
 
 access = CloudflareAccess(
     team_domain="acme",
@@ -185,22 +184,22 @@ access = CloudflareAccess(
 
 {key_settings}
 
-Three rules hold between them:
+These settings depend on each other:
 
-- `degraded_after` lies between the longest pause between two refreshes and `max_staleness`. The longest pause is
-  `refresh_interval` plus a tenth.
-- `unknown_kid_interval` is at most half of `refresh_interval`, since both take from one allowance of fetches.
-- `startup_timeout` is not 0 if `fail_fast` is set.
+- `degraded_after` must be at least the longest pause between two refreshes, and at most `max_staleness`. The longest
+  pause is `refresh_interval` plus a tenth.
+- `unknown_kid_interval` must be at most half of `refresh_interval`, because both share one rate limit.
+- `startup_timeout` must not be 0 if `fail_fast` is set.
 
 ## The environment and `.env` files
 
-The package reads the environment of the process and nothing else. It does **not** read a file `.env` in the folder.
-Neither does `cf-access`. Use one of these ways to load such a file:
+The package reads only the environment of the process. It does **not** read a `.env` file, and `cf-access` does not
+either. Use one of these ways to load such a file:
 
 - `uvicorn app:app --env-file .env`;
 - `docker run --env-file .env …`;
 - `set -a; . ./.env; set +a` in a POSIX shell, before the command;
-- `python-dotenv`, which this package installs, before the object is made:
+- `python-dotenv`, which this package installs, before you create the object:
 
 ```python
 from dotenv import load_dotenv
@@ -209,11 +208,11 @@ load_dotenv(".env")  # variables that are set already keep their values
 access = CloudflareAccess()
 ```
 
-If your app has a settings class of its own, pass its values as arguments.
+If your app has a settings class of its own, pass its values as arguments of `CloudflareAccess(…)`.
 
 ## Constants
 
-These numbers cannot be set. They are listed because logs, health and answers depend on them.
+You cannot set these numbers. The page lists them because logs, health and responses depend on them.
 
 {constants}
 """
