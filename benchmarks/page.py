@@ -25,60 +25,61 @@ Results = Mapping[str, Any]
 
 PAGE = """# Performance
 
-A route with `access.user` answers {known_share} of the requests per second of a route with one empty dependency, when
-callers return. It answers {new_share} when every token is new. `scripts/bench` measures this on your machine in ten
-minutes, and writes this page.{short}
+This page compares a route with `access.user` with a route with one empty dependency. If callers return, the protected
+route serves {known_share} of the requests per second of the other. If every token is new, it serves {new_share}.
+`scripts/bench` measures this on your machine in ten minutes, and writes this page.{short}
 
 ![Requests per second](../assets/performance-requests.svg)
 
 {everyone}
 
 - *One empty dependency* is an `async` function that returns at once. Every dependency costs at least that.
-- *Returning callers* are {returning} users. The token cache, which is on by default, knows their tokens.
-- *Every token new*: {distinct:,} users send requests in turn. The cache holds {cached:,} tokens, so it never has the
-  next one, and every signature is verified.
-- The peers have no token cache: they verify every token of the returning callers.
+- *Returning callers* are {returning} users. Their tokens are in the token cache, which is on by default.
+- *Every token new*: {distinct:,} users send requests in turn. The cache keeps {cached:,} tokens, so it never has the
+  next one. The package verifies every signature.
+- The peers have no token cache. They verify every token of the returning callers.
 - *Time added* is processor time, over the ASGI interface, without a server.
 
-## What is promised
+## Performance promises
 
 **E** is the time that one empty dependency adds to a request: {e:.1f} µs in this run. **RSA** is the time of one bare
-RSA-2048 verification by `cryptography`: {rsa:.1f} µs.
+RSA-2048 verification with `cryptography`: {rsa:.1f} µs.
 
 {first}
 
 {kept}
 
-Where the time of a request goes:
+The time of a request has these parts:
 
 - A known token adds {known:.0f} µs. E is FastAPI's part of that, for any dependency. The verification takes
-  {remembered:.1f} µs in a loop, of which the SHA-256 of the token takes {digest:.1f}. The search among the headers
+  {remembered:.1f} µs in a loop. The SHA-256 of the token takes {digest:.1f} µs of these. The search among the headers
   takes {find:.1f} µs.
-- A new token adds {new:.0f} µs. The verification takes {verified:.0f} µs in a loop, RSA included. It takes longer in a
-  request, since other code uses the caches of the processor between two tokens. One RSA verification in a dependency
-  makes a request {one_rsa:.0f} µs longer, that is {one_rsa_times:.1f} RSA.
+- A new token adds {new:.0f} µs. The verification takes {verified:.0f} µs in a loop, with RSA. It takes longer in a
+  request, because other code uses the processor caches between two tokens. One RSA verification in a dependency adds
+  {one_rsa:.0f} µs to a request, which is {one_rsa_times:.1f} RSA.
 
 ## The token cache
 
-`CloudflareAccess` keeps the last 1,024 tokens that it verified, each under its SHA-256, so that it verifies a signature
-once. `token_cache_size=` sets the number; 0 turns the cache off.
+`CloudflareAccess` keeps the last 1,024 verified tokens, each by its SHA-256. So it verifies each signature once.
+`token_cache_size=` sets the number; 0 turns the cache off.
 
-- Only a token that passed every check is kept.
-- On each hit the token's key must still be in use, and fresh enough. If it is not, the token is verified anew.
-- On each hit `exp`, `nbf` and `iat` are compared with the clock.
-- Requests share the claims of this package's own models, which are frozen all the way down. For a model of yours, each
-  request gets claims that are validated anew; only RSA is saved.
-- A full cache drops the token that was used longest ago. Each token takes some {entry:.1f} kB.
+- The cache keeps only a token that passed every check.
+- On each hit, the key of the token must still be in use and not too old. If it is not, the package verifies the token
+  again.
+- On each hit, the package compares `exp`, `nbf` and `iat` with the clock.
+- Requests share the claims of this package's own models, which are immutable at every level. For a model of your own,
+  the package validates the claims again for each request. It saves only the RSA verification.
+- A full cache drops the least recently used token. Each token takes about {entry:.1f} kB.
 
 ## One verification
 
-This is the time from the bytes of a token to typed claims, with the key known. Peers return a plain dict.
+This is the time from the bytes of a token to typed claims, with a known key. Peers return a plain dict.
 
 ![One verification](../assets/performance-verification.svg)
 
 {tokens}
 
-- The unit is one RSA-2048 verification by `cryptography`, with everything prepared.
+- The unit is one RSA-2048 verification with `cryptography`, with a prebuilt key and decoded input.
 - *New token*: the token cache is off. *Known token*: the token is in the cache.
 
 ### The steps of a verification
@@ -86,8 +87,8 @@ This is the time from the bytes of a token to typed claims, with the key known. 
 ![The steps of a verification](../assets/performance-where.svg)
 
 The steps besides RSA are: base64url, JSON that rejects duplicate members, the checks of the claims, and the typed and
-frozen model. Each step was measured alone. *The rest* is the code between them, and what they cost each other: each is
-slower after RSA than after itself.
+immutable model. Each step was measured alone. *The rest* is the code between the steps, and their effect on each other:
+each step is slower after RSA than after itself.
 
 ### The size of the token
 
@@ -97,8 +98,8 @@ A longer token takes longer to parse, and the cache takes longer to compute its 
 
 ### Inside requests
 
-Here each verification happens in a request of its own: in the dependency of a route on uvicorn, under load from 16
-connections. The contenders take turns of 100 requests in one server, and the median of each turn counts.
+Here each verification runs in a request of its own, in the dependency of a route on uvicorn. The load comes from 16
+connections. The contenders take turns of 100 requests in one server. The result of each turn is its median.
 
 {inside}
 
@@ -106,9 +107,9 @@ connections. The contenders take turns of 100 requests in one server, and the me
 
 {refusals}
 
-A token of the wrong shape, or with a wrong header, is rejected before RSA. A wrong claim is found after RSA, since
-nothing of the payload counts before the signature is verified. `payload_twice` has a duplicate member. `org` is a token
-of another kind that the same team signs.
+A token with a wrong shape or a wrong header is rejected before RSA. A wrong claim is rejected after RSA, because the
+package verifies the signature before it trusts the payload. `payload_twice` has a duplicate member. `org` is another
+type of token that the same team signs.
 
 ## One request
 
@@ -116,39 +117,40 @@ Over sockets, on uvicorn with one worker:
 
 {requests}
 
-- The *share* is the rate, divided by that of one empty dependency. In brackets: the lowest and the highest of the laps.
+- The *share* is the rate, divided by the rate of one empty dependency. The brackets contain the lowest and the highest
+  lap.
 - *Router and route*: `access` on the router, `access.user` on the route.
 
 Over the ASGI interface:
 
 {asgi}
 
-## While something is wrong
+## During failures
 
-![While something is wrong](../assets/performance-trouble.svg)
+![Time of a request during failures](../assets/performance-trouble.svg)
 
 This is the p99 of callers with a known key, in milliseconds:
 
-- *quiet*: nothing is wrong.
-- *hang*: the certs endpoint does not answer, and tokens of unknown keys ask for it. *Fetches* counts the fetches that
-  began meanwhile. A contender without one did not notice that the endpoint hangs.
-- *rotation*: the keys rotate, and callers with tokens of the new key arrive.
+- *quiet*: no failure.
+- *hang*: the certs endpoint does not respond, and tokens with unknown keys cause fetches. *Fetches* counts the fetches
+  that began in this time. A contender without a fetch did not notice that the endpoint hangs.
+- *rotation*: the keys rotate, and callers send tokens with the new key.
 - *flood*: 200 tokens per second have unknown keys.
 
-*New key* is the time on a quiet server until the first token of a new key is accepted. The last fetch was more than 30
-seconds ago, so that every contender may fetch again.
+*New key* is the time on a quiet server until the first token with a new key is accepted. The last fetch was more than
+30 seconds earlier, so every contender may fetch again.
 
 {trouble}
 
-## What grows
+## Scaling
 
-![What grows](../assets/performance-scale.svg)
+![Time by number of keys, audiences, policies and claims](../assets/performance-scale.svg)
 
 {scale}
 
-The time does not grow with the keys, the audiences or the policies. Each further claim of a token is parsed, checked
-and frozen. One worker answers {one_worker} requests per second and two workers answer {two_workers}, on a machine whose
-cores they share with the load.
+The time does not grow with the keys, the audiences or the policies. It grows with the claims, because the package
+parses, checks and freezes each claim. One worker serves {one_worker} requests per second. Two workers serve
+{two_workers}. The load generator uses the same cores.
 
 ## Memory and import
 
@@ -166,14 +168,14 @@ This is the time that a proxy adds to a request, on one connection that stays op
 
 ## How it is measured
 
-- Compare figures within one run only. A ratio, too, belongs to its processor: an earlier version took 1.60 RSA for one
-  new token on an AMD EPYC, and 2.05 on an Intel Xeon.
+- Compare figures within one run only. Ratios also depend on the processor. An earlier version took 1.60 RSA for one
+  new token on an AMD EPYC, and 2.05 RSA on an Intel Xeon.
 - In a loop and over ASGI, contenders take short turns in one process, in another order each round. A figure is the
-  median of the ratios of each round. In brackets: the tenth to the ninetieth percentile. The time is that of the
-  processor, without that of other processes.
-- Over sockets, each app has a server process of its own. Each lap starts new ones: seven laps with httptools for the
-  first four rows above, two for the others and with h11. A ratio is the median of the ratios of each lap.
-- Every app gets the same headers. They carry the token as assertion, as cookie and as bearer token, since the peers
+  median of the ratios of all rounds. The brackets contain the 10th to the 90th percentile. The time is processor time
+  of this process.
+- Over sockets, each app has a server process of its own. Each lap starts new processes. With httptools, the first four
+  rows above have seven laps. All others have two laps. A ratio is the median of the ratios of all laps.
+- Every app gets the same headers. They contain the token as assertion, as cookie and as bearer token, because the peers
   read it from different places.
 - {machine}
 """
@@ -235,8 +237,8 @@ def _short(found: Results) -> str:
     if not found.get("quick"):
         return ""
     return (
-        "\n\n**The figures below come from a short run (`scripts/bench --quick`) on a busy machine. They show the form "
-        "of this page, and no more.**"
+        "\n\n**The figures below come from a short run (`scripts/bench --quick`) on a busy machine. They only show the "
+        "form of this page.**"
     )
 
 
@@ -298,11 +300,14 @@ def _kept(promised: Iterable[Aim]) -> str:
     broken, short = [aim for aim in every if not aim.met], [aim for aim in every if aim.met and not aim.reached]
     if not broken and not short:
         return "Every promise of this page is kept."
-    lines = ["Not kept:" if broken else "Every promise of this page is kept; an aim beyond it is not reached:", ""]
-    lines += [f"- {aim.about}: {_measured(aim)}, where the bound is {_bound(aim)}." for aim in broken]
+    lines = [
+        "Not kept:" if broken else "Every promise of this page is kept. Some aims beyond the bounds are not reached:",
+        "",
+    ]
+    lines += [f"- {aim.about}: {_measured(aim)}; the bound is {_bound(aim)}." for aim in broken]
     if broken and short:
         lines += ["", "Kept, but the aim is not reached:", ""]
-    lines += [f"- {aim.about}: {_measured(aim)}, where the aim is {_goal(aim)}." for aim in short]
+    lines += [f"- {aim.about}: {_measured(aim)}; the aim is {_goal(aim)}." for aim in short]
     return "\n".join(lines)
 
 

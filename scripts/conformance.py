@@ -66,7 +66,7 @@ def page(held: Mapping[int, list[str]], passed: Mapping[str, int]) -> str:
     later = [str(row["row"]) for section in sections() for row in section["rows"] if "later" in row]
     lines = [HEAD.format(later=", ".join(later[:-1]) + " and " + later[-1])]
     for section in sections():
-        lines += [f"## {section['name']}", "", "| | level | what holds | source | held by |", "|---|---|---|---|---|"]
+        lines += [f"## {section['name']}", "", "| | level | rule | source | tests |", "|---|---|---|---|---|"]
         lines += [line(row, held.get(row["row"], []), passed) for row in section["rows"]]
         lines.append("")
     return "\n".join([*lines, ""]) + FOOT.format(**json.loads(FIGURES.read_text()))
@@ -81,7 +81,7 @@ def line(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) ->
 def holders(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) -> str:
     """Write what holds a row: how many tests, and behind that which."""
     if "later" in row:
-        return f"not built yet: {row['later']}"
+        return f"not implemented: {row['later']}"
     names = [f"`{test}`" + (f" ({passed[test]} passed)" if test in passed else "") for test in tests]
     total = sum(passed.get(test, 0) for test in tests)
     count = f"{len(tests)} tests" if len(tests) > 1 else "1 test"
@@ -127,32 +127,33 @@ def unproven(held: Mapping[int, list[str]], passed: Mapping[str, int]) -> list[s
 
 HEAD = """# Conformance
 
-What a strict verifier has to guard against, row by row: the rule, where it comes from, and the tests that hold it. This
-page is written by `scripts/conformance.py` from the marks of the tests; a row that has neither a test nor a reason why
-what it speaks of is not built yet fails the build. Not built yet: rows {later}.
+This page lists the rules for a strict verifier. Each row has the rule, its source, and the tests that check it.
+`scripts/conformance.py` generates the page from marks in the tests. If a row has no test and is not listed as missing,
+the build fails. Rows {later} are not implemented yet.
 """
 FOOT = """## Attacks, fuzzing and mutation
 
 | | figures |
 |---|---|
-| forged tokens and odd requests over real sockets, on uvicorn with h11 and with httptools, on Hypercorn | {attacks} |
+| forged tokens and malformed requests on real sockets: uvicorn with h11 or httptools, Hypercorn | {attacks} |
 | coverage-guided fuzzing of tokens, claims, certs documents and cookies | {fuzzing} |
-| mutation testing of the six modules that decide | {mutation} |
-| what a refusal costs, compared with letting in a token of the same size | {cost} |
+| mutation testing of the modules that decide | {mutation} |
+| time of a refusal, compared with accepting a token of the same size | {cost} |
 
-Repeat them with `scripts/soak`, which keeps each mutant that survives in `tests/vectors/mutants.json`, with the reason
-why nobody can notice it. The forged tokens stand in `tests/attacks`, what fuzzing began with and found in
-`tests/fuzz`, the examples of RFC 7515 and RFC 7520 in `tests/vectors`.
+`scripts/soak` repeats the fuzzing and the mutation testing. It records each mutant that survives in
+`tests/vectors/mutants.json`, with the reason why no test can notice it. The forged tokens are in `tests/attacks`. The
+seeds and the findings of the fuzzing are in `tests/fuzz`. The examples of RFC 7515 and RFC 7520 are in `tests/vectors`.
 
 ## Known differences between servers
 
-Three things that servers do with requests before this package sees them, all of which end in a refusal or in what the
-caller is entitled to anyway:
+Servers process a request before this package sees it. They differ in three points. In each case the package refuses the
+request, or the caller gets only what its token allows:
 
-- uvicorn with httptools hands the trailers of a chunked request on as headers. A token in a trailer is verified like
-  any other; one in a header and one in a trailer are two, and are refused.
-- uvicorn with h11 answers 400 itself where more than 16 KiB of a request have come and its headers have not ended.
-- uvicorn with httptools passes headers of megabytes on. They are refused by their size, before anything else.
+- uvicorn with httptools passes the trailers of a chunked request as headers. The package verifies a token in a trailer
+  like any other token. One token in a header and one in a trailer are two tokens, so the package refuses them.
+- uvicorn with h11 itself responds with 400 if the headers do not end within the first 16 KiB of a request.
+- uvicorn with httptools passes headers of several megabytes. The package refuses them by their size, before any other
+  check.
 """
 
 

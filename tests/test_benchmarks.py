@@ -188,8 +188,8 @@ def test_the_page_says_what_is_not_kept_and_which_aim_is_not_reached(load: Calla
     good, broken = aim("quick", 2, 1), aim("slow", 2, 3, unit=" E")
     short = aim("a rate", 0.8, 0.85, at_least=True, goal=0.9)
     assert kept([good]) == "Every promise of this page is kept."
-    assert kept([good, broken]) == "Not kept:\n\n- slow: 3 E, where the bound is ≤ 2 E."
-    assert kept([short, good]).endswith("not reached:\n\n- a rate: 0.85, where the aim is 0.90.")
+    assert kept([good, broken]) == "Not kept:\n\n- slow: 3 E; the bound is ≤ 2 E."
+    assert kept([short, good]).endswith("not reached:\n\n- a rate: 0.85; the aim is 0.90.")
     assert [line for line in kept([short, broken]).splitlines() if line.endswith(":")] == [
         "Not kept:",
         "Kept, but the aim is not reached:",
