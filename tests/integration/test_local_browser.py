@@ -24,8 +24,8 @@ OPEN_A_SOCKET = """() => new Promise(resolve => {
 })"""
 
 
-def a_site(local: RunningAccess) -> FastAPI:
-    access = CloudflareAccess(team_domain=local.team_domain, audience=list(local.realm.config.tags))
+def make_site(local: RunningAccess) -> FastAPI:
+    access = CloudflareAccess(team_domain=local.team_domain, audience=list(local.local_access.config.tags))
     app = FastAPI(lifespan=access.lifespan)
 
     @app.get("/{path:path}", response_class=HTMLResponse)
@@ -44,7 +44,7 @@ def a_site(local: RunningAccess) -> FastAPI:
 @pytest.fixture(scope="module")
 def local() -> Iterator[RunningAccess]:
     with run_local_access(config=Config(apps=(App(name="Wiki"), SHOP))) as running:
-        running.mount(a_site(running))
+        running.mount(make_site(running))
         yield running
 
 
@@ -122,7 +122,7 @@ def test_logout_ends_every_session(page: "Page", local: RunningAccess) -> None:
 
 def test_an_expired_session_logs_in_again(page: "Page", local: RunningAccess) -> None:
     log_in(page, local)
-    session = next(iter(local.realm.state.sessions))
+    session = next(iter(local.local_access.state.sessions))
     local.control("expire", session=session)
     page.goto(local.url("/"))
     assert page.inner_text("h1") == "Log in to Wiki"
@@ -150,11 +150,11 @@ def test_a_script_hears_401_instead_of_a_login(page: "Page", local: RunningAcces
 
 
 def test_the_control_page_works_by_its_buttons(page: "Page", local: RunningAccess) -> None:
-    before = local.realm.team.current.kid
+    before = local.local_access.team.current.kid
     page.goto(local.team_domain)
     page.get_by_role("button", name="Rotate").click()
     page.wait_for_load_state()
-    assert local.realm.team.current.kid != before
+    assert local.local_access.team.current.kid != before
     page.get_by_label("From now on it").select_option("fail")
     page.get_by_role("button", name="Apply").click()
     page.wait_for_load_state()

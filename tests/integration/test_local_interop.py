@@ -59,10 +59,10 @@ def test_a_node_app_stands_behind_it() -> None:
     with run_local_access() as edge, a_node_app(edge) as origin:
         refused = httpx.get(origin, trust_env=False)
         assert (refused.status_code, refused.text) == (401, "no")
-        with run_local_access(upstream=origin, config=edge.realm.config) as other:
+        with run_local_access(upstream=origin, config=edge.local_access.config) as other:
             foreign = httpx.get(other.url(), headers=other.service_headers(), trust_env=False)
             assert foreign.status_code == 401  # signed by a team that it was not told of
-        edge.stand_before(origin)
+        edge.forward_to(origin)
         token = edge.control("token", email="ada@example.com")["token"]
         assert (
             httpx.get(edge.url(), headers={"cf-access-token": token}, trust_env=False).text == "hello ada@example.com"

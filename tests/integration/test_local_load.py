@@ -60,7 +60,7 @@ class Edge:
 
 
 @contextmanager
-def an_edge(upstream: str, folder: Path) -> Iterator[Edge]:
+def start_edge(upstream: str, folder: Path) -> Iterator[Edge]:
     code = "from fastapi_cloudflare_access.cli import main; import sys; sys.exit(main())"
     command = [sys.executable, "-c", code, "dev", "--upstream", upstream, "--port", "0"]
     process = subprocess.Popen(
@@ -81,14 +81,14 @@ def an_edge(upstream: str, folder: Path) -> Iterator[Edge]:
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with serving(app) as origin, an_edge(origin, tmp_path_factory.mktemp("edge")) as running:
+    with serving(app) as origin, start_edge(origin, tmp_path_factory.mktemp("edge")) as running:
         yield running
 
 
 async def test_many_at_once_get_each_their_own_answer(edge: Edge) -> None:
     async with edge.client() as client:
-        answers = await asyncio.gather(*(client.get(f"/?{number}") for number in range(AT_ONCE)))
-    assert [answer.text for answer in answers] == [str(number) for number in range(AT_ONCE)]
+        responses = await asyncio.gather(*(client.get(f"/?{number}") for number in range(AT_ONCE)))
+    assert [response.text for response in responses] == [str(number) for number in range(AT_ONCE)]
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -133,7 +133,7 @@ async def test_clients_that_leave_harm_nobody(edge: Edge) -> None:
 async def test_an_app_that_went_away_is_a_page(tmp_path: Path) -> None:
     with ExitStack() as apps:
         origin = apps.enter_context(serving(app))
-        with an_edge(origin, tmp_path) as running:
+        with start_edge(origin, tmp_path) as running:
             async with running.client() as client:
                 assert (await client.get("/?a")).text == "a"
                 apps.close()

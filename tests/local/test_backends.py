@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
-from support.local_rig import a_call
+from support.local_rig import make_request
 
 from fastapi_cloudflare_access.local import backends
-from fastapi_cloudflare_access.local.backends import InProcess, Nothing
+from fastapi_cloudflare_access.local.backends import InProcessApp, NoBackend
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def ask(backend: Any) -> list[Message]:
+async def send_request(backend: Any) -> list[Message]:
     sent: list[Message] = []
 
     async def send(event: Message) -> None:
@@ -52,16 +52,16 @@ async def ask(backend: Any) -> list[Message]:
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}
 
-    await backend(a_call().scope, receive, send)
+    await backend(make_request().scope, receive, send)
     return sent
 
 
 async def test_an_app_starts_answers_and_stops() -> None:
     app = App()
-    backend = InProcess(app)
+    backend = InProcessApp(app)
     await backend.start()
-    assert (await ask(backend))[0]["status"] == 204
-    await backend.started()
+    assert (await send_request(backend))[0]["status"] == 204
+    await backend.wait_started()
     await backend.stop()
     assert app.events == ["lifespan.startup", "lifespan.shutdown"]
     assert app.state == {"shared": 1}
@@ -70,35 +70,35 @@ async def test_an_app_starts_answers_and_stops() -> None:
 
 @pytest.mark.parametrize("behaviour", ["none", "crashes"])
 async def test_an_app_without_a_lifespan_or_whose_ended_still_answers(behaviour: str) -> None:
-    backend = InProcess(App(behaviour))
+    backend = InProcessApp(App(behaviour))
     await backend.start()
-    await backend.started()
+    await backend.wait_started()
     await asyncio.sleep(0)
-    assert (await ask(backend))[0]["status"] == 204
+    assert (await send_request(backend))[0]["status"] == 204
     await backend.stop()
 
 
 async def test_an_app_that_did_not_start_gets_no_request(caplog: pytest.LogCaptureFixture) -> None:
-    backend = InProcess(App("fails"))
+    backend = InProcessApp(App("fails"))
     await backend.start()
-    assert (await ask(backend))[0]["status"] == 502
+    assert (await send_request(backend))[0]["status"] == 502
     with pytest.raises(RuntimeError, match="lifespan failed"):
-        await backend.started()
+        await backend.wait_started()
     assert "no database" in caplog.text
     await backend.stop()
 
 
 async def test_an_app_that_does_not_stop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "STOP_LIMIT", 0.01)
-    backend = InProcess(App("hangs"))
+    monkeypatch.setattr(backends, "STOP_TIMEOUT", 0.01)
+    backend = InProcessApp(App("hangs"))
     await backend.start()
-    await backend.started()
+    await backend.wait_started()
     await asyncio.wait_for(backend.stop(), 5)
 
 
 async def test_where_nothing_stands_a_page_says_so() -> None:
-    nothing = Nothing()
+    nothing = NoBackend()
     await nothing.start()
-    sent = await ask(nothing)
+    sent = await send_request(nothing)
     assert sent[0]["status"] == 502
     await nothing.stop()

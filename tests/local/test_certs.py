@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from starlette.types import Message
-from support.local_rig import a_call, a_realm
+from support.local_rig import make_local_access, make_request
 
-from fastapi_cloudflare_access.local.certs import BrokenOff, send_certs
+from fastapi_cloudflare_access.local.certs import ConnectionDropped, send_certs
 from fastapi_cloudflare_access.testing import CertsEndpoint
 
 pytestmark = pytest.mark.anyio
@@ -37,12 +37,12 @@ class Client:
 
 
 def fetching(certs: CertsEndpoint, client: Client) -> Any:
-    return send_certs(certs, a_call("/cdn-cgi/access/certs"), client.receive, client.send)
+    return send_certs(certs, make_request("/cdn-cgi/access/certs"), client.receive, client.send)
 
 
 @pytest.fixture
 def certs() -> CertsEndpoint:
-    return a_realm().certs
+    return make_local_access().certs
 
 
 async def test_the_document_is_as_documented(certs: CertsEndpoint) -> None:
@@ -65,7 +65,7 @@ async def test_it_comes_late(certs: CertsEndpoint) -> None:
 async def test_it_breaks_off(certs: CertsEndpoint, fault: str) -> None:
     getattr(certs, fault)()
     client = Client()
-    with pytest.raises(BrokenOff):
+    with pytest.raises(ConnectionDropped):
         await fetching(certs, client)
     assert len(client.body) < len(certs.team.certs_body())
 

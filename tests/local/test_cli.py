@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 import typer
-from support.local_rig import a_realm
+from support.local_rig import make_local_access
 
 from fastapi_cloudflare_access.local import cli
-from fastapi_cloudflare_access.local.cli import RISK_FLAG, Plan, dev, introduce, read_config
+from fastapi_cloudflare_access.local.cli import RISK_FLAG, DevServer, dev, load_config_or_default, print_addresses
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.local_access import Addresses
 from fastapi_cloudflare_access.local.server import Listeners, LocalServer
@@ -74,7 +74,7 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(
 
 def test_no_address_of_the_loopback_is_a_risk() -> None:
     for host in ("127.0.0.2", "::1", "localhost"):
-        cli._check(None, None, host, reload=False, risk=False)
+        cli._check_options(None, None, host, reload=False, risk=False)
 
 
 def test_an_app_with_a_broken_import_shows_its_own_error(folder: Path) -> None:
@@ -100,35 +100,35 @@ def test_every_option_is_in_the_reference() -> None:
 
 def test_init_writes_a_file_that_dev_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dev(init=True)
-    assert len(read_config(None).apps) == 2
+    assert len(load_config_or_default(None).apps) == 2
     assert "is there already" in refused(capsys, init=True)
-    assert read_config(None) == read_config(folder / "access.toml")
+    assert load_config_or_default(None) == load_config_or_default(folder / "access.toml")
 
 
 def test_without_a_file_the_defaults_are_taken() -> None:
-    assert read_config(None) == Config()
+    assert load_config_or_default(None) == Config()
 
 
 def test_it_says_where_everything_is_and_what_the_app_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    realm = a_realm(App(name="wiki"), addresses=Addresses(8787, 8443))
-    plan = Plan(realm.config, Path("s"), None, None, is_encrypted=True, plain_sockets=1)
-    introduce(realm, TlsFiles(Path("ca.pem"), Path("server.pem")), plan)
+    local_access = make_local_access(App(name="wiki"), addresses=Addresses(8787, 8443))
+    plan = DevServer(local_access.config, Path("s"), None, None, is_encrypted=True, plain_sockets=1)
+    print_addresses(local_access, TlsFiles(Path("ca.pem"), Path("server.pem")), plan)
     said = capsys.readouterr().out
-    client_id, name = next(iter(realm.services.items()))
+    client_id, name = next(iter(local_access.services.items()))
     for piece in (
         "https://localhost:8443/",
         "http://127.0.0.1:8787/",
         client_id,
-        realm.secret_of(client_id, name),
+        local_access.service_secret(client_id, name),
         "ca.pem",
     ):
         assert piece in said
-    assert f"CF_ACCESS_AUDIENCE={realm.config.apps[0].tag}" in said
+    assert f"CF_ACCESS_AUDIENCE={local_access.config.apps[0].tag}" in said
 
 
 def test_with_an_app_of_its_own_the_environment_is_not_for_you(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = Plan(Config(), Path("s"), "a:b", None, is_encrypted=False, plain_sockets=1)
-    introduce(a_realm(), None, plan)
+    plan = DevServer(Config(), Path("s"), "a:b", None, is_encrypted=False, plain_sockets=1)
+    print_addresses(make_local_access(), None, plan)
     assert "CF_ACCESS_AUDIENCE" not in capsys.readouterr().out
 
 
@@ -136,7 +136,7 @@ def test_reload_watches_and_hands_the_plan_over(folder: Path, monkeypatch: pytes
     seen = []
 
     class Watcher:
-        def __init__(self, config: object, *, target: Plan, sockets: object) -> None:
+        def __init__(self, config: object, *, target: DevServer, sockets: object) -> None:
             seen.append(target)
 
         def run(self) -> None:
@@ -159,7 +159,7 @@ def test_a_plan_serves_what_it_says(
     served = []
     monkeypatch.setattr(LocalServer, "run", lambda server: served.append(dict(os.environ)))
     listeners = Listeners.open("127.0.0.1", 0, 0)
-    plan = Plan(Config(), folder / "s", app, upstream, is_encrypted=True, plain_sockets=len(listeners.plain))
+    plan = DevServer(Config(), folder / "s", app, upstream, is_encrypted=True, plain_sockets=len(listeners.plain))
     plan([*listeners.plain, *listeners.encrypted])
     listeners.close()
     assert served[0]["CF_ACCESS_TEAM_DOMAIN"].startswith("http://127.0.0.1:")

@@ -39,7 +39,7 @@ custom.department = "x"
 def problem_of(path: Path, text: str | bytes) -> str:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigurationError) as wrong:
-        config_file.read(path)
+        config_file.load_config(path)
     return str(wrong.value)
 
 
@@ -50,20 +50,20 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_file_becomes_a_config(path: Path) -> None:
     path.write_text(GOOD)
-    config = config_file.read(path)
+    config = config_file.load_config(path)
     assert [app.name for app in config.apps] == ["wiki", "shop"]
     assert config.person("ada@example.com").custom == {"department": "x"}
     assert config.apps[1].paths == ("/a", "/b")
 
 
 def test_the_file_that_init_writes_can_be_read_and_says_every_decision(path: Path) -> None:
-    config_file.initialise(path)
-    config = config_file.read(path)
+    config_file.write_template(path)
+    config = config_file.load_config(path)
     assert {policy.decision for app in config.apps for policy in app.policies} == {"allow", "service_auth", "bypass"}
 
 
 def test_every_option_is_in_the_file_that_init_writes(path: Path) -> None:
-    config_file.initialise(path)
+    config_file.write_template(path)
     named = set(re.findall(r"\b(\w+)(?: =|\])", path.read_text()))
     options = {name for model in (Config, Team, App, Policy, Person, ServiceToken) for name in model.model_fields}
     assert options - named == set()
@@ -72,13 +72,13 @@ def test_every_option_is_in_the_file_that_init_writes(path: Path) -> None:
 def test_init_leaves_a_file_as_it_is(path: Path) -> None:
     path.write_text("mine")
     with pytest.raises(ConfigurationError, match="is there already"):
-        config_file.initialise(path)
+        config_file.write_template(path)
     assert path.read_text() == "mine"
 
 
 def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        config_file.initialise(tmp_path / "missing" / "access.toml")
+        config_file.write_template(tmp_path / "missing" / "access.toml")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> 
         assert problem in problem_of(path, text)
     else:
         path.write_bytes(b"")
-        assert config_file.read(path).apps == (App(name="app"),)
+        assert config_file.load_config(path).apps == (App(name="app"),)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_claim_that_no_token_can_carry_gives_the_line_and_the_key(path: Path, 
 
 def test_a_file_that_is_not_there_is_said_to_be_unreadable(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
-        config_file.read(path)
+        config_file.load_config(path)
 
 
 def test_a_place_that_is_in_no_line_is_the_first_line() -> None:

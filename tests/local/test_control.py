@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from support.local_rig import APP, TEAM, Browser, a_realm
+from support.local_rig import APP, TEAM, Browser, make_local_access
 
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.control import FAULTS
@@ -18,7 +18,7 @@ def post(browser: Browser, command: str, body: Any = None, **headers: str) -> An
 
 @pytest.fixture
 def browser() -> Browser:
-    return Browser(a_realm(App(name="app"), App(name="shop", host="shop.localhost")))
+    return Browser(make_local_access(App(name="app"), App(name="shop", host="shop.localhost")))
 
 
 def test_the_page_shows_who_is_logged_in_and_no_token(browser: Browser) -> None:
@@ -29,9 +29,9 @@ def test_the_page_shows_who_is_logged_in_and_no_token(browser: Browser) -> None:
     assert '"identity_nonce"' in page
     for jar in browser.jar.values():
         assert all(value not in page for name, value in jar.items() if name == "CF_Authorization")
-    client_id, name = next(iter(browser.realm.services.items()))
+    client_id, name = next(iter(browser.local_access.services.items()))
     assert client_id in page
-    assert browser.realm.secret_of(client_id, name) not in page
+    assert browser.local_access.service_secret(client_id, name) not in page
 
 
 def test_the_state_tells_the_same(browser: Browser) -> None:
@@ -41,7 +41,7 @@ def test_the_state_tells_the_same(browser: Browser) -> None:
     assert [app["name"] for app in state["apps"]] == ["app", "shop"]
     assert [key["is_current"] for key in state["keys"]] == [True, False]
     assert state["sessions"][0]["email"] == "ada@example.com"
-    assert list(state["sessions"][0]["tokens"]) == [browser.realm.config.apps[0].tag]
+    assert list(state["sessions"][0]["tokens"]) == [browser.local_access.config.apps[0].tag]
 
 
 def kids(browser: Browser) -> list[str]:
@@ -78,7 +78,7 @@ def test_the_certs_endpoint_answers_wrongly_until_it_works_again(browser: Browse
 
 def test_the_clock_is_set_off_and_tokens_follow() -> None:
     clock = FakeClock()
-    browser = Browser(a_realm(clock=clock))
+    browser = Browser(make_local_access(clock=clock))
     post(browser, "clock", {"seconds": -3600})
     browser.log_in()
     session = browser.open(API + "state").json()["sessions"][0]
@@ -138,9 +138,9 @@ def test_reset_ends_sessions_and_trouble(browser: Browser) -> None:
     ids=[str(number) for number in range(15)],
 )
 def test_what_cannot_be_done_is_said(browser: Browser, command: str, body: Any, problem: str) -> None:
-    answer = post(browser, command, body)
-    assert answer.status_code == 400
-    assert problem in answer.json()["error"]
+    response = post(browser, command, body)
+    assert response.status_code == 400
+    assert problem in response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -158,22 +158,22 @@ def test_what_cannot_be_done_is_said(browser: Browser, command: str, body: Any, 
     ids=[str(number) for number in range(8)],
 )
 def test_no_page_from_elsewhere_can_make_trouble(browser: Browser, method: str, headers: Any, status: int) -> None:
-    before = browser.realm.team.current.kid
-    answer = browser.client.request(method, API + "rotate", headers=headers)
-    assert answer.status_code == status
-    assert (browser.realm.team.current.kid != before) is (status == 200)
+    before = browser.local_access.team.current.kid
+    response = browser.client.request(method, API + "rotate", headers=headers)
+    assert response.status_code == status
+    assert (browser.local_access.team.current.kid != before) is (status == 200)
 
 
 def test_the_buttons_of_the_page_work_without_scripts(browser: Browser) -> None:
     page = browser.open(TEAM + "/")
     browser.at = TEAM + "/control/rotate"
-    before = browser.realm.team.current.kid
-    answer = browser.submit(page)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    assert browser.realm.team.current.kid != before
+    before = browser.local_access.team.current.kid
+    response = browser.submit(page)
+    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert browser.local_access.team.current.kid != before
     browser.at = TEAM + "/control/certs"
     browser.submit(page, fault="lag", seconds="2")
-    assert browser.realm.fault == "lag"
+    assert browser.local_access.fault == "lag"
     browser.at = TEAM + "/control/clock"
     assert browser.submit(page, seconds="x").status_code == 400
     assert browser.open(TEAM + "/control/rotate", method="POST", data={"csrf": "x"}).status_code == 403

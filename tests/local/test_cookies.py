@@ -3,14 +3,14 @@
 from email.utils import parsedate_to_datetime
 
 import pytest
-from support.local_rig import a_call, a_realm
+from support.local_rig import make_local_access, make_request
 
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.cookies import (
     app_cookie,
     app_session_cookie,
-    cleared,
-    machine_cookie,
+    expired_token_cookie,
+    service_cookie,
     team_cookie,
     team_session_cookie,
 )
@@ -21,9 +21,9 @@ SAFARI = "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Versi
 
 
 def attributes(app: App, *, agent: str = CHROME, scheme: str = "http", secure: bool = True) -> str:
-    realm = a_realm(app, team={"secure_cookies": secure})
-    call = a_call(headers={"user-agent": agent}, scheme=scheme)
-    return app_cookie(call, realm, app, "t").partition("GMT; ")[2]
+    local_access = make_local_access(app, team={"secure_cookies": secure})
+    request = make_request(headers={"user-agent": agent}, scheme=scheme)
+    return app_cookie(request, local_access, app, "t").partition("GMT; ")[2]
 
 
 def test_the_app_cookie_is_as_the_app_wants_it() -> None:
@@ -40,22 +40,26 @@ def test_what_keeps_no_secure_cookie_on_plain_http_gets_one_it_keeps() -> None:
 
 
 def test_a_service_tokens_cookie_is_for_a_day() -> None:
-    realm = a_realm()
-    line = machine_cookie(a_call(), realm, "t")
+    local_access = make_local_access()
+    line = service_cookie(make_request(), local_access, "t")
     assert line.startswith("CF_Authorization=t; Expires=")
     assert line.endswith("GMT; Path=/; Secure; SameSite=none")
 
 
 @pytest.mark.parametrize("shift", [-20_000.0, 0.0, 20_000.0])
 def test_browsers_keep_cookies_by_the_clock_of_the_machine(shift: float) -> None:
-    realm, clock, call = a_realm(app := App(name="app", session=600), clock=FakeClock()), FakeClock(), a_call()
-    realm.clock.shift = shift
+    local_access, clock, request = (
+        make_local_access(app := App(name="app", session=600), clock=FakeClock()),
+        FakeClock(),
+        make_request(),
+    )
+    local_access.clock.shift = shift
     lines = {
-        app_cookie(call, realm, app, "t"): 600,
-        machine_cookie(call, realm, "t"): 86_400,
-        team_cookie(call, realm, "t", realm.clock.now() + 900): 900,
-        app_session_cookie(call, realm, "n"): 86_400,
-        team_session_cookie(call, realm, "s"): 4 * 3600,
+        app_cookie(request, local_access, app, "t"): 600,
+        service_cookie(request, local_access, "t"): 86_400,
+        team_cookie(request, local_access, "t", local_access.clock.now() + 900): 900,
+        app_session_cookie(request, local_access, "n"): 86_400,
+        team_session_cookie(request, local_access, "s"): 4 * 3600,
     }
     lives = {line: parsedate_to_datetime(line.split("; ")[1][8:]).timestamp() - clock.now() for line in lines}
     assert lives == lines
@@ -64,5 +68,5 @@ def test_browsers_keep_cookies_by_the_clock_of_the_machine(shift: float) -> None
 @pytest.mark.parametrize("path", ["/", "/api"])
 def test_a_cookie_is_taken_away_where_it_was_set(path: str) -> None:
     app = App(name="app", paths=("/api",), path_cookie=path != "/")
-    assert f"Path={path};" in cleared(a_call(), a_realm(app), app)
-    assert "Path=/;" in cleared(a_call(), a_realm(app), None)
+    assert f"Path={path};" in expired_token_cookie(make_request(), make_local_access(app), app)
+    assert "Path=/;" in expired_token_cookie(make_request(), make_local_access(app), None)

@@ -3,7 +3,7 @@
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Message
-from support.local_rig import APP, TEAM, Browser, a_call, a_realm
+from support.local_rig import APP, TEAM, Browser, make_local_access, make_request
 
 from fastapi_cloudflare_access.local.config import App, Policy
 from fastapi_cloudflare_access.local.edge import Edge
@@ -13,29 +13,29 @@ from fastapi_cloudflare_access.testing import FakeTeam
 @pytest.fixture
 def browser() -> Browser:
     return Browser(
-        a_realm(
+        make_local_access(
             App(name="app"), App(name="open", paths=("/public",), policies=(Policy(decision="bypass", everyone=True),))
         )
     )
 
 
 def test_an_unknown_host_is_told_where_the_apps_are(browser: Browser) -> None:
-    answer = browser.open("http://rebound.evil.test:8787/")
-    assert answer.status_code == 404
-    assert APP in answer.text
+    response = browser.open("http://rebound.evil.test:8787/")
+    assert response.status_code == 404
+    assert APP in response.text
     assert browser.client.get(TEAM, headers={"host": "a b"}).status_code == 400
 
 
 @pytest.mark.parametrize("address", [TEAM + "/me", APP + "/cdn-cgi/access/nothing", APP + "/cdn-cgi/trace"])
 def test_what_is_nowhere_is_answered_here(browser: Browser, address: str) -> None:
-    answer = browser.open(address)
-    assert answer.status_code == 404
+    response = browser.open(address)
+    assert response.status_code == 404
     assert browser.app.scopes == []
-    assert ("control page" in answer.text) is (APP in address)
+    assert ("control page" in response.text) is (APP in address)
 
 
 def test_a_path_of_no_app_is_nowhere() -> None:
-    assert Browser(a_realm(App(name="api", paths=("/api",)))).open(APP + "/other").status_code == 404
+    assert Browser(make_local_access(App(name="api", paths=("/api",)))).open(APP + "/other").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_no_path_is_judged_as_one_and_answered_as_another(browser: Browser
     async def send(event: Message) -> None:
         sent.append(event)
 
-    await Edge(browser.realm, browser.app)(a_call(path, kind=kind).scope, receive, send)
+    await Edge(browser.local_access, browser.app)(make_request(path, kind=kind).scope, receive, send)
     assert sent[0]["status"] == 400
     assert browser.app.scopes == []
 
@@ -94,12 +94,12 @@ def test_the_protected_resource_is_described(browser: Browser) -> None:
 
 
 def test_every_answer_of_the_app_has_a_ray_and_a_service_token_gets_its_cookie(browser: Browser) -> None:
-    client_id, name = next(iter(browser.realm.services.items()))
-    secret = browser.realm.secret_of(client_id, name)
-    answer = browser.open(APP + "/", cf_access_client_id=client_id, cf_access_client_secret=secret)
-    assert answer.text == "hello"
-    assert answer.headers["cf-ray"] == browser.app.headers()["cf-ray"]
-    assert answer.headers["set-cookie"].endswith("Path=/; Secure; SameSite=none")
+    client_id, name = next(iter(browser.local_access.services.items()))
+    secret = browser.local_access.service_secret(client_id, name)
+    response = browser.open(APP + "/", cf_access_client_id=client_id, cf_access_client_secret=secret)
+    assert response.text == "hello"
+    assert response.headers["cf-ray"] == browser.app.headers()["cf-ray"]
+    assert response.headers["set-cookie"].endswith("Path=/; Secure; SameSite=none")
     assert browser.app.headers().keys().isdisjoint({"cf-access-client-id", "cf-access-client-secret"})
     assert "cf-access-authenticated-user-email" not in browser.app.headers()
 
@@ -121,14 +121,14 @@ def test_neither_the_team_nor_the_edges_pages_open_websockets(browser: Browser, 
 
 
 def test_the_backends_live_as_long_as_the_edge() -> None:
-    realm = a_realm(App(name="app", upstream="http://127.0.0.1:1"))
-    with TestClient(Edge(realm)) as client:
+    local_access = make_local_access(App(name="app", upstream="http://127.0.0.1:1"))
+    with TestClient(Edge(local_access)) as client:
         assert client.get(APP, follow_redirects=False).status_code == 302
 
 
 @pytest.mark.anyio
 async def test_a_body_may_come_in_pieces() -> None:
-    realm = a_realm()
+    local_access = make_local_access()
     pieces = iter([(b'{"seco', True), (b'nds":5}', False)])
     sent: list[Message] = []
 
@@ -140,6 +140,6 @@ async def test_a_body_may_come_in_pieces() -> None:
         sent.append(event)
 
     headers = {"content-type": "application/json"}
-    call = a_call("/control/api/clock", method="POST", host="127.0.0.1:8787", headers=headers)
-    await Edge(realm)(call.scope, receive, send)
-    assert (sent[0]["status"], realm.clock.shift) == (200, 5)
+    request = make_request("/control/api/clock", method="POST", host="127.0.0.1:8787", headers=headers)
+    await Edge(local_access)(request.scope, receive, send)
+    assert (sent[0]["status"], local_access.clock.shift) == (200, 5)

@@ -1,9 +1,9 @@
 """A request as the edge sees it, and as the app gets it."""
 
 import pytest
-from support.local_rig import a_call
+from support.local_rig import make_request
 
-from fastapi_cloudflare_access.local.edge_request import MAX_QUERY, Call, headers_for_app, new_ray
+from fastapi_cloudflare_access.local.edge_request import MAX_QUERY, EdgeRequest, headers_for_app, new_ray
 
 
 @pytest.mark.parametrize(
@@ -18,12 +18,12 @@ from fastapi_cloudflare_access.local.edge_request import MAX_QUERY, Call, header
     ],
 )
 def test_a_host_is_a_name_and_a_port_or_nothing(host: str, netloc: str | None, name: str) -> None:
-    call = a_call(host=host)
-    assert (call.netloc, call.host) == (netloc, name)
+    request = make_request(host=host)
+    assert (request.netloc, request.host) == (netloc, name)
 
 
 def test_two_hosts_are_none() -> None:
-    assert a_call(headers=[("host", "localhost")]).netloc is None
+    assert make_request(headers=[("host", "localhost")]).netloc is None
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_two_hosts_are_none() -> None:
     ],
 )
 def test_a_path_is_judged_as_any_app_may_understand_it(path: str, seen: str) -> None:
-    assert a_call(path).path == seen
-    assert not a_call(path).is_ambiguous
+    assert make_request(path).path == seen
+    assert not make_request(path).is_ambiguous
 
 
 @pytest.mark.parametrize(
@@ -61,51 +61,57 @@ def test_a_path_is_judged_as_any_app_may_understand_it(path: str, seen: str) -> 
     ],
 )
 def test_a_path_that_servers_read_differently_is_ambiguous(path: str) -> None:
-    assert a_call(path).is_ambiguous
+    assert make_request(path).is_ambiguous
 
 
 def test_the_target_stays_as_it_was_sent() -> None:
-    assert a_call("/a/%2e%2e/b?x=%20&y").target == "/a/%2e%2e/b?x=%20&y"
-    scope = {**a_call("/a b").scope, "raw_path": None}
-    assert Call(scope).target == "/a b"
+    assert make_request("/a/%2e%2e/b?x=%20&y").target == "/a/%2e%2e/b?x=%20&y"
+    scope = {**make_request("/a b").scope, "raw_path": None}
+    assert EdgeRequest(scope).target == "/a b"
 
 
 def test_a_query_is_bounded_and_the_first_value_counts() -> None:
-    assert a_call("/?a=1&a=2&b=").query == {"a": "1", "b": ""}
-    assert a_call("/?" + "a&" * 60).query == {}
-    assert a_call("/?a=" + "x" * MAX_QUERY).query == {}
+    assert make_request("/?a=1&a=2&b=").query == {"a": "1", "b": ""}
+    assert make_request("/?" + "a&" * 60).query == {}
+    assert make_request("/?a=" + "x" * MAX_QUERY).query == {}
 
 
 def test_every_cookie_of_a_name_is_seen() -> None:
-    call = a_call(headers=[("cookie", "a=1; b=2;a=3"), ("cookie", "a=4=5; c")])
-    assert call.cookies("a") == ["1", "3", "4=5"]
+    request = make_request(headers=[("cookie", "a=1; b=2;a=3"), ("cookie", "a=4=5; c")])
+    assert request.cookies("a") == ["1", "3", "4=5"]
 
 
 def test_a_handshake_is_a_get_over_the_scheme_of_its_page() -> None:
-    call = a_call(kind="websocket", scheme="wss")
-    assert (call.is_websocket, call.scheme, call.method) == (True, "https", "GET")
-    assert (a_call().is_websocket, a_call().scheme) == (False, "http")
+    request = make_request(kind="websocket", scheme="wss")
+    assert (request.is_websocket, request.scheme, request.method) == (True, "https", "GET")
+    assert (make_request().is_websocket, make_request().scheme) == (False, "http")
 
 
 def test_only_options_with_both_headers_are_a_preflight() -> None:
     both = {"origin": "http://a", "access-control-request-method": "POST"}
-    assert a_call(method="OPTIONS", headers=both).is_preflight
-    assert not a_call(method="GET", headers=both).is_preflight
-    assert not a_call(method="OPTIONS", headers={"origin": "http://a"}).is_preflight
+    assert make_request(method="OPTIONS", headers=both).is_preflight
+    assert not make_request(method="GET", headers=both).is_preflight
+    assert not make_request(method="OPTIONS", headers={"origin": "http://a"}).is_preflight
 
 
 A_TOKEN = "t"
 
 
 def passed_on(
-    call: Call, *, token: str | None = A_TOKEN, email: str | None = "a@b", drop: str | None = None
+    request: EdgeRequest,
+    *,
+    token: str | None = A_TOKEN,
+    email: str | None = "a@b",
+    credential_header: str | None = None,
 ) -> list[tuple[str, str]]:
-    headers = headers_for_app(call, ray="r", token=token, email=email, country="GB", drop=drop)
+    headers = headers_for_app(
+        request, ray="r", token=token, email=email, country="GB", credential_header=credential_header
+    )
     return [(name.decode(), value.decode()) for name, value in headers]
 
 
 def test_the_app_gets_what_access_sends() -> None:
-    headers = dict(passed_on(a_call(headers={"accept": "x"})))
+    headers = dict(passed_on(make_request(headers={"accept": "x"})))
     assert headers == {
         "host": "localhost:8787",
         "accept": "x",
@@ -139,38 +145,38 @@ FORGED = [
 
 @pytest.mark.parametrize("name", FORGED)
 def test_what_the_client_puts_in_their_place_never_arrives(name: str) -> None:
-    call = a_call(headers=[(name, "forged"), (name, "forged twice")])
-    values = [value for _, value in passed_on(call, token=None, email=None, drop="authorization")]
+    request = make_request(headers=[(name, "forged"), (name, "forged twice")])
+    values = [value for _, value in passed_on(request, token=None, email=None, credential_header="authorization")]
     assert not any("forged" in value for value in values)
 
 
 def test_what_the_client_calls_its_connections_own_is_dropped_and_what_the_edge_sets_is_not() -> None:
     names = "close, X-Hop, Host, Content-Length, Transfer-Encoding, Cookie, Cf-Access-Jwt-Assertion, CF-Connecting-IP"
     sent = [("connection", names), ("x-hop", "1"), ("x-own", "2"), ("content-length", "3"), ("transfer-encoding", "x")]
-    headers = dict(passed_on(a_call(headers=sent)))
+    headers = dict(passed_on(make_request(headers=sent)))
     assert headers.keys().isdisjoint({"connection", "x-hop"})
     assert headers.keys() >= {"host", "x-own", "content-length", "transfer-encoding", "cookie"}
     assert (headers["cf-access-jwt-assertion"], headers["cf-connecting-ip"]) == ("t", "127.0.0.1")
 
 
 def test_the_app_gets_one_token_cookie_and_no_binding_cookie() -> None:
-    call = a_call(headers={"cookie": "CF_Authorization=old; a=1; CF_Binding=b; =; CF_Authorization=older"})
-    assert dict(passed_on(call))["cookie"] == "a=1; CF_Authorization=t"
-    assert dict(passed_on(call, token=None))["cookie"] == "CF_Authorization=old; a=1; CF_Authorization=older"
+    request = make_request(headers={"cookie": "CF_Authorization=old; a=1; CF_Binding=b; =; CF_Authorization=older"})
+    assert dict(passed_on(request))["cookie"] == "a=1; CF_Authorization=t"
+    assert dict(passed_on(request, token=None))["cookie"] == "CF_Authorization=old; a=1; CF_Authorization=older"
 
 
 def test_an_open_app_gets_no_token() -> None:
-    names = {name for name, _ in passed_on(a_call(), token=None, email=None)}
+    names = {name for name, _ in passed_on(make_request(), token=None, email=None)}
     assert names.isdisjoint({"cf-access-jwt-assertion", "cookie", "cf-access-authenticated-user-email"})
 
 
 def test_who_forwarded_before_is_kept_in_order() -> None:
-    headers = dict(passed_on(a_call(headers=[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")])))
+    headers = dict(passed_on(make_request(headers=[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")])))
     assert headers["x-forwarded-for"] == "1.1.1.1, 2.2.2.2, 127.0.0.1"
 
 
 def test_a_client_without_an_address_has_an_empty_one() -> None:
-    assert Call({**a_call().scope, "client": None}).client_ip == ""
+    assert EdgeRequest({**make_request().scope, "client": None}).client_ip == ""
 
 
 def test_every_request_has_a_ray_of_its_own() -> None:

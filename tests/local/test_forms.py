@@ -9,18 +9,18 @@ from fastapi_cloudflare_access.local.forms import MAX_BODY, read_form, read_json
 pytestmark = pytest.mark.anyio
 
 
-async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
 
 
 async def test_a_form_is_read_from_pieces() -> None:
-    assert await read_form(pieces(b"a=1&b=", b"%C3%BC&c=")) == {"a": "1", "b": "ü", "c": ""}
+    assert await read_form(chunks(b"a=1&b=", b"%C3%BC&c=")) == {"a": "1", "b": "ü", "c": ""}
 
 
 async def test_a_form_that_is_too_long_or_has_too_many_fields_is_empty() -> None:
-    assert await read_form(pieces(b"a=" + b"x" * MAX_BODY)) == {}
-    assert await read_form(pieces(b"a&" * 60)) == {}
+    assert await read_form(chunks(b"a=" + b"x" * MAX_BODY)) == {}
+    assert await read_form(chunks(b"a&" * 60)) == {}
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ async def test_a_form_that_is_too_long_or_has_too_many_fields_is_empty() -> None
     ids=["empty", "object", "list", "broken", "bytes", "deep"],
 )  # fmt: skip
 async def test_json_is_an_object_or_nothing(body: bytes, value: object) -> None:
-    assert await read_json(pieces(body)) == value
+    assert await read_json(chunks(body)) == value

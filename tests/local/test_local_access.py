@@ -1,7 +1,7 @@
 """Where a local Access is, and what it knows."""
 
 import pytest
-from support.local_rig import a_realm
+from support.local_rig import make_local_access
 
 from fastapi_cloudflare_access.local.config import App, ServiceToken
 from fastapi_cloudflare_access.local.local_access import MAX_NONCES, Addresses, PendingLogin, ShiftedClock
@@ -32,55 +32,59 @@ def test_with_tls_every_app_has_two_origins_and_the_team_may_have_a_real_name() 
     [("/", "root"), ("/api", "api"), ("/api/x", "api"), ("/apix", "root"), ("/api/v2/y", "v2"), ("/api/v2", "v2")],
 )
 def test_the_most_specific_path_decides(path: str, name: str) -> None:
-    realm = a_realm(App(name="root"), App(name="api", paths=("/api",)), App(name="v2", paths=("/other", "/api/v2/")))
-    app = realm.app_at("localhost", path)
+    local_access = make_local_access(
+        App(name="root"), App(name="api", paths=("/api",)), App(name="v2", paths=("/other", "/api/v2/"))
+    )
+    app = local_access.app_at("localhost", path)
     assert app is not None
     assert app.name == name
-    assert realm.app_at("shop.localhost", path) is None
+    assert local_access.app_at("shop.localhost", path) is None
 
 
 def test_a_service_token_is_known_by_both_its_credentials() -> None:
     token = ServiceToken(name="a", client_secret="given")
-    realm = a_realm(service_tokens=(token, ServiceToken(name="b", client_id="0" * 32 + ".access")))
-    first, second = realm.services
+    local_access = make_local_access(service_tokens=(token, ServiceToken(name="b", client_id="0" * 32 + ".access")))
+    first, second = local_access.services
     assert second == "0" * 32 + ".access"
-    assert realm.service_named(first, "given") == "a"
-    assert realm.service_named(second, realm.secret_of(second, "b")) == "b"
+    assert local_access.authenticate_service(first, "given") == "a"
+    assert local_access.authenticate_service(second, local_access.service_secret(second, "b")) == "b"
     for client_id, secret in ((first, ""), (first, "Given"), (second, "given"), ("", ""), (first, "ü")):
-        assert realm.service_named(client_id, secret) is None
+        assert local_access.authenticate_service(client_id, secret) is None
 
 
 def test_a_session_is_whose_it_says_until_it_ends() -> None:
-    realm = a_realm()
-    session = realm.log_in("ada@example.com", ip="")
+    local_access = make_local_access()
+    session = local_access.log_in("ada@example.com", ip="")
     claims = {"identity_nonce": session.id, "email": "ada@example.com"}
-    assert realm.session_of(claims) is session
-    assert realm.session_of({**claims, "email": "bob@example.com"}) is None
-    assert realm.session_of({"email": "ada@example.com"}) is None
-    assert realm.session_of(None) is None
-    realm.log_in("bob@example.com", ip="")
-    assert realm.end("ada@example.com", "revoked") == 1
-    assert realm.end("ada@example.com", "revoked") == 0
-    assert realm.session_of(claims) is None
+    assert local_access.session_of(claims) is session
+    assert local_access.session_of({**claims, "email": "bob@example.com"}) is None
+    assert local_access.session_of({"email": "ada@example.com"}) is None
+    assert local_access.session_of(None) is None
+    local_access.log_in("bob@example.com", ip="")
+    assert local_access.end_sessions("ada@example.com", "revoked") == 1
+    assert local_access.end_sessions("ada@example.com", "revoked") == 0
+    assert local_access.session_of(claims) is None
 
 
 def test_the_nonces_on_their_way_are_few_and_short_lived() -> None:
     clock = FakeClock()
-    realm = a_realm(clock=clock)
-    session, app = realm.log_in("ada@example.com", ip=""), realm.config.apps[0]
+    local_access = make_local_access(clock=clock)
+    session, app = local_access.log_in("ada@example.com", ip=""), local_access.config.apps[0]
 
-    def remember(life: float) -> str:
-        return realm.remember(PendingLogin(session, app, "localhost", "", "/", clock.monotonic() + life))
+    def add_pending_login(life: float) -> str:
+        return local_access.add_pending_login(
+            PendingLogin(session, app, "localhost", "", "/", clock.monotonic() + life)
+        )
 
-    first = remember(10)
+    first = add_pending_login(10)
     clock.advance(10)
-    second = remember(100)
-    assert set(realm.pending) == {second}
+    second = add_pending_login(100)
+    assert set(local_access.pending_logins) == {second}
     for _ in range(MAX_NONCES):
-        remember(100)
-    assert len(realm.pending) == MAX_NONCES
-    assert first not in realm.pending
-    assert second not in realm.pending
+        add_pending_login(100)
+    assert len(local_access.pending_logins) == MAX_NONCES
+    assert first not in local_access.pending_logins
+    assert second not in local_access.pending_logins
 
 
 @pytest.mark.anyio

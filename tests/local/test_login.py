@@ -6,11 +6,11 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from support.local_rig import APP, TEAM, Browser, a_call, a_realm
+from support.local_rig import APP, TEAM, Browser, make_local_access, make_request
 
 from fastapi_cloudflare_access.local.config import App, Person, Policy
 from fastapi_cloudflare_access.local.edge_request import MAX_QUERY, MAX_TARGET
-from fastapi_cloudflare_access.local.local_access import Addresses, Realm
+from fastapi_cloudflare_access.local.local_access import Addresses, LocalAccess
 from fastapi_cloudflare_access.local.login import is_relative
 from fastapi_cloudflare_access.local.responses import login_target
 from fastapi_cloudflare_access.testing import FakeClock
@@ -18,16 +18,16 @@ from fastapi_cloudflare_access.testing import FakeClock
 SHOP = "http://shop.localhost:8787"
 
 
-def two_apps(clock: FakeClock | None = None) -> Realm:
+def two_apps(clock: FakeClock | None = None) -> LocalAccess:
     shop = App(name="shop", host="shop.localhost", policies=(Policy(groups=("admins",)),))
     people = (Person(email="ada@example.com", groups=("admins",)), Person(email="bob@example.com"))
-    return a_realm(App(name="wiki"), shop, clock=clock, people=people)
+    return make_local_access(App(name="wiki"), shop, clock=clock, people=people)
 
 
 def test_a_login_leads_to_the_page_that_was_asked_for() -> None:
     browser = Browser(two_apps())
-    answer = browser.log_in(url=APP + "/a?b=1")
-    assert (answer.text, browser.at) == ("hello", APP + "/a?b=1")
+    response = browser.log_in(url=APP + "/a?b=1")
+    assert (response.text, browser.at) == ("hello", APP + "/a?b=1")
     assert browser.app.headers()["cf-access-authenticated-user-email"] == "ada@example.com"
 
 
@@ -39,9 +39,9 @@ def test_a_login_leads_to_a_long_address_too(piece: str) -> None:
 
 
 def test_an_address_that_is_too_long_to_come_back_to_is_said_to_be() -> None:
-    answer = Browser(two_apps()).open(APP + "/" + "a" * MAX_TARGET)
-    assert answer.status_code == 414
-    assert "The address is too long" in answer.text
+    response = Browser(two_apps()).open(APP + "/" + "a" * MAX_TARGET)
+    assert response.status_code == 414
+    assert "The address is too long" in response.text
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_address_that_is_too_long_to_come_back_to_is_said_to_be() -> None:
     [("/a%2Fb?c=d&e=%20[1]", "/a%2Fb?c=d&e=%20[1]"), ("//evil.com", "/evil.com"), ('/a"\\\xff b', "/a%22%5C%FF%20b")],
 )
 def test_where_a_login_leads_is_an_address_that_no_browser_takes_for_another(sent: str, target: str) -> None:
-    assert login_target(a_call(sent)) == target
+    assert login_target(make_request(sent)) == target
     assert is_relative(target)
 
 
@@ -82,8 +82,8 @@ def test_the_way_back_has_the_documented_state() -> None:
 def test_a_second_app_asks_nobody_again() -> None:
     browser = Browser(two_apps())
     browser.log_in()
-    answer = browser.follow(browser.open(SHOP + "/cart"))
-    assert (answer.text, browser.at) == ("hello", SHOP + "/cart")
+    response = browser.follow(browser.open(SHOP + "/cart"))
+    assert (response.text, browser.at) == ("hello", SHOP + "/cart")
 
 
 def test_who_may_not_into_the_second_app_is_told_so_and_can_be_somebody_else() -> None:
@@ -107,22 +107,22 @@ def test_any_address_can_be_typed_and_no_password() -> None:
 @pytest.mark.parametrize("typed", ["", "nobody", '"><script>alert(1)</script>@x.y'])
 def test_what_is_no_address_comes_back_harmless(typed: str) -> None:
     browser = Browser(two_apps())
-    answer = browser.submit(browser.follow(browser.open(APP + "/")), email=typed)
-    assert answer.status_code == 400
-    assert "not an email address" in answer.text
-    assert "<script" not in answer.text
+    response = browser.submit(browser.follow(browser.open(APP + "/")), email=typed)
+    assert response.status_code == 400
+    assert "not an email address" in response.text
+    assert "<script" not in response.text
 
 
 def test_the_form_works_in_the_browser_that_got_it_alone() -> None:
-    realm = two_apps()
-    browser, other = Browser(realm), Browser(realm)
+    local_access = two_apps()
+    browser, other = Browser(local_access), Browser(local_access)
     browser.follow(browser.open(APP + "/"))
     page = other.follow(other.open(APP + "/"))
     browser.at = other.at
     assert "had expired" in browser.submit(page, email="ada@example.com").text
     browser.jar.clear()
     assert "had expired" in browser.submit(page, email="ada@example.com").text
-    assert realm.state.sessions == {}
+    assert local_access.state.sessions == {}
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_a_form_from_another_site_logs_nobody_in(headers: dict[str, str]) -> Non
     browser = Browser(two_apps())
     page = browser.follow(browser.open(APP + "/"))
     csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
-    answer = browser.open(browser.at, method="POST", data={"csrf": csrf, "email": "ada@example.com"}, **headers)
-    assert answer.status_code == 400
-    assert browser.realm.state.sessions == {}
+    response = browser.open(browser.at, method="POST", data={"csrf": csrf, "email": "ada@example.com"}, **headers)
+    assert response.status_code == 400
+    assert browser.local_access.state.sessions == {}
 
 
 def login_address(browser: Browser, **change: str) -> str:
@@ -162,8 +162,8 @@ def login_address(browser: Browser, **change: str) -> str:
 )
 def test_a_login_that_leads_elsewhere_is_refused(change: dict[str, str]) -> None:
     browser = Browser(two_apps())
-    answer = browser.open(login_address(browser, **change))
-    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    response = browser.open(login_address(browser, **change))
+    assert (response.status_code, "location" in response.headers) == (400, False)
 
 
 @pytest.mark.parametrize("change", [{"meta": ""}, {"meta": "forged"}, {"redirect_url": "/other"}], ids=str)
@@ -171,9 +171,9 @@ def test_a_login_without_its_meta_begins_anew_at_the_app(change: dict[str, str])
     browser = Browser(two_apps())
     browser.log_in()
     del browser.jar["localhost"]["CF_Authorization"]
-    answer = browser.open(login_address(browser, **change))
-    assert answer.headers["location"] == APP + change.get("redirect_url", "/page")
-    assert browser.follow(answer).text == "hello"
+    response = browser.open(login_address(browser, **change))
+    assert response.headers["location"] == APP + change.get("redirect_url", "/page")
+    assert browser.follow(response).text == "hello"
 
 
 def test_a_form_that_lay_open_for_long_still_logs_in() -> None:
@@ -187,12 +187,12 @@ def test_a_form_that_lay_open_for_long_still_logs_in() -> None:
 
 def way_back(browser: Browser) -> str:
     page = browser.follow(browser.open(APP + "/"))
-    answer = browser.open(browser.submit(page, email="ada@example.com").headers["location"])
-    return str(answer.headers["location"])
+    response = browser.open(browser.submit(page, email="ada@example.com").headers["location"])
+    return str(response.headers["location"])
 
 
-def assert_invalid(answer: Any, browser: Browser) -> None:
-    assert (answer.status_code, "Invalid login session" in answer.text) == (400, True)
+def assert_invalid(response: Any, browser: Browser) -> None:
+    assert (response.status_code, "Invalid login session" in response.text) == (400, True)
     assert "CF_Authorization" not in browser.jar.get("localhost", {})
 
 
@@ -211,9 +211,9 @@ def test_a_nonce_works_once() -> None:
 
 
 def test_a_nonce_works_in_the_browser_where_the_login_began_alone() -> None:
-    realm = two_apps()
-    address = way_back(Browser(realm))
-    thief = Browser(realm)
+    local_access = two_apps()
+    address = way_back(Browser(local_access))
+    thief = Browser(local_access)
     thief.open(APP + "/")
     assert_invalid(thief.open(address), thief)
 
@@ -236,7 +236,7 @@ def test_a_nonce_works_for_a_minute() -> None:
 def test_a_nonce_of_a_session_that_ended_works_no_more() -> None:
     browser = Browser(two_apps())
     address = way_back(browser)
-    browser.realm.end("ada@example.com", "revoked")
+    browser.local_access.end_sessions("ada@example.com", "revoked")
     assert_invalid(browser.open(address), browser)
 
 
@@ -245,9 +245,9 @@ def test_logout_anywhere_ends_the_session_everywhere(host: str) -> None:
     browser = Browser(two_apps())
     browser.log_in()
     browser.follow(browser.open(SHOP + "/"))
-    answer = browser.open(host + "/cdn-cgi/access/logout")
-    assert "You are logged out" in answer.text
-    assert answer.headers["set-cookie"].startswith("CF_Authorization=; Expires=Thu, 01 Jan 1970")
+    response = browser.open(host + "/cdn-cgi/access/logout")
+    assert "You are logged out" in response.text
+    assert response.headers["set-cookie"].startswith("CF_Authorization=; Expires=Thu, 01 Jan 1970")
     for app in (APP, SHOP):
         assert "Log in to" in browser.follow(browser.open(app + "/")).text
 
@@ -261,8 +261,8 @@ def test_logout_of_nobody_is_no_error() -> None:
 
 @pytest.mark.parametrize("address", [TEAM + "/", APP + "/x?y", SHOP, "http://shop.localhost:8787/a"])
 def test_logout_returns_to_where_the_team_is(address: str) -> None:
-    answer = Browser(two_apps()).open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
-    assert (answer.status_code, answer.headers["location"]) == (302, address)
+    response = Browser(two_apps()).open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
+    assert (response.status_code, response.headers["location"]) == (302, address)
 
 
 @pytest.mark.parametrize(
@@ -273,14 +273,14 @@ def test_logout_returns_to_where_the_team_is(address: str) -> None:
 def test_logout_returns_nowhere_else(address: str) -> None:
     browser = Browser(two_apps())
     browser.log_in()
-    answer = browser.open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
-    assert (answer.status_code, "location" in answer.headers) == (400, False)
+    response = browser.open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
+    assert (response.status_code, "location" in response.headers) == (400, False)
 
 
 def test_the_team_session_ends_in_its_time() -> None:
     clock = FakeClock()
-    realm = a_realm(App(name="app", session=10), clock=clock, team={"session": "60s"})
-    browser = Browser(realm)
+    local_access = make_local_access(App(name="app", session=10), clock=clock, team={"session": "60s"})
+    browser = Browser(local_access)
     browser.log_in()
     clock.advance(11)
     assert browser.follow(browser.open(APP + "/")).text == "hello"  # the app's token is made anew
@@ -289,9 +289,9 @@ def test_the_team_session_ends_in_its_time() -> None:
 
 
 def test_the_team_sessions_own_end_counts_too() -> None:
-    browser = Browser(a_realm(App(name="app", session=1), clock=(clock := FakeClock())))
+    browser = Browser(make_local_access(App(name="app", session=1), clock=(clock := FakeClock())))
     browser.log_in()
-    next(iter(browser.realm.state.sessions.values())).expires = clock.now()
+    next(iter(browser.local_access.state.sessions.values())).expires = clock.now()
     clock.advance(2)
     assert "Log in to app" in browser.follow(browser.open(APP + "/")).text
 
@@ -302,8 +302,8 @@ def test_paths_are_relative(target: str) -> None:
 
 
 def test_with_tls_a_login_comes_back_to_the_scheme_it_came_from() -> None:
-    realm = a_realm(addresses=Addresses(8787, 8443))
-    browser = Browser(realm)
+    local_access = make_local_access(addresses=Addresses(8787, 8443))
+    browser = Browser(local_access)
     encrypted = "https://localhost:8443"
-    answer = browser.log_in(url=encrypted + "/x")
-    assert (answer.text, browser.at) == ("hello", encrypted + "/x")
+    response = browser.log_in(url=encrypted + "/x")
+    assert (response.text, browser.at) == ("hello", encrypted + "/x")

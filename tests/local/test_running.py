@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.local import App, Config, RunningAccess, Team, run_local_access
-from fastapi_cloudflare_access.local.control import WrongCommand
+from fastapi_cloudflare_access.local.control import ControlError
 from fastapi_cloudflare_access.local.server import LocalServer
 
 
@@ -52,8 +52,8 @@ def test_a_token_shifted_in_time_passes_the_edge_and_not_the_app() -> None:
         local.mount(protected(local))
         local.control("clock", seconds=3600)
         token = local.control("token", email="ada@example.com")["token"]
-        answer = get(local.url("/me"), cf_access_token=token)
-        assert (answer.status_code, answer.headers["www-authenticate"][:17]) == (401, "Cloudflare-Access")
+        response = get(local.url("/me"), cf_access_token=token)
+        assert (response.status_code, response.headers["www-authenticate"][:17]) == (401, "Cloudflare-Access")
 
 
 def test_rotation_is_followed_by_the_app() -> None:
@@ -72,7 +72,7 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
 def test_apps_are_found_by_name_and_by_default_the_first() -> None:
     config = Config(apps=(App(name="a"), App(name="b", host="b.localhost")))
     with run_local_access(answering, config=config) as local:
-        port = local.realm.addresses.port
+        port = local.local_access.addresses.port
         assert (local.url("/x"), local.url(app="b")) == (f"http://localhost:{port}/x", f"http://b.localhost:{port}/")
         assert local.audience == local.app("a").tag
         assert get(local.url(), **local.service_headers()).status_code == 204
@@ -86,7 +86,7 @@ def test_apps_are_found_by_name_and_by_default_the_first() -> None:
         assert made.json() == {"done": "revoke", "ended": 0}
         with pytest.raises(KeyError):
             local.app("c")
-        with pytest.raises(WrongCommand):
+        with pytest.raises(ControlError):
             local.control("nothing")
 
 
@@ -94,7 +94,7 @@ def test_keys_are_kept_where_a_folder_is_given(tmp_path: Path) -> None:
     kids = []
     for _ in range(2):
         with run_local_access(state=tmp_path) as local:
-            kids.append([key.kid for key in local.realm.team.keys])
+            kids.append([key.kid for key in local.local_access.team.keys])
     assert kids[0] == kids[1]
 
 
@@ -113,8 +113,8 @@ def test_https_is_served_with_a_certificate_of_ones_own() -> None:
         trust = ssl.create_default_context(cafile=local.ca_file)
         url = local.url("/x")
         assert url.startswith("https://localhost:")
-        answer = httpx.get(url, headers=local.service_headers(), verify=trust, trust_env=False)
-        assert answer.status_code == 204
+        response = httpx.get(url, headers=local.service_headers(), verify=trust, trust_env=False)
+        assert response.status_code == 204
         login = httpx.get(url, verify=trust, trust_env=False)
         assert login.headers["location"].startswith(local.team_domain)
 
@@ -126,12 +126,12 @@ def test_a_real_team_domain_is_stood_in_for_over_tls() -> None:
         assert local.environment["SSL_CERT_FILE"] == str(local.ca_file)
         trust = ssl.create_default_context(cafile=local.ca_file)
         with httpx.Client(verify=trust, trust_env=False) as client:
-            answer = client.get(
-                f"https://127.0.0.1:{local.realm.addresses.tls_port}/cdn-cgi/access/certs",
+            response = client.get(
+                f"https://127.0.0.1:{local.local_access.addresses.tls_port}/cdn-cgi/access/certs",
                 headers={"host": "acme.cloudflareaccess.com"},
                 extensions={"sni_hostname": "acme.cloudflareaccess.com"},
             )
-    assert len(answer.json()["keys"]) == 2
+    assert len(response.json()["keys"]) == 2
 
 
 def test_stopping_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:

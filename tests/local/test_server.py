@@ -9,13 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.local_rig import a_realm
+from support.local_rig import make_local_access
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import run_local_access, server
 from fastapi_cloudflare_access.local.config import App, Config, Team
 from fastapi_cloudflare_access.local.local_access import Addresses
-from fastapi_cloudflare_access.local.server import Listeners, bind, environment, environment_of, is_loopback, port_of
+from fastapi_cloudflare_access.local.server import Listeners, app_environment, bind, environment, is_loopback, port_of
 from fastapi_cloudflare_access.local.tls import TlsFiles
 
 
@@ -136,16 +136,16 @@ def test_listeners_say_where_they_are() -> None:
 
 def test_the_app_is_told_the_team_and_the_tags_of_what_it_serves() -> None:
     own, other = App(name="own"), App(name="other", host="other.localhost", upstream="http://127.0.0.1:1")
-    settings = environment_of(a_realm(own, other))
+    settings = app_environment(make_local_access(own, other))
     assert settings == {"CF_ACCESS_TEAM_DOMAIN": "http://127.0.0.1:8787", "CF_ACCESS_AUDIENCE": own.tag}
-    assert environment_of(a_realm(other))["CF_ACCESS_AUDIENCE"] == other.tag
+    assert app_environment(make_local_access(other))["CF_ACCESS_AUDIENCE"] == other.tag
 
 
 def test_the_app_is_told_whom_to_trust_where_the_team_has_a_real_name() -> None:
     tls = TlsFiles(Path("ca.pem"), Path("server.pem"))
-    realm = a_realm(addresses=Addresses(80, 443, "acme.cloudflareaccess.com"))
-    assert environment_of(realm, tls)["SSL_CERT_FILE"] == "ca.pem"
-    assert "SSL_CERT_FILE" not in environment_of(a_realm(), tls)
+    local_access = make_local_access(addresses=Addresses(80, 443, "acme.cloudflareaccess.com"))
+    assert app_environment(local_access, tls)["SSL_CERT_FILE"] == "ca.pem"
+    assert "SSL_CERT_FILE" not in app_environment(make_local_access(), tls)
 
 
 def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

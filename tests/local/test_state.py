@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from support.local_rig import a_state
+from support.local_rig import make_state
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.state import FILE_NAME, MAX_SESSIONS, Session, State, StoredKey
@@ -18,15 +18,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def a_full_state(folder: Path) -> State:
+def make_full_state(folder: Path) -> State:
     state = State(folder)
-    state.keys = a_state().keys
-    state.add(Session("n", "ada@example.com", 1.0, 2.0, ended="revoked", tokens={"tag": {"sub": "x"}}))
+    state.keys = make_state().keys
+    state.add_session(Session("n", "ada@example.com", 1.0, 2.0, ended="revoked", tokens={"tag": {"sub": "x"}}))
     return state
 
 
 def test_keys_secrets_and_sessions_are_there_after_a_restart(folder: Path) -> None:
-    state = a_full_state(folder)
+    state = make_full_state(folder)
     secret = state.client_secret("id.access")
     again = State(folder)
     assert (again.keys, again.secret, again.sessions) == (state.keys, state.secret, state.sessions)
@@ -34,7 +34,7 @@ def test_keys_secrets_and_sessions_are_there_after_a_restart(folder: Path) -> No
 
 
 def test_only_the_owner_can_read_it_and_git_leaves_it_alone(folder: Path) -> None:
-    a_full_state(folder)
+    make_full_state(folder)
     assert stat.S_IMODE((folder / FILE_NAME).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert (folder / ".gitignore").read_text() == "*\n"
@@ -44,12 +44,12 @@ def test_only_the_owner_can_read_it_and_git_leaves_it_alone(folder: Path) -> Non
 def test_what_git_is_told_already_stays(folder: Path) -> None:
     folder.mkdir()
     (folder / ".gitignore").write_text("mine\n")
-    a_full_state(folder)
+    make_full_state(folder)
     assert (folder / ".gitignore").read_text() == "mine\n"
 
 
 def test_a_file_that_others_could_read_is_closed_to_them(folder: Path) -> None:
-    a_full_state(folder)
+    make_full_state(folder)
     (folder / FILE_NAME).chmod(0o644)
     State(folder)
     assert stat.S_IMODE((folder / FILE_NAME).stat().st_mode) == 0o600
@@ -66,14 +66,14 @@ def test_a_client_secret_has_the_documented_shape_and_is_nobody_elses(folder: Pa
 
 def test_nothing_is_written_without_a_folder() -> None:
     state = State()
-    state.add(Session("n", "ada@example.com", 1.0, 2.0))
+    state.add_session(Session("n", "ada@example.com", 1.0, 2.0))
     assert state.sessions.keys() == {"n"}
 
 
 def test_the_oldest_logins_go_where_there_are_too_many() -> None:
     state = State()
     for number in range(MAX_SESSIONS + 2):
-        state.add(Session(str(number), "ada@example.com", 1.0, 2.0))
+        state.add_session(Session(str(number), "ada@example.com", 1.0, 2.0))
     assert len(state.sessions) == MAX_SESSIONS
     assert "1" not in state.sessions
     assert str(MAX_SESSIONS + 1) in state.sessions
@@ -86,7 +86,7 @@ def no_rsa_key() -> str:
 
 @pytest.mark.parametrize("damage", ["text", "list", "key", "ed25519", "member"])
 def test_a_damaged_file_is_named_and_not_repeated(folder: Path, damage: str) -> None:
-    a_full_state(folder)
+    make_full_state(folder)
     file = folder / FILE_NAME
     content = json.loads(file.read_text())
     damaged = {
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = a_full_state(folder)
+    state = make_full_state(folder)
     before = (folder / FILE_NAME).read_text()
     monkeypatch.setattr(Path, "replace", _fail)
     with pytest.raises(ConfigurationError, match="cannot be written: No space"):

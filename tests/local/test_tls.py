@@ -9,7 +9,7 @@ from cryptography import x509
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.state import State
-from fastapi_cloudflare_access.local.tls import tls_files
+from fastapi_cloudflare_access.local.tls import create_tls_files
 
 
 def names(file: Path) -> set[str]:
@@ -20,34 +20,34 @@ def names(file: Path) -> set[str]:
 
 def test_the_server_is_certified_for_all_hosts_and_only_the_owner_reads_its_key(tmp_path: Path) -> None:
     config = Config(team={"domain": "acme.cloudflareaccess.com"}, apps=(App(name="a", host="app.test"),))  # type: ignore[arg-type]
-    files = tls_files(tmp_path / "new", config)
+    files = create_tls_files(tmp_path / "new", config)
     assert {"app.test", "localhost", "*.localhost", "127.0.0.1", "acme.cloudflareaccess.com"} <= names(files.server)
     for file in (files.server, files.ca.with_name("ca-key.pem")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_git_leaves_the_folder_alone_whoever_makes_it(tmp_path: Path) -> None:
-    tls_files(tmp_path / "new", Config())
+    create_tls_files(tmp_path / "new", Config())
     State(tmp_path / "new").client_secret("x")
     assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
 
 
 def test_a_folder_that_was_there_keeps_what_git_does_with_it(tmp_path: Path) -> None:
-    tls_files(tmp_path, Config())
+    create_tls_files(tmp_path, Config())
     State(tmp_path).client_secret("x")
     assert not (tmp_path / ".gitignore").exists()
 
 
 def test_the_authority_stays_the_same(tmp_path: Path) -> None:
-    first = tls_files(tmp_path, Config()).ca.read_bytes()
-    assert tls_files(tmp_path, Config()).ca.read_bytes() == first
+    first = create_tls_files(tmp_path, Config()).ca.read_bytes()
+    assert create_tls_files(tmp_path, Config()).ca.read_bytes() == first
 
 
 def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
-        tls_files(tmp_path / "file", Config())
-    tls_files(tmp_path, Config())
+        create_tls_files(tmp_path / "file", Config())
+    create_tls_files(tmp_path, Config())
     (tmp_path / "ca.pem").write_text("x")
     with pytest.raises(ConfigurationError, match="delete it to begin anew"):
-        tls_files(tmp_path, Config())
+        create_tls_files(tmp_path, Config())

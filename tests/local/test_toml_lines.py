@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastapi_cloudflare_access.local.toml_lines import Place, lines_of
+from fastapi_cloudflare_access.local.toml_lines import KeyPath, find_lines
 
 TEXT = '''\
 # a comment with [brackets] = and "quotes
@@ -39,7 +39,7 @@ last = {}'''
 
 
 @pytest.mark.parametrize(
-    ("place", "line"),
+    ("key_path", "line"),
     [
         (("title",), 2),
         (("long",), 3),
@@ -61,14 +61,14 @@ last = {}'''
     ],
     ids=str,
 )
-def test_a_key_is_in_the_line_where_it_is_written(place: Place, line: int) -> None:
-    assert lines_of(TEXT)[place] == line
+def test_a_key_is_in_the_line_where_it_is_written(key_path: KeyPath, line: int) -> None:
+    assert find_lines(TEXT)[key_path] == line
 
 
 def test_what_stands_in_strings_and_comments_is_no_key() -> None:
-    names = {name for place in lines_of(TEXT) for name in place}
+    names = {name for key_path in find_lines(TEXT) for name in key_path}
     assert names.isdisjoint({"not", "key", "a", "no", "brackets"})
 
 
 def test_an_empty_text_has_no_keys() -> None:
-    assert lines_of("") == {}
+    assert find_lines("") == {}

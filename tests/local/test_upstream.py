@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
-from support.local_rig import a_call
+from support.local_rig import make_request
 from support.upstreams import raw_server, serving
 
 from fastapi_cloudflare_access.errors import ConfigurationError
@@ -66,14 +66,14 @@ def client(local: RunningAccess) -> httpx.Client:
 
 def test_a_request_arrives_as_it_was_sent(local: RunningAccess) -> None:
     with client(local) as browser:
-        answer = browser.post(
+        response = browser.post(
             "/a%2Fb/%C3%BC?x=%20&y", content=b"body", headers={"x-own": "1", "expect": "100-continue"}
         )
-    lines = answer.text.splitlines()
+    lines = response.text.splitlines()
     assert lines[0] == "POST /a%2Fb/%C3%BC?x=%20&y"
     assert lines[-1] == "body"
     assert "x-own: 1" in lines
-    assert f"host: localhost:{local.realm.addresses.port}" in lines
+    assert f"host: localhost:{local.local_access.addresses.port}" in lines
     assert any(line.startswith("cf-access-jwt-assertion: ") for line in lines)
     assert not any(line.startswith(("cf-access-client", "expect", "transfer-encoding")) for line in lines)
     assert "content-length: 4" in lines
@@ -83,11 +83,11 @@ def test_a_request_arrives_as_it_was_sent(local: RunningAccess) -> None:
 def test_no_connection_header_takes_away_what_the_edge_sets(local: RunningAccess) -> None:
     names = "close, Host, Content-Length, Cookie, Cf-Access-Jwt-Assertion, Cf-Connecting-IP, X-Forwarded-For, X-Hop"
     with client(local) as browser:
-        answer = browser.post("/", content=b"body", headers={"connection": names, "x-hop": "1"})
-    names_seen = {line.partition(":")[0] for line in answer.text.splitlines()}
+        response = browser.post("/", content=b"body", headers={"connection": names, "x-hop": "1"})
+    names_seen = {line.partition(":")[0] for line in response.text.splitlines()}
     assert names_seen >= {"host", "content-length", "cookie", "cf-access-jwt-assertion", "cf-connecting-ip"}
     assert "x-hop" not in names_seen
-    assert answer.text.endswith("\nbody")
+    assert response.text.endswith("\nbody")
 
 
 @pytest.mark.anyio
@@ -111,32 +111,32 @@ async def test_a_body_that_is_longer_than_it_says_is_a_page() -> None:
         async def send(event: Message) -> None:
             sent.append(event)
 
-        await upstream(a_call(method="POST", headers={"content-length": "1"}).scope, receive, send)
+        await upstream(make_request(method="POST", headers={"content-length": "1"}).scope, receive, send)
         await upstream.stop()
         assert sent[0]["status"] == 502
 
 
 def test_an_answer_arrives_as_it_was_given(local: RunningAccess) -> None:
     with client(local) as browser:
-        answer = browser.get("/")
-    assert answer.status_code == 201
-    cookies = [line.partition("=")[0] for line in answer.headers.get_list("set-cookie")]
+        response = browser.get("/")
+    assert response.status_code == 201
+    cookies = [line.partition("=")[0] for line in response.headers.get_list("set-cookie")]
     assert cookies == ["a", "b", "CF_Authorization"]
-    assert answer.headers["cf-ray"]
+    assert response.headers["cf-ray"]
 
 
 def test_a_body_without_a_length_goes_up_in_pieces(local: RunningAccess, echo: Echo) -> None:
     with client(local) as browser:
-        answer = browser.post("/", content=iter([b"a" * 70_000, b"b" * 70_000]))
-    assert answer.text.endswith("a" * 70_000 + "b" * 70_000)
+        response = browser.post("/", content=iter([b"a" * 70_000, b"b" * 70_000]))
+    assert response.text.endswith("a" * 70_000 + "b" * 70_000)
     assert max(echo.bodies) < 140_000
 
 
 def test_events_arrive_while_the_answer_goes_on_and_the_app_hears_who_goes_away(
     local: RunningAccess, echo: Echo
 ) -> None:
-    with client(local) as browser, browser.stream("GET", "/endless") as answer:
-        assert next(answer.iter_text()) == "data: 1\n\n"
+    with client(local) as browser, browser.stream("GET", "/endless") as response:
+        assert next(response.iter_text()) == "data: 1\n\n"
     for _ in range(100):
         if echo.was_cancelled:
             break
@@ -146,9 +146,9 @@ def test_events_arrive_while_the_answer_goes_on_and_the_app_hears_who_goes_away(
 
 def test_where_nothing_listens_a_page_says_so() -> None:
     with run_local_access(upstream="http://127.0.0.1:9") as running, client(running) as browser:
-        answer = browser.get("/")
-        assert answer.status_code == 502
-        assert "http://127.0.0.1:9" in answer.text
+        response = browser.get("/")
+        assert response.status_code == 502
+        assert "http://127.0.0.1:9" in response.text
 
 
 def test_an_answer_that_breaks_off_is_broken_off() -> None:
@@ -174,8 +174,8 @@ def test_an_answer_without_a_body_may_say_how_long_it_would_be(status: str, capl
         await writer.drain()
 
     with raw_server(short) as origin, run_local_access(upstream=origin) as running, client(running) as browser:
-        answer = browser.get("/")
-    assert (f"{answer.status_code} {answer.reason_phrase}", answer.headers["etag"]) == (status, "x")
+        response = browser.get("/")
+    assert (f"{response.status_code} {response.reason_phrase}", response.headers["etag"]) == (status, "x")
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -205,8 +205,8 @@ async def test_a_client_that_leaves_while_it_sends_is_no_error() -> None:
         async def send(event: Message) -> None:
             sent.append(event)
 
-        call = a_call(method="POST", headers={"content-length": "10"})
-        await asyncio.wait_for(upstream(call.scope, receive, send), 10)
+        request = make_request(method="POST", headers={"content-length": "10"})
+        await asyncio.wait_for(upstream(request.scope, receive, send), 10)
         await upstream.stop()
         assert sent == []
 

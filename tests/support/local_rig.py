@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.edge_request import Call
-from fastapi_cloudflare_access.local.local_access import Addresses, Realm, ShiftedClock
-from fastapi_cloudflare_access.local.state import State, StoredKey, pem_of
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest
+from fastapi_cloudflare_access.local.local_access import Addresses, LocalAccess, ShiftedClock
+from fastapi_cloudflare_access.local.state import State, StoredKey, to_pem
 from fastapi_cloudflare_access.testing import FakeClock
 from fastapi_cloudflare_access.testing.team import shared_key
 
@@ -24,33 +24,33 @@ APP, TEAM = f"http://localhost:{PORT}", f"http://127.0.0.1:{PORT}"
 
 @cache
 def _keys() -> tuple[StoredKey, ...]:
-    return tuple(StoredKey(pem_of(shared_key("local", number).private), 1_767_000_000.0) for number in (0, 1))
+    return tuple(StoredKey(to_pem(shared_key("local", number).private), 1_767_000_000.0) for number in (0, 1))
 
 
-def a_state() -> State:
+def make_state() -> State:
     """A state in memory, with keys that are made once for all tests."""
     state = State()
     state.keys = list(_keys())
     return state
 
 
-def a_realm(
+def make_local_access(
     *apps: App,
     clock: FakeClock | None = None,
     addresses: Addresses | None = None,
     state: State | None = None,
     **config: Any,
-) -> Realm:
+) -> LocalAccess:
     given = {**config, **({"apps": apps} if apps else {})}
-    return Realm(
+    return LocalAccess(
         Config.model_validate(given),
-        state or a_state(),
+        state or make_state(),
         ShiftedClock(clock or FakeClock()),
         addresses or Addresses(PORT),
     )
 
 
-def a_call(
+def make_request(
     path: str = "/",
     *,
     method: str = "GET",
@@ -58,7 +58,7 @@ def a_call(
     headers: Mapping[str, str] | list[tuple[str, str]] | None = None,
     kind: str = "http",
     scheme: str = "http",
-) -> Call:
+) -> EdgeRequest:
     pairs = list(headers.items()) if isinstance(headers, Mapping) else headers or []
     target, _, query = path.partition("?")
     scope: Scope = {
@@ -71,7 +71,7 @@ def a_call(
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in [("host", host), *pairs]],
         "client": ("127.0.0.1", 50_000),
     }
-    return Call(scope)
+    return EdgeRequest(scope)
 
 
 class Recorder:
@@ -95,10 +95,10 @@ class Recorder:
 class Browser:
     """A browser without a window: cookies for each host, one request at a time."""
 
-    def __init__(self, realm: Realm) -> None:
-        self.realm = realm
+    def __init__(self, local_access: LocalAccess) -> None:
+        self.local_access = local_access
         self.app = Recorder()
-        self.client = TestClient(Edge(realm, self.app), follow_redirects=False)
+        self.client = TestClient(Edge(local_access, self.app), follow_redirects=False)
         self.jar: dict[str, dict[str, str]] = {}
         self.at = APP + "/"
 
@@ -110,22 +110,22 @@ class Browser:
         sent = {name.replace("_", "-"): value for name, value in headers.items()} | (
             {"cookie": cookies} if cookies else {}
         )
-        answer = self.client.request(method, self.at, headers=sent, data=data)
-        for line in answer.headers.get_list("set-cookie"):
+        response = self.client.request(method, self.at, headers=sent, data=data)
+        for line in response.headers.get_list("set-cookie"):
             name, _, value = line.partition(";")[0].partition("=")
             self.jar.setdefault(host, {})[name] = value
-        return answer
+        return response
 
-    def follow(self, answer: Any) -> Any:
+    def follow(self, response: Any) -> Any:
         for _ in range(10):
-            if "location" not in answer.headers:
+            if "location" not in response.headers:
                 break
-            answer = self.open(answer.headers["location"])
-        return answer
+            response = self.open(response.headers["location"])
+        return response
 
-    def submit(self, answer: Any, **fields: str) -> Any:
+    def submit(self, response: Any, **fields: str) -> Any:
         """Send the form of the page that is open."""
-        csrf = re.search(r'name="csrf" value="(\w+)"', answer.text)
+        csrf = re.search(r'name="csrf" value="(\w+)"', response.text)
         return self.open(self.at, method="POST", data={"csrf": csrf[1] if csrf else "", **fields})
 
     def log_in(self, email: str = "ada@example.com", url: str = APP + "/") -> Any:

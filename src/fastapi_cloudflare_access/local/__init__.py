@@ -1,7 +1,7 @@
 """A local Access: the team domain and the edge of Cloudflare Access on the loopback, for development and tests."""
 
 from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team
-from fastapi_cloudflare_access.local.config_file import read as read_seed
+from fastapi_cloudflare_access.local.config_file import load_config
 from fastapi_cloudflare_access.local.running import RunningAccess, run_local_access
 
 __all__ = [
@@ -12,6 +12,6 @@ __all__ = [
     "RunningAccess",
     "ServiceToken",
     "Team",
-    "read_seed",
+    "load_config",
     "run_local_access",
 ]

@@ -11,8 +11,8 @@ from fastapi_cloudflare_access.local.pages import message
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
-START_LIMIT = 60.0
-STOP_LIMIT = 5.0
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 5.0
 
 
 class Backend(Protocol):
@@ -28,7 +28,7 @@ class Backend(Protocol):
         """End."""
 
 
-class InProcess:
+class InProcessApp:
     """An ASGI app in this process.
 
     Its lifespan begins when the edge listens, because the app then fetches its keys from here; requests wait for it.
@@ -47,15 +47,15 @@ class InProcess:
     async def start(self) -> None:
         """Begin the lifespan, and let it go on by itself."""
         self._incoming.put_nowait({"type": "lifespan.startup"})
-        self._task = asyncio.create_task(self._live())
+        self._task = asyncio.create_task(self._run_lifespan())
 
-    async def started(self) -> None:
+    async def wait_started(self) -> None:
         """Return when the lifespan has begun.
 
         Raises:
             RuntimeError: It failed.
         """
-        async with asyncio.timeout(START_LIMIT):
+        async with asyncio.timeout(START_TIMEOUT):
             await self._started.wait()
         if self.failure is not None:
             raise RuntimeError(self.failure)
@@ -66,7 +66,7 @@ class InProcess:
             return
         self._incoming.put_nowait({"type": "lifespan.shutdown"})
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_LIMIT):
+            async with asyncio.timeout(STOP_TIMEOUT):
                 await self._stopped.wait()
         self._task.cancel()
         with suppress(asyncio.CancelledError):
@@ -81,10 +81,10 @@ class InProcess:
             return
         await self.app({**scope, "state": self._state.copy()}, receive, send)
 
-    async def _live(self) -> None:
+    async def _run_lifespan(self) -> None:
         scope: Scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
         try:
-            await self.app(scope, self._incoming.get, self._hear)
+            await self.app(scope, self._incoming.get, self._handle_event)
         except Exception as problem:
             if self._started.is_set():
                 logger.exception("the app's lifespan ended with an error")
@@ -95,7 +95,7 @@ class InProcess:
             self._started.set()
             self._stopped.set()
 
-    async def _hear(self, event: Message) -> None:
+    async def _handle_event(self, event: Message) -> None:
         if event["type"] == "lifespan.startup.failed":
             logger.error("the app did not start:\n%s", event.get("message", ""))
             self.failure = "Its lifespan failed; the terminal says why."
@@ -105,7 +105,7 @@ class InProcess:
             self._stopped.set()
 
 
-class Nothing:
+class NoBackend:
     """The place of an app that is still to come."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,57 +5,57 @@ from math import isinf
 
 from starlette.types import Receive, Send
 
-from fastapi_cloudflare_access.local.edge_request import Call
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest
 from fastapi_cloudflare_access.testing import CertsEndpoint
 from fastapi_cloudflare_access.testing.certs import Answer
 
-BREAK_OFF = "break_off"
+CLOSE_CONNECTION = "break_off"
 """What closes the connection, in the `state` of a scope."""
 
 
-class BrokenOff(ConnectionError):
+class ConnectionDropped(ConnectionError):
     """The connection is broken, as was asked for."""
 
 
-async def send_certs(certs: CertsEndpoint, call: Call, receive: Receive, send: Send) -> None:
+async def send_certs(certs: CertsEndpoint, request: EdgeRequest, receive: Receive, send: Send) -> None:
     """Answer one fetch, for as long as somebody waits for it.
 
     Raises:
-        BrokenOff: The answer is to end too early, and the server gives nothing to do that with.
+        ConnectionDropped: The answer is to end too early, and the server gives nothing to do that with.
     """
-    given = certs.answer(
-        call.path, {name.decode("latin-1"): value.decode("latin-1") for name, value in call.scope["headers"]}
+    response = certs.answer(
+        request.path, {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     )
-    sending = asyncio.ensure_future(_send(given, send))
-    leaving = asyncio.ensure_future(_until_gone(receive))
+    sending = asyncio.ensure_future(_send(response, send))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({sending, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
             sending.result()
-    except BrokenOff:
-        if not (break_off := call.scope.get("state", {}).get(BREAK_OFF)):
+    except ConnectionDropped:
+        if not (close_connection := request.scope.get("state", {}).get(CLOSE_CONNECTION)):
             raise
-        break_off()
-        await leaving
+        close_connection()
+        await disconnect
     finally:
         sending.cancel()
-        leaving.cancel()
-        await asyncio.wait({sending, leaving})
+        disconnect.cancel()
+        await asyncio.wait({sending, disconnect})
 
 
-async def _send(given: Answer, send: Send) -> None:
-    await _wait(given.delay)
-    if given.ending == "refused":
-        raise BrokenOff
-    headers = [(name.encode(), value.encode()) for name, value in given.headers.items()]
-    await send({"type": "http.response.start", "status": given.status, "headers": headers})
-    for number, piece in enumerate(given.pieces):
-        await _wait(given.pause if number else 0)
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    if given.ending == "hang":
+async def _send(response: Answer, send: Send) -> None:
+    await _wait(response.delay)
+    if response.ending == "refused":
+        raise ConnectionDropped
+    headers = [(name.encode(), value.encode()) for name, value in response.headers.items()]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    for number, chunk in enumerate(response.pieces):
+        await _wait(response.pause if number else 0)
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    if response.ending == "hang":
         await _wait(float("inf"))
-    if given.ending == "reset":
-        raise BrokenOff
+    if response.ending == "reset":
+        raise ConnectionDropped
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -66,6 +66,6 @@ async def _wait(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -18,19 +18,19 @@ from uvicorn.supervisors import ChangeReload
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import config_file
-from fastapi_cloudflare_access.local.backends import Backend, InProcess, Nothing
+from fastapi_cloudflare_access.local.backends import Backend, InProcessApp, NoBackend
 from fastapi_cloudflare_access.local.config import Config, Origin
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.local_access import Realm
+from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.server import (
     Listeners,
     LocalServer,
+    app_environment,
+    build_local_access,
     environment,
-    environment_of,
     is_loopback,
-    realm_of,
 )
-from fastapi_cloudflare_access.local.tls import TlsFiles, tls_files
+from fastapi_cloudflare_access.local.tls import TlsFiles, create_tls_files
 from fastapi_cloudflare_access.local.upstream import Upstream
 
 PORT = 8787
@@ -39,7 +39,7 @@ RISK_FLAG = "--anyone-who-reaches-this-port-may-log-in-as-anyone"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DevServer:
     """What to run; it goes to a new process with every reload.
 
     Attributes:
@@ -65,21 +65,21 @@ class Plan:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         for name in ("httpx", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        tls = tls_files(self.state, self.config) if self.is_encrypted else None
-        realm = realm_of(self.config, self.state, listeners)
-        with environment(environment_of(realm, tls)):
-            edge = Edge(realm, self._backend())
-            introduce(realm, tls, self)
+        tls = create_tls_files(self.state, self.config) if self.is_encrypted else None
+        local_access = build_local_access(self.config, self.state, listeners)
+        with environment(app_environment(local_access, tls)):
+            edge = Edge(local_access, self._backend())
+            print_addresses(local_access, tls, self)
             LocalServer(edge, listeners, tls).run()
 
     def _backend(self) -> Backend:
         if self.upstream:
             return Upstream(self.upstream)
         if not self.app:
-            return Nothing()
+            return NoBackend()
         sys.path.insert(0, str(Path.cwd()))
         try:
-            return InProcess(import_from_string(self.app))
+            return InProcessApp(import_from_string(self.app))
         except ImportFromStringError as problem:
             raise ConfigurationError(str(problem)) from None
         except ModuleNotFoundError as missing:
@@ -109,16 +109,18 @@ def dev(  # noqa: PLR0913 - each is an option
     """Run a local Access before an app, or before a server in any language."""
     try:
         if init:
-            config_file.initialise(config or Path(config_file.FILE_NAME))
+            config_file.write_template(config or Path(config_file.FILE_NAME))
             return
-        _check(app, upstream, host, reload=reload, risk=risk)
-        _run(app, upstream, read_config(config), state, (host, port, tls_port if tls else None), reload=reload)
+        _check_options(app, upstream, host, reload=reload, risk=risk)
+        _run(
+            app, upstream, load_config_or_default(config), state, (host, port, tls_port if tls else None), reload=reload
+        )
     except ConfigurationError as problem:
         typer.echo(f"cf-access dev: {problem}", err=True)
         raise typer.Exit(2) from None
 
 
-def read_config(path: Path | None) -> Config:
+def load_config_or_default(path: Path | None) -> Config:
     """Read the named seed file, or the usual one where it is there.
 
     Raises:
@@ -126,10 +128,10 @@ def read_config(path: Path | None) -> Config:
     """
     if path is None and not Path(config_file.FILE_NAME).exists():
         return Config()
-    return config_file.read(path or Path(config_file.FILE_NAME))
+    return config_file.load_config(path or Path(config_file.FILE_NAME))
 
 
-def _check(app: str | None, upstream: str | None, host: str, *, reload: bool, risk: bool) -> None:
+def _check_options(app: str | None, upstream: str | None, host: str, *, reload: bool, risk: bool) -> None:
     if app and upstream:
         raise ConfigurationError("name an app or --upstream, not both")
     if upstream is not None:
@@ -148,14 +150,14 @@ def _run(
     upstream: str | None,
     config: Config,
     state: Path,
-    place: tuple[str, int, int | None],
+    listen_on: tuple[str, int, int | None],
     *,
     reload: bool,
 ) -> None:
-    if config.team.domain and place[2] is None:
+    if config.team.domain and listen_on[2] is None:
         raise ConfigurationError("a team domain needs --tls, and --tls-port 443 or what forwards to it")
-    listeners = Listeners.open(*place)
-    plan = Plan(config, state, app, upstream, place[2] is not None, len(listeners.plain))
+    listeners = Listeners.open(*listen_on)
+    plan = DevServer(config, state, app, upstream, listen_on[2] is not None, len(listeners.plain))
     sockets = [*listeners.plain, *listeners.encrypted]
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):
@@ -168,24 +170,24 @@ def _run(
         listeners.close()
 
 
-def introduce(realm: Realm, tls: TlsFiles | None, plan: Plan) -> None:
+def print_addresses(local_access: LocalAccess, tls: TlsFiles | None, plan: DevServer) -> None:
     """Print where everything is, and what the app has to be told."""
     console = Console(soft_wrap=True, highlight=False)
     console.print("A local Access, for development only", style="bold")
-    for name, value in _lines(realm, tls):
+    for name, value in _address_lines(local_access, tls):
         console.print(f"  {name:<24}{value}")
     if not plan.app:
         console.print("Start your app with", style="bold")
-        for name, value in environment_of(realm, tls).items():
+        for name, value in app_environment(local_access, tls).items():
             console.print(f"  {name}={value}")
 
 
-def _lines(realm: Realm, tls: TlsFiles | None) -> Iterator[tuple[str, str]]:
-    for app in realm.config.apps:
-        yield app.name, f"{realm.addresses.origin(app.host)}{app.paths[0]}"
-    yield "team, control page", f"{realm.addresses.issuer}/"
-    for client_id, name in realm.services.items():
+def _address_lines(local_access: LocalAccess, tls: TlsFiles | None) -> Iterator[tuple[str, str]]:
+    for app in local_access.config.apps:
+        yield app.name, f"{local_access.addresses.origin(app.host)}{app.paths[0]}"
+    yield "team, control page", f"{local_access.addresses.issuer}/"
+    for client_id, name in local_access.services.items():
         yield name, f"CF-Access-Client-Id: {client_id}"
-        yield "", f"CF-Access-Client-Secret: {realm.secret_of(client_id, name)}"
+        yield "", f"CF-Access-Client-Secret: {local_access.service_secret(client_id, name)}"
     if tls:
         yield "CA to trust", str(tls.ca)

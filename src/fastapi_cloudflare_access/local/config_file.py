@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import Config
-from fastapi_cloudflare_access.local.toml_lines import Place, lines_of
+from fastapi_cloudflare_access.local.toml_lines import KeyPath, find_lines
 
 FILE_NAME = "access.toml"
 """What is read where no file is named."""
@@ -19,26 +19,26 @@ _ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
 _POSITION = re.compile(r"\(at line (\d+), column \d+\)")
 
 
-def read(path: Path) -> Config:
+def load_config(path: Path) -> Config:
     """Read a seed file.
 
     Raises:
         ConfigurationError: One sentence that names the file, the line and the key.
     """
-    text = _text(path)
+    text = _read_text(path)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        raise ConfigurationError(_syntax(path.name, text, str(problem))) from None
+        raise ConfigurationError(_syntax_error(path.name, text, str(problem))) from None
     except (ValueError, RecursionError):
         raise ConfigurationError(f"{path.name}: has a number too long to read, or is nested too deeply") from None
     try:
         return Config.model_validate(data)
     except ValidationError as invalid:
-        raise ConfigurationError(_sentence(path.name, text, invalid)) from None
+        raise ConfigurationError(_validation_error(path.name, text, invalid)) from None
 
 
-def initialise(path: Path) -> None:
+def write_template(path: Path) -> None:
     """Write a first seed file, with comments.
 
     Raises:
@@ -53,7 +53,7 @@ def initialise(path: Path) -> None:
         raise ConfigurationError(f"{path} cannot be written: {problem.strerror}") from None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SIZE + 1)
@@ -68,7 +68,7 @@ def _text(path: Path) -> str:
         raise ConfigurationError(f"{path.name}, line {line}: is not UTF-8") from None
 
 
-def _syntax(name: str, text: str, problem: str) -> str:
+def _syntax_error(name: str, text: str, problem: str) -> str:
     found = _POSITION.search(problem)
     line = int(found[1]) if found else text.rstrip().count("\n") + 1
     key = _ASSIGNMENT.match(text.split("\n")[line - 1])
@@ -76,28 +76,28 @@ def _syntax(name: str, text: str, problem: str) -> str:
     return f"{name}, line {line}{f', {key[1]}' if key else ''}: {message}"
 
 
-def _sentence(name: str, text: str, invalid: ValidationError) -> str:
-    places = lines_of(text)
+def _validation_error(name: str, text: str, invalid: ValidationError) -> str:
+    lines = find_lines(text)
     errors = invalid.errors()
     error = next((error for error in errors if error["type"] != "too_short"), errors[0])
-    place = _place(error)
-    return f"{name}, line {line_of(places, place)}, {_dotted(place)}: {_message(error)}"
+    key_path = _path_of(error)
+    return f"{name}, line {line_of(lines, key_path)}, {_dotted_path(key_path)}: {_message(error)}"
 
 
-def _place(error: Any) -> Place:
+def _path_of(error: Any) -> KeyPath:
     return tuple(error.get("ctx", {}).get("path", error["loc"]))
 
 
-def line_of(places: dict[Place, int], place: Place) -> int:
+def line_of(lines: dict[KeyPath, int], key_path: KeyPath) -> int:
     """Give the line of the key, else of what it is in."""
-    for end in range(len(place), 0, -1):
-        if place[:end] in places:
-            return places[place[:end]]
+    for end in range(len(key_path), 0, -1):
+        if key_path[:end] in lines:
+            return lines[key_path[:end]]
     return 1
 
 
-def _dotted(place: Place) -> str:
-    text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in place)
+def _dotted_path(key_path: KeyPath) -> str:
+    text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in key_path)
     return text.lstrip(".") or "the file"
 
 

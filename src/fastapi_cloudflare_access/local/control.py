@@ -7,17 +7,17 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from fastapi_cloudflare_access.local.config import is_email
 from fastapi_cloudflare_access.local.cookies import team_session_cookie
-from fastapi_cloudflare_access.local.edge_request import Call
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest
 from fastapi_cloudflare_access.local.forms import (
-    csrf_of,
-    is_ours,
-    is_same_site,
+    csrf_token,
+    has_valid_csrf_token,
+    is_same_origin,
     new_team_session,
     read_form,
     read_json,
     team_session,
 )
-from fastapi_cloudflare_access.local.local_access import Realm
+from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.pages import NO_STORE, message, page
 
 CONTROL_PATH = "/control/"
@@ -40,7 +40,7 @@ FAULTS = {
 Values = dict[str, Any]
 
 
-class WrongCommand(Exception):
+class ControlError(Exception):
     """The command cannot be done; the message says why.
 
     Attributes:
@@ -53,12 +53,12 @@ class WrongCommand(Exception):
         self.status = status
 
 
-class Controls:
+class ControlCommands:
     """What can be done to a local Access."""
 
-    def __init__(self, realm: Realm) -> None:
+    def __init__(self, local_access: LocalAccess) -> None:
         """Work on this one."""
-        self.realm = realm
+        self.local_access = local_access
         self.commands: dict[str, Callable[[Values], object]] = {
             "rotate": self.rotate,
             "withdraw": self.withdraw,
@@ -74,99 +74,116 @@ class Controls:
         """Do something, and tell what came of it.
 
         Raises:
-            WrongCommand: It cannot be done.
+            ControlError: It cannot be done.
         """
         if name not in self.commands:
-            raise WrongCommand(f"there is no command of that name; there are {', '.join(self.commands)}")
+            raise ControlError(f"there is no command of that name; there are {', '.join(self.commands)}")
         result = self.commands[name](values)
         return {"done": name, **(result if isinstance(result, dict) else {})}
 
     def rotate(self, _: Values) -> None:
         """Sign with a new key; the one so far stays published."""
-        self.realm.team.rotate()
+        self.local_access.team.rotate()
 
     def withdraw(self, _: Values) -> None:
         """Publish the previous key no more."""
-        self.realm.team.withdraw()
+        self.local_access.team.withdraw()
 
     def certs(self, values: Values) -> None:
         """Make the certs endpoint do something wrong: `fault`, and `seconds` for `lag`; `none` makes it work again."""
-        certs, fault = self.realm.certs, values.get("fault")
-        makers: dict[str, Callable[[], None]] = {
+        certs, fault = self.local_access.certs, values.get("fault")
+        actions: dict[str, Callable[[], None]] = {
             "none": certs.recover,
             "fail": certs.fail_with,
             "lag": lambda: certs.slow(_number(values, "seconds", 5.0, 0.0, MAX_LAG)),
             **{name: getattr(certs, name) for name in ("hang", "garbage", "html", "no_keys", "reset", "refuse")},
         }
-        if not isinstance(fault, str) or fault not in makers:
-            raise WrongCommand(f"fault must be one of {', '.join(makers)}")
-        makers[fault]()
-        self.realm.fault = "" if fault == "none" else fault
+        if not isinstance(fault, str) or fault not in actions:
+            raise ControlError(f"fault must be one of {', '.join(actions)}")
+        actions[fault]()
+        self.local_access.fault = "" if fault == "none" else fault
 
     def clock(self, values: Values) -> None:
         """Set the team's clock off by `seconds`, from the machine's."""
-        self.realm.clock.shift = _number(values, "seconds", 0.0, -MAX_SHIFT, MAX_SHIFT)
+        self.local_access.clock.shift = _number(values, "seconds", 0.0, -MAX_SHIFT, MAX_SHIFT)
 
     def expire(self, values: Values) -> None:
         """End the session with this `session` id."""
-        session = self.realm.state.sessions.get(str(values.get("session")))
+        session = self.local_access.state.sessions.get(str(values.get("session")))
         if session is None:
-            raise WrongCommand("there is no session with that id")
+            raise ControlError("there is no session with that id")
         session.ended = "expired"
-        self.realm.state.save()
+        self.local_access.state.save()
 
     def revoke(self, values: Values) -> Values:
         """End every session of the person with this `email`."""
-        return {"ended": self.realm.end(_email(values), "revoked")}
+        return {"ended": self.local_access.end_sessions(_email(values), "revoked")}
 
     def token(self, values: Values) -> Values:
         """Make a token for an `app`, of a person by `email` or of a `service`, as a login would."""
-        realm = self.realm
-        app = next((app for app in realm.config.apps if app.name == values.get("app", realm.config.apps[0].name)), None)
+        local_access = self.local_access
+        app = next(
+            (
+                app
+                for app in local_access.config.apps
+                if app.name == values.get("app", local_access.config.apps[0].name)
+            ),
+            None,
+        )
         if app is None:
-            raise WrongCommand("there is no app of that name")
+            raise ControlError("there is no app of that name")
         if "service" in values:
-            client_id = next((found for found, name in realm.services.items() if name == values["service"]), None)
+            client_id = next(
+                (found for found, name in local_access.services.items() if name == values["service"]), None
+            )
             if client_id is None:
-                raise WrongCommand("there is no service token of that name")
-            return {"token": realm.team.machine_token(client_id, app, host=app.host)}
-        session = realm.log_in(_email(values), ip="127.0.0.1")
-        return {"token": realm.team.app_token(session, realm.config.person(session.email), app, host=app.host)}
+                raise ControlError("there is no service token of that name")
+            return {"token": local_access.team.service_app_token(client_id, app, host=app.host)}
+        session = local_access.log_in(_email(values), ip="127.0.0.1")
+        return {
+            "token": local_access.team.app_token(session, local_access.config.person(session.email), app, host=app.host)
+        }
 
     def reset(self, _: Values) -> None:
         """Log everybody out, set the clock right and let the certs endpoint work."""
-        self.realm.state.sessions.clear()
-        self.realm.state.save()
+        self.local_access.state.sessions.clear()
+        self.local_access.state.save()
         self.clock({"seconds": 0})
         self.certs({"fault": "none"})
 
     def state(self) -> Values:
         """Tell all there is to see; no token and no secret is among it."""
-        realm = self.realm
+        local_access = self.local_access
         return {
             "team": {
-                "name": realm.config.team.name,
-                "issuer": realm.addresses.issuer,
-                "now": realm.clock.now(),
-                "shift": realm.clock.shift,
+                "name": local_access.config.team.name,
+                "issuer": local_access.addresses.issuer,
+                "now": local_access.clock.now(),
+                "shift": local_access.clock.shift,
             },
-            "certs": {"fault": realm.fault, "fetches": realm.certs.fetches},
+            "certs": {"fault": local_access.fault, "fetches": local_access.certs.fetches},
             "keys": [
-                {"kid": key.kid, "is_current": key is realm.team.current, "age": round(realm.team.age_of(key))}
-                for key in reversed(realm.team.keys)
+                {
+                    "kid": key.kid,
+                    "is_current": key is local_access.team.current,
+                    "age": round(local_access.team.age_of(key)),
+                }
+                for key in reversed(local_access.team.keys)
             ],
             "apps": [
                 {
                     "name": app.name,
-                    "origin": realm.addresses.origin(app.host),
+                    "origin": local_access.addresses.origin(app.host),
                     "paths": list(app.paths),
                     "audience": app.tag,
                 }
-                for app in realm.config.apps
+                for app in local_access.config.apps
             ],
-            "people": [person.model_dump(mode="json") for person in realm.config.people],
-            "service_tokens": [{"name": name, "client_id": client_id} for client_id, name in realm.services.items()],
-            "sessions": [_session(entry) for entry in reversed(realm.state.sessions.values())],
+            "people": [person.model_dump(mode="json") for person in local_access.config.people],
+            "service_tokens": [
+                {"name": name, "client_id": client_id} for client_id, name in local_access.services.items()
+            ],
+            "sessions": [_session(entry) for entry in reversed(local_access.state.sessions.values())],
         }
 
 
@@ -181,80 +198,80 @@ def _session(session: Any) -> Values:
     }
 
 
-async def control(call: Call, realm: Realm, body: AsyncIterator[bytes]) -> Response:
+async def control(request: EdgeRequest, local_access: LocalAccess, body: AsyncIterator[bytes]) -> Response:
     """Answer on `/` and below `/control/`."""
-    controls = Controls(realm)
-    if call.path.startswith(API_PATH):
-        return await _api(call, controls, body)
-    if call.method == "POST" and call.path.startswith(CONTROL_PATH):
-        return await _command(call, controls, body)
-    if call.path != "/":
+    controls = ControlCommands(local_access)
+    if request.path.startswith(API_PATH):
+        return await _api(request, controls, body)
+    if request.method == "POST" and request.path.startswith(CONTROL_PATH):
+        return await _command(request, controls, body)
+    if request.path != "/":
         return message("Nothing is here", status=404, links={"The control page": "/"})
-    return _page(call, controls)
+    return _page(request, controls)
 
 
-async def _api(call: Call, controls: Controls, body: AsyncIterator[bytes]) -> Response:
+async def _api(request: EdgeRequest, controls: ControlCommands, body: AsyncIterator[bytes]) -> Response:
     headers = {"cache-control": NO_STORE}
     try:
-        _check_api(call)
-        if call.method == "GET":
+        _check_api(request)
+        if request.method == "GET":
             return JSONResponse(controls.state(), headers=headers)
-        command, values = call.path.removeprefix(API_PATH), await _values(body)
+        command, values = request.path.removeprefix(API_PATH), await _values(body)
         return JSONResponse(controls.run(command, values), headers=headers)
-    except WrongCommand as problem:
+    except ControlError as problem:
         return JSONResponse({"error": str(problem)}, problem.status, headers)
 
 
 async def _values(body: AsyncIterator[bytes]) -> Values:
     values = await read_json(body)
     if values is None:
-        raise WrongCommand("the body must be a JSON object")
+        raise ControlError("the body must be a JSON object")
     return values
 
 
-def _check_api(call: Call) -> None:
+def _check_api(request: EdgeRequest) -> None:
     """Take only JSON, which no page from elsewhere can send unasked."""
-    if not is_same_site(call):
-        raise WrongCommand("the request comes from another site", status=403)
-    if call.method == "GET" and call.path == API_PATH + "state":
+    if not is_same_origin(request):
+        raise ControlError("the request comes from another site", status=403)
+    if request.method == "GET" and request.path == API_PATH + "state":
         return
-    if call.method != "POST":
-        raise WrongCommand("GET state, or POST a command", status=405)
-    if call.get("content-type").partition(";")[0].strip().lower() != "application/json":
-        raise WrongCommand("the content type must be application/json", status=415)
+    if request.method != "POST":
+        raise ControlError("GET state, or POST a command", status=405)
+    if request.get("content-type").partition(";")[0].strip().lower() != "application/json":
+        raise ControlError("the content type must be application/json", status=415)
 
 
-async def _command(call: Call, controls: Controls, body: AsyncIterator[bytes]) -> Response:
+async def _command(request: EdgeRequest, controls: ControlCommands, body: AsyncIterator[bytes]) -> Response:
     form = await read_form(body)
-    if not is_ours(call, controls.realm, form):
+    if not has_valid_csrf_token(request, controls.local_access, form):
         return message("The form had expired", status=403, links={"Back": "/"})
     try:
-        controls.run(call.path.removeprefix(CONTROL_PATH), form)
-    except WrongCommand as problem:
+        controls.run(request.path.removeprefix(CONTROL_PATH), form)
+    except ControlError as problem:
         return message("That cannot be done", str(problem), status=400, links={"Back": "/"})
     return RedirectResponse("/", 303)
 
 
-def _page(call: Call, controls: Controls) -> Response:
-    realm = controls.realm
-    session = team_session(call) or new_team_session()
-    response = page("control.html", csrf=csrf_of(realm, session), faults=FAULTS, **controls.state())
-    response.headers.append("set-cookie", team_session_cookie(call, realm, session))
+def _page(request: EdgeRequest, controls: ControlCommands) -> Response:
+    local_access = controls.local_access
+    session = team_session(request) or new_team_session()
+    response = page("control.html", csrf=csrf_token(local_access, session), faults=FAULTS, **controls.state())
+    response.headers.append("set-cookie", team_session_cookie(request, local_access, session))
     return response
 
 
-def _number(values: Values, name: str, default: float, least: float, most: float) -> float:
+def _number(values: Values, name: str, default: float, minimum: float, maximum: float) -> float:
     try:
         number = float(values.get(name, default))
     except (TypeError, ValueError, OverflowError):
-        raise WrongCommand(f"{name} must be a number") from None
-    if not least <= number <= most:
-        raise WrongCommand(f"{name} must be from {least:.0f} to {most:.0f}")
+        raise ControlError(f"{name} must be a number") from None
+    if not minimum <= number <= maximum:
+        raise ControlError(f"{name} must be from {minimum:.0f} to {maximum:.0f}")
     return number
 
 
 def _email(values: Values) -> str:
     email = values.get("email")
     if not isinstance(email, str) or not is_email(email):
-        raise WrongCommand("email must be an email address")
+        raise ControlError("email must be an email address")
     return email.lower()

@@ -5,51 +5,53 @@ from email.utils import formatdate
 
 from fastapi_cloudflare_access._verification.request_token import COOKIE
 from fastapi_cloudflare_access.local.config import DAY, App
-from fastapi_cloudflare_access.local.edge_request import Call
-from fastapi_cloudflare_access.local.local_access import Realm
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest
+from fastapi_cloudflare_access.local.local_access import LocalAccess
 
 APP_SESSION, TEAM_SESSION = "CF_AppSession", "CF_Session"
-TEAM_SESSION_LIFE = 4 * 3600
+TEAM_SESSION_LIFETIME = 4 * 3600
 
 
-def app_cookie(call: Call, realm: Realm, app: App, token: str) -> str:
+def app_cookie(request: EdgeRequest, local_access: LocalAccess, app: App, token: str) -> str:
     """The application token, on the app's host."""
     path = next(path for path in app.paths) if app.path_cookie else "/"
-    return _cookie(call, realm, COOKIE, token, app.session, path=path, http_only=app.http_only, same_site=app.same_site)
+    return _cookie(
+        request, local_access, COOKIE, token, app.session, path=path, http_only=app.http_only, same_site=app.same_site
+    )
 
 
-def machine_cookie(call: Call, realm: Realm, token: str) -> str:
+def service_cookie(request: EdgeRequest, local_access: LocalAccess, token: str) -> str:
     """What a service token gets beside the answer of the app: `Secure; SameSite=none`, for a day."""
-    return _cookie(call, realm, COOKIE, token, DAY, http_only=False, same_site="none")
+    return _cookie(request, local_access, COOKIE, token, DAY, http_only=False, same_site="none")
 
 
-def team_cookie(call: Call, realm: Realm, token: str, expires: float) -> str:
+def team_cookie(request: EdgeRequest, local_access: LocalAccess, token: str, expires: float) -> str:
     """The organisation token, on the team domain, until this time on the team's clock."""
-    return _cookie(call, realm, COOKIE, token, expires - realm.clock.now(), same_site="none")
+    return _cookie(request, local_access, COOKIE, token, expires - local_access.clock.now(), same_site="none")
 
 
-def app_session_cookie(call: Call, realm: Realm, value: str) -> str:
+def app_session_cookie(request: EdgeRequest, local_access: LocalAccess, value: str) -> str:
     """What binds a login to the browser it began in, on the app's host."""
-    return _cookie(call, realm, APP_SESSION, value, DAY)
+    return _cookie(request, local_access, APP_SESSION, value, DAY)
 
 
-def team_session_cookie(call: Call, realm: Realm, value: str) -> str:
+def team_session_cookie(request: EdgeRequest, local_access: LocalAccess, value: str) -> str:
     """What the login form is bound to, on the team domain."""
-    return _cookie(call, realm, TEAM_SESSION, value, TEAM_SESSION_LIFE, same_site="none")
+    return _cookie(request, local_access, TEAM_SESSION, value, TEAM_SESSION_LIFETIME, same_site="none")
 
 
-def cleared(call: Call, realm: Realm, app: App | None) -> str:
+def expired_token_cookie(request: EdgeRequest, local_access: LocalAccess, app: App | None) -> str:
     """Take the token's cookie away."""
     path = app.paths[0] if app and app.path_cookie else "/"
-    return _cookie(call, realm, COOKIE, "", -realm.clock.machine_now(), path=path, same_site="none")
+    return _cookie(request, local_access, COOKIE, "", -local_access.clock.machine_now(), path=path, same_site="none")
 
 
 def _cookie(
-    call: Call,
-    realm: Realm,
+    request: EdgeRequest,
+    local_access: LocalAccess,
     name: str,
     value: str,
-    life: float,
+    lifetime: float,
     *,
     path: str = "/",
     http_only: bool = True,
@@ -58,9 +60,9 @@ def _cookie(
     return "; ".join(
         [
             f"{name}={value}",
-            f"Expires={formatdate(realm.clock.machine_now() + life, usegmt=True)}",
+            f"Expires={formatdate(local_access.clock.machine_now() + lifetime, usegmt=True)}",
             f"Path={path}",
-            *_attributes(is_secure=_keeps_secure(call, realm), http_only=http_only, same_site=same_site),
+            *_attributes(is_secure=_should_be_secure(request, local_access), http_only=http_only, same_site=same_site),
         ]
     )
 
@@ -74,8 +76,8 @@ def _attributes(*, is_secure: bool, http_only: bool, same_site: str | None) -> I
         yield f"SameSite={same_site if is_secure or same_site != 'none' else 'lax'}"
 
 
-def _keeps_secure(call: Call, realm: Realm) -> bool:
+def _should_be_secure(request: EdgeRequest, local_access: LocalAccess) -> bool:
     """Browsers keep a `Secure` cookie of a loopback host on plain HTTP as well; Safari does not."""
-    agent = call.get("user-agent")
+    agent = request.get("user-agent")
     is_safari = "Safari/" in agent and "Chrome/" not in agent and "Chromium/" not in agent
-    return call.scheme == "https" or (realm.config.team.secure_cookies and not is_safari)
+    return request.scheme == "https" or (local_access.config.team.secure_cookies and not is_safari)

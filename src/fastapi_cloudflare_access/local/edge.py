@@ -6,18 +6,18 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from fastapi_cloudflare_access.local.backends import Backend, Nothing
+from fastapi_cloudflare_access.local.backends import Backend, NoBackend
 from fastapi_cloudflare_access.local.certs import send_certs
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.control import CONTROL_PATH, control
-from fastapi_cloudflare_access.local.cookies import machine_cookie
-from fastapi_cloudflare_access.local.decision import Pass, decide
-from fastapi_cloudflare_access.local.edge_request import Call, headers_for_app, new_ray
+from fastapi_cloudflare_access.local.cookies import service_cookie
+from fastapi_cloudflare_access.local.decision import Forward, decide
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest, headers_for_app, new_ray
 from fastapi_cloudflare_access.local.identity import IDENTITY_PATH, get_identity
-from fastapi_cloudflare_access.local.local_access import Realm
+from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.login import AUTHORIZED_PATH, LOGOUT_PATH, authorized, login, logout
 from fastapi_cloudflare_access.local.pages import message
-from fastapi_cloudflare_access.local.responses import LOGIN_PATH, RESOURCE_PATH, answer
+from fastapi_cloudflare_access.local.responses import LOGIN_PATH, RESOURCE_PATH, build_response
 from fastapi_cloudflare_access.local.upstream import Upstream
 from fastapi_cloudflare_access.settings import CERTS_PATH
 
@@ -26,36 +26,36 @@ class Edge:
     """The whole local Access as an ASGI app.
 
     Attributes:
-        realm: What it knows.
+        local_access: What it knows.
         backend: What stands behind apps without an upstream of their own.
     """
 
-    def __init__(self, realm: Realm, backend: Backend | None = None) -> None:
+    def __init__(self, local_access: LocalAccess, backend: Backend | None = None) -> None:
         """Stand before `backend`, and before the upstreams that the apps name."""
-        self.realm = realm
-        self.backend = backend or Nothing()
+        self.local_access = local_access
+        self.backend = backend or NoBackend()
         self._upstreams: Mapping[str, Upstream] = {
-            app.tag: Upstream(app.upstream) for app in realm.config.apps if app.upstream
+            app.tag: Upstream(app.upstream) for app in local_access.config.apps if app.upstream
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request or a handshake, or live as long as the server does."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
             return
-        call = Call(scope)
-        if call.method == "CONNECT":
+        request = EdgeRequest(scope)
+        if request.method == "CONNECT":
             await message("There is no way through here", status=405)(scope, receive, send)
-        elif call.is_ambiguous:
-            await _ambiguous()(scope, receive, send)
-        elif call.host in self.realm.addresses.team_hosts:
-            await self._as_team(call, receive, send)
-        elif call.host in self.realm.config.hosts:
-            await self._as_edge(call, receive, send)
+        elif request.is_ambiguous:
+            await _ambiguous_path()(scope, receive, send)
+        elif request.host in self.local_access.addresses.team_hosts:
+            await self._serve_team(request, receive, send)
+        elif request.host in self.local_access.config.hosts:
+            await self._serve_app(request, receive, send)
         else:
-            await _no_such_host(self.realm, call)(scope, receive, send)
+            await _unknown_host(self.local_access, request)(scope, receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         for backend in (self.backend, *self._upstreams.values()):
             await backend.start()
@@ -65,46 +65,51 @@ class Edge:
             await backend.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _as_team(self, call: Call, receive: Receive, send: Send) -> None:
-        if call.path == CERTS_PATH and call.method == "GET":
-            await send_certs(self.realm.certs, call, receive, send)
+    async def _serve_team(self, request: EdgeRequest, receive: Receive, send: Send) -> None:
+        if request.path == CERTS_PATH and request.method == "GET":
+            await send_certs(self.local_access.certs, request, receive, send)
             return
-        response = await self._team_page(call, _pieces(receive))
-        await response(call.scope, receive, send)
+        response = await self._team_page(request, _body_chunks(receive))
+        await response(request.scope, receive, send)
 
-    async def _team_page(self, call: Call, body: AsyncIterator[bytes]) -> Response:
-        if call.is_websocket:
+    async def _team_page(self, request: EdgeRequest, body: AsyncIterator[bytes]) -> Response:
+        if request.is_websocket:
             return Response(status_code=404)
-        if call.path.startswith(LOGIN_PATH):
-            return await login(call, self.realm, body)
-        if call.path == LOGOUT_PATH:
-            return logout(call, self.realm)
-        if call.path == IDENTITY_PATH:
-            return get_identity(call, self.realm)
-        if call.path == "/" or call.path.startswith(CONTROL_PATH):
-            return await control(call, self.realm, body)
-        return _nothing_here(self.realm, call)
+        if request.path.startswith(LOGIN_PATH):
+            return await login(request, self.local_access, body)
+        if request.path == LOGOUT_PATH:
+            return logout(request, self.local_access)
+        if request.path == IDENTITY_PATH:
+            return get_identity(request, self.local_access)
+        if request.path == "/" or request.path.startswith(CONTROL_PATH):
+            return await control(request, self.local_access, body)
+        return _not_found(self.local_access, request)
 
-    async def _as_edge(self, call: Call, receive: Receive, send: Send) -> None:
-        app = self.realm.app_at(call.host, call.path)
-        own = _edge_page(call, self.realm, app)
-        if own is not None or app is None:
-            await (own or _nothing_here(self.realm, call))(call.scope, receive, send)
+    async def _serve_app(self, request: EdgeRequest, receive: Receive, send: Send) -> None:
+        app = self.local_access.app_at(request.host, request.path)
+        response = _edge_response(request, self.local_access, app)
+        if response is not None or app is None:
+            await (response or _not_found(self.local_access, request))(request.scope, receive, send)
             return
-        decision = decide(call, app, self.realm)
-        if isinstance(decision, Pass):
-            await self._pass_on(call, app, decision, receive, send)
+        decision = decide(request, app, self.local_access)
+        if isinstance(decision, Forward):
+            await self._forward(request, app, decision, receive, send)
         else:
-            await answer(decision.kind, call, app, self.realm)(call.scope, receive, send)
+            await build_response(decision.kind, request, app, self.local_access)(request.scope, receive, send)
 
-    async def _pass_on(self, call: Call, app: App, passed: Pass, receive: Receive, send: Send) -> None:
+    async def _forward(self, request: EdgeRequest, app: App, decision: Forward, receive: Receive, send: Send) -> None:
         ray = new_ray()
         headers = headers_for_app(
-            call, ray=ray, token=passed.token, email=passed.email, country=passed.country, drop=passed.drop
+            request,
+            ray=ray,
+            token=decision.token,
+            email=decision.email,
+            country=decision.country,
+            credential_header=decision.credential_header,
         )
         extra = [(b"cf-ray", ray.encode())]
-        if passed.sets_cookie and passed.token:
-            extra.append((b"set-cookie", machine_cookie(call, self.realm, passed.token).encode()))
+        if decision.sets_cookie and decision.token:
+            extra.append((b"set-cookie", service_cookie(request, self.local_access, decision.token).encode()))
 
         async def send_with_extra(event: Message) -> None:
             if event["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
@@ -112,31 +117,31 @@ class Edge:
             await send(event)
 
         backend = self._upstreams.get(app.tag, self.backend)
-        await backend({**call.scope, "headers": headers}, receive, send_with_extra)
+        await backend({**request.scope, "headers": headers}, receive, send_with_extra)
 
 
-def _edge_page(call: Call, realm: Realm, app: App | None) -> Response | None:
+def _edge_response(request: EdgeRequest, local_access: LocalAccess, app: App | None) -> Response | None:
     """Give what is answered on every app's host, and never reaches an app."""
-    if call.path.startswith("/cdn-cgi/"):
+    if request.path.startswith("/cdn-cgi/"):
         pages = {AUTHORIZED_PATH: authorized, LOGOUT_PATH: logout, IDENTITY_PATH: get_identity}
-        found = None if call.is_websocket else pages.get(call.path)
-        return found(call, realm) if found else _nothing_here(realm, call)
-    if app and (call.path == RESOURCE_PATH or call.path.startswith(RESOURCE_PATH + "/")):
-        return JSONResponse(_resource(call, realm))
+        found = None if request.is_websocket else pages.get(request.path)
+        return found(request, local_access) if found else _not_found(local_access, request)
+    if app and (request.path == RESOURCE_PATH or request.path.startswith(RESOURCE_PATH + "/")):
+        return JSONResponse(_resource_metadata(request, local_access))
     return None
 
 
-def _resource(call: Call, realm: Realm) -> dict[str, Any]:
+def _resource_metadata(request: EdgeRequest, local_access: LocalAccess) -> dict[str, Any]:
     return {
-        "resource": f"{call.scheme}://{call.netloc}{call.path.removeprefix(RESOURCE_PATH)}",
+        "resource": f"{request.scheme}://{request.netloc}{request.path.removeprefix(RESOURCE_PATH)}",
         "protected": True,
-        "team_domain": realm.addresses.issuer.partition("://")[2],
-        "authorization_servers": [realm.addresses.issuer],
+        "team_domain": local_access.addresses.issuer.partition("://")[2],
+        "authorization_servers": [local_access.addresses.issuer],
         "authentication_methods": [{"name": "cloudflared"}, {"name": "service_token"}],
     }
 
 
-async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
+async def _body_chunks(receive: Receive) -> AsyncIterator[bytes]:
     while True:
         event = await receive()
         yield event.get("body", b"")
@@ -144,20 +149,20 @@ async def _pieces(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-def _ambiguous() -> Response:
+def _ambiguous_path() -> Response:
     """Judged as one path, the request could be answered as another."""
     text = "It has dot segments, backslashes or a fragment, which servers read differently. Ask for the path itself."
     return message("The address is ambiguous", text, status=400)
 
 
-def _no_such_host(realm: Realm, call: Call) -> Response:
-    links = {app.name: realm.addresses.origin(app.host) + app.paths[0] for app in realm.config.apps}
-    text = f"The team is at {realm.addresses.issuer}, and the apps are these:"
-    return message("No app is on this host", text, status=404 if call.netloc else 400, links=links)
+def _unknown_host(local_access: LocalAccess, request: EdgeRequest) -> Response:
+    links = {app.name: local_access.addresses.origin(app.host) + app.paths[0] for app in local_access.config.apps}
+    text = f"The team is at {local_access.addresses.issuer}, and the apps are these:"
+    return message("No app is on this host", text, status=404 if request.netloc else 400, links=links)
 
 
-def _nothing_here(realm: Realm, call: Call) -> Response:
-    links = {app.name: realm.addresses.origin(app.host) + app.paths[0] for app in realm.config.apps}
-    if call.host not in realm.addresses.team_hosts:
-        links["The control page of the team"] = realm.addresses.issuer
+def _not_found(local_access: LocalAccess, request: EdgeRequest) -> Response:
+    links = {app.name: local_access.addresses.origin(app.host) + app.paths[0] for app in local_access.config.apps}
+    if request.host not in local_access.addresses.team_hosts:
+        links["The control page of the team"] = local_access.addresses.issuer
     return message("Nothing is here", "The apps are these:", status=404, links=links)

@@ -25,7 +25,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 _NETLOC = re.compile(r"([a-z0-9.-]{1,253}|\[::1\])(?::([0-9]{1,5}))?")
 _COOKIE = COOKIE.encode()
-_KEPT = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding"})
 """What a request is not whole without, so that no `Connection` header takes it away."""
 _SET_BY_THE_EDGE = frozenset(
     name.encode()
@@ -48,7 +48,7 @@ _SET_BY_THE_EDGE = frozenset(
 
 
 @dataclass(frozen=True)
-class Call:
+class EdgeRequest:
     """One HTTP request or WebSocket handshake.
 
     Attributes:
@@ -60,7 +60,7 @@ class Call:
     @cached_property
     def netloc(self) -> str | None:
         """The `Host`, in lower case; None where there is not exactly one that can be."""
-        hosts = self.all("host")
+        hosts = self.get_all("host")
         return hosts[0].lower() if len(hosts) == 1 and _NETLOC.fullmatch(hosts[0].lower()) else None
 
     @property
@@ -128,45 +128,47 @@ class Call:
         """Whether it is a CORS preflight (Fetch standard, section 3.2.2)."""
         return self.method == "OPTIONS" and bool(self.get("origin") and self.get("access-control-request-method"))
 
-    def all(self, name: str) -> list[str]:
+    def get_all(self, name: str) -> list[str]:
         """Every value of a header."""
         wanted = name.encode()
         return [value.decode("latin-1") for header, value in self.scope["headers"] if header == wanted]
 
     def get(self, name: str) -> str:
         """The first value of a header, or the empty text."""
-        return next(iter(self.all(name)), "")
+        return next(iter(self.get_all(name)), "")
 
     def cookies(self, name: str) -> list[str]:
         """Every value of a cookie; others of the same name may have been planted."""
-        pairs = (pair.partition("=") for jar in self.all("cookie") for pair in jar.split(";"))
+        pairs = (pair.partition("=") for jar in self.get_all("cookie") for pair in jar.split(";"))
         return [value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name]
 
 
 def headers_for_app(
-    call: Call, *, ray: str, token: str | None, email: str | None, country: str, drop: str | None
+    request: EdgeRequest, *, ray: str, token: str | None, email: str | None, country: str, credential_header: str | None
 ) -> RawHeaders:
     """Give the request headers that the app gets.
 
     Args:
-        call: The request.
+        request: The request.
         ray: Its `cf-ray`.
         token: The assertion; whatever the client sent in its place is gone.
         email: Of the user.
         country: Where the caller is.
-        drop: A header that held credentials.
+        credential_header: A header that held credentials.
     """
-    given: RawHeaders = list(call.scope["headers"])
-    dropped = _SET_BY_THE_EDGE | (named_by_connection(given) - _KEPT) | {(drop or "").encode()}
+    received: RawHeaders = list(request.scope["headers"])
+    dropped = (
+        _SET_BY_THE_EDGE | (connection_options(received) - _NEVER_HOP_BY_HOP) | {(credential_header or "").encode()}
+    )
     # Servers that follow CGI take `_` for `-`, so neither spelling goes on.
-    headers = [(name, value) for name, value in given if name.replace(b"_", b"-") not in dropped]
-    if cookie := b"; ".join(_cookies(call, token)):
+    headers = [(name, value) for name, value in received if name.replace(b"_", b"-") not in dropped]
+    if cookie := b"; ".join(_cookies(request, token)):
         headers.append((b"cookie", cookie))
     if token:
         headers.append((HEADER.lower().encode(), token.encode()))
     if email:
         headers.append((EMAIL_HEADER.encode(), email.encode()))
-    return [*headers, *_about(call, ray, country)]
+    return [*headers, *_edge_headers(request, ray, country)]
 
 
 def new_ray() -> str:
@@ -174,31 +176,31 @@ def new_ray() -> str:
     return f"{secrets.token_hex(8)}-LOC"
 
 
-def named_by_connection(headers: RawHeaders) -> set[bytes]:
+def connection_options(headers: RawHeaders) -> set[bytes]:
     """Give `Connection`, and the headers that it says are about this connection alone (RFC 9110 section 7.6.1)."""
     listed = b",".join([b"connection", *(value for name, value in headers if name.lower() == b"connection")])
     return {name.strip() for name in listed.lower().split(b",")}
 
 
-def _cookies(call: Call, token: str | None) -> Iterator[bytes]:
-    for pair in (pair for jar in call.all("cookie") for pair in jar.split(";")):
+def _cookies(request: EdgeRequest, token: str | None) -> Iterator[bytes]:
+    for pair in (pair for jar in request.get_all("cookie") for pair in jar.split(";")):
         name = pair.partition("=")[0].strip()
-        is_taken = name == "CF_Binding" or (name == COOKIE and token is not None)
-        if name and not is_taken:
+        is_replaced = name == "CF_Binding" or (name == COOKIE and token is not None)
+        if name and not is_replaced:
             yield pair.strip().encode("latin-1")
     if token is not None:
         yield _COOKIE + b"=" + token.encode()
 
 
-def _about(call: Call, ray: str, country: str) -> Iterable[tuple[bytes, bytes]]:
-    forwarded = ", ".join([*call.all("x-forwarded-for"), call.client_ip])
-    about = {
-        "cf-connecting-ip": call.client_ip,
+def _edge_headers(request: EdgeRequest, ray: str, country: str) -> Iterable[tuple[bytes, bytes]]:
+    forwarded = ", ".join([*request.get_all("x-forwarded-for"), request.client_ip])
+    headers = {
+        "cf-connecting-ip": request.client_ip,
         "cf-ipcountry": country,
         "cf-ray": ray,
-        "cf-visitor": f'{{"scheme":"{call.scheme}"}}',
+        "cf-visitor": f'{{"scheme":"{request.scheme}"}}',
         "x-forwarded-for": forwarded,
-        "x-forwarded-proto": call.scheme,
-        "x-real-ip": call.client_ip,
+        "x-forwarded-proto": request.scheme,
+        "x-real-ip": request.client_ip,
     }
-    return [(name.encode(), value.encode("latin-1")) for name, value in about.items()]
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]

@@ -8,15 +8,15 @@ from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from fastapi_cloudflare_access.local.cookies import TEAM_SESSION
-from fastapi_cloudflare_access.local.edge_request import MAX_FIELDS, Call
-from fastapi_cloudflare_access.local.local_access import Realm
+from fastapi_cloudflare_access.local.edge_request import MAX_FIELDS, EdgeRequest
+from fastapi_cloudflare_access.local.local_access import LocalAccess
 
 MAX_BODY = 16_384
 
 
-def team_session(call: Call) -> str | None:
+def team_session(request: EdgeRequest) -> str | None:
     """Give the browser's session on the team domain."""
-    found = [value for value in call.cookies(TEAM_SESSION) if value.isalnum() and len(value) == 32]  # noqa: PLR2004 - hex
+    found = [value for value in request.cookies(TEAM_SESSION) if value.isalnum() and len(value) == 32]  # noqa: PLR2004 - hex
     return found[0] if found else None
 
 
@@ -25,38 +25,38 @@ def new_team_session() -> str:
     return secrets.token_hex(16)
 
 
-def csrf_of(realm: Realm, session: str) -> str:
+def csrf_token(local_access: LocalAccess, session: str) -> str:
     """Give what a form of that session must bring along."""
-    return hmac.new(realm.state.secret.encode(), session.encode(), "sha256").hexdigest()
+    return hmac.new(local_access.state.secret.encode(), session.encode(), "sha256").hexdigest()
 
 
-def is_ours(call: Call, realm: Realm, form: dict[str, str]) -> bool:
+def has_valid_csrf_token(request: EdgeRequest, local_access: LocalAccess, form: dict[str, str]) -> bool:
     """Tell whether the form comes from a page that this browser got from here."""
-    session = team_session(call)
-    if session is None or not is_same_site(call):
+    session = team_session(request)
+    if session is None or not is_same_origin(request):
         return False
-    return hmac.compare_digest(csrf_of(realm, session).encode(), form.get("csrf", "").encode())
+    return hmac.compare_digest(csrf_token(local_access, session).encode(), form.get("csrf", "").encode())
 
 
-def is_same_site(call: Call) -> bool:
+def is_same_origin(request: EdgeRequest) -> bool:
     """Tell that no page from elsewhere has sent this; what sends neither header is no browser."""
-    origin = call.get("origin")
-    is_own = origin in ("", f"{call.scheme}://{call.netloc}")
-    return is_own and call.get("sec-fetch-site") in ("", "none", "same-origin")
+    origin = request.get("origin")
+    is_own = origin in ("", f"{request.scheme}://{request.netloc}")
+    return is_own and request.get("sec-fetch-site") in ("", "none", "same-origin")
 
 
-async def read_form(pieces: AsyncIterator[bytes]) -> dict[str, str]:
+async def read_form(chunks: AsyncIterator[bytes]) -> dict[str, str]:
     """Read a form; one that is too long is empty."""
-    body = await _read(pieces)
+    body = await _read_body(chunks)
     try:
         return dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
         return {}
 
 
-async def read_json(pieces: AsyncIterator[bytes]) -> dict[str, Any] | None:
+async def read_json(chunks: AsyncIterator[bytes]) -> dict[str, Any] | None:
     """Read a JSON object; None where it is none. An empty body is an empty one."""
-    body = await _read(pieces)
+    body = await _read_body(chunks)
     try:
         value: object = json.loads(body or b"{}")
     except (ValueError, RecursionError):
@@ -64,10 +64,10 @@ async def read_json(pieces: AsyncIterator[bytes]) -> dict[str, Any] | None:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
-async def _read(pieces: AsyncIterator[bytes]) -> bytes:
+async def _read_body(chunks: AsyncIterator[bytes]) -> bytes:
     body = b""
-    async for piece in pieces:
-        body += piece
+    async for chunk in chunks:
+        body += chunk
         if len(body) > MAX_BODY:
             return b""
     return body

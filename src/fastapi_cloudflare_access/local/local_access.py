@@ -10,7 +10,7 @@ from fastapi_cloudflare_access.local.team import Claims, Team, random_nonce
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.testing import CertsEndpoint
 
-NONCE_LIFE = 60.0
+NONCE_LIFETIME = 60.0
 """Seconds that the way back to the app may take."""
 MAX_NONCES = 1000
 
@@ -94,7 +94,7 @@ class PendingLogin:
 
 
 @dataclass
-class Realm:
+class LocalAccess:
     """One running local Access.
 
     Attributes:
@@ -104,7 +104,7 @@ class Realm:
         addresses: Where it listens.
         team: Who signs.
         certs: What serves the keys, rightly or wrongly.
-        pending: Logins on their way back, by nonce.
+        pending_logins: Logins on their way back, by nonce.
         fault: What the certs endpoint does wrong, as the control page calls it.
     """
 
@@ -114,7 +114,7 @@ class Realm:
     addresses: Addresses
     team: Team = field(init=False)
     certs: CertsEndpoint = field(init=False)
-    pending: dict[str, PendingLogin] = field(default_factory=dict[str, PendingLogin])
+    pending_logins: dict[str, PendingLogin] = field(default_factory=dict[str, PendingLogin])
     fault: str = ""
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ class Realm:
         self.team = Team(self.addresses.issuer, config=self.config, state=self.state, clock=self.clock)
         self.certs = CertsEndpoint(self.team)
         for client_id, name in self.services.items():
-            self.secret_of(client_id, name)
+            self.service_secret(client_id, name)
 
     def app_at(self, host: str, path: str) -> App | None:
         """Give the app whose path is the most specific one."""
@@ -135,7 +135,7 @@ class Realm:
         ]
         return max(found, key=lambda entry: entry[0])[1] if found else None
 
-    def app_of(self, tag: str) -> App | None:
+    def app_by_tag(self, tag: str) -> App | None:
         """Give the app with this AUD tag."""
         return next((app for app in self.config.apps if app.tag == tag), None)
 
@@ -144,15 +144,15 @@ class Realm:
         """The names of the service tokens, by Client ID."""
         return {token.client_id or self.team.client_id(token.name): token.name for token in self.config.service_tokens}
 
-    def secret_of(self, client_id: str, name: str) -> str:
+    def service_secret(self, client_id: str, name: str) -> str:
         """Give the Client Secret of a service token."""
         given = next(token.client_secret for token in self.config.service_tokens if token.name == name)
         return given or self.state.client_secret(client_id)
 
-    def service_named(self, client_id: str, secret: str) -> str | None:
+    def authenticate_service(self, client_id: str, secret: str) -> str | None:
         """Give the name of the service token with these credentials."""
         name = self.services.get(client_id)
-        if name is None or not secrets.compare_digest(self.secret_of(client_id, name).encode(), secret.encode()):
+        if name is None or not secrets.compare_digest(self.service_secret(client_id, name).encode(), secret.encode()):
             return None
         return name
 
@@ -160,7 +160,7 @@ class Realm:
         """Begin a session of the team."""
         now = self.clock.now()
         session = Session(random_nonce(), email, now, now + self.config.team.session, ip)
-        self.state.add(session)
+        self.state.add_session(session)
         return session
 
     def session_of(self, claims: Claims | None) -> Session | None:
@@ -168,7 +168,7 @@ class Realm:
         session = self.state.sessions.get(str((claims or {}).get("identity_nonce")))
         return session if session and not session.ended and session.email == (claims or {}).get("email") else None
 
-    def end(self, email: str, why: str) -> int:
+    def end_sessions(self, email: str, why: str) -> int:
         """End every session of a person, and tell how many there were."""
         ended = [session for session in self.state.sessions.values() if session.email == email and not session.ended]
         for session in ended:
@@ -176,14 +176,14 @@ class Realm:
         self.state.save()
         return len(ended)
 
-    def remember(self, login: PendingLogin) -> str:
+    def add_pending_login(self, login: PendingLogin) -> str:
         """Keep a login until its browser is back at the app, and give its nonce."""
         now = self.clock.monotonic()
-        self.pending = {nonce: login for nonce, login in self.pending.items() if login.expires > now}
-        while len(self.pending) >= MAX_NONCES:
-            del self.pending[next(iter(self.pending))]
+        self.pending_logins = {nonce: login for nonce, login in self.pending_logins.items() if login.expires > now}
+        while len(self.pending_logins) >= MAX_NONCES:
+            del self.pending_logins[next(iter(self.pending_logins))]
         nonce = secrets.token_urlsafe(24)
-        self.pending[nonce] = login
+        self.pending_logins[nonce] = login
         return nonce
 
 

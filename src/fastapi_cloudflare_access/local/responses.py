@@ -8,17 +8,17 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.cookies import APP_SESSION, app_session_cookie
-from fastapi_cloudflare_access.local.decision import Kind
-from fastapi_cloudflare_access.local.edge_request import MAX_TARGET, Call
-from fastapi_cloudflare_access.local.local_access import Realm
+from fastapi_cloudflare_access.local.decision import ResponseKind
+from fastapi_cloudflare_access.local.edge_request import MAX_TARGET, EdgeRequest
+from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.pages import NO_STORE, message
 
 LOGIN_PATH = "/cdn-cgi/access/login/"
 RESOURCE_PATH = "/.well-known/cloudflare-access-protected-resource"
 
 _APP_SESSION = re.compile(r"n[0-9a-f]{16}")
-_LEFT_AS_IT_IS = "!$%&'()*+,/:;=?@[]"
-_REFUSALS: dict[str, tuple[int, str, str]] = {
+_UNQUOTED = "!$%&'()*+,/:;=?@[]"
+_REJECTIONS: dict[str, tuple[int, str, str]] = {
     "login_needed": (401, "Log in first", "The request came from a script, and nobody is logged in."),
     "forbidden": (403, "You do not have access", "You are logged in, but no policy of this app lets you in."),
     "service_auth": (403, "Forbidden", "This app is for service tokens, and the request has none that is accepted."),
@@ -28,83 +28,90 @@ _REFUSALS: dict[str, tuple[int, str, str]] = {
 }
 
 
-def answer(kind: Kind, call: Call, app: App, realm: Realm) -> Response:
+def build_response(kind: ResponseKind, request: EdgeRequest, app: App, local_access: LocalAccess) -> Response:
     """Give the answer of this kind."""
     if kind == "login":
-        return _login(call, app, realm)
+        return _login_redirect(request, app, local_access)
     if kind == "metadata":
         return Response(
-            headers={"cf-access-metadata": realm.team.app_metadata(app, host=call.host), "cache-control": NO_STORE}
+            headers={
+                "cf-access-metadata": local_access.team.app_metadata(app, host=request.host),
+                "cache-control": NO_STORE,
+            }
         )
     if kind == "preflight_answered":
-        return _preflight(call, app)
-    return _refusal(kind, call, app, realm)
+        return _preflight_response(request, app)
+    return _rejection(kind, request, app, local_access)
 
 
-def _login(call: Call, app: App, realm: Realm) -> Response:
+def _login_redirect(request: EdgeRequest, app: App, local_access: LocalAccess) -> Response:
     """Redirect to the team; the browser is told apart by its app session, which a second tab shares."""
-    known = [value for value in call.cookies(APP_SESSION) if _APP_SESSION.fullmatch(value)]
+    known = [value for value in request.cookies(APP_SESSION) if _APP_SESSION.fullmatch(value)]
     app_session = known[0] if known else f"n{secrets.token_hex(8)}"
-    netloc, target = call.netloc or "", login_target(call)
+    netloc, target = request.netloc or "", login_target(request)
     if len(target) > MAX_TARGET:
         text = f"After a login you could not come back to more than {MAX_TARGET} characters. Log in at a shorter one."
         return message("The address is too long", text, status=414, links={"To the app": app.paths[0]})
-    meta = realm.team.login_token(app, host=netloc, target=target, app_session=app_session)
+    meta = local_access.team.login_token(app, host=netloc, target=target, app_session=app_session)
     query = f"kid={app.tag}&meta={meta}&redirect_url={quote(target, safe='')}"
-    response = RedirectResponse(f"{realm.addresses.issuer}{LOGIN_PATH}{netloc}?{query}", 302)
-    response.headers.update(_challenge(call) | {"cache-control": NO_STORE, "expires": "Thu, 01 Jan 1970 00:00:01 GMT"})
-    response.headers.append("set-cookie", app_session_cookie(call, realm, app_session))
+    response = RedirectResponse(f"{local_access.addresses.issuer}{LOGIN_PATH}{netloc}?{query}", 302)
+    response.headers.update(
+        _challenge(request) | {"cache-control": NO_STORE, "expires": "Thu, 01 Jan 1970 00:00:01 GMT"}
+    )
+    response.headers.append("set-cookie", app_session_cookie(request, local_access, app_session))
     return response
 
 
-def login_target(call: Call) -> str:
+def login_target(request: EdgeRequest) -> str:
     """Give where the browser shall come back to: a path that no browser takes for a host."""
-    return "/" + quote(call.target.lstrip("/"), safe=_LEFT_AS_IT_IS, encoding="latin-1")
+    return "/" + quote(request.target.lstrip("/"), safe=_UNQUOTED, encoding="latin-1")
 
 
-def _challenge(call: Call) -> dict[str, str]:
-    resource = f"{call.scheme}://{call.netloc}{RESOURCE_PATH}{quote(call.path)}"
+def _challenge(request: EdgeRequest) -> dict[str, str]:
+    resource = f"{request.scheme}://{request.netloc}{RESOURCE_PATH}{quote(request.path)}"
     return {
         "www-authenticate": f'Cloudflare-Access resource_metadata="{resource}"',
         "access-control-allow-credentials": "true",
     }
 
 
-def _preflight(call: Call, app: App) -> Response:
-    origin = call.get("origin")
+def _preflight_response(request: EdgeRequest, app: App) -> Response:
+    origin = request.get("origin")
     if origin not in app.cors_origins:
         return Response(status_code=403, headers={"vary": "Origin"})
     return Response(
         headers={
             "access-control-allow-origin": origin,
             "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
-            "access-control-allow-headers": call.get("access-control-request-headers"),
+            "access-control-allow-headers": request.get("access-control-request-headers"),
             "access-control-allow-credentials": "true",
             "vary": "Origin",
         }
     )
 
 
-def _refusal(kind: Kind, call: Call, app: App, realm: Realm) -> Response:
-    status, title, text = _REFUSALS[kind]
+def _rejection(kind: ResponseKind, request: EdgeRequest, app: App, local_access: LocalAccess) -> Response:
+    status, title, text = _REJECTIONS[kind]
     if kind == "service_auth" and app.service_auth_401:
         status = 401
     headers = {"cf-access-error": kind, "cache-control": NO_STORE}
     if status == 401:  # noqa: PLR2004 - the status this is about
-        headers |= _challenge(call) | {"access-control-allow-headers": "x-requested-with"}
+        headers |= _challenge(request) | {"access-control-allow-headers": "x-requested-with"}
     else:
-        headers |= {"cf-access-aud": app.tag, "cf-access-domain": realm.addresses.issuer.partition("://")[2]}
-    response = _body(status, title, text, call, app, realm)
+        headers |= {"cf-access-aud": app.tag, "cf-access-domain": local_access.addresses.issuer.partition("://")[2]}
+    response = _rejection_body(status, title, text, request, app, local_access)
     response.headers.update(headers)
     return response
 
 
-def _body(status: int, title: str, text: str, call: Call, app: App, realm: Realm) -> Response:
-    if "application/json" in call.get("accept"):
+def _rejection_body(
+    status: int, title: str, text: str, request: EdgeRequest, app: App, local_access: LocalAccess
+) -> Response:
+    if "application/json" in request.get("accept"):
         body = {"message": f"{title}. {text}", "status_code": status, "aud": app.tag, "ray_id": secrets.token_hex(8)}
         return JSONResponse(body, status)
     links = (
-        {"Log in as somebody else": f"{realm.addresses.issuer}/cdn-cgi/access/logout"}
+        {"Log in as somebody else": f"{local_access.addresses.issuer}/cdn-cgi/access/logout"}
         if title.startswith("You")
         else {}
     )

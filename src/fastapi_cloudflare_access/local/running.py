@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
 
-from fastapi_cloudflare_access.local.backends import Backend, InProcess, Nothing
+from fastapi_cloudflare_access.local.backends import Backend, InProcessApp, NoBackend
 from fastapi_cloudflare_access.local.config import App, Config
-from fastapi_cloudflare_access.local.control import Controls
+from fastapi_cloudflare_access.local.control import ControlCommands
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.local_access import Realm
-from fastapi_cloudflare_access.local.server import Listeners, LocalServer, environment_of, realm_of
-from fastapi_cloudflare_access.local.tls import TlsFiles, tls_files
+from fastapi_cloudflare_access.local.local_access import LocalAccess
+from fastapi_cloudflare_access.local.server import Listeners, LocalServer, app_environment, build_local_access
+from fastapi_cloudflare_access.local.tls import TlsFiles, create_tls_files
 from fastapi_cloudflare_access.local.upstream import Upstream
 
 T = TypeVar("T")
@@ -27,28 +27,28 @@ class RunningAccess:
     """A local Access that runs.
 
     Attributes:
-        realm: All it knows; other threads only read it.
+        local_access: All it knows; other threads only read it.
         ca_file: What clients have to trust; None without TLS.
         environment: The environment variables of the app.
     """
 
-    def __init__(self, realm: Realm, edge: Edge, tls: TlsFiles | None) -> None:
+    def __init__(self, local_access: LocalAccess, edge: Edge, tls: TlsFiles | None) -> None:
         """Stand for this one."""
-        self.realm = realm
+        self.local_access = local_access
         self.ca_file = tls.ca if tls else None
-        self.environment = environment_of(realm, tls)
+        self.environment = app_environment(local_access, tls)
         self._edge = edge
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def team_domain(self) -> str:
         """What to give `CloudflareAccess` as its `team_domain`."""
-        return self.realm.addresses.issuer
+        return self.local_access.addresses.issuer
 
     @property
     def audience(self) -> str:
         """The AUD tag of the first app."""
-        return self.realm.config.apps[0].tag
+        return self.local_access.config.apps[0].tag
 
     def app(self, name: str) -> App:
         """Give the app of this name.
@@ -56,29 +56,29 @@ class RunningAccess:
         Raises:
             KeyError: There is none.
         """
-        for app in self.realm.config.apps:
+        for app in self.local_access.config.apps:
             if app.name == name:
                 return app
         raise KeyError(name)
 
     def url(self, path: str = "/", *, app: str | None = None) -> str:
         """Give the address of a path of an app, by default the first."""
-        found = self.app(app) if app else self.realm.config.apps[0]
-        return self.realm.addresses.origin(found.host) + path
+        found = self.app(app) if app else self.local_access.config.apps[0]
+        return self.local_access.addresses.origin(found.host) + path
 
     def service_headers(self, name: str | None = None) -> dict[str, str]:
         """Give the headers with which a service token calls, by default the first."""
-        client_id = next(found for found, known in self.realm.services.items() if name in (None, known))
-        secret = self.realm.secret_of(client_id, self.realm.services[client_id])
+        client_id = next(found for found, known in self.local_access.services.items() if name in (None, known))
+        secret = self.local_access.service_secret(client_id, self.local_access.services[client_id])
         return {"CF-Access-Client-Id": client_id, "CF-Access-Client-Secret": secret}
 
     def control(self, command: str, **values: Any) -> dict[str, Any]:
         """Do what the control page does: `rotate`, `withdraw`, `certs`, `clock`, `expire`, `revoke`, `token`, `reset`.
 
         Raises:
-            WrongCommand: It cannot be done.
+            ControlError: It cannot be done.
         """
-        return self._in_loop(lambda: Controls(self.realm).run(command, values))
+        return self._run_in_loop(lambda: ControlCommands(self.local_access).run(command, values))
 
     def mount(self, app: ASGIApp, *, time_limit: float = 30.0) -> None:
         """Let an app stand behind the edge from now on, and return when it has started.
@@ -88,22 +88,22 @@ class RunningAccess:
         Raises:
             RuntimeError: It did not start.
         """
-        backend = InProcess(app)
+        backend = InProcessApp(app)
         loop = self._running_loop()
         asyncio.run_coroutine_threadsafe(self._replace(backend), loop).result(time_limit)
-        asyncio.run_coroutine_threadsafe(backend.started(), loop).result(time_limit)
+        asyncio.run_coroutine_threadsafe(backend.wait_started(), loop).result(time_limit)
 
-    def stand_before(self, upstream: str) -> None:
+    def forward_to(self, upstream: str) -> None:
         """Let a server stand behind the edge from now on; it can be started by now, with `environment`."""
         loop = self._running_loop()
         asyncio.run_coroutine_threadsafe(self._replace(Upstream(upstream)), loop).result(10)
 
     async def _replace(self, backend: Backend) -> None:
         await backend.start()
-        before, self._edge.backend = self._edge.backend, backend
-        await before.stop()
+        previous, self._edge.backend = self._edge.backend, backend
+        await previous.stop()
 
-    def _in_loop(self, work: Callable[[], T]) -> T:
+    def _run_in_loop(self, work: Callable[[], T]) -> T:
         loop = self._running_loop()
 
         async def run() -> T:
@@ -147,12 +147,12 @@ def run_local_access(
     listeners = Listeners.open("127.0.0.1", port, tls_port)
     with TemporaryDirectory() as folder:
         try:
-            tls = tls_files(state or Path(folder), config) if listeners.encrypted else None
-            realm = realm_of(config, state, listeners)
-            edge = Edge(realm, _backend(app, upstream))
-            running = RunningAccess(realm, edge, tls)
+            tls = create_tls_files(state or Path(folder), config) if listeners.encrypted else None
+            local_access = build_local_access(config, state, listeners)
+            edge = Edge(local_access, _backend(app, upstream))
+            running = RunningAccess(local_access, edge, tls)
             server = LocalServer(edge, listeners, tls)
-            with _thread(server, running, time_limit):
+            with _serving_thread(server, running, time_limit):
                 yield running
         finally:
             listeners.close()
@@ -160,12 +160,12 @@ def run_local_access(
 
 def _backend(app: ASGIApp | None, upstream: str | None) -> Backend:
     if app is not None:
-        return InProcess(app)
-    return Upstream(upstream) if upstream else Nothing()
+        return InProcessApp(app)
+    return Upstream(upstream) if upstream else NoBackend()
 
 
 @contextmanager
-def _thread(server: LocalServer, running: RunningAccess, time_limit: float) -> Generator[None]:
+def _serving_thread(server: LocalServer, running: RunningAccess, time_limit: float) -> Generator[None]:
     ready: Future[asyncio.AbstractEventLoop] = Future()
     thread = Thread(target=_serve, args=(server, ready), name="local-access", daemon=True)
     thread.start()
@@ -176,7 +176,7 @@ def _thread(server: LocalServer, running: RunningAccess, time_limit: float) -> G
         server.stop()
         thread.join(time_limit)
         if thread.is_alive():
-            server.stop(at_once=True)
+            server.stop(force=True)
             thread.join(time_limit)
         running._loop = None  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         if thread.is_alive():

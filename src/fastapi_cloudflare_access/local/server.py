@@ -15,16 +15,16 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local.certs import BREAK_OFF
+from fastapi_cloudflare_access.local.certs import CLOSE_CONNECTION
 from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.local_access import Addresses, Realm, ShiftedClock
+from fastapi_cloudflare_access.local.local_access import Addresses, LocalAccess, ShiftedClock
 from fastapi_cloudflare_access.local.state import State
 from fastapi_cloudflare_access.local.tls import TlsFiles
 
-GRACE = 3
+SHUTDOWN_GRACE = 3
 """Seconds that open requests have when the server stops."""
-FURTHER_TRIES = 10
+BIND_RETRIES = 10
 """For a port that is free in both families."""
 
 _NO_IPV6 = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -46,13 +46,13 @@ def bind(host: str, port: int) -> list[socket.socket]:
     hosts = [host] if host != "localhost" else []
     if is_loopback(host):
         hosts = list(dict.fromkeys(["127.0.0.1", "::1", *hosts]))
-    for _ in range(0 if port else FURTHER_TRIES):
+    for _ in range(0 if port else BIND_RETRIES):
         with suppress(ConfigurationError):
-            return _listen_on(hosts, port)
-    return _listen_on(hosts, port)
+            return _listen_all(hosts, port)
+    return _listen_all(hosts, port)
 
 
-def _listen_on(hosts: list[str], port: int) -> list[socket.socket]:
+def _listen_all(hosts: list[str], port: int) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     for host in hosts:
         try:
@@ -126,23 +126,23 @@ class Listeners:
         return Addresses(port_of(self.plain), port_of(self.encrypted) if self.encrypted else None, config.team.domain)
 
 
-def realm_of(config: Config, folder: Path | None, listeners: Listeners) -> Realm:
+def build_local_access(config: Config, folder: Path | None, listeners: Listeners) -> LocalAccess:
     """Make a local Access.
 
     Raises:
         ConfigurationError: What is in the folder cannot be used.
     """
-    return Realm(config, State(folder), ShiftedClock(), listeners.addresses(config))
+    return LocalAccess(config, State(folder), ShiftedClock(), listeners.addresses(config))
 
 
-def environment_of(realm: Realm, tls: TlsFiles | None = None) -> dict[str, str]:
+def app_environment(local_access: LocalAccess, tls: TlsFiles | None = None) -> dict[str, str]:
     """Give the environment of the protected app."""
-    tags = [app.tag for app in realm.config.apps if app.upstream is None] or list(realm.config.tags)
-    settings = {"CF_ACCESS_TEAM_DOMAIN": realm.addresses.issuer, "CF_ACCESS_AUDIENCE": ",".join(tags)}
-    return settings | ({"SSL_CERT_FILE": str(tls.ca)} if tls and realm.addresses.domain else {})
+    tags = [app.tag for app in local_access.config.apps if app.upstream is None] or list(local_access.config.tags)
+    settings = {"CF_ACCESS_TEAM_DOMAIN": local_access.addresses.issuer, "CF_ACCESS_AUDIENCE": ",".join(tags)}
+    return settings | ({"SSL_CERT_FILE": str(tls.ca)} if tls and local_access.addresses.domain else {})
 
 
-class _Main(uvicorn.Server):
+class _MainServer(uvicorn.Server):
     """A server that says when it listens."""
 
     on_start: Callable[[], None] = staticmethod(lambda: None)
@@ -152,19 +152,19 @@ class _Main(uvicorn.Server):
         self.on_start()
 
 
-class _Beside(uvicorn.Server):
+class _TlsServer(uvicorn.Server):
     """A server that leaves signals to another."""
 
     def capture_signals(self) -> Any:
         return nullcontext()
 
 
-class _Http(HttpToolsProtocol):
+class _HttpProtocol(HttpToolsProtocol):
     """Lets the edge break the connection off, which ASGI knows no word for."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app_state = {**self.app_state, BREAK_OFF: transport.close}
+        self.app_state = {**self.app_state, CLOSE_CONNECTION: transport.close}
 
 
 class LocalServer:
@@ -173,26 +173,26 @@ class LocalServer:
     def __init__(self, edge: Edge, listeners: Listeners, tls: TlsFiles | None = None) -> None:
         """Serve this edge."""
         self._listeners = listeners
-        self.main = _Main(_settings(edge, lifespan="on"))
-        self._beside = _Beside(_settings(edge, lifespan="off", ssl_certfile=tls.server)) if tls else None
+        self.main = _MainServer(_uvicorn_config(edge, lifespan="on"))
+        self._tls_server = _TlsServer(_uvicorn_config(edge, lifespan="off", ssl_certfile=tls.server)) if tls else None
 
     async def serve(self) -> None:
         """Serve until a signal or `stop`."""
-        beside = self._beside
-        if beside is None:
+        tls_server = self._tls_server
+        if tls_server is None:
             await self.main.serve(sockets=self._listeners.plain)
             return
-        running = asyncio.ensure_future(beside.serve(sockets=self._listeners.encrypted))
+        running = asyncio.ensure_future(tls_server.serve(sockets=self._listeners.encrypted))
         try:
             await self.main.serve(sockets=self._listeners.plain)
         finally:
-            beside.should_exit = True
+            tls_server.should_exit = True
             await running
 
-    def stop(self, *, at_once: bool = False) -> None:
+    def stop(self, *, force: bool = False) -> None:
         """Make `serve` end; from any thread."""
         self.main.should_exit = True
-        self.main.force_exit = self.main.force_exit or at_once
+        self.main.force_exit = self.main.force_exit or force
 
     def run(self) -> None:
         """Serve in this thread."""
@@ -200,7 +200,7 @@ class LocalServer:
             runner.run(self.serve())
 
 
-def _settings(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = None) -> uvicorn.Config:
+def _uvicorn_config(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = None) -> uvicorn.Config:
     return uvicorn.Config(
         edge,
         lifespan=lifespan,
@@ -209,9 +209,9 @@ def _settings(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = None) ->
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        http=_Http,
+        http=_HttpProtocol,
         ws="websockets-sansio",
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE,
         ssl_certfile=ssl_certfile,
     )
 
@@ -219,12 +219,12 @@ def _settings(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = None) ->
 @contextmanager
 def environment(values: Mapping[str, str]) -> Generator[None]:
     """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in values}
+    previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:

@@ -99,7 +99,7 @@ class State:
             self.save()
         return self.client_secrets[client_id]
 
-    def add(self, session: Session) -> None:
+    def add_session(self, session: Session) -> None:
         """Keep a new login; the oldest goes where there are too many."""
         self.sessions[session.id] = session
         while len(self.sessions) > MAX_SESSIONS:
@@ -115,8 +115,8 @@ class State:
         if self._file is None:
             return
         try:
-            make_folder(self._file.parent)
-            _replace(self._file, json.dumps(self._content(), indent=1))
+            create_folder(self._file.parent)
+            _write_atomically(self._file, json.dumps(self._content(), indent=1))
         except OSError as problem:
             raise ConfigurationError(f"{self._file.parent} cannot be written: {problem.strerror}") from None
 
@@ -142,7 +142,7 @@ class State:
             raise ConfigurationError(f"{file} cannot be read; delete it to begin anew") from None
 
 
-def make_folder(folder: Path) -> None:
+def create_folder(folder: Path) -> None:
     """Make the state folder, which Git is to leave alone; what Git does with one that is there is its owner's choice.
 
     Raises:
@@ -153,19 +153,19 @@ def make_folder(folder: Path) -> None:
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
-def _replace(file: Path, text: str) -> None:
-    fresh = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+def _write_atomically(file: Path, text: str) -> None:
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as written:
             written.write(text)
-        fresh.replace(file)
+        temporary.replace(file)
     except BaseException:
         with suppress(OSError):
-            fresh.unlink()
+            temporary.unlink()
         raise
 
 
-def pem_of(key: RSAPrivateKey) -> str:
+def to_pem(key: RSAPrivateKey) -> str:
     """Write a key in PKCS #8."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

@@ -10,7 +10,7 @@ from fastapi_cloudflare_access._verification.strict import EncodingProblem, pars
 from fastapi_cloudflare_access._verification.token import parse
 from fastapi_cloudflare_access.errors import CredentialError
 from fastapi_cloudflare_access.local.config import App, Config, Person
-from fastapi_cloudflare_access.local.state import Session, State, StoredKey, pem_of
+from fastapi_cloudflare_access.local.state import Session, State, StoredKey, to_pem
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey, compact_json
 
@@ -39,33 +39,33 @@ class Team(Issuer):
             name=config.team.name,
             audiences=config.tags,
             clock=clock,
-            new_key=_stored_first([key for key, _ in stored]),
+            new_key=_key_supply([key for key, _ in stored]),
         )
         if len(stored) == 1:
             self.previous = None
         self._issued.update({key.kid: issued for key, issued in stored})
-        self._verifying: dict[str, RS256Key] = {}
-        self._keep()
+        self._verification_keys: dict[str, RS256Key] = {}
+        self._save_keys()
 
     def rotate(self) -> None:
         """Sign with a new key from now on."""
         super().rotate()
-        self._keep()
+        self._save_keys()
 
     def withdraw(self) -> None:
         """Publish the previous key no more."""
         super().withdraw()
-        self._keep()
+        self._save_keys()
 
     def age_of(self, key: SigningKey) -> float:
         """Seconds since the key was made."""
         return max(0.0, self.clock.now() - self._issued[key.kid])
 
-    def read(self, token: str, *kinds: str) -> Claims | None:
+    def verified_claims(self, token: str, *types: str) -> Claims | None:
         """Give the claims of a token that this team signed, of one of these types, and that has not expired."""
         try:
             parsed = parse(token.encode("ascii"))
-            key = self._published(parsed.kid)
+            key = self._published_key(parsed.kid)
             if key is None or not key.verifies(parsed.signature, parsed.signed):
                 return None
             claims = parse_json_object(parsed.payload)
@@ -73,8 +73,8 @@ class Team(Issuer):
             return None
         expires = claims.get("exp")
         is_current = isinstance(expires, int) and self.clock.now() < expires
-        is_mine = claims.get("type") == "meta" or claims.get("iss") == self.issuer
-        return claims if is_current and is_mine and claims.get("type") in kinds else None
+        is_own = claims.get("type") == "meta" or claims.get("iss") == self.issuer
+        return claims if is_current and is_own and claims.get("type") in types else None
 
     def app_token(self, session: Session, person: Person, app: App, *, host: str) -> str:
         """Log a person in to an app; the claims are kept for the control page, and `custom` is trimmed."""
@@ -88,12 +88,12 @@ class Team(Issuer):
             hostname=host,
             claims={"identity_nonce": session.id},
         )
-        claims = trimmed(claims, "custom")
+        claims = trim_claims(claims, "custom")
         session.tokens[app.tag] = claims
         self._state.save()
         return self.sign(claims)
 
-    def machine_token(self, client_id: str, app: App, *, host: str) -> str:
+    def service_app_token(self, client_id: str, app: App, *, host: str) -> str:
         """Log a service token in to an app; a second longer than the session, as has been seen."""
         return self.service_token(client_id, audience=app.tag, expires_in=app.session + 1, hostname=host)
 
@@ -102,12 +102,12 @@ class Team(Issuer):
         lifetime = int(session.expires - self.clock.now())
         claims = self._minter.org(person.email, expires_in=lifetime)
         claims |= {"identity_nonce": session.id, "identity": self.identity(session, person)}
-        return self.sign(trimmed(claims, "identity"))
+        return self.sign(trim_claims(claims, "identity"))
 
     def login_token(self, app: App, *, host: str, target: str, app_session: str) -> str:
         """The `meta` of a login redirect, bound to the browser by its app session."""
         claims = self._minter.meta(app.tag, hostname=host, redirect_url=target)
-        return self.sign({**claims, "app_session_hash": hash_of(app_session)}, header=self._typed_header)
+        return self.sign({**claims, "app_session_hash": sha256_hex(app_session)}, header=self._typed_header)
 
     def app_metadata(self, app: App, *, host: str) -> str:
         """The answer to `cf-access-metadata-request`."""
@@ -120,39 +120,39 @@ class Team(Issuer):
             **({"name": person.name} if person.name else {}),
             "idp": {"id": self._minter.identity(person.email)["idp"]["id"], "type": person.idp},
             "geo": {"country": person.country},
-            "groups": [{"id": hash_of(name)[:32], "name": name} for name in person.groups],
+            "groups": [{"id": sha256_hex(name)[:32], "name": name} for name in person.groups],
             "oidc_fields": person.custom,
             "devicePosture": person.device_posture,
             "iat": int(session.created),
             "ip": session.ip,
         }
 
-    def _published(self, kid: str) -> RS256Key | None:
+    def _published_key(self, kid: str) -> RS256Key | None:
         found = next((key for key in self.keys if key.kid == kid), None)
         if found is None:
             return None
-        if kid not in self._verifying:
+        if kid not in self._verification_keys:
             jwk = found.jwk()
-            self._verifying[kid] = RS256Key(n=jwk["n"], e=jwk["e"])
-        return self._verifying[kid]
+            self._verification_keys[kid] = RS256Key(n=jwk["n"], e=jwk["e"])
+        return self._verification_keys[kid]
 
-    def _keep(self) -> None:
-        self._state.keys = [StoredKey(pem_of(key.private), self._issued[key.kid]) for key in self.keys]
+    def _save_keys(self) -> None:
+        self._state.keys = [StoredKey(to_pem(key.private), self._issued[key.kid]) for key in self.keys]
         self._state.save()
 
 
-def trimmed(claims: Claims, member: str) -> Claims:
+def trim_claims(claims: Claims, member: str) -> Claims:
     """Leave out the last entries of a member where a cookie has no room for all of them, as Access does."""
     room = MAX_PAYLOAD - len(compact_json({**claims, member: {}}))
-    kept: Claims = {}
+    fitting: Claims = {}
     for name, value in claims.get(member, {}).items():
-        if len(compact_json({**kept, name: value})) > room:
+        if len(compact_json({**fitting, name: value})) > room:
             break
-        kept[name] = value
-    return {**claims, member: kept} if kept else {name: value for name, value in claims.items() if name != member}
+        fitting[name] = value
+    return {**claims, member: fitting} if fitting else {name: value for name, value in claims.items() if name != member}
 
 
-def hash_of(text: str) -> str:
+def sha256_hex(text: str) -> str:
     """The SHA-256 of a text, in hexadecimal."""
     return sha256(text.encode()).hexdigest()
 
@@ -162,7 +162,7 @@ def random_nonce() -> str:
     return secrets.token_hex(8)
 
 
-def _stored_first(stored: list[SigningKey]) -> Callable[[], SigningKey]:
+def _key_supply(stored: list[SigningKey]) -> Callable[[], SigningKey]:
     """Give the stored keys, then new ones; an issuer begins with two, so a single one is given twice."""
-    waiting = stored * 2 if len(stored) == 1 else stored
-    return lambda: waiting.pop(0) if waiting else SigningKey.generate()
+    remaining = stored * 2 if len(stored) == 1 else stored
+    return lambda: remaining.pop(0) if remaining else SigningKey.generate()

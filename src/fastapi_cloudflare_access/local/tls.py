@@ -8,7 +8,7 @@ import trustme
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import TEAM_HOST, Config
-from fastapi_cloudflare_access.local.state import make_folder
+from fastapi_cloudflare_access.local.state import create_folder
 
 CA_FILE, CA_KEY_FILE, SERVER_FILE = "ca.pem", "ca-key.pem", "server.pem"
 
@@ -26,7 +26,7 @@ class TlsFiles:
     server: Path
 
 
-def tls_files(folder: Path, config: Config) -> TlsFiles:
+def create_tls_files(folder: Path, config: Config) -> TlsFiles:
     """Make a server certificate for all hosts of the local Access.
 
     Raises:
@@ -34,10 +34,10 @@ def tls_files(folder: Path, config: Config) -> TlsFiles:
     """
     files = TlsFiles(folder / CA_FILE, folder / SERVER_FILE)
     try:
-        make_folder(folder)
-        authority = _authority(folder)
+        create_folder(folder)
+        ca = _load_or_create_ca(folder)
         names = [*config.hosts, "localhost", "*.localhost", TEAM_HOST, "::1", *filter(None, [config.team.domain])]
-        _write(files.server, authority.issue_cert(*dict.fromkeys(names)).private_key_and_cert_chain_pem.bytes())
+        _write(files.server, ca.issue_cert(*dict.fromkeys(names)).private_key_and_cert_chain_pem.bytes())
     except OSError as problem:
         raise ConfigurationError(f"{folder} cannot be written: {problem.strerror}") from None
     except ValueError:
@@ -45,14 +45,14 @@ def tls_files(folder: Path, config: Config) -> TlsFiles:
     return files
 
 
-def _authority(folder: Path) -> trustme.CA:
+def _load_or_create_ca(folder: Path) -> trustme.CA:
     certificate, key = folder / CA_FILE, folder / CA_KEY_FILE
     if certificate.exists() and key.exists():
         return trustme.CA.from_pem(certificate.read_bytes(), key.read_bytes())
-    made = trustme.CA(organization_name="fastapi-cloudflare-access, local Access")
-    _write(key, made.private_key_pem.bytes())
-    _write(certificate, made.cert_pem.bytes())
-    return made
+    ca = trustme.CA(organization_name="fastapi-cloudflare-access, local Access")
+    _write(key, ca.private_key_pem.bytes())
+    _write(certificate, ca.cert_pem.bytes())
+    return ca
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -1,11 +1,11 @@
-"""In which line of a TOML file a key or an element of an array stands."""
+"""The line numbers of the keys and array elements of a TOML file."""
 
 import re
 from collections.abc import Iterator
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
-_PIECE = re.compile(
+_SYMBOL = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}|'
     r"'''.*?'{3,5}|"
     r'"(?:\\.|[^"\\\n])*"|'
@@ -16,54 +16,54 @@ _PIECE = re.compile(
 _ENDS = ("\n", ",", "]", "}", "")
 
 
-def lines_of(text: str) -> dict[Place, int]:
-    """Find the line of each table, key and element, by its path; elements and tables of an array count from 0.
+def find_lines(text: str) -> dict[KeyPath, int]:
+    """Return the line of each table, key and element, by its path; indexes of an array start at 0.
 
     Args:
-        text: What `tomllib` can read; it is not checked again.
+        text: TOML that `tomllib` accepts.
     """
-    return _Reader(text).read()
+    return _Parser(text).read()
 
 
-class _Reader:
+class _Parser:
     def __init__(self, text: str) -> None:
-        self._pieces = _pieces(text)
-        self._piece, self._line = next(self._pieces)
-        self._lines: dict[Place, int] = {}
-        self._counts: dict[Place, int] = {}
+        self._symbols = _symbols(text)
+        self._symbol, self._line = next(self._symbols)
+        self._lines: dict[KeyPath, int] = {}
+        self._counts: dict[KeyPath, int] = {}
 
-    def read(self) -> dict[Place, int]:
-        table: Place = ()
-        while self._piece:
-            if self._piece == "[":
+    def read(self) -> dict[KeyPath, int]:
+        table: KeyPath = ()
+        while self._symbol:
+            if self._symbol == "[":
                 table = self._header()
-            elif self._piece == "\n":
+            elif self._symbol == "\n":
                 self._advance()
             else:
                 self._assignment(table)
         return self._lines
 
     def _advance(self) -> str:
-        piece = self._piece
-        self._piece, self._line = next(self._pieces, ("", self._line))
-        return piece
+        symbol = self._symbol
+        self._symbol, self._line = next(self._symbols, ("", self._line))
+        return symbol
 
-    def _skip(self, *pieces: str) -> None:
-        while self._piece in pieces:
+    def _skip(self, *symbols: str) -> None:
+        while self._symbol in symbols:
             self._advance()
 
-    def _header(self) -> Place:
+    def _header(self) -> KeyPath:
         line = self._line
         self._advance()
-        is_array = self._piece == "["
+        is_array = self._symbol == "["
         self._skip("[")
         table = self._table(self._key(), is_array=is_array)
         self._skip("]")
         self._lines.setdefault(table, line)
         return table
 
-    def _table(self, names: Place, *, is_array: bool) -> Place:
-        table: Place = ()
+    def _table(self, names: KeyPath, *, is_array: bool) -> KeyPath:
+        table: KeyPath = ()
         for depth, name in enumerate(names, 1):
             table = (*table, name)
             if is_array and depth == len(names):
@@ -72,53 +72,53 @@ class _Reader:
                 table = (*table, self._counts[table])
         return table
 
-    def _key(self) -> Place:
+    def _key(self) -> KeyPath:
         names: list[str] = []
-        while self._piece not in ("=", "]"):
+        while self._symbol not in ("=", "]"):
             name = self._advance()
             if name != ".":
                 names.append(name[1:-1] if name[0] in "\"'" else name)
         return tuple(names)
 
-    def _assignment(self, table: Place) -> None:
+    def _assignment(self, table: KeyPath) -> None:
         line = self._line
-        place = (*table, *self._key())
-        self._lines.setdefault(place, line)
+        key_path = (*table, *self._key())
+        self._lines.setdefault(key_path, line)
         self._skip("=")
-        self._value(place)
+        self._value(key_path)
 
-    def _value(self, place: Place) -> None:
-        if self._piece == "[":
-            self._array(place)
-        elif self._piece == "{":
-            self._inline_table(place)
+    def _value(self, key_path: KeyPath) -> None:
+        if self._symbol == "[":
+            self._array(key_path)
+        elif self._symbol == "{":
+            self._inline_table(key_path)
         else:
-            while self._piece not in _ENDS:
+            while self._symbol not in _ENDS:
                 self._advance()
 
-    def _array(self, place: Place) -> None:
+    def _array(self, key_path: KeyPath) -> None:
         self._advance()
         number = 0
         self._skip("\n")
-        while self._piece != "]":
-            self._lines[(*place, number)] = self._line
-            self._value((*place, number))
+        while self._symbol != "]":
+            self._lines[(*key_path, number)] = self._line
+            self._value((*key_path, number))
             number += 1
             self._skip(",", "\n")
         self._advance()
 
-    def _inline_table(self, place: Place) -> None:
+    def _inline_table(self, key_path: KeyPath) -> None:
         self._advance()
         self._skip("\n")
-        while self._piece != "}":
-            self._assignment(place)
+        while self._symbol != "}":
+            self._assignment(key_path)
             self._skip(",", "\n")
         self._advance()
 
 
-def _pieces(text: str) -> Iterator[tuple[str, int]]:
+def _symbols(text: str) -> Iterator[tuple[str, int]]:
     line, counted = 1, 0
-    for found in _PIECE.finditer(text):
+    for found in _SYMBOL.finditer(text):
         line, counted = line + text.count("\n", counted, found.start()), found.start()
         if not found[0].startswith("#"):
             yield found[0], line

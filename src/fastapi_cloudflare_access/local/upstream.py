@@ -10,13 +10,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import Origin
-from fastapi_cloudflare_access.local.edge_request import Call, RawHeaders, named_by_connection
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest, RawHeaders, connection_options
 from fastapi_cloudflare_access.local.pages import message
-from fastapi_cloudflare_access.local.tunnel import tunnel
+from fastapi_cloudflare_access.local.websocket_proxy import proxy_websocket
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
-CONNECT_LIMIT = 15.0
+CONNECT_TIMEOUT = 15.0
 
 _HOP_BY_HOP = frozenset(
     {
@@ -32,9 +32,9 @@ _HOP_BY_HOP = frozenset(
 )
 
 
-_WITHOUT_BODY = frozenset({204, 304})
+_NO_BODY_STATUSES = frozenset({204, 304})
 """Whose length, that of a body which does not come, servers take for a promise."""
-_PROBLEMS = (
+_UPSTREAM_ERRORS = (
     h11.LocalProtocolError,  # of a body, where httpcore does not make it one of its own
     httpcore.NetworkError,
     httpcore.TimeoutException,
@@ -43,7 +43,7 @@ _PROBLEMS = (
 )
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """Nobody waits for the answer any more."""
 
 
@@ -76,75 +76,77 @@ class Upstream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request or a handshake on."""
         if scope["type"] == "websocket":
-            await tunnel(self.origin, scope, receive, send)
+            await proxy_websocket(self.origin, scope, receive, send)
             return
-        begun = _Begun(send)
+        tracker = _SendTracker(send)
         try:
-            await self._pass_on(scope, receive, begun)
-        except ClientGone:
+            await self._forward(scope, receive, tracker)
+        except ClientDisconnected:
             pass
-        except _PROBLEMS as problem:
+        except _UPSTREAM_ERRORS as problem:
             logger.warning("%s does not answer: %s", self.origin, type(problem).__name__)
-            if begun.has_begun:
+            if tracker.has_started:
                 raise
             await message("502: the app does not answer", f"Is it running at {self.origin}?", status=502)(
                 scope, receive, send
             )
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the request; its body goes up as it comes in, and the answer comes down in the same way."""
-        call = Call(scope)
-        client = _Client(receive, has_body=_has_body(call))
-        place = self.origin
-        request = httpcore.Request(
-            call.method,
-            httpcore.URL(scheme=place.scheme, host=place.host, port=place.port, target=call.target.encode("latin-1")),
-            headers=[*end_to_end(scope["headers"]), *_framing(call)],
-            content=client.body() if _has_body(call) else None,
-            extensions={"timeout": {"connect": CONNECT_LIMIT}},
+        request = EdgeRequest(scope)
+        client = _Client(receive, has_body=_has_body(request))
+        origin = self.origin
+        upstream_request = httpcore.Request(
+            request.method,
+            httpcore.URL(
+                scheme=origin.scheme, host=origin.host, port=origin.port, target=request.target.encode("latin-1")
+            ),
+            headers=[*end_to_end(scope["headers"]), *_framing(request)],
+            content=client.body() if _has_body(request) else None,
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT}},
         )
-        await client.stays_for(asyncio.ensure_future(self._exchange(request, send)))
+        await client.run_until_disconnect(asyncio.ensure_future(self._exchange(upstream_request, send)))
 
-    async def _exchange(self, request: httpcore.Request, send: Send) -> None:
+    async def _exchange(self, upstream_request: httpcore.Request, send: Send) -> None:
         assert self._pool is not None, "the backend was not started"  # noqa: S101 - the edge starts it
-        response = await self._pool.handle_async_request(request)
+        response = await self._pool.handle_async_request(upstream_request)
         try:
             headers = end_to_end(response.headers)
-            if response.status in _WITHOUT_BODY:
+            if response.status in _NO_BODY_STATUSES:
                 headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            async for piece in response.aiter_stream():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async for chunk in response.aiter_stream():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
             await response.aclose()
 
 
-class _Begun:
+class _SendTracker:
     """A `send` that knows whether the answer has begun."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self.has_begun = False
+        self.has_started = False
 
     async def __call__(self, event: Message) -> None:
-        self.has_begun = True
+        self.has_started = True
         await self._send(event)
 
 
 def end_to_end(headers: RawHeaders) -> RawHeaders:
     """Leave out what is about one connection alone (RFC 9110 section 7.6.1), and `Expect`, which was answered."""
-    dropped = _HOP_BY_HOP | named_by_connection(headers) | {b"expect"}
+    dropped = _HOP_BY_HOP | connection_options(headers) | {b"expect"}
     return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
-def _framing(call: Call) -> RawHeaders:
+def _framing(request: EdgeRequest) -> RawHeaders:
     """A body of unknown length goes up as it came."""
-    return [(b"transfer-encoding", b"chunked")] if call.all("transfer-encoding") else []
+    return [(b"transfer-encoding", b"chunked")] if request.get_all("transfer-encoding") else []
 
 
-def _has_body(call: Call) -> bool:
-    return bool(call.all("transfer-encoding")) or call.get("content-length") not in ("", "0")
+def _has_body(request: EdgeRequest) -> bool:
+    return bool(request.get_all("transfer-encoding")) or request.get("content-length") not in ("", "0")
 
 
 class _Client:
@@ -152,33 +154,33 @@ class _Client:
 
     def __init__(self, receive: Receive, *, has_body: bool) -> None:
         self._receive = receive
-        self._has_sent = asyncio.Event()
+        self._body_received = asyncio.Event()
         if not has_body:
-            self._has_sent.set()
+            self._body_received.set()
 
     async def body(self) -> AsyncIterator[bytes]:
-        while not self._has_sent.is_set():
+        while not self._body_received.is_set():
             event = await self._receive()
             if event["type"] == "http.disconnect":
-                raise ClientGone
+                raise ClientDisconnected
             if not event.get("more_body"):
-                self._has_sent.set()
+                self._body_received.set()
             yield event.get("body", b"")
 
-    async def stays_for(self, exchange: "asyncio.Future[None]") -> None:
-        """Wait for the exchange; where the client goes away, cancel it and raise `ClientGone`."""
-        watcher = asyncio.ensure_future(self._leaves())
+    async def run_until_disconnect(self, exchange: "asyncio.Future[None]") -> None:
+        """Wait for the exchange; where the client goes away, cancel it and raise `ClientDisconnected`."""
+        watcher = asyncio.ensure_future(self._wait_for_disconnect())
         try:
             await asyncio.wait({exchange, watcher}, return_when=asyncio.FIRST_COMPLETED)
             if not exchange.done():
-                raise ClientGone
+                raise ClientDisconnected
             exchange.result()
         finally:
             for task in (exchange, watcher):
                 task.cancel()
             await asyncio.wait({exchange, watcher})
 
-    async def _leaves(self) -> None:
-        await self._has_sent.wait()
+    async def _wait_for_disconnect(self) -> None:
+        await self._body_received.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass

@@ -11,15 +11,15 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from fastapi_cloudflare_access.local.config import Origin
-from fastapi_cloudflare_access.local.edge_request import Call
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest
 from fastapi_cloudflare_access.local.pages import message
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
-OPEN_LIMIT = 10.0
-CLOSE_LIMIT = 1.0
+OPEN_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 1.0
 
-_OF_THE_HANDSHAKE = frozenset(
+_HANDSHAKE_HEADERS = frozenset(
     {
         b"connection",
         b"host",
@@ -31,9 +31,9 @@ _OF_THE_HANDSHAKE = frozenset(
         b"upgrade",
     }
 )
-_NO_CODE, _NO_CLOSE, _NO_TLS = 1005, 1006, 1015
+_NO_STATUS, _ABNORMAL, _TLS_FAILURE = 1005, 1006, 1015
 """Said of a close, never in one (RFC 6455 section 7.4.1)."""
-_NORMAL, _PROBLEM = 1000, 1011
+_NORMAL, _INTERNAL_ERROR = 1000, 1011
 
 
 class _Connect(connect):
@@ -43,19 +43,19 @@ class _Connect(connect):
         return exc
 
 
-async def tunnel(origin: Origin, scope: Scope, receive: Receive, send: Send) -> None:
+async def proxy_websocket(origin: Origin, scope: Scope, receive: Receive, send: Send) -> None:
     """Open a WebSocket to the app, then pass on every message until either side closes."""
     await receive()  # websocket.connect
     try:
         upstream = await _open(origin, scope)
     except InvalidStatus as refused:
-        answer = refused.response
+        response = refused.response
         headers = {
             name: value
-            for name, value in answer.headers.raw_items()
+            for name, value in response.headers.raw_items()
             if name.lower() in ("content-type", "location", "www-authenticate")
         }
-        await Response(bytes(answer.body or b""), answer.status_code, headers)(scope, receive, send)
+        await Response(bytes(response.body or b""), response.status_code, headers)(scope, receive, send)
         return
     except (InvalidURI, ValueError) as problem:
         logger.warning("%s is asked for no WebSocket: %s", origin, type(problem).__name__)
@@ -67,19 +67,21 @@ async def tunnel(origin: Origin, scope: Scope, receive: Receive, send: Send) -> 
         await message("502: the app does not answer", f"Is it running at {origin}?", status=502)(scope, receive, send)
         return
     async with upstream:
-        await send({"type": "websocket.accept", "subprotocol": upstream.subprotocol, "headers": _chosen(upstream)})
-        await _exchange(upstream, receive, send)
+        await send(
+            {"type": "websocket.accept", "subprotocol": upstream.subprotocol, "headers": _accept_headers(upstream)}
+        )
+        await _relay(upstream, receive, send)
 
 
 async def _open(origin: Origin, scope: Scope) -> ClientConnection:
-    call = Call(scope)
+    request = EdgeRequest(scope)
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in scope["headers"]
-        if name not in _OF_THE_HANDSHAKE
+        if name not in _HANDSHAKE_HEADERS
     ]
     return await _Connect(
-        f"{'wss' if origin.scheme == 'https' else 'ws'}://{call.netloc}{call.target}",
+        f"{'wss' if origin.scheme == 'https' else 'ws'}://{request.netloc}{request.target}",
         host=origin.host,
         port=origin.port,
         additional_headers=headers,
@@ -87,34 +89,37 @@ async def _open(origin: Origin, scope: Scope) -> ClientConnection:
         user_agent_header=None,
         proxy=None,
         compression=None,
-        open_timeout=OPEN_LIMIT,
-        close_timeout=CLOSE_LIMIT,
+        open_timeout=OPEN_TIMEOUT,
+        close_timeout=CLOSE_TIMEOUT,
         ping_interval=None,
         max_size=None,
     )
 
 
-def _chosen(upstream: ClientConnection) -> list[tuple[bytes, bytes]]:
-    answer = upstream.response
-    items = answer.headers.raw_items() if answer else ()
+def _accept_headers(upstream: ClientConnection) -> list[tuple[bytes, bytes]]:
+    response = upstream.response
+    items = response.headers.raw_items() if response else ()
     return [(b"set-cookie", value.encode("latin-1")) for name, value in items if name.lower() == "set-cookie"]
 
 
-async def _exchange(upstream: ClientConnection, receive: Receive, send: Send) -> None:
-    ways = [asyncio.ensure_future(_up(upstream, receive)), asyncio.ensure_future(_down(upstream, send))]
+async def _relay(upstream: ClientConnection, receive: Receive, send: Send) -> None:
+    directions = [
+        asyncio.ensure_future(_client_to_app(upstream, receive)),
+        asyncio.ensure_future(_app_to_client(upstream, send)),
+    ]
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        for direction in directions:
+            direction.cancel()
+        await asyncio.gather(*directions, return_exceptions=True)
 
 
-async def _up(upstream: ClientConnection, receive: Receive) -> None:
+async def _client_to_app(upstream: ClientConnection, receive: Receive) -> None:
     while True:
         event = await receive()
         if event["type"] == "websocket.disconnect":
-            await upstream.close(_sendable(event.get("code") or _NORMAL), event.get("reason") or "")
+            await upstream.close(_sendable_code(event.get("code") or _NORMAL), event.get("reason") or "")
             return
         try:
             await upstream.send(_content(event))
@@ -128,16 +133,16 @@ def _content(event: Any) -> str | bytes:
     return content
 
 
-async def _down(upstream: ClientConnection, send: Send) -> None:
+async def _app_to_client(upstream: ClientConnection, send: Send) -> None:
     try:
         async for content in upstream:
             kind = "text" if isinstance(content, str) else "bytes"
             await send({"type": "websocket.send", kind: content})
     except ConnectionClosed:
         pass
-    code, reason = upstream.close_code or _PROBLEM, upstream.close_reason or ""
-    await send({"type": "websocket.close", "code": _sendable(code), "reason": reason})
+    code, reason = upstream.close_code or _INTERNAL_ERROR, upstream.close_reason or ""
+    await send({"type": "websocket.close", "code": _sendable_code(code), "reason": reason})
 
 
-def _sendable(code: int) -> int:
-    return {_NO_CODE: _NORMAL, _NO_CLOSE: _PROBLEM, _NO_TLS: _PROBLEM}.get(code, code)
+def _sendable_code(code: int) -> int:
+    return {_NO_STATUS: _NORMAL, _ABNORMAL: _INTERNAL_ERROR, _TLS_FAILURE: _INTERNAL_ERROR}.get(code, code)

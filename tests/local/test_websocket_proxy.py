@@ -10,14 +10,14 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
-from support.local_rig import a_call
+from support.local_rig import make_request
 from support.upstreams import raw_server, serving
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from fastapi_cloudflare_access.local import RunningAccess, run_local_access
 from fastapi_cloudflare_access.local.config import Origin
-from fastapi_cloudflare_access.local.tunnel import _up, tunnel
+from fastapi_cloudflare_access.local.websocket_proxy import _client_to_app, proxy_websocket
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +115,7 @@ def test_the_handshake_is_passed_on_with_the_assertion(local: RunningAccess) -> 
         assert socket.response is not None
         assert socket.response.headers.get_all("set-cookie")[0] == "seen=1"
     assert "origin: http://localhost:1" in lines
-    assert f"host: localhost:{local.realm.addresses.port}" in lines
+    assert f"host: localhost:{local.local_access.addresses.port}" in lines
     assert sum(str(line).startswith("cf-access-jwt-assertion: ") for line in lines) == 1
     assert sum(str(line).startswith("user-agent: ") for line in lines) == 1
 
@@ -123,28 +123,28 @@ def test_the_handshake_is_passed_on_with_the_assertion(local: RunningAccess) -> 
 def test_the_app_refuses_with_its_own_status(local: RunningAccess) -> None:
     with pytest.raises(InvalidStatus) as refused:
         opened(local, "/refuse")
-    answer = refused.value.response
-    assert (answer.status_code, answer.body) == (418, b"no")
-    assert answer.headers["location"] == "/elsewhere"
-    assert "x-own" not in answer.headers
+    response = refused.value.response
+    assert (response.status_code, response.body) == (418, b"no")
+    assert response.headers["location"] == "/elsewhere"
+    assert "x-own" not in response.headers
 
 
 @pytest.mark.parametrize(
     ("path", "location"), [("/redirect/here", "/headers"), ("/redirect/away", "https://example.com/x")]
 )
 def test_a_redirect_of_the_app_goes_to_the_client(local: RunningAccess, path: str, location: str) -> None:
-    answer = httpx.get(local.url(path), headers=HANDSHAKE | local.service_headers(), trust_env=False)
-    assert (answer.status_code, answer.headers["location"]) == (302, location)
+    response = httpx.get(local.url(path), headers=HANDSHAKE | local.service_headers(), trust_env=False)
+    assert (response.status_code, response.headers["location"]) == (302, location)
 
 
 @pytest.mark.parametrize("target", ["/ws#frag", "http://localhost/ws"])
 def test_a_handshake_for_no_path_is_refused(local: RunningAccess, target: str) -> None:
     lines = [
         f"GET {target} HTTP/1.1",
-        f"Host: localhost:{local.realm.addresses.port}",
+        f"Host: localhost:{local.local_access.addresses.port}",
         *(f"{name}: {value}" for name, value in (HANDSHAKE | local.service_headers()).items()),
     ]
-    with create_connection(("127.0.0.1", local.realm.addresses.port), 10) as connection:
+    with create_connection(("127.0.0.1", local.local_access.addresses.port), 10) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
 
@@ -159,14 +159,16 @@ async def test_a_handshake_that_cannot_go_on_is_refused() -> None:
     async def send(event: Message) -> None:
         sent.append(event)
 
-    await tunnel(Origin("http", "127.0.0.1", 9), a_call("/ws#frag", kind="websocket").scope, receive, send)
+    await proxy_websocket(
+        Origin("http", "127.0.0.1", 9), make_request("/ws#frag", kind="websocket").scope, receive, send
+    )
     assert sent[0]["status"] == 400
 
 
 def test_who_is_not_logged_in_gets_the_login_redirect(local: RunningAccess) -> None:
-    answer = httpx.get(local.url(), headers=HANDSHAKE, trust_env=False)
-    assert answer.status_code == 302
-    assert answer.headers["location"].startswith(local.team_domain + "/cdn-cgi/access/login/")
+    response = httpx.get(local.url(), headers=HANDSHAKE, trust_env=False)
+    assert response.status_code == 302
+    assert response.headers["location"].startswith(local.team_domain + "/cdn-cgi/access/login/")
 
 
 def test_where_nothing_listens_the_handshake_gets_502() -> None:
@@ -196,10 +198,10 @@ async def test_what_is_sent_to_an_app_that_closed_waits_for_how_it_closed() -> N
     async def receive() -> Any:
         return {"type": "websocket.receive", "text": "x"}
 
-    way: Any = asyncio.ensure_future(_up(Closed(), receive))  # type: ignore[arg-type]
+    direction: Any = asyncio.ensure_future(_client_to_app(Closed(), receive))  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
-    assert not way.done()
-    way.cancel()
+    assert not direction.done()
+    direction.cancel()
 
 
 async def _vanish(reader: Any, writer: Any) -> None:
