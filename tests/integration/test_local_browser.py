@@ -1,4 +1,4 @@
-"""A person in a real browser: login, single sign-on, logout, and everything that may go wrong on the way."""
+"""A real browser: login, single sign-on, logout, errors and the control page."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -155,7 +155,7 @@ def test_the_control_page_works_by_its_buttons(page: "Page", local: RunningAcces
     page.get_by_role("button", name="Rotate").click()
     page.wait_for_load_state()
     assert local.local_access.team.current.kid != before
-    page.get_by_label("From now on it").select_option("fail")
+    page.get_by_label("The endpoint").select_option("fail")
     page.get_by_role("button", name="Apply").click()
     page.wait_for_load_state()
     assert "It answers 503." in page.inner_text("main")
@@ -163,7 +163,7 @@ def test_the_control_page_works_by_its_buttons(page: "Page", local: RunningAcces
 
 def test_a_clock_that_was_set_off_is_set_right_on_the_same_page(page: "Page", local: RunningAccess) -> None:
     page.goto(local.team_domain)
-    for seconds, said in (("-20000", "-20000 seconds off"), ("0", "right")):
+    for seconds, said in (("-20000", "-20000 seconds off"), ("0", "correct")):
         page.get_by_label("Seconds ahead").fill(seconds)
         page.get_by_role("button", name="Set").click()
         page.wait_for_load_state()
@@ -176,14 +176,14 @@ def test_everything_works_without_scripts(local: RunningAccess) -> None:
         page = context.new_page()
         log_in(page, local)
         page.goto(local.team_domain)
-        page.get_by_role("button", name="Log everybody out").click()
+        page.get_by_role("button", name="Log all users out").click()
         page.wait_for_load_state()
-        assert "Nobody." in page.inner_text("main")
+        assert "No sessions." in page.inner_text("main")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_a_narrow_window_at_double_size(local: RunningAccess, scheme: str) -> None:
-    """Half of 640 pixels is what is left at 200 %."""
+    """A window of 640 pixels has 320 CSS pixels at 200 % zoom."""
     local.control("reset")
     with browser(viewport={"width": 320, "height": 640}, color_scheme=scheme) as context:
         page = context.new_page()

@@ -1,4 +1,4 @@
-"""What others verify with accepts the local Access unchanged."""
+"""Other verifiers accept the tokens of the local Access without changes."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def local() -> Iterator[RunningAccess]:
 
 
 def tokens(local: RunningAccess) -> dict[str, str]:
-    """Good ones: of a user and of a service, before and after a rotation."""
+    """Return valid tokens of users and of a service, from before and after a rotation."""
     made = {"user": local.control("token", email="ada@example.com")["token"]}
     local.control("rotate")
     made["user after"] = local.control("token", email="grace@example.com")["token"]
@@ -49,19 +49,19 @@ def test_the_javascript_that_cloudflare_documents_accepts_its_tokens(
     assert request.config.cache is not None
     installed = install_jose(request.config.cache.mkdir("jose"))
     if isinstance(installed, str):
-        pytest.skip(f"the JavaScript is not asked: {installed}")
+        pytest.skip(f"the JavaScript library is not available: {installed}")
     good = tokens(local)
     assert jose(as_certs(local), good, installed) == dict.fromkeys(good, "accepted")
 
 
 @pytest.mark.skipif(NODE is None, reason="needs Node")
 def test_a_node_app_stands_behind_it() -> None:
-    with run_local_access() as edge, a_node_app(edge) as origin:
+    with run_local_access() as edge, NodeApp(edge) as origin:
         refused = httpx.get(origin, trust_env=False)
         assert (refused.status_code, refused.text) == (401, "no")
         with run_local_access(upstream=origin, config=edge.local_access.config) as other:
             foreign = httpx.get(other.url(), headers=other.service_headers(), trust_env=False)
-            assert foreign.status_code == 401  # signed by a team that it was not told of
+            assert foreign.status_code == 401  # another team signed the token
         edge.forward_to(origin)
         token = edge.control("token", email="ada@example.com")["token"]
         assert (
@@ -71,8 +71,8 @@ def test_a_node_app_stands_behind_it() -> None:
         assert machine.text.endswith(".access")
 
 
-class a_node_app:  # noqa: N801 - reads as a function
-    """Run examples/node_app.mjs for this team; give its origin."""
+class NodeApp:
+    """A running examples/node_app.mjs for this team; the context returns its origin."""
 
     def __init__(self, local: RunningAccess) -> None:
         self._local = local

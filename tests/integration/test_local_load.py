@@ -1,4 +1,4 @@
-"""The edge under load: many at once, large bodies, long conversations, and what breaks on the way."""
+"""The edge under load: concurrent requests, large bodies, many messages, and disconnects."""
 
 import asyncio
 import os
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.anyio
 PIECE, PIECES = 1_000_000, 100
 AT_ONCE, MESSAGES = 200, 1000
 HEADROOM = 40_000
-"""Kibibytes that the process may grow by while 100 MB go through it."""
+"""Kibibytes that the process may grow by while it transfers 100 MB."""
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Swallow what comes up, send as much down, and echo WebSockets."""
+    """Read the body, send a large one for `/large`, and echo WebSocket messages."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -41,7 +41,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Edge:
-    """`cf-access dev --upstream` in a process of its own."""
+    """A running `cf-access dev --upstream` in another process."""
 
     def __init__(self, process: "subprocess.Popen[str]", printed: list[str]) -> None:
         self.pid = process.pid
@@ -50,7 +50,7 @@ class Edge:
         self.headers = {line[-2].rstrip(":"): line[-1] for line in words if line[-2].startswith("CF-Access-Client-")}
 
     def memory(self) -> int:
-        """Its peak, in kibibytes."""
+        """Return the peak memory, in kibibytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0])
 

@@ -1,4 +1,4 @@
-"""An app in this very process lives as long as the edge does."""
+"""Backends of the edge: an app in this process, and a missing app."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 class App:
-    """An app that does with its lifespan what it is told."""
+    """An app with a configurable lifespan."""
 
     def __init__(self, behaviour: str = "good") -> None:
         self.behaviour = behaviour

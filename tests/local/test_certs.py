@@ -1,4 +1,4 @@
-"""The certs endpoint is right, or wrong in every way that is asked for."""
+"""The certs endpoint serves the document, or one of the configured faults."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Client:
-    """Who fetches, and may go away."""
+    """A client that fetches and can disconnect."""
 
     def __init__(self) -> None:
         self.sent: list[Message] = []

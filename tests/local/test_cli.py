@@ -1,4 +1,4 @@
-"""`cf-access dev`: what it refuses, and one that runs."""
+"""The command `cf-access dev`: invalid options, and a running command."""
 
 import inspect
 import os
@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str, **options: object) -> str:
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, **options: object) -> str:
     with pytest.raises(typer.Exit) as ended:
         dev(*arguments, **{"port": 0, **options})  # type: ignore[arg-type]
     assert ended.value.exit_code == 2
@@ -57,7 +57,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obje
         ([], {"reload": True}, "--reload needs an app"),
         ([], {"host": "0.0.0.0"}, RISK_FLAG),
         (["nothing_here:app"], {}, "Could not import module"),
-        (["nothing_here.at_all:app"], {}, "there is no module nothing_here"),
+        (["nothing_here.at_all:app"], {}, "the module nothing_here does not exist"),
         (["os:nothing_here"], {}, "Attribute"),
         (["os"], {}, "must be in format"),
         ([], {"config": Path("missing.toml")}, "missing.toml cannot be read"),
@@ -67,9 +67,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obje
 def test_what_makes_no_sense_is_refused_in_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], options: dict[str, object], problem: str
 ) -> None:
-    said = refused(capsys, *arguments, **options)
-    assert said.startswith("cf-access dev: ")
-    assert problem in said
+    error = error_of(capsys, *arguments, **options)
+    assert error.startswith("cf-access dev: ")
+    assert problem in error
 
 
 def test_no_address_of_the_loopback_is_a_risk() -> None:
@@ -85,7 +85,7 @@ def test_an_app_with_a_broken_import_shows_its_own_error(folder: Path) -> None:
 
 def test_a_real_team_domain_needs_tls(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "access.toml").write_text('[team]\ndomain = "acme.cloudflareaccess.com"\n')
-    assert "needs --tls" in refused(capsys)
+    assert "needs --tls" in error_of(capsys)
 
 
 def test_every_option_is_in_the_reference() -> None:
@@ -101,7 +101,7 @@ def test_every_option_is_in_the_reference() -> None:
 def test_init_writes_a_file_that_dev_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dev(init=True)
     assert len(load_config_or_default(None).apps) == 2
-    assert "is there already" in refused(capsys, init=True)
+    assert "already exists" in error_of(capsys, init=True)
     assert load_config_or_default(None) == load_config_or_default(folder / "access.toml")
 
 
@@ -111,9 +111,9 @@ def test_without_a_file_the_defaults_are_taken() -> None:
 
 def test_it_says_where_everything_is_and_what_the_app_needs(capsys: pytest.CaptureFixture[str]) -> None:
     local_access = make_local_access(App(name="wiki"), addresses=Addresses(8787, 8443))
-    plan = DevServer(local_access.config, Path("s"), None, None, is_encrypted=True, plain_sockets=1)
-    print_addresses(local_access, TlsFiles(Path("ca.pem"), Path("server.pem")), plan)
-    said = capsys.readouterr().out
+    server = DevServer(local_access.config, Path("s"), None, None, is_encrypted=True, plain_sockets=1)
+    print_addresses(local_access, TlsFiles(Path("ca.pem"), Path("server.pem")), server)
+    error = capsys.readouterr().out
     client_id, name = next(iter(local_access.services.items()))
     for piece in (
         "https://localhost:8443/",
@@ -122,13 +122,13 @@ def test_it_says_where_everything_is_and_what_the_app_needs(capsys: pytest.Captu
         local_access.service_secret(client_id, name),
         "ca.pem",
     ):
-        assert piece in said
-    assert f"CF_ACCESS_AUDIENCE={local_access.config.apps[0].tag}" in said
+        assert piece in error
+    assert f"CF_ACCESS_AUDIENCE={local_access.config.apps[0].tag}" in error
 
 
 def test_with_an_app_of_its_own_the_environment_is_not_for_you(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = DevServer(Config(), Path("s"), "a:b", None, is_encrypted=False, plain_sockets=1)
-    print_addresses(make_local_access(), None, plan)
+    server = DevServer(Config(), Path("s"), "a:b", None, is_encrypted=False, plain_sockets=1)
+    print_addresses(make_local_access(), None, server)
     assert "CF_ACCESS_AUDIENCE" not in capsys.readouterr().out
 
 
@@ -159,8 +159,8 @@ def test_a_plan_serves_what_it_says(
     served = []
     monkeypatch.setattr(LocalServer, "run", lambda server: served.append(dict(os.environ)))
     listeners = Listeners.open("127.0.0.1", 0, 0)
-    plan = DevServer(Config(), folder / "s", app, upstream, is_encrypted=True, plain_sockets=len(listeners.plain))
-    plan([*listeners.plain, *listeners.encrypted])
+    server = DevServer(Config(), folder / "s", app, upstream, is_encrypted=True, plain_sockets=len(listeners.plain))
+    server([*listeners.plain, *listeners.encrypted])
     listeners.close()
     assert served[0]["CF_ACCESS_TEAM_DOMAIN"].startswith("http://127.0.0.1:")
     assert "https://localhost" in capsys.readouterr().out
@@ -169,7 +169,7 @@ def test_a_plan_serves_what_it_says(
 
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Run the command; give it and the addresses it printed."""
+    """Run the command; return its process and the printed addresses."""
     command = [
         sys.executable,
         "-c",

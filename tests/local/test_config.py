@@ -1,4 +1,4 @@
-"""What a local Access can be made of, and what it refuses to be made of."""
+"""The configuration accepts valid values and rejects others with the reason."""
 
 from typing import Any
 
@@ -54,22 +54,22 @@ NAMED = Team(domain="acme.cloudflareaccess.com")
         (lambda: Person(email="nobody"), "must be an email"),
         (lambda: App(name="a", host="LOCALHOST"), "must be a host name"),
         (lambda: App(name="a", paths=("x",)), "must be a path"),
-        (lambda: App(name="a", audience="a,b"), "is no AUD tag"),
+        (lambda: App(name="a", audience="a,b"), "is not a valid AUD tag"),
         (lambda: Team(domain="evil.com"), "must be a team domain"),
-        (Policy, "includes nobody"),
-        (lambda: Policy(decision="bypass", emails=("a@b",)), "for everyone = true alone"),
-        (lambda: Policy(decision="service_auth", emails=("a@b",)), "not people"),
+        (Policy, "includes no caller"),
+        (lambda: Policy(decision="bypass", emails=("a@b",)), "needs everyone = true and nothing else"),
+        (lambda: Policy(decision="service_auth", emails=("a@b",)), "not users"),
         (lambda: Policy(service_tokens=("a",)), "need decision = 'service_auth'"),
-        (lambda: Config(apps=(App(name="a"), App(name="a", host="b.localhost"))), "stands there twice"),
+        (lambda: Config(apps=(App(name="a"), App(name="a", host="b.localhost"))), "appears twice"),
         (lambda: Config(apps=(App(name="a"), App(name="b"))), "belong to two apps"),
-        (lambda: Config(people=(Person(email="a@b"), Person(email="A@b"))), "stands there twice"),
-        (lambda: Config(service_tokens=(ServiceToken(name="a"), ServiceToken(name="a"))), "stands there twice"),
-        (lambda: Config(service_tokens=(MACHINE, MACHINE.model_copy(update={"name": "b"}))), "stands there twice"),
-        (lambda: Config(apps=(App(name="a", host="127.0.0.1"),)), "is where the team is"),
-        (lambda: Config(team=NAMED, apps=(App(name="a", host=str(NAMED.domain)),)), "is where the team is"),
+        (lambda: Config(people=(Person(email="a@b"), Person(email="A@b"))), "appears twice"),
+        (lambda: Config(service_tokens=(ServiceToken(name="a"), ServiceToken(name="a"))), "appears twice"),
+        (lambda: Config(service_tokens=(MACHINE, MACHINE.model_copy(update={"name": "b"}))), "appears twice"),
+        (lambda: Config(apps=(App(name="a", host="127.0.0.1"),)), "is the host of the team"),
+        (lambda: Config(team=NAMED, apps=(App(name="a", host=str(NAMED.domain)),)), "is the host of the team"),
         (
             lambda: Config(apps=(App(name="a", policies=(Policy(decision="service_auth", service_tokens=("x",)),)),)),
-            "no service token 'x'",
+            "no service token has the name 'x'",
         ),
     ],
     ids=[str(number) for number in range(17)],
@@ -127,7 +127,7 @@ TAKEN = ("Host", "cookie", "Connection", "content-length", "Transfer-Encoding", 
 
 @pytest.mark.parametrize("name", [*TAKEN, "a b", "", "x" * 65])
 def test_service_credentials_are_in_no_header_that_is_there_for_something_else(name: str) -> None:
-    with pytest.raises(ValidationError, match="name of a header that is free for it"):
+    with pytest.raises(ValidationError, match="name of a header without another use"):
         App(name="a", service_token_header=name)
 
 

@@ -1,4 +1,4 @@
-"""The seed file: what is wrong in it is said in one sentence, with the line and the key."""
+"""The configuration file: an error is one sentence with the line and the key."""
 
 import re
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_every_option_is_in_the_file_that_init_writes(path: Path) -> None:
 
 def test_init_leaves_a_file_as_it_is(path: Path) -> None:
     path.write_text("mine")
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="already exists"):
         config_file.write_template(path)
     assert path.read_text() == "mine"
 
@@ -84,20 +84,20 @@ def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "place"),
     [
-        ('name = "acme"', 'nmae = "acme"', "line 2, team.nmae: there is no such key"),
+        ('name = "acme"', 'nmae = "acme"', "line 2, team.nmae: is not a known key"),
         ('name = "acme"', "name = 5", "line 2, team.name: Input should be a valid string"),
         ('decision = "allow"', 'decision = "alow"', "line 7, apps[1].policies[1].decision: Input should be"),
         ("everyone = true", "emails = ['x']", "line 11, apps[1].policies[2].emails[1]: must be an email address"),
         ('host = "shop.localhost"', 'host = "Shop"', "line 15, apps[2].host: must be a host name"),
         ('name = "acme"', 'name = "a"\nname = "b"', "line 3, name: Cannot overwrite"),
         ('  "/b",', '  "b",', "line 18, apps[2].paths[2]: must be a path"),
-        ('name = "shop"', 'name = "wiki"', "line 14, apps[2].name: stands there twice"),
+        ('name = "shop"', 'name = "wiki"', "line 14, apps[2].name: appears twice"),
         ('name = "shop"', "", "line 13, apps[2].name: is missing"),
-        ('domains = ["example.com"]', "", "line 6, apps[1].policies[1]: includes nobody"),
+        ('domains = ["example.com"]', "", "line 6, apps[1].policies[1]: includes no caller"),
         (
             'email = "ada@example.com"',
             '"e mail" = "x"\nemail = "a@b"',
-            "line 22, people[1].e mail: there is no such key",
+            "line 22, people[1].e mail: is not a known key",
         ),
         ("[team]", "[team", "line 1: "),
         ('name = "acme"', "name = ", "line 2, name: Invalid value"),
@@ -122,13 +122,13 @@ def test_so_does_one_with_inline_tables(path: Path) -> None:
     [
         ("apps = []", "line 1, apps: must not be empty"),
         ("x = [\n1,\n\n", "line 2: "),
-        ("nothing = 1", "line 1, nothing: there is no such key"),
+        ("nothing = 1", "line 1, nothing: is not a known key"),
         ("", ""),
         ("[[apps]]\nname = 'a'\npaths = []\npolicies = []", "line 3, apps[1].paths: must not be empty"),
-        ("a = " + "[" * 5000, "access.toml: has a number too long to read, or is nested too deeply"),
-        ("a = " + "1" * 5000, "access.toml: has a number too long to read, or is nested too deeply"),
+        ("a = " + "[" * 5000, "access.toml: a number is too long, or the nesting is too deep"),
+        ("a = " + "1" * 5000, "access.toml: a number is too long, or the nesting is too deep"),
         (b"# a\n\xff", "line 2: is not UTF-8"),
-        ("#" * 1_000_001, "is longer than 1000000 bytes"),
+        ("#" * 1_000_001, "is larger than 1000000 bytes"),
     ],
 )
 def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> None:
@@ -146,7 +146,7 @@ def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> 
 @pytest.mark.parametrize("table", ["custom", "device_posture"])
 def test_a_claim_that_no_token_can_carry_gives_the_line_and_the_key(path: Path, table: str, value: str) -> None:
     text = f"[[people]]\nemail = 'a@b'\n[people.{table}]\nplace = 'London'\nborn = {value}\n"
-    assert problem_of(path, text).startswith(f"access.toml, line 5, people[1].{table}.born: must be JSON")
+    assert problem_of(path, text).startswith(f"access.toml, line 5, people[1].{table}.born: must be a JSON value")
 
 
 def test_a_file_that_is_not_there_is_said_to_be_unreadable(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Trouble on demand: the control page, and the same as JSON."""
+"""The control page and its JSON API."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def browser() -> Browser:
 
 
 def test_the_page_shows_who_is_logged_in_and_no_token(browser: Browser) -> None:
-    assert "Nobody." in browser.open(TEAM + "/").text
+    assert "No sessions." in browser.open(TEAM + "/").text
     browser.log_in()
     page = browser.open(TEAM + "/").text
     assert "ada@example.com" in page
@@ -119,7 +119,7 @@ def test_reset_ends_sessions_and_trouble(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("command", "body", "problem"),
     [
-        ("nothing", {}, "there is no command"),
+        ("nothing", {}, "unknown command"),
         ("certs", {"fault": "x"}, "fault must be one of"),
         ("certs", {}, "fault must be one of"),
         ("certs", {"fault": ["hang"]}, "fault must be one of"),
@@ -128,11 +128,11 @@ def test_reset_ends_sessions_and_trouble(browser: Browser) -> None:
         ("clock", {"seconds": None}, "seconds must be a number"),
         ("clock", {"seconds": "nan"}, "seconds must be from"),
         ("clock", {"seconds": 1e99}, "seconds must be from"),
-        ("expire", {"session": "x"}, "no session"),
+        ("expire", {"session": "x"}, "no session has this id"),
         ("revoke", {"email": 5}, "must be an email"),
         ("revoke", {"email": "x"}, "must be an email"),
-        ("token", {"email": "a@b", "app": "x"}, "no app"),
-        ("token", {"service": "x"}, "no service token"),
+        ("token", {"email": "a@b", "app": "x"}, "no app has this name"),
+        ("token", {"service": "x"}, "no service token has this name"),
         ("rotate", [1], "must be a JSON object"),
     ],
     ids=[str(number) for number in range(15)],

@@ -1,4 +1,4 @@
-"""Cookies have the attributes that Access documents, as far as the browser keeps them."""
+"""Cookies have the attributes that Access documents, unless the browser rejects them."""
 
 from email.utils import parsedate_to_datetime
 
@@ -61,8 +61,8 @@ def test_browsers_keep_cookies_by_the_clock_of_the_machine(shift: float) -> None
         app_session_cookie(request, local_access, "n"): 86_400,
         team_session_cookie(request, local_access, "s"): 4 * 3600,
     }
-    lives = {line: parsedate_to_datetime(line.split("; ")[1][8:]).timestamp() - clock.now() for line in lines}
-    assert lives == lines
+    lifetimes = {line: parsedate_to_datetime(line.split("; ")[1][8:]).timestamp() - clock.now() for line in lines}
+    assert lifetimes == lines
 
 
 @pytest.mark.parametrize("path", ["/", "/api"])

@@ -1,4 +1,4 @@
-"""Who goes on to the app, and what the others get: the tables of Access."""
+"""The edge forwards a request or responds itself, as Access documents."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""One port, told apart by host: the team, the apps, and nobody else."""
+"""One port serves the team and the apps, by host."""
 
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse

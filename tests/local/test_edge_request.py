@@ -1,4 +1,4 @@
-"""A request as the edge sees it, and as the app gets it."""
+"""A request to the edge, and the headers for the app."""
 
 import pytest
 from support.local_rig import make_request
@@ -97,7 +97,7 @@ def test_only_options_with_both_headers_are_a_preflight() -> None:
 A_TOKEN = "t"
 
 
-def passed_on(
+def app_headers(
     request: EdgeRequest,
     *,
     token: str | None = A_TOKEN,
@@ -111,7 +111,7 @@ def passed_on(
 
 
 def test_the_app_gets_what_access_sends() -> None:
-    headers = dict(passed_on(make_request(headers={"accept": "x"})))
+    headers = dict(app_headers(make_request(headers={"accept": "x"})))
     assert headers == {
         "host": "localhost:8787",
         "accept": "x",
@@ -146,14 +146,14 @@ FORGED = [
 @pytest.mark.parametrize("name", FORGED)
 def test_what_the_client_puts_in_their_place_never_arrives(name: str) -> None:
     request = make_request(headers=[(name, "forged"), (name, "forged twice")])
-    values = [value for _, value in passed_on(request, token=None, email=None, credential_header="authorization")]
+    values = [value for _, value in app_headers(request, token=None, email=None, credential_header="authorization")]
     assert not any("forged" in value for value in values)
 
 
 def test_what_the_client_calls_its_connections_own_is_dropped_and_what_the_edge_sets_is_not() -> None:
     names = "close, X-Hop, Host, Content-Length, Transfer-Encoding, Cookie, Cf-Access-Jwt-Assertion, CF-Connecting-IP"
     sent = [("connection", names), ("x-hop", "1"), ("x-own", "2"), ("content-length", "3"), ("transfer-encoding", "x")]
-    headers = dict(passed_on(make_request(headers=sent)))
+    headers = dict(app_headers(make_request(headers=sent)))
     assert headers.keys().isdisjoint({"connection", "x-hop"})
     assert headers.keys() >= {"host", "x-own", "content-length", "transfer-encoding", "cookie"}
     assert (headers["cf-access-jwt-assertion"], headers["cf-connecting-ip"]) == ("t", "127.0.0.1")
@@ -161,17 +161,17 @@ def test_what_the_client_calls_its_connections_own_is_dropped_and_what_the_edge_
 
 def test_the_app_gets_one_token_cookie_and_no_binding_cookie() -> None:
     request = make_request(headers={"cookie": "CF_Authorization=old; a=1; CF_Binding=b; =; CF_Authorization=older"})
-    assert dict(passed_on(request))["cookie"] == "a=1; CF_Authorization=t"
-    assert dict(passed_on(request, token=None))["cookie"] == "CF_Authorization=old; a=1; CF_Authorization=older"
+    assert dict(app_headers(request))["cookie"] == "a=1; CF_Authorization=t"
+    assert dict(app_headers(request, token=None))["cookie"] == "CF_Authorization=old; a=1; CF_Authorization=older"
 
 
 def test_an_open_app_gets_no_token() -> None:
-    names = {name for name, _ in passed_on(make_request(), token=None, email=None)}
+    names = {name for name, _ in app_headers(make_request(), token=None, email=None)}
     assert names.isdisjoint({"cf-access-jwt-assertion", "cookie", "cf-access-authenticated-user-email"})
 
 
 def test_who_forwarded_before_is_kept_in_order() -> None:
-    headers = dict(passed_on(make_request(headers=[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")])))
+    headers = dict(app_headers(make_request(headers=[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")])))
     assert headers["x-forwarded-for"] == "1.1.1.1, 2.2.2.2, 127.0.0.1"
 
 

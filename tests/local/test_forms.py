@@ -1,4 +1,4 @@
-"""Bodies are bounded, whatever is in them."""
+"""Forms and JSON bodies have a limit."""
 
 from collections.abc import AsyncIterator
 

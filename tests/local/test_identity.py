@@ -1,4 +1,4 @@
-"""Who a session is, in full."""
+"""The get-identity endpoint."""
 
 import pytest
 from support.local_rig import APP, TEAM, Browser, make_local_access

@@ -1,4 +1,4 @@
-"""Where a local Access is, and what it knows."""
+"""The addresses, apps, sessions and pending logins of a local Access."""
 
 import pytest
 from support.local_rig import make_local_access
@@ -71,17 +71,17 @@ def test_the_nonces_on_their_way_are_few_and_short_lived() -> None:
     local_access = make_local_access(clock=clock)
     session, app = local_access.log_in("ada@example.com", ip=""), local_access.config.apps[0]
 
-    def add_pending_login(life: float) -> str:
+    def add_login(lifetime: float) -> str:
         return local_access.add_pending_login(
-            PendingLogin(session, app, "localhost", "", "/", clock.monotonic() + life)
+            PendingLogin(session, app, "localhost", "", "/", clock.monotonic() + lifetime)
         )
 
-    first = add_pending_login(10)
+    first = add_login(10)
     clock.advance(10)
-    second = add_pending_login(100)
+    second = add_login(100)
     assert set(local_access.pending_logins) == {second}
     for _ in range(MAX_NONCES):
-        add_pending_login(100)
+        add_login(100)
     assert len(local_access.pending_logins) == MAX_NONCES
     assert first not in local_access.pending_logins
     assert second not in local_access.pending_logins

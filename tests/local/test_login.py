@@ -1,4 +1,4 @@
-"""Logging in and out."""
+"""Login and logout."""
 
 import json
 from base64 import b64decode
@@ -109,7 +109,7 @@ def test_what_is_no_address_comes_back_harmless(typed: str) -> None:
     browser = Browser(two_apps())
     response = browser.submit(browser.follow(browser.open(APP + "/")), email=typed)
     assert response.status_code == 400
-    assert "not an email address" in response.text
+    assert "not a valid email address" in response.text
     assert "<script" not in response.text
 
 
@@ -119,9 +119,9 @@ def test_the_form_works_in_the_browser_that_got_it_alone() -> None:
     browser.follow(browser.open(APP + "/"))
     page = other.follow(other.open(APP + "/"))
     browser.at = other.at
-    assert "had expired" in browser.submit(page, email="ada@example.com").text
+    assert "has expired" in browser.submit(page, email="ada@example.com").text
     browser.jar.clear()
-    assert "had expired" in browser.submit(page, email="ada@example.com").text
+    assert "has expired" in browser.submit(page, email="ada@example.com").text
     assert local_access.state.sessions == {}
 
 
@@ -185,7 +185,7 @@ def test_a_form_that_lay_open_for_long_still_logs_in() -> None:
     assert browser.at == APP + "/page"
 
 
-def way_back(browser: Browser) -> str:
+def redirect_after_login(browser: Browser) -> str:
     page = browser.follow(browser.open(APP + "/"))
     response = browser.open(browser.submit(page, email="ada@example.com").headers["location"])
     return str(response.headers["location"])
@@ -204,7 +204,7 @@ def test_a_wrong_nonce_logs_nobody_in(address: str) -> None:
 
 def test_a_nonce_works_once() -> None:
     browser = Browser(two_apps())
-    address = way_back(browser)
+    address = redirect_after_login(browser)
     assert browser.open(address).status_code == 302
     del browser.jar["localhost"]["CF_Authorization"]
     assert_invalid(browser.open(address), browser)
@@ -212,15 +212,15 @@ def test_a_nonce_works_once() -> None:
 
 def test_a_nonce_works_in_the_browser_where_the_login_began_alone() -> None:
     local_access = two_apps()
-    address = way_back(Browser(local_access))
-    thief = Browser(local_access)
-    thief.open(APP + "/")
-    assert_invalid(thief.open(address), thief)
+    address = redirect_after_login(Browser(local_access))
+    attacker = Browser(local_access)
+    attacker.open(APP + "/")
+    assert_invalid(attacker.open(address), attacker)
 
 
 def test_a_nonce_works_on_the_host_where_the_login_began_alone() -> None:
     browser = Browser(two_apps())
-    address = way_back(browser)
+    address = redirect_after_login(browser)
     browser.jar["shop.localhost"] = browser.jar["localhost"]
     assert browser.open(address.replace("//localhost", "//shop.localhost")).status_code == 400
 
@@ -228,14 +228,14 @@ def test_a_nonce_works_on_the_host_where_the_login_began_alone() -> None:
 def test_a_nonce_works_for_a_minute() -> None:
     clock = FakeClock()
     browser = Browser(two_apps(clock))
-    address = way_back(browser)
+    address = redirect_after_login(browser)
     clock.advance(61)
     assert_invalid(browser.open(address), browser)
 
 
 def test_a_nonce_of_a_session_that_ended_works_no_more() -> None:
     browser = Browser(two_apps())
-    address = way_back(browser)
+    address = redirect_after_login(browser)
     browser.local_access.end_sessions("ada@example.com", "revoked")
     assert_invalid(browser.open(address), browser)
 
@@ -283,7 +283,7 @@ def test_the_team_session_ends_in_its_time() -> None:
     browser = Browser(local_access)
     browser.log_in()
     clock.advance(11)
-    assert browser.follow(browser.open(APP + "/")).text == "hello"  # the app's token is made anew
+    assert browser.follow(browser.open(APP + "/")).text == "hello"  # the edge issues a new application token
     clock.advance(60)
     assert "Log in to app" in browser.follow(browser.open(APP + "/")).text
 

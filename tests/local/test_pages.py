@@ -1,4 +1,4 @@
-"""Pages say what they are, load nothing and can be framed by nobody."""
+"""Pages name the local Access, load nothing, and forbid frames."""
 
 import re
 from base64 import b64encode

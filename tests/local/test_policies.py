@@ -1,4 +1,4 @@
-"""Whom an app's policies let in."""
+"""The policies of an app admit or reject callers."""
 
 import pytest
 

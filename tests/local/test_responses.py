@@ -1,4 +1,4 @@
-"""What the edge itself answers."""
+"""The responses of the edge itself."""
 
 from typing import Any
 from urllib.parse import parse_qs, urlsplit

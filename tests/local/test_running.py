@@ -1,4 +1,4 @@
-"""A local Access in a thread: the app's own verification against it, end to end."""
+"""A local Access in a thread, with an app that verifies its tokens."""
 
 import asyncio
 import ssl
@@ -101,7 +101,7 @@ def test_keys_are_kept_where_a_folder_is_given(tmp_path: Path) -> None:
 def test_after_the_context_nothing_runs_and_nothing_can_be_asked() -> None:
     with run_local_access() as local:
         assert any(thread.name == "local-access" for thread in threading.enumerate())
-    with pytest.raises(RuntimeError, match="runs inside"):
+    with pytest.raises(RuntimeError, match="has stopped"):
         local.control("rotate")
     with pytest.raises(httpx.ConnectError):
         get(local.team_domain)

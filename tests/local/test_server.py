@@ -1,4 +1,4 @@
-"""Listening on the loopback alone."""
+"""The sockets on the loopback, and the environment of the app."""
 
 import errno
 import logging
@@ -35,7 +35,7 @@ def test_the_loopback_is_what_nobody_else_reaches() -> None:
 
 
 class Network:
-    """Addresses that give a free port, or say why there is none."""
+    """Fake addresses with a free port, or with errors."""
 
     def __init__(self) -> None:
         self.problems: dict[str, list[int]] = {}
@@ -65,7 +65,7 @@ def test_a_machine_without_ipv6_is_listened_on_without_it(network: Network, abse
 
 def test_a_port_that_somebody_has_in_the_other_family_is_said_and_let_go(network: Network) -> None:
     network.problems["::1"] = [errno.EADDRINUSE]
-    with pytest.raises(ConfigurationError, match="port 8787 of ::1 is not to be had"):
+    with pytest.raises(ConfigurationError, match="cannot listen on port 8787 of ::1"):
         bind("localhost", 8787)
     assert [listener.fileno() for listener in network.listeners] == [-1]
 
@@ -98,7 +98,7 @@ def test_another_address_is_listened_on_alone() -> None:
 def test_a_taken_port_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"port {port} of 127.0.0.1 is not to be had"):
+        with pytest.raises(ConfigurationError, match=f"cannot listen on port {port} of 127.0.0.1"):
             bind("127.0.0.1", port)
 
 

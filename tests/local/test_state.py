@@ -1,4 +1,4 @@
-"""The state outlives a restart, and only its owner can read it."""
+"""The state survives a restart, and only its owner can read it."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""The team signs with keys that are kept, and reads back only what it signed."""
+"""The team signs with stored keys, and accepts only its own tokens."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A certificate authority of one's own, made once."""
+"""The local certificate authority and the server certificate."""
 
 import stat
 from pathlib import Path
@@ -49,5 +49,5 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
         create_tls_files(tmp_path / "file", Config())
     create_tls_files(tmp_path, Config())
     (tmp_path / "ca.pem").write_text("x")
-    with pytest.raises(ConfigurationError, match="delete it to begin anew"):
+    with pytest.raises(ConfigurationError, match="delete it to start again"):
         create_tls_files(tmp_path, Config())

@@ -1,4 +1,4 @@
-"""Every key and every element is found in its line."""
+"""The line numbers of keys and elements."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The reverse proxy streams both ways, and an app that does not answer is a page, not a traceback."""
+"""The reverse proxy streams in both directions, and responds with 502 if the app does not answer."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from fastapi_cloudflare_access.local.upstream import Upstream, end_to_end
 
 
 class Echo:
-    """Tells what it got; some paths behave in a way of their own."""
+    """An app that returns the request; some paths behave differently."""
 
     def __init__(self) -> None:
         self.was_cancelled = False

@@ -1,4 +1,4 @@
-"""WebSockets through the edge: messages both ways, and refusals as the app gave them."""
+"""WebSockets through the edge: messages in both directions, and rejections of the app."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from fastapi_cloudflare_access.local.websocket_proxy import _client_to_app, prox
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Echo; some paths behave in a way of their own."""
+    """Return each message; some paths behave differently."""
     await receive()
     if scope["path"] == "/refuse":
         headers = {"location": "/elsewhere", "www-authenticate": "x", "x-own": "1"}

@@ -1,4 +1,4 @@
-"""A local Access without sockets, on a clock driven by hand, and a browser's cookies."""
+"""A local Access without sockets, with a fake clock, and a browser with cookies."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def _keys() -> tuple[StoredKey, ...]:
 
 
 def make_state() -> State:
-    """A state in memory, with keys that are made once for all tests."""
+    """Return a state in memory, with keys that all tests share."""
     state = State()
     state.keys = list(_keys())
     return state
@@ -75,7 +75,7 @@ def make_request(
 
 
 class Recorder:
-    """A backend that greets, and keeps what it was asked."""
+    """A backend that sends `hello` and records the scopes."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
@@ -93,7 +93,7 @@ class Recorder:
 
 
 class Browser:
-    """A browser without a window: cookies for each host, one request at a time."""
+    """A browser without a window; it stores cookies by host."""
 
     def __init__(self, local_access: LocalAccess) -> None:
         self.local_access = local_access
@@ -124,7 +124,7 @@ class Browser:
         return response
 
     def submit(self, response: Any, **fields: str) -> Any:
-        """Send the form of the page that is open."""
+        """Send the form of the open page."""
         csrf = re.search(r'name="csrf" value="(\w+)"', response.text)
         return self.open(self.at, method="POST", data={"csrf": csrf[1] if csrf else "", **fields})
 

@@ -1,4 +1,4 @@
-"""A local Access: the team domain and the edge of Cloudflare Access on the loopback, for development and tests."""
+"""The local Access: a team domain and an edge like Cloudflare's, on the loopback, for development and tests."""
 
 from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team
 from fastapi_cloudflare_access.local.config_file import load_config

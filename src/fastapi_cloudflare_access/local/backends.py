@@ -1,4 +1,4 @@
-"""What stands behind the edge, and an app in this very process."""
+"""The protocol of a backend, a backend for an app in this process, and one for a missing app."""
 
 import asyncio
 import logging
@@ -12,30 +12,32 @@ from fastapi_cloudflare_access.local.pages import message
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
 START_TIMEOUT = 60.0
+"""Seconds for the startup of an app's lifespan."""
 STOP_TIMEOUT = 5.0
+"""Seconds for its shutdown."""
 
 
 class Backend(Protocol):
-    """What a request goes on to."""
+    """The ASGI app that receives the requests of the edge."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer it."""
+        """Answer a request."""
 
     async def start(self) -> None:
-        """Get ready; called when the edge is about to listen."""
+        """Start; the edge calls this before it listens."""
 
     async def stop(self) -> None:
-        """End."""
+        """Stop."""
 
 
 class InProcessApp:
     """An ASGI app in this process.
 
-    Its lifespan begins when the edge listens, because the app then fetches its keys from here; requests wait for it.
+    Its lifespan starts when the edge listens, because the app fetches its keys from the edge. Requests wait for it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Stand behind the edge."""
+        """Store the app, without starting it."""
         self.app = app
         self.failure: str | None = None
         self._state: dict[str, Any] = {}
@@ -45,15 +47,15 @@ class InProcessApp:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin the lifespan, and let it go on by itself."""
+        """Start the lifespan in a task of its own."""
         self._incoming.put_nowait({"type": "lifespan.startup"})
         self._task = asyncio.create_task(self._run_lifespan())
 
     async def wait_started(self) -> None:
-        """Return when the lifespan has begun.
+        """Wait until the lifespan has started.
 
         Raises:
-            RuntimeError: It failed.
+            RuntimeError: The lifespan failed.
         """
         async with asyncio.timeout(START_TIMEOUT):
             await self._started.wait()
@@ -61,7 +63,7 @@ class InProcessApp:
             raise RuntimeError(self.failure)
 
     async def stop(self) -> None:
-        """End the lifespan; one that does not end is cancelled."""
+        """Stop the lifespan, and cancel it after `STOP_TIMEOUT`."""
         if self._task is None:
             return
         self._incoming.put_nowait({"type": "lifespan.shutdown"})
@@ -74,7 +76,7 @@ class InProcessApp:
         self._task = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request to the app."""
+        """Send the request to the app."""
         await self._started.wait()
         if self.failure is not None:
             await message("The app did not start", self.failure, status=502)(scope, receive, send)
@@ -89,7 +91,7 @@ class InProcessApp:
             if self._started.is_set():
                 logger.exception("the app's lifespan ended with an error")
             else:
-                # An app that knows no lifespan raises too (ASGI, Lifespan Protocol).
+                # An app without lifespan support raises too (ASGI, Lifespan Protocol).
                 logger.info("the app has no lifespan: %s", type(problem).__name__)
         finally:
             self._started.set()
@@ -98,7 +100,7 @@ class InProcessApp:
     async def _handle_event(self, event: Message) -> None:
         if event["type"] == "lifespan.startup.failed":
             logger.error("the app did not start:\n%s", event.get("message", ""))
-            self.failure = "Its lifespan failed; the terminal says why."
+            self.failure = "The app's lifespan failed; read the error in the terminal."
         if event["type"] in ("lifespan.startup.complete", "lifespan.startup.failed"):
             self._started.set()
         else:
@@ -106,12 +108,12 @@ class InProcessApp:
 
 
 class NoBackend:
-    """The place of an app that is still to come."""
+    """The backend of an app that is not set yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Say so."""
-        text = "Name an app or --upstream on the command line, or the app's upstream in access.toml."
-        await message("Nothing stands behind this app", text, status=502)(scope, receive, send)
+        """Send an error page."""
+        text = "Name an app or --upstream on the command line, or set the app's upstream in access.toml."
+        await message("This app has no backend", text, status=502)(scope, receive, send)
 
     async def start(self) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""The certs endpoint of the team domain, as right or wrong as the control page wants it."""
+"""The certs endpoint of the team domain, with the faults that the control page sets."""
 
 import asyncio
 from math import isinf
@@ -9,19 +9,19 @@ from fastapi_cloudflare_access.local.edge_request import EdgeRequest
 from fastapi_cloudflare_access.testing import CertsEndpoint
 from fastapi_cloudflare_access.testing.certs import Answer
 
-CLOSE_CONNECTION = "break_off"
-"""What closes the connection, in the `state` of a scope."""
+CLOSE_CONNECTION = "close_connection"
+"""Key, in the `state` of a scope, of a function that closes the connection."""
 
 
 class ConnectionDropped(ConnectionError):
-    """The connection is broken, as was asked for."""
+    """A fault that closes the connection."""
 
 
 async def send_certs(certs: CertsEndpoint, request: EdgeRequest, receive: Receive, send: Send) -> None:
-    """Answer one fetch, for as long as somebody waits for it.
+    """Send the certs document, until the client disconnects.
 
     Raises:
-        ConnectionDropped: The answer is to end too early, and the server gives nothing to do that with.
+        ConnectionDropped: A fault closes the connection, and the server has no function for that.
     """
     response = certs.answer(
         request.path, {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}

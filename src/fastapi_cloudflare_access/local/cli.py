@@ -1,4 +1,4 @@
-"""`cf-access dev`: what the command line says, and one plan that every process of it follows."""
+"""The command `cf-access dev`: its options, and the server that it runs."""
 
 import asyncio
 import logging
@@ -40,15 +40,15 @@ RISK_FLAG = "--anyone-who-reaches-this-port-may-log-in-as-anyone"
 
 @dataclass(frozen=True, slots=True)
 class DevServer:
-    """What to run; it goes to a new process with every reload.
+    """A local Access to run; each reload sends a pickled copy to a new process.
 
     Attributes:
-        config: What the local Access is made of.
-        state: The folder of keys and sessions.
-        app: An import string.
-        upstream: An origin.
-        is_encrypted: Whether there is TLS.
-        plain_sockets: How many of the sockets are for plain HTTP.
+        config: Configuration of the local Access.
+        state: Folder for keys and sessions.
+        app: Import string of the app.
+        upstream: Origin to forward to.
+        is_encrypted: Whether TLS is served too.
+        plain_sockets: Number of sockets for plain HTTP; the others are for TLS.
     """
 
     config: Config
@@ -59,9 +59,9 @@ class DevServer:
     plain_sockets: int
 
     def __call__(self, sockets: list[socket] | None = None) -> None:
-        """Run it until a signal."""
-        given = sockets or []
-        listeners = Listeners(given[: self.plain_sockets], given[self.plain_sockets :])
+        """Serve until a signal."""
+        sockets = sockets or []
+        listeners = Listeners(sockets[: self.plain_sockets], sockets[self.plain_sockets :])
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         for name in ("httpx", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -85,28 +85,26 @@ class DevServer:
         except ModuleNotFoundError as missing:
             if not self.app.startswith(str(missing.name)):
                 raise
-            raise ConfigurationError(f"there is no module {missing.name}") from None
+            raise ConfigurationError(f"the module {missing.name} does not exist; check the import string") from None
 
 
 def dev(  # noqa: PLR0913 - each is an option
-    app: Annotated[
-        str | None, typer.Argument(help="The app to run behind it, as for uvicorn: package.module:app")
-    ] = None,
+    app: Annotated[str | None, typer.Argument(help="The app to protect, as for uvicorn: package.module:app")] = None,
     *,
-    upstream: Annotated[str | None, typer.Option(help="A server to stand before: http://127.0.0.1:8000")] = None,
+    upstream: Annotated[str | None, typer.Option(help="A server to protect instead: http://127.0.0.1:8000")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="The seed file; by default access.toml, where there is one.")
+        Path | None, typer.Option(help="The configuration file; by default access.toml, if it exists.")
     ] = None,
-    init: Annotated[bool, typer.Option("--init", help="Write a first seed file with comments, and end.")] = False,
-    state: Annotated[Path, typer.Option(help="The folder of keys and sessions.")] = Path(STATE_FOLDER),
-    host: Annotated[str, typer.Option(help="Where to listen; the loopback alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="For HTTP; 0 takes a free one.")] = PORT,
-    reload: Annotated[bool, typer.Option("--reload", help="Run the app anew when its files change.")] = False,
-    tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS too, with a CA of its own.")] = False,
-    tls_port: Annotated[int, typer.Option(min=0, max=65_535, help="For HTTPS.")] = 8443,
-    risk: Annotated[bool, typer.Option(RISK_FLAG, help="Allow a --host that others can reach.")] = False,
+    init: Annotated[bool, typer.Option("--init", help="Write a configuration file with comments, and exit.")] = False,
+    state: Annotated[Path, typer.Option(help="The folder for keys and sessions.")] = Path(STATE_FOLDER),
+    host: Annotated[str, typer.Option(help="The address to listen on; only the loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port for HTTP; 0 selects a free one.")] = PORT,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart the app when its files change.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Serve HTTPS too, with a new local CA.")] = False,
+    tls_port: Annotated[int, typer.Option(min=0, max=65_535, help="The port for HTTPS.")] = 8443,
+    risk: Annotated[bool, typer.Option(RISK_FLAG, help="Allow a --host that other machines can reach.")] = False,
 ) -> None:
-    """Run a local Access before an app, or before a server in any language."""
+    """Run a local Access in front of an app, or of a server in any language."""
     try:
         if init:
             config_file.write_template(config or Path(config_file.FILE_NAME))
@@ -121,10 +119,10 @@ def dev(  # noqa: PLR0913 - each is an option
 
 
 def load_config_or_default(path: Path | None) -> Config:
-    """Read the named seed file, or the usual one where it is there.
+    """Read the named file, else `access.toml`, else return the defaults.
 
     Raises:
-        ConfigurationError: It is wrong.
+        ConfigurationError: The file is not valid.
     """
     if path is None and not Path(config_file.FILE_NAME).exists():
         return Config()
@@ -140,9 +138,11 @@ def _check_options(app: str | None, upstream: str | None, host: str, *, reload: 
         except ValueError as problem:
             raise ConfigurationError(f"--upstream {problem}") from None
     if reload and not app:
-        raise ConfigurationError("--reload needs an app to run anew")
+        raise ConfigurationError("--reload needs an app; name one")
     if not is_loopback(host) and not risk:
-        raise ConfigurationError(f"--host {host} lets others log in as anyone; if that is meant, add {RISK_FLAG}")
+        raise ConfigurationError(
+            f"--host {host} lets other machines log in as any user; to allow that, add {RISK_FLAG}"
+        )
 
 
 def _run(
@@ -155,28 +155,28 @@ def _run(
     reload: bool,
 ) -> None:
     if config.team.domain and listen_on[2] is None:
-        raise ConfigurationError("a team domain needs --tls, and --tls-port 443 or what forwards to it")
+        raise ConfigurationError("a team domain needs --tls, with --tls-port 443 or a forward from port 443")
     listeners = Listeners.open(*listen_on)
-    plan = DevServer(config, state, app, upstream, listen_on[2] is not None, len(listeners.plain))
+    server = DevServer(config, state, app, upstream, listen_on[2] is not None, len(listeners.plain))
     sockets = [*listeners.plain, *listeners.encrypted]
     try:
         with suppress(KeyboardInterrupt, asyncio.CancelledError):
             if reload:
                 watching = uvicorn.Config(str(app), reload=True, log_config=None)
-                ChangeReload(watching, target=plan, sockets=sockets).run()
+                ChangeReload(watching, target=server, sockets=sockets).run()
             else:
-                plan(sockets)
+                server(sockets)
     finally:
         listeners.close()
 
 
-def print_addresses(local_access: LocalAccess, tls: TlsFiles | None, plan: DevServer) -> None:
-    """Print where everything is, and what the app has to be told."""
+def print_addresses(local_access: LocalAccess, tls: TlsFiles | None, server: DevServer) -> None:
+    """Print the addresses, the credentials and the environment of the app."""
     console = Console(soft_wrap=True, highlight=False)
     console.print("A local Access, for development only", style="bold")
     for name, value in _address_lines(local_access, tls):
         console.print(f"  {name:<24}{value}")
-    if not plan.app:
+    if not server.app:
         console.print("Start your app with", style="bold")
         for name, value in app_environment(local_access, tls).items():
             console.print(f"  {name}={value}")

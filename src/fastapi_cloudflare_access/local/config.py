@@ -1,4 +1,4 @@
-"""What a local Access is made of: team, apps, people, service tokens and policies, all frozen."""
+"""The configuration of a local Access: frozen models of team, apps, users, service tokens and policies."""
 
 import json
 import re
@@ -12,9 +12,10 @@ from pydantic_core import PydanticCustomError
 from fastapi_cloudflare_access._verification.strict import parse_json_object
 
 TEAM_HOST = "127.0.0.1"
-"""Where the team is, and so no app."""
+"""Host of the team; no app can have it."""
 DAY = 86_400
 MAX_SESSION = 30 * DAY
+"""Longest session, in seconds."""
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*{_LABEL}")
@@ -43,12 +44,12 @@ def _matching(pattern: re.Pattern[str], message: str) -> AfterValidator:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a server is.
+    """The origin of a server.
 
     Attributes:
         scheme: `http` or `https`.
-        host: A name or an address, without brackets.
-        port: The usual one of the scheme where none is named.
+        host: Name or IP address, without brackets.
+        port: Port; by default that of the scheme.
     """
 
     scheme: str
@@ -57,10 +58,10 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `http://127.0.0.1:8000` and the like.
+        """Parse an origin such as `http://127.0.0.1:8000`.
 
         Raises:
-            ValueError: It is no origin.
+            ValueError: The text is not a valid origin.
         """
         found = _ORIGIN.fullmatch(text)
         port = int(found[4] or {"http": 80, "https": 443}[found[1]]) if found else 0
@@ -82,7 +83,7 @@ def _duration(value: object) -> int:
 
 
 def is_email(text: str) -> bool:
-    """Tell whether this can be an address that somebody logs in with."""
+    """Return whether the text is an email address."""
     return len(text) <= 254 and _EMAIL.fullmatch(text) is not None  # noqa: PLR2004 - RFC 5321 section 4.5.3.1.3
 
 
@@ -93,11 +94,11 @@ def _email(value: str) -> str:
 
 
 def _claim(value: Any) -> Any:
-    """Take what a token can carry and whoever verifies it reads back."""
+    """Return the value if a token can carry it."""
     try:
         parse_json_object(json.dumps({"identity": {"oidc_fields": {"name": value}}}).encode())
     except (TypeError, ValueError, RecursionError):
-        raise ValueError("must be JSON as tokens carry it: no date or time, no nan or inf, not nested deeply") from None
+        raise ValueError("must be a JSON value: no date or time, no nan or inf, no deep nesting") from None
     return value
 
 
@@ -108,15 +109,15 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 Host = Annotated[str, _matching(_HOST, "must be a host name in lower case, such as 'localhost' or 'shop.localhost'")]
 Path = Annotated[
     str,
-    _matching(_PATH, "must be a path such as '/admin', with all below it: no query, '*', '%', '//' or dot segments"),
+    _matching(_PATH, "must be a path such as '/admin', without a query, '*', '%', '//' or dot segments"),
     AfterValidator(lambda path: path.rstrip("/") or "/"),
 ]
 Upstream = Annotated[str, AfterValidator(lambda text: str(Origin.parse(text)))]
 Audience = Annotated[
-    str, _matching(_AUDIENCE, "is no AUD tag; leave it out, or copy it from the application's overview")
+    str, _matching(_AUDIENCE, "is not a valid AUD tag; leave it out, or copy it from the application's overview")
 ]
 HeaderName = Annotated[
-    str, _matching(_HEADER_NAME, "must be the name of a header that is free for it, such as 'Authorization'")
+    str, _matching(_HEADER_NAME, "must be the name of a header without another use, such as 'Authorization'")
 ]
 TeamDomain = Annotated[str, _matching(_TEAM_DOMAIN, "must be a team domain, such as 'acme.cloudflareaccess.com'")]
 
@@ -129,10 +130,10 @@ class Team(_Frozen):
     """The organisation.
 
     Attributes:
-        name: Shown on the pages; all ids follow from it.
-        domain: A team domain to stand in for, over TLS; by default the team is at `http://127.0.0.1:PORT`.
-        session: How long somebody stays logged in to the team, and so to all of its apps.
-        strict_service_tokens: Whether a request with service credentials gets 401 or 403 instead of a login.
+        name: Name on the pages; all ids are derived from it.
+        domain: Team domain to serve over TLS; by default the team is at `http://127.0.0.1:PORT`.
+        session: Lifetime of a login to the team, in seconds.
+        strict_service_tokens: Whether rejected service credentials get 401 or 403 instead of a login.
         secure_cookies: Whether cookies are `Secure` and `SameSite=None` on plain HTTP too, as on Cloudflare.
     """
 
@@ -144,16 +145,16 @@ class Team(_Frozen):
 
 
 class Person(_Frozen):
-    """Somebody who can log in by a click.
+    """A user on the login page.
 
     Attributes:
-        email: The address.
-        name: As get-identity tells it.
-        groups: Names of groups; in the token they are in `custom`.
+        email: Email address.
+        name: Name in get-identity.
+        groups: Names of groups; the token has them in `custom`.
         custom: OIDC claims or SAML attributes.
-        country: ISO 3166-1 alpha-2.
-        idp: The type of the identity provider.
-        device_posture: The checks that get-identity tells, by id.
+        country: ISO 3166-1 alpha-2 code.
+        idp: Type of the identity provider.
+        device_posture: Device checks in get-identity, by id.
     """
 
     email: Email
@@ -166,12 +167,12 @@ class Person(_Frozen):
 
 
 class ServiceToken(_Frozen):
-    """A machine's credentials; the Client ID follows from the name where none is given.
+    """The credentials of a service.
 
     Attributes:
-        name: What policies call it.
-        client_id: 32 hexadecimal digits and `.access`.
-        client_secret: By default made at random and kept in the state folder.
+        name: Name in policies.
+        client_id: 32 hexadecimal digits and `.access`; by default derived from the name.
+        client_secret: Client Secret; by default random, and stored in the state folder.
     """
 
     name: Name
@@ -180,17 +181,17 @@ class ServiceToken(_Frozen):
 
 
 class Policy(_Frozen):
-    """Who gets what; each of the fields beside `name` and `decision` includes callers.
+    """An Access policy: a decision, and the callers that it includes.
 
     Attributes:
-        name: For people.
-        decision: `allow` and `deny` are about people, `service_auth` about service tokens; `bypass` lets in anybody,
+        name: Name for readers of the file.
+        decision: `allow` and `deny` apply to users, `service_auth` to service tokens. `bypass` forwards every request
             without a token.
-        everyone: Includes all.
-        emails: Includes these people.
-        domains: Includes people with an address there.
-        groups: Includes the members.
-        service_tokens: Includes these, by name; for `service_auth`.
+        everyone: Whether all callers are included.
+        emails: Addresses of included users.
+        domains: Email domains of included users.
+        groups: Groups of included users.
+        service_tokens: Names of included service tokens; for `service_auth`.
     """
 
     name: str = ""
@@ -205,13 +206,13 @@ class Policy(_Frozen):
     def _check(self) -> Self:
         people = bool(self.emails or self.domains or self.groups)
         if self.decision == "bypass" and (not self.everyone or people or self.service_tokens):
-            raise ValueError("a bypass policy is for everyone = true alone, as nobody is logged in")
+            raise ValueError("a bypass policy needs everyone = true and nothing else, because no caller is logged in")
         if self.decision == "service_auth" and people:
-            raise ValueError("a service_auth policy includes service_tokens or everyone, not people")
+            raise ValueError("a service_auth policy includes service_tokens or everyone, not users")
         if self.decision in ("allow", "deny") and self.service_tokens:
             raise ValueError("service_tokens need decision = 'service_auth'")
         if not (self.everyone or people or self.service_tokens):
-            raise ValueError("includes nobody: set everyone, emails, domains, groups or service_tokens")
+            raise ValueError("includes no caller: set everyone, emails, domains, groups or service_tokens")
         return self
 
 
@@ -219,26 +220,26 @@ EVERYONE = (
     Policy(name="Everyone", decision="allow", everyone=True),
     Policy(name="Every service token", decision="service_auth", everyone=True),
 )
-"""The policies of an app that names none."""
+"""Default policies of an app."""
 
 
 class App(_Frozen):
     """An application: a host, or some paths on it.
 
     Attributes:
-        name: Shown at login; the AUD tag follows from it where none is given.
-        host: `localhost` or a name below it.
-        paths: The most specific path of all apps on a host decides.
-        audience: The AUD tag; read it back as `tag`.
-        upstream: Where its requests go; by default where the command line says.
-        session: How long its token lives.
-        policies: In this order.
-        http_only: Whether scripts are kept from its cookie.
-        same_site: Of its cookie.
-        path_cookie: Whether its cookie is for its path alone.
-        bypass_options: Whether CORS preflights go to the app, without a token.
-        cors_origins: Whose CORS preflights are answered for the app; otherwise they get 403.
-        service_token_header: A header that may hold both service credentials as JSON.
+        name: Name on the login page.
+        host: Host name, such as `localhost` or `shop.localhost`.
+        paths: Paths of the app; the most specific path on the host decides.
+        audience: AUD tag; by default derived from the name, see `tag`.
+        upstream: Origin to forward to; by default the one on the command line.
+        session: Lifetime of its token, in seconds.
+        policies: Policies, in order of evaluation.
+        http_only: Whether its cookie is `HttpOnly`.
+        same_site: `SameSite` attribute of its cookie.
+        path_cookie: Whether the path of its cookie is the first path.
+        bypass_options: Whether the app receives CORS preflights, without a token.
+        cors_origins: Origins whose CORS preflights the edge answers; other origins get 403.
+        service_token_header: Header that may hold both service credentials as JSON.
         service_auth_401: Whether a request without service credentials gets 401 instead of 403.
     """
 
@@ -259,7 +260,7 @@ class App(_Frozen):
 
     @property
     def tag(self) -> str:
-        """The AUD tag."""
+        """AUD tag of the app."""
         return self.audience or sha256(f"local access/{self.name}".encode()).hexdigest()
 
 
@@ -270,7 +271,7 @@ PEOPLE = (
 
 
 class Config(_Frozen):
-    """A whole local Access; without a file, one app for everyone, two people and one service token."""
+    """The whole configuration; by default one app for everyone, two users and one service token."""
 
     team: Team = Team()
     apps: Annotated[tuple[App, ...], Field(min_length=1)] = (App(name="app"),)
@@ -293,35 +294,35 @@ class Config(_Frozen):
         for number, app in enumerate(self.apps):
             if app.host in (TEAM_HOST, self.team.domain):
                 raise _conflict(
-                    ("apps", number, "host"), "is where the team is; name another host, such as 'localhost'"
+                    ("apps", number, "host"), "is the host of the team; set another host, such as 'localhost'"
                 )
             places += [(app.host, path) for path in app.paths]
             if len(places) != len(set(places)):
-                raise _conflict(("apps", number, "paths"), "this host and path belong to two apps")
+                raise _conflict(("apps", number, "paths"), "this host and path belong to two apps; change one of them")
             for rank, policy in enumerate(app.policies):
                 if unknown := [name for name in policy.service_tokens if name not in known]:
                     path = ("apps", number, "policies", rank, "service_tokens")
-                    raise _conflict(path, f"there is no service token {unknown[0]!r}")
+                    raise _conflict(path, f"no service token has the name {unknown[0]!r}; add it to service_tokens")
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The hosts that apps are on."""
+        """Hosts of all apps."""
         return tuple(dict.fromkeys(app.host for app in self.apps))
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The AUD tags of all apps."""
+        """AUD tags of all apps."""
         return tuple(app.tag for app in self.apps)
 
     def person(self, email: str) -> Person:
-        """Give the person with this address; one without groups where the file knows none."""
+        """Return the user with this address, or a new one without groups."""
         return next((person for person in self.people if person.email == email), Person(email=email))
 
 
 def _check_unique(path: tuple[str, str], values: list[str]) -> None:
     for number, value in enumerate(values):
         if value and value in values[:number]:
-            raise _conflict((path[0], number, path[1]), "stands there twice")
+            raise _conflict((path[0], number, path[1]), "appears twice")
 
 
 def _conflict(path: tuple[str | int, ...], message: str) -> PydanticCustomError:

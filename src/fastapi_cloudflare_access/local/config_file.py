@@ -1,4 +1,4 @@
-"""The seed file `access.toml`: reading it, saying what is wrong in which line, and writing a first one."""
+"""The configuration file `access.toml`: its reader with line numbers in errors, and its template."""
 
 import re
 import tomllib
@@ -12,18 +12,19 @@ from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.toml_lines import KeyPath, find_lines
 
 FILE_NAME = "access.toml"
-"""What is read where no file is named."""
+"""Default name of the file."""
 MAX_SIZE = 1_000_000
+"""Largest size of the file, in bytes."""
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
 _POSITION = re.compile(r"\(at line (\d+), column \d+\)")
 
 
 def load_config(path: Path) -> Config:
-    """Read a seed file.
+    """Read a configuration file.
 
     Raises:
-        ConfigurationError: One sentence that names the file, the line and the key.
+        ConfigurationError: The file is not valid; the message names the file, the line and the key.
     """
     text = _read_text(path)
     try:
@@ -31,7 +32,7 @@ def load_config(path: Path) -> Config:
     except tomllib.TOMLDecodeError as problem:
         raise ConfigurationError(_syntax_error(path.name, text, str(problem))) from None
     except (ValueError, RecursionError):
-        raise ConfigurationError(f"{path.name}: has a number too long to read, or is nested too deeply") from None
+        raise ConfigurationError(f"{path.name}: a number is too long, or the nesting is too deep") from None
     try:
         return Config.model_validate(data)
     except ValidationError as invalid:
@@ -39,16 +40,16 @@ def load_config(path: Path) -> Config:
 
 
 def write_template(path: Path) -> None:
-    """Write a first seed file, with comments.
+    """Write a configuration file with comments.
 
     Raises:
-        ConfigurationError: There is one already, or it cannot be written.
+        ConfigurationError: The file already exists, or it cannot be written.
     """
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write((Path(__file__).parent / "templates" / FILE_NAME).read_text(encoding="utf-8"))
     except FileExistsError:
-        raise ConfigurationError(f"{path} is there already, and is left as it is") from None
+        raise ConfigurationError(f"{path} already exists; delete it, or name another file with --config") from None
     except OSError as problem:
         raise ConfigurationError(f"{path} cannot be written: {problem.strerror}") from None
 
@@ -60,7 +61,7 @@ def _read_text(path: Path) -> str:
     except OSError as problem:
         raise ConfigurationError(f"{path} cannot be read: {problem.strerror}") from None
     if len(data) > MAX_SIZE:
-        raise ConfigurationError(f"{path} is longer than {MAX_SIZE} bytes")
+        raise ConfigurationError(f"{path} is larger than {MAX_SIZE} bytes")
     try:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as problem:
@@ -89,7 +90,7 @@ def _path_of(error: Any) -> KeyPath:
 
 
 def line_of(lines: dict[KeyPath, int], key_path: KeyPath) -> int:
-    """Give the line of the key, else of what it is in."""
+    """Return the line of a key, else of the nearest table or array around it."""
     for end in range(len(key_path), 0, -1):
         if key_path[:end] in lines:
             return lines[key_path[:end]]
@@ -107,5 +108,5 @@ def _message(error: Any) -> str:
     if error["type"] == "too_short":
         return "must not be empty"
     if error["type"] == "extra_forbidden":
-        return "there is no such key"
+        return "is not a known key"
     return str(error["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""The control page: who is logged in, the keys, and every kind of trouble; and the same as a JSON API."""
+"""The control page and its JSON API: sessions, keys, clock and faults of a local Access."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -23,41 +23,43 @@ from fastapi_cloudflare_access.local.pages import NO_STORE, message, page
 CONTROL_PATH = "/control/"
 API_PATH = "/control/api/"
 MAX_SHIFT = 400 * 86_400.0
+"""Largest shift of the clock, in seconds."""
 MAX_LAG = 600.0
+"""Longest delay of the certs endpoint, in seconds."""
 
 FAULTS = {
     "fail": "answers 503",
     "hang": "never answers",
     "lag": "answers late",
-    "garbage": "answers with bytes that are no JSON",
+    "garbage": "answers with bytes that are not JSON",
     "html": "answers with an HTML page",
     "no_keys": "answers with no keys",
-    "reset": "breaks off in the middle",
-    "refuse": "breaks off at once",
+    "reset": "closes the connection in the middle of the answer",
+    "refuse": "closes the connection at once",
 }
-"""What the certs endpoint can be made to do."""
+"""Faults of the certs endpoint, with the text for the control page."""
 
 Values = dict[str, Any]
 
 
 class ControlError(Exception):
-    """The command cannot be done; the message says why.
+    """A command that fails; the message gives the reason.
 
     Attributes:
-        status: The HTTP status it gets.
+        status: HTTP status code of the response.
     """
 
     def __init__(self, problem: str, *, status: int = 400) -> None:
-        """Say so."""
+        """Store the reason and the status."""
         super().__init__(problem)
         self.status = status
 
 
 class ControlCommands:
-    """What can be done to a local Access."""
+    """The commands of the control page."""
 
     def __init__(self, local_access: LocalAccess) -> None:
-        """Work on this one."""
+        """Store the local Access to change."""
         self.local_access = local_access
         self.commands: dict[str, Callable[[Values], object]] = {
             "rotate": self.rotate,
@@ -71,26 +73,26 @@ class ControlCommands:
         }
 
     def run(self, name: str, values: Values) -> Values:
-        """Do something, and tell what came of it.
+        """Run a command, and return its result.
 
         Raises:
-            ControlError: It cannot be done.
+            ControlError: The command is unknown, or it fails.
         """
         if name not in self.commands:
-            raise ControlError(f"there is no command of that name; there are {', '.join(self.commands)}")
+            raise ControlError(f"unknown command; use one of {', '.join(self.commands)}")
         result = self.commands[name](values)
         return {"done": name, **(result if isinstance(result, dict) else {})}
 
     def rotate(self, _: Values) -> None:
-        """Sign with a new key; the one so far stays published."""
+        """Add a new signing key; the old one stays published."""
         self.local_access.team.rotate()
 
     def withdraw(self, _: Values) -> None:
-        """Publish the previous key no more."""
+        """Remove the previous key from the certs."""
         self.local_access.team.withdraw()
 
     def certs(self, values: Values) -> None:
-        """Make the certs endpoint do something wrong: `fault`, and `seconds` for `lag`; `none` makes it work again."""
+        """Set the `fault` of the certs endpoint, with `seconds` for `lag`; `none` removes it."""
         certs, fault = self.local_access.certs, values.get("fault")
         actions: dict[str, Callable[[], None]] = {
             "none": certs.recover,
@@ -104,40 +106,34 @@ class ControlCommands:
         self.local_access.fault = "" if fault == "none" else fault
 
     def clock(self, values: Values) -> None:
-        """Set the team's clock off by `seconds`, from the machine's."""
+        """Set the team's clock `seconds` ahead of the computer's."""
         self.local_access.clock.shift = _number(values, "seconds", 0.0, -MAX_SHIFT, MAX_SHIFT)
 
     def expire(self, values: Values) -> None:
-        """End the session with this `session` id."""
+        """Expire the session with this `session` id."""
         session = self.local_access.state.sessions.get(str(values.get("session")))
         if session is None:
-            raise ControlError("there is no session with that id")
+            raise ControlError("no session has this id; GET state lists the sessions")
         session.ended = "expired"
         self.local_access.state.save()
 
     def revoke(self, values: Values) -> Values:
-        """End every session of the person with this `email`."""
+        """Revoke every session of the user with this `email`."""
         return {"ended": self.local_access.end_sessions(_email(values), "revoked")}
 
     def token(self, values: Values) -> Values:
-        """Make a token for an `app`, of a person by `email` or of a `service`, as a login would."""
+        """Create a token for an `app`, of a user by `email` or of a `service`."""
         local_access = self.local_access
-        app = next(
-            (
-                app
-                for app in local_access.config.apps
-                if app.name == values.get("app", local_access.config.apps[0].name)
-            ),
-            None,
-        )
+        apps = local_access.config.apps
+        app = next((app for app in apps if app.name == values.get("app", apps[0].name)), None)
         if app is None:
-            raise ControlError("there is no app of that name")
+            raise ControlError("no app has this name; GET state lists the apps")
         if "service" in values:
             client_id = next(
                 (found for found, name in local_access.services.items() if name == values["service"]), None
             )
             if client_id is None:
-                raise ControlError("there is no service token of that name")
+                raise ControlError("no service token has this name; GET state lists the service tokens")
             return {"token": local_access.team.service_app_token(client_id, app, host=app.host)}
         session = local_access.log_in(_email(values), ip="127.0.0.1")
         return {
@@ -145,14 +141,14 @@ class ControlCommands:
         }
 
     def reset(self, _: Values) -> None:
-        """Log everybody out, set the clock right and let the certs endpoint work."""
+        """Remove all sessions, the shift of the clock and the fault of the certs endpoint."""
         self.local_access.state.sessions.clear()
         self.local_access.state.save()
         self.clock({"seconds": 0})
         self.certs({"fault": "none"})
 
     def state(self) -> Values:
-        """Tell all there is to see; no token and no secret is among it."""
+        """Return the whole state, without tokens and secrets."""
         local_access = self.local_access
         return {
             "team": {
@@ -199,14 +195,14 @@ def _session(session: Any) -> Values:
 
 
 async def control(request: EdgeRequest, local_access: LocalAccess, body: AsyncIterator[bytes]) -> Response:
-    """Answer on `/` and below `/control/`."""
+    """Return the response for `/` and for paths below `/control/`."""
     controls = ControlCommands(local_access)
     if request.path.startswith(API_PATH):
         return await _api(request, controls, body)
     if request.method == "POST" and request.path.startswith(CONTROL_PATH):
         return await _command(request, controls, body)
     if request.path != "/":
-        return message("Nothing is here", status=404, links={"The control page": "/"})
+        return message("Page not found", status=404, links={"The control page": "/"})
     return _page(request, controls)
 
 
@@ -230,13 +226,13 @@ async def _values(body: AsyncIterator[bytes]) -> Values:
 
 
 def _check_api(request: EdgeRequest) -> None:
-    """Take only JSON, which no page from elsewhere can send unasked."""
+    """Raise `ControlError` unless the request is GET state or a same-origin POST of JSON."""
     if not is_same_origin(request):
-        raise ControlError("the request comes from another site", status=403)
+        raise ControlError("the request comes from another origin", status=403)
     if request.method == "GET" and request.path == API_PATH + "state":
         return
     if request.method != "POST":
-        raise ControlError("GET state, or POST a command", status=405)
+        raise ControlError("use GET for state, and POST for a command", status=405)
     if request.get("content-type").partition(";")[0].strip().lower() != "application/json":
         raise ControlError("the content type must be application/json", status=415)
 
@@ -244,11 +240,11 @@ def _check_api(request: EdgeRequest) -> None:
 async def _command(request: EdgeRequest, controls: ControlCommands, body: AsyncIterator[bytes]) -> Response:
     form = await read_form(body)
     if not has_valid_csrf_token(request, controls.local_access, form):
-        return message("The form had expired", status=403, links={"Back": "/"})
+        return message("The form has expired", "Go back and send it again.", status=403, links={"Back": "/"})
     try:
         controls.run(request.path.removeprefix(CONTROL_PATH), form)
     except ControlError as problem:
-        return message("That cannot be done", str(problem), status=400, links={"Back": "/"})
+        return message("The command failed", str(problem), status=400, links={"Back": "/"})
     return RedirectResponse("/", 303)
 
 

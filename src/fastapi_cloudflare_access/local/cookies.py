@@ -1,4 +1,4 @@
-"""`Set-Cookie` lines with the attributes that Access documents."""
+"""The values of `Set-Cookie` headers, with the attributes that Access documents."""
 
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -10,38 +10,39 @@ from fastapi_cloudflare_access.local.local_access import LocalAccess
 
 APP_SESSION, TEAM_SESSION = "CF_AppSession", "CF_Session"
 TEAM_SESSION_LIFETIME = 4 * 3600
+"""Seconds that a form stays valid."""
 
 
 def app_cookie(request: EdgeRequest, local_access: LocalAccess, app: App, token: str) -> str:
-    """The application token, on the app's host."""
-    path = next(path for path in app.paths) if app.path_cookie else "/"
+    """Return the cookie with the application token, for the app's host."""
+    path = app.paths[0] if app.path_cookie else "/"
     return _cookie(
         request, local_access, COOKIE, token, app.session, path=path, http_only=app.http_only, same_site=app.same_site
     )
 
 
 def service_cookie(request: EdgeRequest, local_access: LocalAccess, token: str) -> str:
-    """What a service token gets beside the answer of the app: `Secure; SameSite=none`, for a day."""
+    """Return the cookie for a service token; it lasts a day."""
     return _cookie(request, local_access, COOKIE, token, DAY, http_only=False, same_site="none")
 
 
 def team_cookie(request: EdgeRequest, local_access: LocalAccess, token: str, expires: float) -> str:
-    """The organisation token, on the team domain, until this time on the team's clock."""
+    """Return the cookie with the global session token; `expires` is a time of the team's clock."""
     return _cookie(request, local_access, COOKIE, token, expires - local_access.clock.now(), same_site="none")
 
 
 def app_session_cookie(request: EdgeRequest, local_access: LocalAccess, value: str) -> str:
-    """What binds a login to the browser it began in, on the app's host."""
+    """Return the cookie that binds a login to its browser, for the app's host."""
     return _cookie(request, local_access, APP_SESSION, value, DAY)
 
 
 def team_session_cookie(request: EdgeRequest, local_access: LocalAccess, value: str) -> str:
-    """What the login form is bound to, on the team domain."""
+    """Return the cookie that binds a form to its browser, for the team domain."""
     return _cookie(request, local_access, TEAM_SESSION, value, TEAM_SESSION_LIFETIME, same_site="none")
 
 
 def expired_token_cookie(request: EdgeRequest, local_access: LocalAccess, app: App | None) -> str:
-    """Take the token's cookie away."""
+    """Return an expired cookie, which removes the token from the browser."""
     path = app.paths[0] if app and app.path_cookie else "/"
     return _cookie(request, local_access, COOKIE, "", -local_access.clock.machine_now(), path=path, same_site="none")
 
@@ -77,7 +78,7 @@ def _attributes(*, is_secure: bool, http_only: bool, same_site: str | None) -> I
 
 
 def _should_be_secure(request: EdgeRequest, local_access: LocalAccess) -> bool:
-    """Browsers keep a `Secure` cookie of a loopback host on plain HTTP as well; Safari does not."""
+    """Return whether the cookie is `Secure`; Safari rejects that on plain HTTP."""
     agent = request.get("user-agent")
     is_safari = "Safari/" in agent and "Chrome/" not in agent and "Chromium/" not in agent
     return request.scheme == "https" or (local_access.config.team.secure_cookies and not is_safari)

@@ -1,4 +1,4 @@
-"""Whether a request goes on to the app, as whom, or what it gets instead; the tables of Access in one place."""
+"""The decision about a request: the edge forwards it to the app, or responds itself."""
 
 import json
 from collections.abc import Iterator
@@ -22,22 +22,24 @@ ResponseKind = Literal[
     "preflight_answered",
     "metadata",
 ]
-"""What a request gets that does not go on; `responses` has the words."""
+"""Kinds of responses of the edge itself; `responses` builds them."""
 
 MAX_CREDENTIALS = 4096
+"""Most characters of service credentials in one header."""
 MAX_TOKENS = 8
+"""Most tokens that are checked for one request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """The request goes on.
+    """The decision to forward the request to the app.
 
     Attributes:
-        token: The assertion; None where the app is open.
-        email: Of the user.
-        country: Of the user.
-        sets_cookie: Whether the caller gets the token as a cookie.
-        credential_header: The header that held credentials.
+        token: Application token for the app; None if a policy bypasses Access.
+        email: Address of the user.
+        country: Country code of the caller.
+        sets_cookie: Whether the response sets the token as a cookie.
+        credential_header: Name of the single header with both credentials, to remove.
     """
 
     token: str | None = None
@@ -49,20 +51,20 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Respond:
-    """The request gets an answer of the edge's own."""
+    """The decision that the edge itself responds."""
 
     kind: ResponseKind
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request shows of a service token.
+    """The service credentials of a request.
 
     Attributes:
-        present: Whether there is anything of it.
-        client_id: The Client ID; empty where it is missing or stands twice.
-        secret: The Client Secret, likewise.
-        credential_header: The single header they came in.
+        present: Whether the request has any of them.
+        client_id: Client ID; empty if a credential is missing or appears twice.
+        secret: Client Secret; empty in the same cases.
+        credential_header: Name of the single header with both credentials.
     """
 
     present: bool = False
@@ -72,7 +74,7 @@ class Credentials:
 
 
 def decide(request: EdgeRequest, app: App, local_access: LocalAccess) -> Forward | Respond:
-    """Decide about a request for an app."""
+    """Check a request against the policies of its app."""
     if is_bypassed(app):
         return Forward()
     if request.is_preflight:
@@ -91,7 +93,7 @@ def decide(request: EdgeRequest, app: App, local_access: LocalAccess) -> Forward
 
 
 def read_credentials(request: EdgeRequest, app: App) -> Credentials:
-    """Find service credentials: in the two headers, or in the single one that the app names."""
+    """Read service credentials from the two headers, or from the single header that the app names."""
     ids, secrets = request.get_all(ID_HEADER), request.get_all(SECRET_HEADER)
     credentials = _single_header_credentials(request, app)
     if credentials and (ids or secrets):
@@ -116,7 +118,7 @@ def _single_header_credentials(request: EdgeRequest, app: App) -> Credentials | 
 
 
 def _parse_credentials(text: str) -> dict[str, Any] | None:
-    """Read the JSON of a single header; other content, such as a bearer token, is the app's own."""
+    """Parse the JSON of a single header; return None for other content."""
     try:
         value: object = json.loads(text) if len(text) <= MAX_CREDENTIALS and text.startswith("{") else None
     except (ValueError, RecursionError):
@@ -126,7 +128,7 @@ def _parse_credentials(text: str) -> dict[str, Any] | None:
 
 
 def _preflight(app: App) -> Forward | Respond:
-    """Browsers send no cookie with a preflight, so nobody is logged in."""
+    """Return the decision about a preflight, which never has a cookie (Fetch standard, section 3.2.2)."""
     if app.bypass_options:
         return Forward()
     return Respond("preflight_answered" if app.cors_origins else "preflight_refused")
@@ -152,7 +154,7 @@ def _check_tokens(request: EdgeRequest, app: App, local_access: LocalAccess) -> 
 
 
 def _tokens(request: EdgeRequest) -> Iterator[str]:
-    """Give every token a caller may log in with; each is believed only where the team signed it."""
+    """Yield every unverified application token of the request, without duplicates."""
     tokens = [*request.get_all(TOKEN_HEADER), *request.get_all(HEADER.lower()), *request.cookies(COOKIE)]
     yield from dict.fromkeys(tokens[:MAX_TOKENS])
 

@@ -1,4 +1,4 @@
-"""The edge: one ASGI app that is the team domain on one host and stands before the apps on the others."""
+"""The edge: an ASGI app that serves the team domain and protects the apps."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -26,12 +26,12 @@ class Edge:
     """The whole local Access as an ASGI app.
 
     Attributes:
-        local_access: What it knows.
-        backend: What stands behind apps without an upstream of their own.
+        local_access: Configuration and state.
+        backend: Backend of the apps without an upstream.
     """
 
     def __init__(self, local_access: LocalAccess, backend: Backend | None = None) -> None:
-        """Stand before `backend`, and before the upstreams that the apps name."""
+        """Store the backend, and add an upstream for each app that names one."""
         self.local_access = local_access
         self.backend = backend or NoBackend()
         self._upstreams: Mapping[str, Upstream] = {
@@ -39,13 +39,13 @@ class Edge:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request or a handshake, or live as long as the server does."""
+        """Send the response to a request or handshake, or run the lifespan."""
         if scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
             return
         request = EdgeRequest(scope)
         if request.method == "CONNECT":
-            await message("There is no way through here", status=405)(scope, receive, send)
+            await message("CONNECT is not supported", "Use another method.", status=405)(scope, receive, send)
         elif request.is_ambiguous:
             await _ambiguous_path()(scope, receive, send)
         elif request.host in self.local_access.addresses.team_hosts:
@@ -121,7 +121,7 @@ class Edge:
 
 
 def _edge_response(request: EdgeRequest, local_access: LocalAccess, app: App | None) -> Response | None:
-    """Give what is answered on every app's host, and never reaches an app."""
+    """Return the response for a path of the edge itself, else None."""
     if request.path.startswith("/cdn-cgi/"):
         pages = {AUTHORIZED_PATH: authorized, LOGOUT_PATH: logout, IDENTITY_PATH: get_identity}
         found = None if request.is_websocket else pages.get(request.path)
@@ -150,19 +150,19 @@ async def _body_chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 def _ambiguous_path() -> Response:
-    """Judged as one path, the request could be answered as another."""
-    text = "It has dot segments, backslashes or a fragment, which servers read differently. Ask for the path itself."
+    """Return a rejection: the app could read another path than the policies do."""
+    text = "Remove dot segments, backslashes and the fragment from it: servers read them differently."
     return message("The address is ambiguous", text, status=400)
 
 
 def _unknown_host(local_access: LocalAccess, request: EdgeRequest) -> Response:
     links = {app.name: local_access.addresses.origin(app.host) + app.paths[0] for app in local_access.config.apps}
-    text = f"The team is at {local_access.addresses.issuer}, and the apps are these:"
-    return message("No app is on this host", text, status=404 if request.netloc else 400, links=links)
+    text = f"Open {local_access.addresses.issuer} for the team, or one of the apps:"
+    return message("No app has this host", text, status=404 if request.netloc else 400, links=links)
 
 
 def _not_found(local_access: LocalAccess, request: EdgeRequest) -> Response:
     links = {app.name: local_access.addresses.origin(app.host) + app.paths[0] for app in local_access.config.apps}
     if request.host not in local_access.addresses.team_hosts:
         links["The control page of the team"] = local_access.addresses.issuer
-    return message("Nothing is here", "The apps are these:", status=404, links=links)
+    return message("Page not found", "Open one of the apps:", status=404, links=links)

@@ -1,4 +1,4 @@
-"""A request as the edge sees it, and the headers with which it goes on to the app."""
+"""A request to the edge, and the request headers for the app."""
 
 import re
 import secrets
@@ -16,17 +16,18 @@ TOKEN_HEADER = "cf-access-token"  # noqa: S105 - a name
 ID_HEADER, SECRET_HEADER = "cf-access-client-id", "cf-access-client-secret"
 
 MAX_TARGET = 8000
-"""Characters of an address that can be come back to after a login."""
+"""Most characters of an address to return to after a login."""
 MAX_QUERY = 6 * MAX_TARGET
-"""Room for such an address, quoted, and for the token that carries it again."""
+"""Most characters of a query; it holds such an address twice, quoted and in a token."""
 MAX_FIELDS = 50
+"""Most fields of a query or a form."""
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 _NETLOC = re.compile(r"([a-z0-9.-]{1,253}|\[::1\])(?::([0-9]{1,5}))?")
 _COOKIE = COOKIE.encode()
 _NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding"})
-"""What a request is not whole without, so that no `Connection` header takes it away."""
+"""Headers that stay even if a `Connection` header names them."""
 _SET_BY_THE_EDGE = frozenset(
     name.encode()
     for name in (
@@ -52,26 +53,26 @@ class EdgeRequest:
     """One HTTP request or WebSocket handshake.
 
     Attributes:
-        scope: As ASGI gives it.
+        scope: ASGI scope.
     """
 
     scope: Scope
 
     @cached_property
     def netloc(self) -> str | None:
-        """The `Host`, in lower case; None where there is not exactly one that can be."""
+        """The `Host` header in lower case; None unless it is unique and valid."""
         hosts = self.get_all("host")
         return hosts[0].lower() if len(hosts) == 1 and _NETLOC.fullmatch(hosts[0].lower()) else None
 
     @property
     def host(self) -> str:
-        """The host name alone."""
+        """Host name without the port."""
         found = _NETLOC.fullmatch(self.netloc or "")
         return found[1] if found else ""
 
     @property
     def method(self) -> str:
-        """The method; a handshake is a GET."""
+        """Request method; `GET` for a handshake."""
         return str(self.scope.get("method", "GET"))
 
     @property
@@ -81,17 +82,17 @@ class EdgeRequest:
 
     @property
     def is_websocket(self) -> bool:
-        """Whether it is a handshake."""
+        """Whether the request is a WebSocket handshake."""
         return bool(self.scope["type"] == "websocket")
 
     @cached_property
     def path(self) -> str:
-        """The path as an app may understand it: decoded, without doubled slashes and one at the end."""
+        """Decoded path, without empty segments."""
         return "/" + "/".join(filter(None, self._segments))
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether an app may take the target for another path than `path`, or for no path at all."""
+        """Whether an app could read the target as another path than `path`, or as no path."""
         names = {segment.partition(";")[0] for segment in self._segments}
         is_path = self.target.startswith("/") and "#" not in self.target
         return not is_path or not names.isdisjoint({".", ".."}) or any("\\" in name for name in self._segments)
@@ -102,14 +103,14 @@ class EdgeRequest:
 
     @cached_property
     def target(self) -> str:
-        """The path and the query, as they were sent."""
+        """Path and query, as the client sent them."""
         path: bytes = self.scope.get("raw_path") or self.scope["path"].encode()
         query: bytes = self.scope["query_string"]
         return (path.partition(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
 
     @cached_property
     def query(self) -> dict[str, str]:
-        """The first value of each parameter; nothing where there is too much of it."""
+        """First value of each parameter; empty if the query is too long."""
         text = self.target.partition("?")[2]
         try:
             pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS) if len(text) <= MAX_QUERY else []
@@ -119,26 +120,26 @@ class EdgeRequest:
 
     @property
     def client_ip(self) -> str:
-        """From where."""
+        """IP address of the client; empty if unknown."""
         client = self.scope.get("client")
         return str(client[0]) if client else ""
 
     @property
     def is_preflight(self) -> bool:
-        """Whether it is a CORS preflight (Fetch standard, section 3.2.2)."""
+        """Whether the request is a CORS preflight (Fetch standard, section 3.2.2)."""
         return self.method == "OPTIONS" and bool(self.get("origin") and self.get("access-control-request-method"))
 
     def get_all(self, name: str) -> list[str]:
-        """Every value of a header."""
+        """Return every value of a header."""
         wanted = name.encode()
         return [value.decode("latin-1") for header, value in self.scope["headers"] if header == wanted]
 
     def get(self, name: str) -> str:
-        """The first value of a header, or the empty text."""
+        """Return the first value of a header, or an empty string."""
         return next(iter(self.get_all(name)), "")
 
     def cookies(self, name: str) -> list[str]:
-        """Every value of a cookie; others of the same name may have been planted."""
+        """Return every value of a cookie; an attacker can add one."""
         pairs = (pair.partition("=") for jar in self.get_all("cookie") for pair in jar.split(";"))
         return [value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == name]
 
@@ -146,21 +147,21 @@ class EdgeRequest:
 def headers_for_app(
     request: EdgeRequest, *, ray: str, token: str | None, email: str | None, country: str, credential_header: str | None
 ) -> RawHeaders:
-    """Give the request headers that the app gets.
+    """Return the request headers for the app.
 
     Args:
         request: The request.
-        ray: Its `cf-ray`.
-        token: The assertion; whatever the client sent in its place is gone.
-        email: Of the user.
-        country: Where the caller is.
-        credential_header: A header that held credentials.
+        ray: Value of `cf-ray`.
+        token: Application token; it replaces the client's own values.
+        email: Address of the user.
+        country: Country code of the caller.
+        credential_header: Name of a header with service credentials, to remove.
     """
     received: RawHeaders = list(request.scope["headers"])
     dropped = (
         _SET_BY_THE_EDGE | (connection_options(received) - _NEVER_HOP_BY_HOP) | {(credential_header or "").encode()}
     )
-    # Servers that follow CGI take `_` for `-`, so neither spelling goes on.
+    # CGI servers read `_` as `-`, so both spellings are removed.
     headers = [(name, value) for name, value in received if name.replace(b"_", b"-") not in dropped]
     if cookie := b"; ".join(_cookies(request, token)):
         headers.append((b"cookie", cookie))
@@ -172,12 +173,12 @@ def headers_for_app(
 
 
 def new_ray() -> str:
-    """A `cf-ray` of a data centre that is nowhere."""
+    """Return a random `cf-ray` with the data centre `LOC`."""
     return f"{secrets.token_hex(8)}-LOC"
 
 
 def connection_options(headers: RawHeaders) -> set[bytes]:
-    """Give `Connection`, and the headers that it says are about this connection alone (RFC 9110 section 7.6.1)."""
+    """Return `connection` and the header names that it lists (RFC 9110 section 7.6.1)."""
     listed = b",".join([b"connection", *(value for name, value in headers if name.lower() == b"connection")])
     return {name.strip() for name in listed.lower().split(b",")}
 

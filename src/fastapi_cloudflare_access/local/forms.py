@@ -1,4 +1,4 @@
-"""Forms that only a page of our own can have sent, and bodies of bounded size."""
+"""Forms with CSRF protection, and request bodies of bounded size."""
 
 import hmac
 import json
@@ -12,26 +12,27 @@ from fastapi_cloudflare_access.local.edge_request import MAX_FIELDS, EdgeRequest
 from fastapi_cloudflare_access.local.local_access import LocalAccess
 
 MAX_BODY = 16_384
+"""Largest request body, in bytes."""
 
 
 def team_session(request: EdgeRequest) -> str | None:
-    """Give the browser's session on the team domain."""
+    """Return the id of the browser's session on the team domain, or None."""
     found = [value for value in request.cookies(TEAM_SESSION) if value.isalnum() and len(value) == 32]  # noqa: PLR2004 - hex
     return found[0] if found else None
 
 
 def new_team_session() -> str:
-    """Make a session for a browser that has none."""
+    """Return a new session id for a browser."""
     return secrets.token_hex(16)
 
 
 def csrf_token(local_access: LocalAccess, session: str) -> str:
-    """Give what a form of that session must bring along."""
+    """Return the CSRF token of a session."""
     return hmac.new(local_access.state.secret.encode(), session.encode(), "sha256").hexdigest()
 
 
 def has_valid_csrf_token(request: EdgeRequest, local_access: LocalAccess, form: dict[str, str]) -> bool:
-    """Tell whether the form comes from a page that this browser got from here."""
+    """Check that the form has the CSRF token of this browser's session."""
     session = team_session(request)
     if session is None or not is_same_origin(request):
         return False
@@ -39,14 +40,14 @@ def has_valid_csrf_token(request: EdgeRequest, local_access: LocalAccess, form: 
 
 
 def is_same_origin(request: EdgeRequest) -> bool:
-    """Tell that no page from elsewhere has sent this; what sends neither header is no browser."""
+    """Check that no page of another origin sent the request."""
     origin = request.get("origin")
     is_own = origin in ("", f"{request.scheme}://{request.netloc}")
     return is_own and request.get("sec-fetch-site") in ("", "none", "same-origin")
 
 
 async def read_form(chunks: AsyncIterator[bytes]) -> dict[str, str]:
-    """Read a form; one that is too long is empty."""
+    """Read a form; return no fields if it is too long."""
     body = await _read_body(chunks)
     try:
         return dict(parse_qsl(body.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
@@ -55,7 +56,7 @@ async def read_form(chunks: AsyncIterator[bytes]) -> dict[str, str]:
 
 
 async def read_json(chunks: AsyncIterator[bytes]) -> dict[str, Any] | None:
-    """Read a JSON object; None where it is none. An empty body is an empty one."""
+    """Read a JSON object, empty for an empty body; return None for other content."""
     body = await _read_body(chunks)
     try:
         value: object = json.loads(body or b"{}")

@@ -1,4 +1,4 @@
-"""`get-identity`: who a session is, in full, on the team domain and on the hosts of the apps."""
+"""The get-identity endpoint, on the team domain and on the hosts of the apps."""
 
 from starlette.responses import JSONResponse, Response
 
@@ -10,7 +10,7 @@ IDENTITY_PATH = "/cdn-cgi/access/get-identity"
 
 
 def get_identity(request: EdgeRequest, local_access: LocalAccess) -> Response:
-    """Tell who the cookie's session is; 400 without a cookie is documented, the other errors are this one's own."""
+    """Return the identity of the session; Cloudflare documents only the error without a cookie."""
     tokens = request.cookies(COOKIE)[:8]
     if not tokens:
         return JSONResponse({"err": "no app token set"}, 400)

@@ -1,4 +1,4 @@
-"""Logging in and out: the pages of the team domain, and the way back to the app."""
+"""Login and logout: the pages of the team domain, and the redirect back to the app."""
 
 import hmac
 import json
@@ -41,19 +41,19 @@ _RELATIVE = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f-\U0010ffff]*")
 
 
 class InvalidLogin(Exception):
-    """The login cannot go on; the message says why."""
+    """A login that is rejected; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoginRequest:
-    """A login to an app, as its redirect asks for it.
+    """The parameters of a login redirect.
 
     Attributes:
-        app: Which app.
-        origin: Where the browser goes back to.
-        netloc: The host and port of that.
-        target: The path to end at.
-        app_session_hash: Of the browser it began in; None where it has to begin anew at the app.
+        app: App to log in to.
+        origin: Origin of the app.
+        netloc: Host and port of the app.
+        target: Path and query to return to.
+        app_session_hash: SHA-256 of the `CF_AppSession` cookie; None if the login must restart at the app.
     """
 
     app: App
@@ -64,11 +64,11 @@ class LoginRequest:
 
 
 async def login(request: EdgeRequest, local_access: LocalAccess, body: AsyncIterator[bytes]) -> Response:
-    """Show who can log in, log somebody in, or pass on who is logged in."""
+    """Return the login page, the response to its form, or a redirect to the app."""
     try:
         login_request = parse_login(request, local_access)
     except InvalidLogin as problem:
-        return message("This login does not work", str(problem), status=400)
+        return message("This login is not valid", str(problem), status=400)
     if request.method == "POST":
         return await _submit_form(request, local_access, login_request, body)
     session = current_session(request, local_access)
@@ -78,20 +78,20 @@ async def login(request: EdgeRequest, local_access: LocalAccess, body: AsyncIter
 
 
 def parse_login(request: EdgeRequest, local_access: LocalAccess) -> LoginRequest:
-    """Check what the redirect says; only what the team signed decides where a login leads.
+    """Parse a login redirect, and check it against the signed `meta`.
 
     Raises:
-        InvalidLogin: It says something wrong.
+        InvalidLogin: A parameter is not valid.
     """
     netloc = request.path.removeprefix(LOGIN_PATH)
     query = request.query
     app = local_access.app_by_tag(query.get("kid", ""))
     origin = local_access.addresses.origins(app.host).get(netloc) if app else None
     if app is None or origin is None:
-        raise InvalidLogin("There is no such app.")
+        raise InvalidLogin("No app has this address. Open the app again.")
     target = query.get("redirect_url", "/")
     if not is_relative(target):
-        raise InvalidLogin("Invalid redirect URL: it must be a path of the app.")
+        raise InvalidLogin("The redirect URL must be a path of the app. Open the app again.")
     meta = local_access.team.verified_claims(query.get("meta", ""), "meta")
     is_bound = meta is not None and (meta.get("aud"), meta.get("hostname"), meta.get("redirect_url")) == (
         app.tag,
@@ -102,12 +102,12 @@ def parse_login(request: EdgeRequest, local_access: LocalAccess) -> LoginRequest
 
 
 def is_relative(target: str) -> bool:
-    """Tell whether this is a path, which no browser takes for another host."""
+    """Return whether the target is a path that no browser reads as another host."""
     return len(target) <= MAX_TARGET and _RELATIVE.fullmatch(target) is not None
 
 
 def current_session(request: EdgeRequest, local_access: LocalAccess) -> Session | None:
-    """Give the login to the team that the browser has."""
+    """Return the browser's session, or None if it has ended."""
     for token in request.cookies(COOKIE)[:8]:
         session = local_access.session_of(local_access.team.verified_claims(token, "org"))
         if session and session.expires > local_access.clock.now():
@@ -144,11 +144,15 @@ async def _submit_form(
 ) -> Response:
     form = await read_form(body)
     if not has_valid_csrf_token(request, local_access, form):
-        return _form(request, local_access, login_request, problem="The form had expired. Choose again.")
+        return _form(request, local_access, login_request, problem="The form has expired. Choose again.")
     entered = form.get("email", "").strip()
     if not is_email(entered):
         return _form(
-            request, local_access, login_request, problem="That is not an email address.", entered=entered[:254]
+            request,
+            local_access,
+            login_request,
+            problem="This is not a valid email address. Correct it.",
+            entered=entered[:254],
         )
     session = local_access.log_in(entered.lower(), ip=request.client_ip)
     response = RedirectResponse(request.target, 303, headers={"cache-control": NO_STORE})
@@ -158,7 +162,7 @@ async def _submit_form(
 
 
 def _redirect_to_app(local_access: LocalAccess, login_request: LoginRequest, session: Session) -> Response:
-    """Send the browser back to the app with a nonce, where the policies let this person in."""
+    """Redirect the browser to the app with a nonce, if a policy admits the user."""
     if login_request.app_session_hash is None:
         return RedirectResponse(login_request.origin + login_request.target, 302, headers={"cache-control": NO_STORE})
     if not admits_person(login_request.app, local_access.config.person(session.email)):
@@ -182,17 +186,17 @@ def _redirect_to_app(local_access: LocalAccess, login_request: LoginRequest, ses
 
 
 def _no_access(login_request: LoginRequest, session: Session) -> Response:
-    text = f"You are {session.email}; no policy of “{login_request.app.name}” lets you in."
-    again = f"{LOGOUT_PATH}?{urlencode({'returnTo': login_request.origin + login_request.target})}"
-    links = {"Log out, and log in as somebody else": again}
+    text = f"You are logged in as {session.email}, but no policy of “{login_request.app.name}” admits you."
+    address = f"{LOGOUT_PATH}?{urlencode({'returnTo': login_request.origin + login_request.target})}"
+    links = {"Log out, and log in as another user": address}
     return message("That account does not have access", text, status=403, links=links)
 
 
 def authorized(request: EdgeRequest, local_access: LocalAccess) -> Response:
-    """Take a login at the app: the nonce once, in time, on the host and in the browser where it began."""
+    """Complete a login; its nonce is valid once, for the same host and browser."""
     pending = local_access.pending_logins.pop(request.query.get("nonce", ""), None)
     if pending is None or not _is_valid(request, local_access, pending):
-        text = "It was used already, took too long, or began in another browser. Open the page again."
+        text = "The login was used before, has expired, or started in another browser. Open the app again."
         return message("Invalid login session", text, status=400, links={"To the app": "/"})
     person = local_access.config.person(pending.session.email)
     token = local_access.team.app_token(pending.session, person, pending.app, host=request.host)
@@ -209,10 +213,14 @@ def _is_valid(request: EdgeRequest, local_access: LocalAccess, pending: PendingL
 
 
 def logout(request: EdgeRequest, local_access: LocalAccess) -> Response:
-    """End the person's sessions in all apps, and take the cookie of this host away."""
+    """End the user's sessions in all apps, and remove the cookie of this host."""
     return_to = request.query.get("returnTo", "")
     if return_to and not is_team_address(return_to, local_access):
-        return message("Invalid redirect URL", "It leads to no app of this team.", status=400)
+        return message(
+            "Invalid redirect URL",
+            "The address in returnTo must belong to this team or to one of its apps.",
+            status=400,
+        )
     for token in request.cookies(COOKIE)[:8]:
         if session := local_access.session_of(local_access.team.verified_claims(token, "app", "org")):
             local_access.end_sessions(session.email, "logged out")
@@ -224,7 +232,7 @@ def logout(request: EdgeRequest, local_access: LocalAccess) -> Response:
 
 
 def is_team_address(address: str, local_access: LocalAccess) -> bool:
-    """Tell whether an address is the team's or one of its apps'."""
+    """Return whether an address belongs to the team or to one of its apps."""
     if any(ord(character) <= 32 or character == "\\" for character in address):  # noqa: PLR2004 - controls and space
         return False
     try:

@@ -1,4 +1,4 @@
-"""The pages: rendered here, readable without scripts, and never framed."""
+"""The HTML pages: they need no scripts, and browsers never frame them."""
 
 from base64 import b64encode
 from functools import cache
@@ -15,20 +15,20 @@ NO_STORE = "private, max-age=0, no-store, no-cache, must-revalidate, post-check=
 
 
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """Render a page."""
+    """Return a rendered page."""
     text = _environment().get_template(template).render(style=_style(), **values)
     return HTMLResponse(text, status_code=status, headers=security_headers())
 
 
 def message(title: str, *paragraphs: str, status: int, links: dict[str, str] | None = None) -> HTMLResponse:
-    """Render a page that says one thing."""
+    """Return a page with a title, paragraphs and links."""
     return page("message.html", status=status, title=title, paragraphs=paragraphs, links=links or {}, code=status)
 
 
 def security_headers() -> dict[str, str]:
-    """Nothing may be loaded but the page's own style, and nobody may frame or keep it.
+    """Return headers that allow only the page's own style, and forbid frames and caches.
 
-    There is no `form-action`: browsers apply it to every redirect after the form, and apps redirect where they like.
+    `form-action` is absent: browsers apply it to every redirect after the form, and apps redirect to any host.
     """
     digest = b64encode(sha256(_style().encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""What the edge itself answers: the login redirect, refusals, preflights and the metadata."""
+"""The responses of the edge itself: login redirect, rejections, preflights and metadata."""
 
 import re
 import secrets
@@ -19,17 +19,41 @@ RESOURCE_PATH = "/.well-known/cloudflare-access-protected-resource"
 _APP_SESSION = re.compile(r"n[0-9a-f]{16}")
 _UNQUOTED = "!$%&'()*+,/:;=?@[]"
 _REJECTIONS: dict[str, tuple[int, str, str]] = {
-    "login_needed": (401, "Log in first", "The request came from a script, and nobody is logged in."),
-    "forbidden": (403, "You do not have access", "You are logged in, but no policy of this app lets you in."),
-    "service_auth": (403, "Forbidden", "This app is for service tokens, and the request has none that is accepted."),
-    "service_unknown": (401, "Unauthorized", "The service credentials are unknown, incomplete or given twice."),
-    "service_refused": (403, "Forbidden", "The service token is valid, but no policy of this app lets it in."),
-    "preflight_refused": (403, "Forbidden", "A CORS preflight carries no login, and this app lets none through."),
+    "login_needed": (
+        401,
+        "Log in first",
+        "A script sent the request without a login. Open the app in this browser and log in.",
+    ),
+    "forbidden": (
+        403,
+        "You do not have access",
+        "You are logged in, but no policy of this app admits you. Log in as another user.",
+    ),
+    "service_auth": (
+        403,
+        "Forbidden",
+        "This app needs the credentials of a service token that it admits. Add them to the request.",
+    ),
+    "service_unknown": (
+        401,
+        "Unauthorized",
+        "The service credentials are unknown, incomplete or sent twice. Correct them.",
+    ),
+    "service_refused": (
+        403,
+        "Forbidden",
+        "The service token is valid, but no policy of this app admits it. Add it to a policy.",
+    ),
+    "preflight_refused": (
+        403,
+        "Forbidden",
+        "A CORS preflight has no login. Set bypass_options or cors_origins for this app.",
+    ),
 }
 
 
 def build_response(kind: ResponseKind, request: EdgeRequest, app: App, local_access: LocalAccess) -> Response:
-    """Give the answer of this kind."""
+    """Return the response of this kind."""
     if kind == "login":
         return _login_redirect(request, app, local_access)
     if kind == "metadata":
@@ -45,12 +69,12 @@ def build_response(kind: ResponseKind, request: EdgeRequest, app: App, local_acc
 
 
 def _login_redirect(request: EdgeRequest, app: App, local_access: LocalAccess) -> Response:
-    """Redirect to the team; the browser is told apart by its app session, which a second tab shares."""
+    """Return a redirect to the team, bound to the browser's app session."""
     known = [value for value in request.cookies(APP_SESSION) if _APP_SESSION.fullmatch(value)]
     app_session = known[0] if known else f"n{secrets.token_hex(8)}"
     netloc, target = request.netloc or "", login_target(request)
     if len(target) > MAX_TARGET:
-        text = f"After a login you could not come back to more than {MAX_TARGET} characters. Log in at a shorter one."
+        text = f"A login can return to at most {MAX_TARGET} characters. Log in at a shorter address first."
         return message("The address is too long", text, status=414, links={"To the app": app.paths[0]})
     meta = local_access.team.login_token(app, host=netloc, target=target, app_session=app_session)
     query = f"kid={app.tag}&meta={meta}&redirect_url={quote(target, safe='')}"
@@ -63,7 +87,7 @@ def _login_redirect(request: EdgeRequest, app: App, local_access: LocalAccess) -
 
 
 def login_target(request: EdgeRequest) -> str:
-    """Give where the browser shall come back to: a path that no browser takes for a host."""
+    """Return the target after a login, as a path that no browser reads as a host."""
     return "/" + quote(request.target.lstrip("/"), safe=_UNQUOTED, encoding="latin-1")
 
 
@@ -111,7 +135,7 @@ def _rejection_body(
         body = {"message": f"{title}. {text}", "status_code": status, "aud": app.tag, "ray_id": secrets.token_hex(8)}
         return JSONResponse(body, status)
     links = (
-        {"Log in as somebody else": f"{local_access.addresses.issuer}/cdn-cgi/access/logout"}
+        {"Log in as another user": f"{local_access.addresses.issuer}/cdn-cgi/access/logout"}
         if title.startswith("You")
         else {}
     )

@@ -1,4 +1,4 @@
-"""A local Access in a thread of its own, for tests."""
+"""A local Access in a thread, for tests."""
 
 import asyncio
 from collections.abc import Callable, Generator
@@ -24,16 +24,16 @@ T = TypeVar("T")
 
 
 class RunningAccess:
-    """A local Access that runs.
+    """A running local Access.
 
     Attributes:
-        local_access: All it knows; other threads only read it.
-        ca_file: What clients have to trust; None without TLS.
-        environment: The environment variables of the app.
+        local_access: Configuration and state; only its own thread may change them.
+        ca_file: Certificate authority for clients to trust; None without TLS.
+        environment: Environment variables for the app.
     """
 
     def __init__(self, local_access: LocalAccess, edge: Edge, tls: TlsFiles | None) -> None:
-        """Stand for this one."""
+        """Store the local Access, its edge and its TLS files."""
         self.local_access = local_access
         self.ca_file = tls.ca if tls else None
         self.environment = app_environment(local_access, tls)
@@ -42,19 +42,19 @@ class RunningAccess:
 
     @property
     def team_domain(self) -> str:
-        """What to give `CloudflareAccess` as its `team_domain`."""
+        """Value for the `team_domain` of `CloudflareAccess`."""
         return self.local_access.addresses.issuer
 
     @property
     def audience(self) -> str:
-        """The AUD tag of the first app."""
+        """AUD tag of the first app."""
         return self.local_access.config.apps[0].tag
 
     def app(self, name: str) -> App:
-        """Give the app of this name.
+        """Return the app of this name.
 
         Raises:
-            KeyError: There is none.
+            KeyError: No app has this name.
         """
         for app in self.local_access.config.apps:
             if app.name == name:
@@ -62,31 +62,31 @@ class RunningAccess:
         raise KeyError(name)
 
     def url(self, path: str = "/", *, app: str | None = None) -> str:
-        """Give the address of a path of an app, by default the first."""
+        """Return the URL of a path of an app, by default of the first app."""
         found = self.app(app) if app else self.local_access.config.apps[0]
         return self.local_access.addresses.origin(found.host) + path
 
     def service_headers(self, name: str | None = None) -> dict[str, str]:
-        """Give the headers with which a service token calls, by default the first."""
+        """Return the credential headers of a service token, by default of the first one."""
         client_id = next(found for found, known in self.local_access.services.items() if name in (None, known))
         secret = self.local_access.service_secret(client_id, self.local_access.services[client_id])
         return {"CF-Access-Client-Id": client_id, "CF-Access-Client-Secret": secret}
 
     def control(self, command: str, **values: Any) -> dict[str, Any]:
-        """Do what the control page does: `rotate`, `withdraw`, `certs`, `clock`, `expire`, `revoke`, `token`, `reset`.
+        """Run `rotate`, `withdraw`, `certs`, `clock`, `expire`, `revoke`, `token` or `reset`, as the control page does.
 
         Raises:
-            ControlError: It cannot be done.
+            ControlError: The command is unknown, or it fails.
         """
         return self._run_in_loop(lambda: ControlCommands(self.local_access).run(command, values))
 
     def mount(self, app: ASGIApp, *, time_limit: float = 30.0) -> None:
-        """Let an app stand behind the edge from now on, and return when it has started.
+        """Set the app that receives the requests, and wait until it has started.
 
-        It can be made by now: its `team_domain` and `audience` are known.
+        Create the app inside the context, with its `team_domain` and `audience`.
 
         Raises:
-            RuntimeError: It did not start.
+            RuntimeError: The app did not start.
         """
         backend = InProcessApp(app)
         loop = self._running_loop()
@@ -94,7 +94,7 @@ class RunningAccess:
         asyncio.run_coroutine_threadsafe(backend.wait_started(), loop).result(time_limit)
 
     def forward_to(self, upstream: str) -> None:
-        """Let a server stand behind the edge from now on; it can be started by now, with `environment`."""
+        """Set the server that receives the requests; start it with `environment`."""
         loop = self._running_loop()
         asyncio.run_coroutine_threadsafe(self._replace(Upstream(upstream)), loop).result(10)
 
@@ -113,7 +113,7 @@ class RunningAccess:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            raise RuntimeError("it runs inside `with run_local_access() as local:` only")
+            raise RuntimeError("the local Access has stopped; use it inside `with run_local_access() as local:`")
         return self._loop
 
 
@@ -131,17 +131,17 @@ def run_local_access(
     """Run a local Access on the loopback, in a thread.
 
     Args:
-        app: What stands behind it, in this process; or `mount` it later.
-        upstream: The origin of a server to stand before instead.
-        config: What it is made of; by default one app for everyone on `localhost`.
-        state: Where keys and sessions are kept; by default in memory.
-        port: For HTTP; 0 takes a free one.
-        tls_port: For HTTPS beside it; by default none, 0 takes a free one.
-        time_limit: How many seconds starting and stopping may take.
+        app: ASGI app to protect, in this process; or call `mount` later.
+        upstream: Origin of a server to protect instead.
+        config: Configuration; by default one app for everyone on `localhost`.
+        state: Folder for keys and sessions; by default they stay in memory.
+        port: Port for HTTP; 0 selects a free one.
+        tls_port: Port for HTTPS; by default none, and 0 selects a free one.
+        time_limit: Seconds to start, and seconds to stop.
 
     Raises:
-        ConfigurationError: The port is not to be had, or the folder cannot be used.
-        TimeoutError: It did not start or stop in time.
+        ConfigurationError: The port is not available, or the folder cannot be used.
+        TimeoutError: The local Access did not start or stop in time.
     """
     config = config or Config()
     listeners = Listeners.open("127.0.0.1", port, tls_port)
@@ -189,4 +189,4 @@ def _serve(server: LocalServer, ready: "Future[asyncio.AbstractEventLoop]") -> N
         server.run()
     finally:
         if not ready.done():
-            ready.set_exception(RuntimeError("the local Access did not start; the log says why"))
+            ready.set_exception(RuntimeError("the local Access did not start; read the log"))

@@ -1,4 +1,4 @@
-"""Serving the edge: on sockets of the loopback alone, in this thread or in one of its own."""
+"""The servers of the edge: sockets on the loopback, HTTP and HTTPS."""
 
 import asyncio
 import errno
@@ -23,25 +23,25 @@ from fastapi_cloudflare_access.local.state import State
 from fastapi_cloudflare_access.local.tls import TlsFiles
 
 SHUTDOWN_GRACE = 3
-"""Seconds that open requests have when the server stops."""
+"""Seconds for open requests when the server stops."""
 BIND_RETRIES = 10
-"""For a port that is free in both families."""
+"""Retries to find a port that is free for IPv4 and IPv6."""
 
 _NO_IPV6 = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether this is a host that nobody reaches from another machine."""
+    """Return whether only this computer can reach the host."""
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on a port; for the loopback in both families, since `localhost` may be either.
+    """Return listening sockets, for IPv4 and IPv6 if the host is a loopback.
 
     Raises:
-        ConfigurationError: The port is not to be had.
+        ConfigurationError: The port is not available.
     """
     hosts = [host] if host != "localhost" else []
     if is_loopback(host):
@@ -62,17 +62,17 @@ def _listen_all(hosts: list[str], port: int) -> list[socket.socket]:
                 continue
             for listener in listeners:
                 listener.close()
-            raise ConfigurationError(f"port {port} of {host} is not to be had: {problem.strerror}") from None
+            raise ConfigurationError(f"cannot listen on port {port} of {host}: {problem.strerror}") from None
     return listeners
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Listen at once, so that an app that starts here can already ask for its keys."""
+    """Return a listening socket; clients can connect before the server starts."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio turns Nagle's algorithm off for every connection.
+    # With an explicit protocol, asyncio turns Nagle's algorithm off for every connection.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        if os.name == "posix":  # pragma: no branch - elsewhere two servers could then share the port
+        if os.name == "posix":  # pragma: no branch - on Windows two servers could share the port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -85,7 +85,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def port_of(sockets: list[socket.socket]) -> int:
-    """Give the port that they share."""
+    """Return the port of the first socket."""
     return int(sockets[0].getsockname()[1])
 
 
@@ -94,8 +94,8 @@ class Listeners:
     """The sockets of one local Access.
 
     Attributes:
-        plain: For HTTP.
-        encrypted: For HTTPS; may be none.
+        plain: Sockets for HTTP.
+        encrypted: Sockets for HTTPS; may be empty.
     """
 
     plain: list[socket.socket]
@@ -103,10 +103,10 @@ class Listeners:
 
     @classmethod
     def open(cls, host: str, port: int, tls_port: int | None) -> Self:
-        """Listen.
+        """Return sockets that listen on these ports.
 
         Raises:
-            ConfigurationError: A port is not to be had.
+            ConfigurationError: A port is not available.
         """
         plain = bind(host, port)
         try:
@@ -117,33 +117,33 @@ class Listeners:
             raise
 
     def close(self) -> None:
-        """Close them, where no server did."""
+        """Close all sockets."""
         for listener in (*self.plain, *self.encrypted):
             listener.close()
 
     def addresses(self, config: Config) -> Addresses:
-        """Give where that is."""
+        """Return the addresses of the sockets."""
         return Addresses(port_of(self.plain), port_of(self.encrypted) if self.encrypted else None, config.team.domain)
 
 
 def build_local_access(config: Config, folder: Path | None, listeners: Listeners) -> LocalAccess:
-    """Make a local Access.
+    """Return a local Access.
 
     Raises:
-        ConfigurationError: What is in the folder cannot be used.
+        ConfigurationError: The state folder cannot be used.
     """
     return LocalAccess(config, State(folder), ShiftedClock(), listeners.addresses(config))
 
 
 def app_environment(local_access: LocalAccess, tls: TlsFiles | None = None) -> dict[str, str]:
-    """Give the environment of the protected app."""
+    """Return the environment variables of the protected app."""
     tags = [app.tag for app in local_access.config.apps if app.upstream is None] or list(local_access.config.tags)
     settings = {"CF_ACCESS_TEAM_DOMAIN": local_access.addresses.issuer, "CF_ACCESS_AUDIENCE": ",".join(tags)}
     return settings | ({"SSL_CERT_FILE": str(tls.ca)} if tls and local_access.addresses.domain else {})
 
 
 class _MainServer(uvicorn.Server):
-    """A server that says when it listens."""
+    """A server that calls `on_start` when it listens."""
 
     on_start: Callable[[], None] = staticmethod(lambda: None)
 
@@ -153,14 +153,14 @@ class _MainServer(uvicorn.Server):
 
 
 class _TlsServer(uvicorn.Server):
-    """A server that leaves signals to another."""
+    """A server that leaves signals to the main server."""
 
     def capture_signals(self) -> Any:
         return nullcontext()
 
 
 class _HttpProtocol(HttpToolsProtocol):
-    """Lets the edge break the connection off, which ASGI knows no word for."""
+    """A protocol that lets the edge close the connection, which ASGI cannot express."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -168,16 +168,16 @@ class _HttpProtocol(HttpToolsProtocol):
 
 
 class LocalServer:
-    """The servers of one local Access: HTTP, and HTTPS beside it."""
+    """The HTTP and HTTPS servers of one local Access."""
 
     def __init__(self, edge: Edge, listeners: Listeners, tls: TlsFiles | None = None) -> None:
-        """Serve this edge."""
+        """Create the servers, without starting them."""
         self._listeners = listeners
         self.main = _MainServer(_uvicorn_config(edge, lifespan="on"))
         self._tls_server = _TlsServer(_uvicorn_config(edge, lifespan="off", ssl_certfile=tls.server)) if tls else None
 
     async def serve(self) -> None:
-        """Serve until a signal or `stop`."""
+        """Serve until a signal or a call of `stop`."""
         tls_server = self._tls_server
         if tls_server is None:
             await self.main.serve(sockets=self._listeners.plain)
@@ -190,7 +190,7 @@ class LocalServer:
             await running
 
     def stop(self, *, force: bool = False) -> None:
-        """Make `serve` end; from any thread."""
+        """Stop `serve`; any thread may call this."""
         self.main.should_exit = True
         self.main.force_exit = self.main.force_exit or force
 
@@ -218,7 +218,7 @@ def _uvicorn_config(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = No
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Generator[None]:
-    """Set environment variables for a while."""
+    """Set environment variables until the context exits."""
     previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,4 +1,4 @@
-"""What outlives a restart: the team's keys, the secrets of service tokens, and who is logged in."""
+"""The state that survives a restart: the team's keys, the secrets of service tokens, and sessions."""
 
 import json
 import os
@@ -20,21 +20,22 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 
 FILE_NAME = "state.json"
 MAX_SESSIONS = 1000
+"""Most stored sessions; the oldest is removed first."""
 _OWNER_ONLY = 0o600
 
 
 @dataclass(slots=True)
 class Session:
-    """Somebody's login to the team.
+    """A user's login to the team.
 
     Attributes:
-        id: The `identity_nonce` of its tokens.
-        email: Who.
-        created: When, in seconds since 1970.
-        expires: Until when it logs in to apps.
-        ip: From where.
-        ended: Why its tokens pass no more; empty while they do.
-        tokens: The claims of the last token for each AUD tag.
+        id: `identity_nonce` of its tokens.
+        email: Address of the user.
+        created: Time of the login, in seconds since 1970.
+        expires: Time of its expiry, in seconds since 1970.
+        ip: IP address of the browser.
+        ended: Reason of its end; empty before.
+        tokens: Claims of the last token, by AUD tag.
     """
 
     id: str
@@ -48,40 +49,40 @@ class Session:
 
 @dataclass(slots=True)
 class StoredKey:
-    """A signing key in PEM, and when it was made."""
+    """A private key in PEM, with its creation time in seconds since 1970."""
 
     pem: str
     issued: float
 
     @property
     def private(self) -> RSAPrivateKey:
-        """The key itself.
+        """The parsed key.
 
         Raises:
-            ValueError: It is no RSA key.
+            ValueError: The PEM is not a valid RSA key.
         """
-        # Checking that the primes are primes takes a tenth of a second, and the file is our own.
+        # Validation of the primes takes 0.1 seconds, and this package wrote the file.
         key = load_pem_private_key(self.pem.encode(), password=None, unsafe_skip_rsa_key_validation=True)
         if not isinstance(key, RSAPrivateKey):
-            raise ValueError("not an RSA key")  # noqa: TRY004 - of a file, not of an argument
+            raise ValueError("not an RSA key")  # noqa: TRY004 - the value is from a file, not an argument
         return key
 
 
 class State:
-    """The state, in a folder that only its owner can read, or in memory alone.
+    """The state, in a private folder or only in memory.
 
     Attributes:
-        keys: The published keys, the current one last.
-        secret: What forms are protected with.
-        client_secrets: Those that were made here, by Client ID.
-        sessions: Every login that may still matter, by id.
+        keys: Published keys, the current one last.
+        secret: Key of the CSRF tokens.
+        client_secrets: Generated Client Secrets, by Client ID.
+        sessions: Sessions, by id.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Read the folder; nothing is made before something is saved.
+        """Load the state, if the folder has one.
 
         Raises:
-            ConfigurationError: What is in it cannot be used.
+            ConfigurationError: The file in it is not valid.
         """
         self.keys: list[StoredKey] = []
         self.secret = secrets.token_hex(32)
@@ -92,7 +93,7 @@ class State:
             self._load(self._file)
 
     def client_secret(self, client_id: str) -> str:
-        """Give the secret of a service token, in the shape Cloudflare gives them; made with the first call."""
+        """Return the secret of a service token, in Cloudflare's format."""
         if client_id not in self.client_secrets:
             alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
             self.client_secrets[client_id] = "cfast_" + "".join(secrets.choice(alphabet) for _ in range(48))
@@ -100,14 +101,14 @@ class State:
         return self.client_secrets[client_id]
 
     def add_session(self, session: Session) -> None:
-        """Keep a new login; the oldest goes where there are too many."""
+        """Add a session, and remove the oldest beyond `MAX_SESSIONS`."""
         self.sessions[session.id] = session
         while len(self.sessions) > MAX_SESSIONS:
             del self.sessions[next(iter(self.sessions))]
         self.save()
 
     def save(self) -> None:
-        """Write all of it, in one step.
+        """Write the file atomically.
 
         Raises:
             ConfigurationError: The folder cannot be written.
@@ -139,14 +140,14 @@ class State:
             self.client_secrets = dict(content["client_secrets"])
             self.sessions = {entry["id"]: Session(**entry) for entry in content["sessions"]}
         except (OSError, ValueError, KeyError, TypeError):
-            raise ConfigurationError(f"{file} cannot be read; delete it to begin anew") from None
+            raise ConfigurationError(f"{file} cannot be read; delete it to start again") from None
 
 
 def create_folder(folder: Path) -> None:
-    """Make the state folder, which Git is to leave alone; what Git does with one that is there is its owner's choice.
+    """Create the state folder with a `.gitignore`, unless it exists.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The folder cannot be written.
     """
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
@@ -167,5 +168,5 @@ def _write_atomically(file: Path, text: str) -> None:
 
 
 def to_pem(key: RSAPrivateKey) -> str:
-    """Write a key in PKCS #8."""
+    """Return a key as PEM (PKCS #8)."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

@@ -1,4 +1,4 @@
-"""The team: it signs with keys that are kept, and reads back only what it signed."""
+"""The team: it signs tokens with stored keys, and verifies only its own tokens."""
 
 import secrets
 from collections.abc import Callable
@@ -17,17 +17,14 @@ from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey, compac
 Claims = dict[str, Any]
 
 MAX_PAYLOAD = 2500
-"""Bytes of claims in a cookie: in base64, with header, signature and attributes, they stay below 4096."""
+"""Most bytes of claims, so that a cookie with the encoded token stays below 4096 bytes."""
 
 
 class Team(Issuer):
-    """The issuer of a local Access.
-
-    Its keys are made at random with the first start and kept in the state.
-    """
+    """The issuer of a local Access, with random keys that the state stores."""
 
     def __init__(self, issuer: str, *, config: Config, state: State, clock: Clock) -> None:
-        """Take the keys from the state, or make them.
+        """Load the keys from the state, or generate them.
 
         Raises:
             ConfigurationError: The state cannot be written.
@@ -48,21 +45,21 @@ class Team(Issuer):
         self._save_keys()
 
     def rotate(self) -> None:
-        """Sign with a new key from now on."""
+        """Add a new signing key, and store it."""
         super().rotate()
         self._save_keys()
 
     def withdraw(self) -> None:
-        """Publish the previous key no more."""
+        """Remove the previous key from the certs and the state."""
         super().withdraw()
         self._save_keys()
 
     def age_of(self, key: SigningKey) -> float:
-        """Seconds since the key was made."""
+        """Return the age of a key, in seconds."""
         return max(0.0, self.clock.now() - self._issued[key.kid])
 
     def verified_claims(self, token: str, *types: str) -> Claims | None:
-        """Give the claims of a token that this team signed, of one of these types, and that has not expired."""
+        """Verify a token of one of these types, and return its claims or None."""
         try:
             parsed = parse(token.encode("ascii"))
             key = self._published_key(parsed.kid)
@@ -77,7 +74,7 @@ class Team(Issuer):
         return claims if is_current and is_own and claims.get("type") in types else None
 
     def app_token(self, session: Session, person: Person, app: App, *, host: str) -> str:
-        """Log a person in to an app; the claims are kept for the control page, and `custom` is trimmed."""
+        """Return the application token of a user, with `custom` trimmed, and store its claims."""
         custom = person.custom | ({"groups": list(person.groups)} if person.groups else {})
         claims = self.user_claims(
             person.email,
@@ -94,27 +91,27 @@ class Team(Issuer):
         return self.sign(claims)
 
     def service_app_token(self, client_id: str, app: App, *, host: str) -> str:
-        """Log a service token in to an app; a second longer than the session, as has been seen."""
+        """Return the application token of a service; as on Cloudflare, it lasts a second longer."""
         return self.service_token(client_id, audience=app.tag, expires_in=app.session + 1, hostname=host)
 
     def global_token(self, session: Session, person: Person) -> str:
-        """Log a person in to the team; the identity is trimmed, and whole in get-identity alone."""
+        """Return the global session token of a user, with `identity` trimmed."""
         lifetime = int(session.expires - self.clock.now())
         claims = self._minter.org(person.email, expires_in=lifetime)
         claims |= {"identity_nonce": session.id, "identity": self.identity(session, person)}
         return self.sign(trim_claims(claims, "identity"))
 
     def login_token(self, app: App, *, host: str, target: str, app_session: str) -> str:
-        """The `meta` of a login redirect, bound to the browser by its app session."""
+        """Return the `meta` token of a login redirect, bound to the browser by its app session."""
         claims = self._minter.meta(app.tag, hostname=host, redirect_url=target)
         return self.sign({**claims, "app_session_hash": sha256_hex(app_session)}, header=self._typed_header)
 
     def app_metadata(self, app: App, *, host: str) -> str:
-        """The answer to `cf-access-metadata-request`."""
+        """Return the signed response to `cf-access-metadata-request`."""
         return self.sign(self._minter.match(app.tag, hostname=host), header=self._typed_header)
 
     def identity(self, session: Session, person: Person) -> Claims:
-        """What get-identity tells."""
+        """Return the content of get-identity."""
         return {
             **self._minter.identity(person.email),
             **({"name": person.name} if person.name else {}),
@@ -142,7 +139,7 @@ class Team(Issuer):
 
 
 def trim_claims(claims: Claims, member: str) -> Claims:
-    """Leave out the last entries of a member where a cookie has no room for all of them, as Access does."""
+    """Remove the last entries of a member until a cookie can hold the claims."""
     room = MAX_PAYLOAD - len(compact_json({**claims, member: {}}))
     fitting: Claims = {}
     for name, value in claims.get(member, {}).items():
@@ -153,16 +150,16 @@ def trim_claims(claims: Claims, member: str) -> Claims:
 
 
 def sha256_hex(text: str) -> str:
-    """The SHA-256 of a text, in hexadecimal."""
+    """Return the SHA-256 of a text, in hexadecimal."""
     return sha256(text.encode()).hexdigest()
 
 
 def random_nonce() -> str:
-    """Sixteen characters nobody can guess, as in `identity_nonce`."""
+    """Return a random `identity_nonce` of 16 characters."""
     return secrets.token_hex(8)
 
 
 def _key_supply(stored: list[SigningKey]) -> Callable[[], SigningKey]:
-    """Give the stored keys, then new ones; an issuer begins with two, so a single one is given twice."""
+    """Return a source of the stored keys, then of new ones; an issuer needs two, so one counts twice."""
     remaining = stored * 2 if len(stored) == 1 else stored
     return lambda: remaining.pop(0) if remaining else SigningKey.generate()

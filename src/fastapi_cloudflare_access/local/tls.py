@@ -1,4 +1,4 @@
-"""TLS with a certificate authority of one's own, made with the first use and kept in the state folder."""
+"""TLS with a local certificate authority, which the state folder stores."""
 
 import os
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ CA_FILE, CA_KEY_FILE, SERVER_FILE = "ca.pem", "ca-key.pem", "server.pem"
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """What the server needs, and what clients have to trust.
+    """The TLS files of the server and of its clients.
 
     Attributes:
-        ca: The certificate of the authority; for `SSL_CERT_FILE`, `curl --cacert` or a browser.
-        server: The server's key and certificates.
+        ca: Certificate of the authority; for `SSL_CERT_FILE`, `curl --cacert` or a browser.
+        server: Key and certificates of the server.
     """
 
     ca: Path
@@ -27,7 +27,7 @@ class TlsFiles:
 
 
 def create_tls_files(folder: Path, config: Config) -> TlsFiles:
-    """Make a server certificate for all hosts of the local Access.
+    """Create a server certificate for all hosts, and the authority if it is missing.
 
     Raises:
         ConfigurationError: The folder cannot be used.
@@ -41,7 +41,7 @@ def create_tls_files(folder: Path, config: Config) -> TlsFiles:
     except OSError as problem:
         raise ConfigurationError(f"{folder} cannot be written: {problem.strerror}") from None
     except ValueError:
-        raise ConfigurationError(f"{folder / CA_FILE} cannot be read; delete it to begin anew") from None
+        raise ConfigurationError(f"{folder / CA_FILE} cannot be read; delete it to start again") from None
     return files
 
 

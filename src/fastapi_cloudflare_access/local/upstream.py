@@ -1,4 +1,4 @@
-"""The reverse proxy: HTTP streams both ways to a server of any kind."""
+"""The reverse proxy for HTTP, which streams requests and responses."""
 
 import asyncio
 import logging
@@ -17,6 +17,7 @@ from fastapi_cloudflare_access.local.websocket_proxy import proxy_websocket
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
 CONNECT_TIMEOUT = 15.0
+"""Seconds to connect to the app."""
 
 _HOP_BY_HOP = frozenset(
     {
@@ -33,9 +34,9 @@ _HOP_BY_HOP = frozenset(
 
 
 _NO_BODY_STATUSES = frozenset({204, 304})
-"""Whose length, that of a body which does not come, servers take for a promise."""
+"""Statuses without a body; the server would wait for the body that `Content-Length` announces."""
 _UPSTREAM_ERRORS = (
-    h11.LocalProtocolError,  # of a body, where httpcore does not make it one of its own
+    h11.LocalProtocolError,  # httpcore does not wrap it if the body causes it
     httpcore.NetworkError,
     httpcore.TimeoutException,
     httpcore.ProtocolError,
@@ -44,17 +45,17 @@ _UPSTREAM_ERRORS = (
 
 
 class ClientDisconnected(Exception):
-    """Nobody waits for the answer any more."""
+    """The disconnect of the client before the end of the response."""
 
 
 class Upstream:
-    """A server behind the edge, at an origin of its own."""
+    """A server that the edge forwards to."""
 
     def __init__(self, origin: str) -> None:
-        """Stand in front of it.
+        """Parse the origin of the server.
 
         Raises:
-            ConfigurationError: It is no origin.
+            ConfigurationError: The text is not a valid origin.
         """
         try:
             self.origin = Origin.parse(origin)
@@ -63,18 +64,18 @@ class Upstream:
         self._pool: httpcore.AsyncConnectionPool | None = None
 
     async def start(self) -> None:
-        """Make the pool; it is as large as it has to be, and no answer is too slow."""
+        """Create an unlimited connection pool."""
         self._pool = httpcore.AsyncConnectionPool(
             max_connections=None, max_keepalive_connections=100, keepalive_expiry=5
         )
 
     async def stop(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         if self._pool is not None:
             await self._pool.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request or a handshake on."""
+        """Send a request or a handshake to the server."""
         if scope["type"] == "websocket":
             await proxy_websocket(self.origin, scope, receive, send)
             return
@@ -87,19 +88,21 @@ class Upstream:
             logger.warning("%s does not answer: %s", self.origin, type(problem).__name__)
             if tracker.has_started:
                 raise
-            await message("502: the app does not answer", f"Is it running at {self.origin}?", status=502)(
+            await message("502: the app does not answer", f"Start it at {self.origin}, and try again.", status=502)(
                 scope, receive, send
             )
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the request; its body goes up as it comes in, and the answer comes down in the same way."""
+        """Send the request, and stream both bodies."""
         request = EdgeRequest(scope)
         client = _Client(receive, has_body=_has_body(request))
-        origin = self.origin
         upstream_request = httpcore.Request(
             request.method,
             httpcore.URL(
-                scheme=origin.scheme, host=origin.host, port=origin.port, target=request.target.encode("latin-1")
+                scheme=self.origin.scheme,
+                host=self.origin.host,
+                port=self.origin.port,
+                target=request.target.encode("latin-1"),
             ),
             headers=[*end_to_end(scope["headers"]), *_framing(request)],
             content=client.body() if _has_body(request) else None,
@@ -123,7 +126,7 @@ class Upstream:
 
 
 class _SendTracker:
-    """A `send` that knows whether the answer has begun."""
+    """A `send` that records whether the response has started."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -135,13 +138,13 @@ class _SendTracker:
 
 
 def end_to_end(headers: RawHeaders) -> RawHeaders:
-    """Leave out what is about one connection alone (RFC 9110 section 7.6.1), and `Expect`, which was answered."""
+    """Remove hop-by-hop headers (RFC 9110 section 7.6.1) and `Expect`."""
     dropped = _HOP_BY_HOP | connection_options(headers) | {b"expect"}
     return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
 def _framing(request: EdgeRequest) -> RawHeaders:
-    """A body of unknown length goes up as it came."""
+    """Return the header for a body of unknown length, if any."""
     return [(b"transfer-encoding", b"chunked")] if request.get_all("transfer-encoding") else []
 
 
@@ -150,7 +153,7 @@ def _has_body(request: EdgeRequest) -> bool:
 
 
 class _Client:
-    """Who sent the request: gives its body, and may go away."""
+    """The client of a request: its body and its disconnect."""
 
     def __init__(self, receive: Receive, *, has_body: bool) -> None:
         self._receive = receive
@@ -168,7 +171,7 @@ class _Client:
             yield event.get("body", b"")
 
     async def run_until_disconnect(self, exchange: "asyncio.Future[None]") -> None:
-        """Wait for the exchange; where the client goes away, cancel it and raise `ClientDisconnected`."""
+        """Wait for the exchange; if the client disconnects first, cancel it and raise `ClientDisconnected`."""
         watcher = asyncio.ensure_future(self._wait_for_disconnect())
         try:
             await asyncio.wait({exchange, watcher}, return_when=asyncio.FIRST_COMPLETED)

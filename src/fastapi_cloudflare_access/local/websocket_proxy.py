@@ -1,4 +1,4 @@
-"""The reverse proxy for WebSockets: messages both ways, and a refusal with the status that the app gave."""
+"""The reverse proxy for WebSockets."""
 
 import asyncio
 import logging
@@ -17,7 +17,9 @@ from fastapi_cloudflare_access.local.pages import message
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
 OPEN_TIMEOUT = 10.0
+"""Seconds for the handshake with the app."""
 CLOSE_TIMEOUT = 1.0
+"""Seconds for the closing handshake."""
 
 _HANDSHAKE_HEADERS = frozenset(
     {
@@ -32,19 +34,19 @@ _HANDSHAKE_HEADERS = frozenset(
     }
 )
 _NO_STATUS, _ABNORMAL, _TLS_FAILURE = 1005, 1006, 1015
-"""Said of a close, never in one (RFC 6455 section 7.4.1)."""
+"""Close codes that no close frame may contain (RFC 6455 section 7.4.1)."""
 _NORMAL, _INTERNAL_ERROR = 1000, 1011
 
 
 class _Connect(connect):
-    """Follows no redirect: where the app answers one, the client is told."""
+    """A connection that passes redirects to the client instead of following them."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
 
 
 async def proxy_websocket(origin: Origin, scope: Scope, receive: Receive, send: Send) -> None:
-    """Open a WebSocket to the app, then pass on every message until either side closes."""
+    """Open a WebSocket to the app, and relay messages or its rejection to the client."""
     await receive()  # websocket.connect
     try:
         upstream = await _open(origin, scope)
@@ -58,13 +60,15 @@ async def proxy_websocket(origin: Origin, scope: Scope, receive: Receive, send: 
         await Response(bytes(response.body or b""), response.status_code, headers)(scope, receive, send)
         return
     except (InvalidURI, ValueError) as problem:
-        logger.warning("%s is asked for no WebSocket: %s", origin, type(problem).__name__)
-        text = "The app cannot be asked for a WebSocket in this way."
-        await message("400: the handshake cannot go on", text, status=400)(scope, receive, send)
+        logger.warning("%s: the handshake cannot be sent: %s", origin, type(problem).__name__)
+        text = "Open the WebSocket at a path of the app, without a fragment."
+        await message("400: the handshake is not valid", text, status=400)(scope, receive, send)
         return
     except (OSError, TimeoutError, InvalidHandshake) as problem:
-        logger.warning("%s opens no WebSocket: %s", origin, type(problem).__name__)
-        await message("502: the app does not answer", f"Is it running at {origin}?", status=502)(scope, receive, send)
+        logger.warning("%s did not open a WebSocket: %s", origin, type(problem).__name__)
+        await message("502: the app does not answer", f"Start it at {origin}, and try again.", status=502)(
+            scope, receive, send
+        )
         return
     async with upstream:
         await send(
@@ -124,7 +128,7 @@ async def _client_to_app(upstream: ClientConnection, receive: Receive) -> None:
         try:
             await upstream.send(_content(event))
         except ConnectionClosed:
-            await asyncio.Event().wait()  # the other way tells the client how it ended
+            await asyncio.Event().wait()  # the other direction sends the close to the client
 
 
 def _content(event: Any) -> str | bytes:
