@@ -66,13 +66,13 @@ def log_in(page: "Page", local: RunningAccess, name: str = "Ada", path: str = "/
     page.wait_for_url(local.url(path))
 
 
-def test_a_login_ends_at_the_page_that_was_asked_for(page: "Page", local: RunningAccess) -> None:
+def test_a_login_returns_to_the_requested_page(page: "Page", local: RunningAccess) -> None:
     log_in(page, local, path="/a/b?c=d#part")
     assert page.url == local.url("/a/b?c=d#part")
     assert page.inner_text("h1") == "Hello ada@example.com"
 
 
-def test_the_keyboard_is_enough(page: "Page", local: RunningAccess) -> None:
+def test_a_login_needs_only_the_keyboard(page: "Page", local: RunningAccess) -> None:
     page.goto(local.url("/"))
     seen: list[str] = []
     while "Any email" not in seen:
@@ -87,13 +87,13 @@ def test_the_keyboard_is_enough(page: "Page", local: RunningAccess) -> None:
     assert seen[0].startswith("Ada Lovelace")
 
 
-def test_a_second_app_asks_nobody_again(page: "Page", local: RunningAccess) -> None:
+def test_a_second_app_needs_no_second_login(page: "Page", local: RunningAccess) -> None:
     log_in(page, local)
     page.goto(local.url("/cart", app="Shop"))
     assert (page.url, page.inner_text("h1")) == (local.url("/cart", app="Shop"), "Hello ada@example.com")
 
 
-def test_who_may_not_is_told_so_and_can_be_somebody_else(page: "Page", local: RunningAccess) -> None:
+def test_a_user_without_access_can_log_in_as_another(page: "Page", local: RunningAccess) -> None:
     log_in(page, local, "Grace")
     page.goto(local.url("/cart", app="Shop"))
     assert page.inner_text("h1") == "That account does not have access"
@@ -102,7 +102,7 @@ def test_who_may_not_is_told_so_and_can_be_somebody_else(page: "Page", local: Ru
     page.wait_for_url(local.url("/cart", app="Shop"))
 
 
-def test_a_wrong_nonce_logs_nobody_in(page: "Page", local: RunningAccess) -> None:
+def test_an_invalid_nonce_does_not_log_in(page: "Page", local: RunningAccess) -> None:
     page.goto(local.url("/"))
     page.goto(local.url("/cdn-cgi/access/authorized?nonce=wrong&state=x"))
     assert page.inner_text("h1") == "Invalid login session"
@@ -120,7 +120,7 @@ def test_logout_ends_every_session(page: "Page", local: RunningAccess) -> None:
         assert page.inner_text("h1") == f"Log in to {app}"
 
 
-def test_an_expired_session_logs_in_again(page: "Page", local: RunningAccess) -> None:
+def test_an_expired_session_gets_the_login_page(page: "Page", local: RunningAccess) -> None:
     log_in(page, local)
     session = next(iter(local.local_access.state.sessions))
     local.control("expire", session=session)
@@ -128,7 +128,7 @@ def test_an_expired_session_logs_in_again(page: "Page", local: RunningAccess) ->
     assert page.inner_text("h1") == "Log in to Wiki"
 
 
-def test_a_rotation_logs_nobody_out(page: "Page", local: RunningAccess) -> None:
+def test_a_rotation_keeps_sessions(page: "Page", local: RunningAccess) -> None:
     log_in(page, local)
     local.control("rotate")
     page.reload()
@@ -142,14 +142,14 @@ def test_a_page_opens_a_websocket(page: "Page", local: RunningAccess) -> None:
     assert page.evaluate(OPEN_A_SOCKET) == "refused"
 
 
-def test_a_script_hears_401_instead_of_a_login(page: "Page", local: RunningAccess) -> None:
+def test_a_script_gets_401_instead_of_a_login(page: "Page", local: RunningAccess) -> None:
     log_in(page, local)
     local.control("revoke", email="ada@example.com")
     ask = "fetch('/x', {headers: {'X-Requested-With': 'XMLHttpRequest'}}).then(answer => answer.status)"
     assert page.evaluate(ask) == 401
 
 
-def test_the_control_page_works_by_its_buttons(page: "Page", local: RunningAccess) -> None:
+def test_the_buttons_of_the_control_page_work(page: "Page", local: RunningAccess) -> None:
     before = local.local_access.team.current.kid
     page.goto(local.team_domain)
     page.get_by_role("button", name="Rotate").click()
@@ -161,7 +161,7 @@ def test_the_control_page_works_by_its_buttons(page: "Page", local: RunningAcces
     assert "It answers 503." in page.inner_text("main")
 
 
-def test_a_clock_that_was_set_off_is_set_right_on_the_same_page(page: "Page", local: RunningAccess) -> None:
+def test_the_control_page_shifts_and_corrects_the_clock(page: "Page", local: RunningAccess) -> None:
     page.goto(local.team_domain)
     for seconds, said in (("-20000", "-20000 seconds off"), ("0", "correct")):
         page.get_by_label("Seconds ahead").fill(seconds)

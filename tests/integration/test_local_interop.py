@@ -55,7 +55,7 @@ def test_the_javascript_that_cloudflare_documents_accepts_its_tokens(
 
 
 @pytest.mark.skipif(NODE is None, reason="needs Node")
-def test_a_node_app_stands_behind_it() -> None:
+def test_a_node_app_accepts_its_tokens() -> None:
     with run_local_access() as edge, NodeApp(edge) as origin:
         refused = httpx.get(origin, trust_env=False)
         assert (refused.status_code, refused.text) == (401, "no")

@@ -85,7 +85,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
         yield running
 
 
-async def test_many_at_once_get_each_their_own_answer(edge: Edge) -> None:
+async def test_concurrent_requests_get_their_own_responses(edge: Edge) -> None:
     async with edge.client() as client:
         responses = await asyncio.gather(*(client.get(f"/?{number}") for number in range(AT_ONCE)))
     assert [response.text for response in responses] == [str(number) for number in range(AT_ONCE)]
@@ -97,7 +97,7 @@ async def pieces() -> AsyncIterator[bytes]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_a_hundred_megabytes_go_up_and_down_through_little_memory(edge: Edge) -> None:
+async def test_a_hundred_megabytes_need_little_memory_in_both_directions(edge: Edge) -> None:
     async with edge.client() as client:
         await client.get("/")
         before = edge.memory()
@@ -111,7 +111,7 @@ async def test_a_hundred_megabytes_go_up_and_down_through_little_memory(edge: Ed
     assert edge.memory() - before < HEADROOM
 
 
-async def test_a_long_conversation_keeps_its_order(edge: Edge) -> None:
+async def test_many_messages_keep_their_order(edge: Edge) -> None:
     url = edge.url.replace("http", "ws", 1)
     async with connect(url, additional_headers=edge.headers, proxy=None) as socket:
         heard = []
@@ -122,7 +122,7 @@ async def test_a_long_conversation_keeps_its_order(edge: Edge) -> None:
     assert heard == [str(number) for number in range(MESSAGES)]
 
 
-async def test_clients_that_leave_harm_nobody(edge: Edge) -> None:
+async def test_clients_that_disconnect_do_not_affect_others(edge: Edge) -> None:
     async with edge.client() as client:
         for _ in range(20):
             async with client.stream("GET", "/large"):
@@ -130,7 +130,7 @@ async def test_clients_that_leave_harm_nobody(edge: Edge) -> None:
         assert (await client.get("/?still")).text == "still"
 
 
-async def test_an_app_that_went_away_is_a_page(tmp_path: Path) -> None:
+async def test_an_app_that_stopped_gets_502(tmp_path: Path) -> None:
     with ExitStack() as apps:
         origin = apps.enter_context(serving(app))
         with start_edge(origin, tmp_path) as running:

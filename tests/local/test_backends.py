@@ -56,7 +56,7 @@ async def send_request(backend: Any) -> list[Message]:
     return sent
 
 
-async def test_an_app_starts_answers_and_stops() -> None:
+async def test_an_app_starts_responds_and_stops() -> None:
     app = App()
     backend = InProcessApp(app)
     await backend.start()
@@ -69,7 +69,7 @@ async def test_an_app_starts_answers_and_stops() -> None:
 
 
 @pytest.mark.parametrize("behaviour", ["none", "crashes"])
-async def test_an_app_without_a_lifespan_or_whose_ended_still_answers(behaviour: str) -> None:
+async def test_an_app_without_a_lifespan_or_with_a_crashed_one_still_responds(behaviour: str) -> None:
     backend = InProcessApp(App(behaviour))
     await backend.start()
     await backend.wait_started()
@@ -78,7 +78,7 @@ async def test_an_app_without_a_lifespan_or_whose_ended_still_answers(behaviour:
     await backend.stop()
 
 
-async def test_an_app_that_did_not_start_gets_no_request(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_app_that_did_not_start_receives_no_request(caplog: pytest.LogCaptureFixture) -> None:
     backend = InProcessApp(App("fails"))
     await backend.start()
     assert (await send_request(backend))[0]["status"] == 502
@@ -88,7 +88,7 @@ async def test_an_app_that_did_not_start_gets_no_request(caplog: pytest.LogCaptu
     await backend.stop()
 
 
-async def test_an_app_that_does_not_stop_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_does_not_wait_for_an_app_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "STOP_TIMEOUT", 0.01)
     backend = InProcessApp(App("hangs"))
     await backend.start()
@@ -96,7 +96,7 @@ async def test_an_app_that_does_not_stop_is_not_waited_for(monkeypatch: pytest.M
     await asyncio.wait_for(backend.stop(), 5)
 
 
-async def test_where_nothing_stands_a_page_says_so() -> None:
+async def test_an_app_without_a_backend_responds_with_502() -> None:
     nothing = NoBackend()
     await nothing.start()
     sent = await send_request(nothing)

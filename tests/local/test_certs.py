@@ -45,7 +45,7 @@ def certs() -> CertsEndpoint:
     return make_local_access().certs
 
 
-async def test_the_document_is_as_documented(certs: CertsEndpoint) -> None:
+async def test_the_certs_document_is_as_documented(certs: CertsEndpoint) -> None:
     client = Client()
     await fetching(certs, client)
     assert client.sent[0]["status"] == 200
@@ -53,7 +53,7 @@ async def test_the_document_is_as_documented(certs: CertsEndpoint) -> None:
     assert certs.fetches == 1
 
 
-async def test_it_comes_late(certs: CertsEndpoint) -> None:
+async def test_the_document_can_arrive_slowly(certs: CertsEndpoint) -> None:
     certs.drip(0.001, size=1000)
     client = Client()
     await fetching(certs, client)
@@ -62,7 +62,7 @@ async def test_it_comes_late(certs: CertsEndpoint) -> None:
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset"])
-async def test_it_breaks_off(certs: CertsEndpoint, fault: str) -> None:
+async def test_a_fault_closes_the_connection(certs: CertsEndpoint, fault: str) -> None:
     getattr(certs, fault)()
     client = Client()
     with pytest.raises(ConnectionDropped):
@@ -71,7 +71,7 @@ async def test_it_breaks_off(certs: CertsEndpoint, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["hang", "stall"])
-async def test_it_never_ends_and_lets_go_who_goes_away(certs: CertsEndpoint, fault: str) -> None:
+async def test_a_response_that_never_ends_stops_when_the_client_disconnects(certs: CertsEndpoint, fault: str) -> None:
     getattr(certs, fault)()
     client = Client()
     task = asyncio.ensure_future(fetching(certs, client))

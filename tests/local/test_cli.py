@@ -64,7 +64,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obj
     ],
     ids=[str(number) for number in range(10)],
 )
-def test_what_makes_no_sense_is_refused_in_one_sentence(
+def test_an_invalid_option_is_rejected_with_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], options: dict[str, object], problem: str
 ) -> None:
     error = error_of(capsys, *arguments, **options)
@@ -72,7 +72,7 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(
     assert problem in error
 
 
-def test_no_address_of_the_loopback_is_a_risk() -> None:
+def test_every_loopback_address_is_accepted_without_the_flag() -> None:
     for host in ("127.0.0.2", "::1", "localhost"):
         cli._check_options(None, None, host, reload=False, risk=False)
 
@@ -105,11 +105,11 @@ def test_init_writes_a_file_that_dev_reads(folder: Path, capsys: pytest.CaptureF
     assert load_config_or_default(None) == load_config_or_default(folder / "access.toml")
 
 
-def test_without_a_file_the_defaults_are_taken() -> None:
+def test_the_defaults_apply_without_a_file() -> None:
     assert load_config_or_default(None) == Config()
 
 
-def test_it_says_where_everything_is_and_what_the_app_needs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_all_addresses_and_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
     local_access = make_local_access(App(name="wiki"), addresses=Addresses(8787, 8443))
     server = DevServer(local_access.config, Path("s"), None, None, is_encrypted=True, plain_sockets=1)
     print_addresses(local_access, TlsFiles(Path("ca.pem"), Path("server.pem")), server)
@@ -126,13 +126,13 @@ def test_it_says_where_everything_is_and_what_the_app_needs(capsys: pytest.Captu
     assert f"CF_ACCESS_AUDIENCE={local_access.config.apps[0].tag}" in error
 
 
-def test_with_an_app_of_its_own_the_environment_is_not_for_you(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_no_environment_if_it_runs_the_app(capsys: pytest.CaptureFixture[str]) -> None:
     server = DevServer(Config(), Path("s"), "a:b", None, is_encrypted=False, plain_sockets=1)
     print_addresses(make_local_access(), None, server)
     assert "CF_ACCESS_AUDIENCE" not in capsys.readouterr().out
 
 
-def test_reload_watches_and_hands_the_plan_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reload_passes_the_server_to_the_watcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     class Watcher:
@@ -148,7 +148,7 @@ def test_reload_watches_and_hands_the_plan_over(folder: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("app", "upstream"), [(None, None), (None, "http://127.0.0.1:9"), ("quiet_app:app", None)])
-def test_a_plan_serves_what_it_says(
+def test_the_server_serves_its_app_or_upstream(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     app: str | None,
@@ -203,14 +203,14 @@ def answer_of(team: str, app: str) -> str:
     return httpx.get(app, headers={"cf-access-token": made.json()["token"]}, trust_env=False).text
 
 
-def test_it_runs_an_app_and_ends_with_ctrl_c(folder: Path) -> None:
+def test_the_command_runs_an_app_until_ctrl_c(folder: Path) -> None:
     (folder / "my_app.py").write_text(APP)
     with running(folder, "my_app:app") as (process, found):
         assert answer_of(found["team, control page"], found["app"]) == '"first"'
     assert process.returncode == 0
 
 
-def test_reload_runs_the_app_anew_and_keeps_who_is_logged_in(folder: Path) -> None:
+def test_reload_restarts_the_app_and_keeps_sessions(folder: Path) -> None:
     (folder / "my_app.py").write_text(APP)
     with running(folder, "my_app:app", "--reload") as (_, found):
         team, app = found["team, control page"], found["app"]

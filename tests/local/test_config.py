@@ -8,13 +8,13 @@ from pydantic import ValidationError
 from fastapi_cloudflare_access.local.config import App, Config, Origin, Person, Policy, ServiceToken, Team, is_email
 
 
-def test_without_anything_there_are_an_app_people_and_a_service_token() -> None:
+def test_the_default_configuration_has_an_app_two_users_and_a_service_token() -> None:
     config = Config()
     assert (len(config.apps), len(config.people), len(config.service_tokens)) == (1, 2, 1)
     assert config.hosts == ("localhost",)
 
 
-def test_an_aud_tag_is_64_hexadecimal_digits_that_follow_from_the_name() -> None:
+def test_an_aud_tag_is_64_hexadecimal_digits_derived_from_the_name() -> None:
     assert App(name="a").tag == App(name="a", host="b.localhost").tag != App(name="b").tag
     assert len(App(name="a").tag) == 64
     assert App(name="a", audience="given").tag == "given"
@@ -23,22 +23,22 @@ def test_an_aud_tag_is_64_hexadecimal_digits_that_follow_from_the_name() -> None
 @pytest.mark.parametrize(
     ("text", "seconds"), [("24h", 86_400), ("30m", 1800), ("90", 90), (5, 5), ("2 d", 172_800), ("1s", 1)]
 )
-def test_times_are_numbers_with_units(text: Any, seconds: int) -> None:
+def test_durations_are_numbers_with_units(text: Any, seconds: int) -> None:
     assert Team(session=text).session == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "31d", "h", "-1", True, None, 1.5])
-def test_other_times_are_refused(text: Any) -> None:
+def test_other_durations_are_rejected(text: Any) -> None:
     with pytest.raises(ValidationError, match="must be a time"):
         Team(session=text)
 
 
 @pytest.mark.parametrize("text", ["a@b", "o'brien", "a b@c.d", "a@b@c", "@x", "a@", "a@" + "x" * 260, 'a"<x>@b.c', ""])
-def test_an_address_is_bounded_and_plain(text: str) -> None:
+def test_an_email_address_has_a_limited_length_and_no_special_characters(text: str) -> None:
     assert is_email(text) is (text == "a@b")
 
 
-def test_a_person_is_known_by_the_address_in_lower_case() -> None:
+def test_a_user_is_found_by_the_address_in_lower_case() -> None:
     config = Config(people=(Person(email="Ada@Example.com", groups=("x",)),))
     assert config.person("ada@example.com").groups == ("x",)
     assert config.person("bob@example.com").groups == ()
@@ -74,7 +74,7 @@ NAMED = Team(domain="acme.cloudflareaccess.com")
     ],
     ids=[str(number) for number in range(17)],
 )
-def test_what_cannot_be_is_refused_with_the_reason(make: Any, message: str) -> None:
+def test_an_invalid_value_is_rejected_with_the_reason(make: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         make()
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_is_refused_with_the_reason(make: Any, message: str) -> N
 @pytest.mark.parametrize(
     "path", ["/x/*", "/a%20b", "/sec//ret", "//a", "/a/..", "/./a", "/a?b", "/a#b", "/a b", "/a\\b", ""]
 )
-def test_a_path_that_no_request_can_have_is_refused(path: str) -> None:
+def test_a_path_that_no_request_can_have_is_rejected(path: str) -> None:
     with pytest.raises(ValidationError, match="must be a path such as '/admin'"):
         App(name="a", paths=(path,))
 
@@ -90,11 +90,11 @@ def test_a_path_that_no_request_can_have_is_refused(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "kept"), [("/", "/"), ("/a/", "/a"), ("/.well-known/x", "/.well-known/x"), ("/ü", "/ü")]
 )
-def test_a_path_is_kept_as_requests_are_judged(path: str, kept: str) -> None:
+def test_a_path_is_normalized_as_request_paths_are(path: str, kept: str) -> None:
     assert App(name="a", paths=(path,)).paths == (kept,)
 
 
-def test_a_path_with_a_slash_at_the_end_is_the_same_one() -> None:
+def test_a_trailing_slash_does_not_make_another_path() -> None:
     with pytest.raises(ValidationError, match="belong to two apps"):
         Config(apps=(App(name="a", paths=("/x",)), App(name="b", paths=("/x/",))))
 
@@ -117,7 +117,7 @@ NO_ORIGINS = ("http://", "http://:", "http://:80", "http://::1:80", "http://a:0"
 
 
 @pytest.mark.parametrize("text", [*NO_ORIGINS, "http://a?b", "http://b@a", "ftp://a", "a:80", ""])
-def test_an_upstream_that_is_no_origin_is_refused(text: str) -> None:
+def test_an_upstream_that_is_not_an_origin_is_rejected(text: str) -> None:
     with pytest.raises(ValidationError, match="must be an origin, such as"):
         App(name="a", upstream=text)
 
@@ -126,17 +126,17 @@ TAKEN = ("Host", "cookie", "Connection", "content-length", "Transfer-Encoding", 
 
 
 @pytest.mark.parametrize("name", [*TAKEN, "a b", "", "x" * 65])
-def test_service_credentials_are_in_no_header_that_is_there_for_something_else(name: str) -> None:
+def test_service_credentials_cannot_use_a_header_with_another_use(name: str) -> None:
     with pytest.raises(ValidationError, match="name of a header without another use"):
         App(name="a", service_token_header=name)
 
 
-def test_service_credentials_may_be_in_any_other_header() -> None:
+def test_service_credentials_can_use_any_other_header() -> None:
     for name in ("Authorization", "X-Host", "hostess"):
         assert App(name="a", service_token_header=name).service_token_header == name
 
 
-def test_a_client_secret_is_not_repeated_in_an_error() -> None:
+def test_an_error_does_not_contain_the_client_secret() -> None:
     with pytest.raises(ValidationError) as refused:
         ServiceToken(name="a", client_secret="hunter2" * 100)
     assert "hunter2" not in str(refused.value)

@@ -56,27 +56,27 @@ def test_a_file_becomes_a_config(path: Path) -> None:
     assert config.apps[1].paths == ("/a", "/b")
 
 
-def test_the_file_that_init_writes_can_be_read_and_says_every_decision(path: Path) -> None:
+def test_the_template_is_valid(path: Path) -> None:
     config_file.write_template(path)
     config = config_file.load_config(path)
     assert {policy.decision for app in config.apps for policy in app.policies} == {"allow", "service_auth", "bypass"}
 
 
-def test_every_option_is_in_the_file_that_init_writes(path: Path) -> None:
+def test_the_template_has_every_key(path: Path) -> None:
     config_file.write_template(path)
     named = set(re.findall(r"\b(\w+)(?: =|\])", path.read_text()))
     options = {name for model in (Config, Team, App, Policy, Person, ServiceToken) for name in model.model_fields}
     assert options - named == set()
 
 
-def test_init_leaves_a_file_as_it_is(path: Path) -> None:
+def test_init_does_not_change_an_existing_file(path: Path) -> None:
     path.write_text("mine")
     with pytest.raises(ConfigurationError, match="already exists"):
         config_file.write_template(path)
     assert path.read_text() == "mine"
 
 
-def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
+def test_init_reports_why_it_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be written"):
         config_file.write_template(tmp_path / "missing" / "access.toml")
 
@@ -105,14 +105,14 @@ def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
         ("[team]", "apps = []\n[team]", "line "),
     ],
 )
-def test_a_wrong_file_gives_the_line_and_the_key(path: Path, old: str, new: str, place: str) -> None:
+def test_an_error_names_the_line_and_the_key(path: Path, old: str, new: str, place: str) -> None:
     assert old in GOOD
     problem = problem_of(path, GOOD.replace(old, new, 1))
     assert problem.startswith(f"access.toml, {place}"), problem
     assert "\n" not in problem
 
 
-def test_so_does_one_with_inline_tables(path: Path) -> None:
+def test_an_error_in_an_inline_table_names_the_line_and_the_key(path: Path) -> None:
     text = "[[apps]]\nname = 'a'\npolicies = [\n  { everyone = true },\n  { decision = 'x', everyone = true },\n]\n"
     assert problem_of(path, text).startswith("access.toml, line 5, apps[1].policies[2].decision: Input should be")
 
@@ -131,7 +131,7 @@ def test_so_does_one_with_inline_tables(path: Path) -> None:
         ("#" * 1_000_001, "is larger than 1000000 bytes"),
     ],
 )
-def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> None:
+def test_an_error_names_the_line_if_it_is_known(path: Path, text: str | bytes, problem: str) -> None:
     if problem:
         assert problem in problem_of(path, text)
     else:
@@ -144,15 +144,15 @@ def test_so_does_any_other_file(path: Path, text: str | bytes, problem: str) -> 
     ["1815-12-10", "07:32:00", "nan", "-inf", "[1, [nan]]", "{ x = 1815-12-10 }", "1" * 100, "[" * 14 + "]" * 14],
 )
 @pytest.mark.parametrize("table", ["custom", "device_posture"])
-def test_a_claim_that_no_token_can_carry_gives_the_line_and_the_key(path: Path, table: str, value: str) -> None:
+def test_an_error_of_a_claim_names_the_line_and_the_key(path: Path, table: str, value: str) -> None:
     text = f"[[people]]\nemail = 'a@b'\n[people.{table}]\nplace = 'London'\nborn = {value}\n"
     assert problem_of(path, text).startswith(f"access.toml, line 5, people[1].{table}.born: must be a JSON value")
 
 
-def test_a_file_that_is_not_there_is_said_to_be_unreadable(path: Path) -> None:
+def test_a_missing_file_is_reported(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         config_file.load_config(path)
 
 
-def test_a_place_that_is_in_no_line_is_the_first_line() -> None:
+def test_the_line_of_an_unknown_key_is_the_first() -> None:
     assert config_file.line_of({}, ("apps", 0)) == 1

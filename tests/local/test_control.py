@@ -21,7 +21,7 @@ def browser() -> Browser:
     return Browser(make_local_access(App(name="app"), App(name="shop", host="shop.localhost")))
 
 
-def test_the_page_shows_who_is_logged_in_and_no_token(browser: Browser) -> None:
+def test_the_page_shows_sessions_without_tokens(browser: Browser) -> None:
     assert "No sessions." in browser.open(TEAM + "/").text
     browser.log_in()
     page = browser.open(TEAM + "/").text
@@ -34,7 +34,7 @@ def test_the_page_shows_who_is_logged_in_and_no_token(browser: Browser) -> None:
     assert browser.local_access.service_secret(client_id, name) not in page
 
 
-def test_the_state_tells_the_same(browser: Browser) -> None:
+def test_the_state_contains_the_same_as_json(browser: Browser) -> None:
     browser.log_in()
     state = browser.open(API + "state").json()
     assert state["team"]["issuer"] == TEAM
@@ -48,7 +48,7 @@ def kids(browser: Browser) -> list[str]:
     return [key["kid"] for key in browser.open(TEAM + "/cdn-cgi/access/certs").json()["keys"]]
 
 
-def test_keys_are_rotated_and_withdrawn(browser: Browser) -> None:
+def test_commands_rotate_and_withdraw_keys(browser: Browser) -> None:
     before = kids(browser)
     assert post(browser, "rotate").json() == {"done": "rotate"}
     after = kids(browser)
@@ -58,7 +58,7 @@ def test_keys_are_rotated_and_withdrawn(browser: Browser) -> None:
     assert kids(browser) == after[1:]
 
 
-def test_somebody_stays_logged_in_over_a_rotation(browser: Browser) -> None:
+def test_a_rotation_keeps_sessions(browser: Browser) -> None:
     browser.log_in()
     post(browser, "rotate")
     assert browser.open(APP + "/").text == "hello"
@@ -67,7 +67,7 @@ def test_somebody_stays_logged_in_over_a_rotation(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("hang", "lag", "refuse", "reset")])
-def test_the_certs_endpoint_answers_wrongly_until_it_works_again(browser: Browser, fault: str) -> None:
+def test_a_fault_of_the_certs_endpoint_lasts_until_it_is_removed(browser: Browser, fault: str) -> None:
     good = browser.open(TEAM + "/cdn-cgi/access/certs").content
     assert post(browser, "certs", {"fault": fault}).status_code == 200
     assert browser.open(TEAM + "/cdn-cgi/access/certs").content != good
@@ -76,7 +76,7 @@ def test_the_certs_endpoint_answers_wrongly_until_it_works_again(browser: Browse
     assert browser.open(TEAM + "/cdn-cgi/access/certs").content == good
 
 
-def test_the_clock_is_set_off_and_tokens_follow() -> None:
+def test_a_shifted_clock_dates_tokens() -> None:
     clock = FakeClock()
     browser = Browser(make_local_access(clock=clock))
     post(browser, "clock", {"seconds": -3600})
@@ -86,7 +86,7 @@ def test_the_clock_is_set_off_and_tokens_follow() -> None:
     assert "-3600 seconds off" in browser.open(TEAM + "/").text
 
 
-def test_a_session_is_expired_and_a_person_revoked(browser: Browser) -> None:
+def test_commands_expire_a_session_and_revoke_a_user(browser: Browser) -> None:
     browser.log_in()
     session = browser.open(API + "state").json()["sessions"][0]
     assert post(browser, "expire", {"session": session["id"]}).status_code == 200
@@ -99,7 +99,7 @@ def test_a_session_is_expired_and_a_person_revoked(browser: Browser) -> None:
     assert "revoked" in page
 
 
-def test_tokens_are_made_for_people_and_services(browser: Browser) -> None:
+def test_a_command_creates_tokens_for_users_and_services(browser: Browser) -> None:
     user = post(browser, "token", {"email": "bob@example.com", "app": "shop"}).json()["token"]
     assert browser.open("http://shop.localhost:8787/", cf_access_token=user).text == "hello"
     assert browser.open(APP + "/", cf_access_token=user).status_code == 302
@@ -107,7 +107,7 @@ def test_tokens_are_made_for_people_and_services(browser: Browser) -> None:
     assert browser.open(APP + "/", cf_access_token=service).text == "hello"
 
 
-def test_reset_ends_sessions_and_trouble(browser: Browser) -> None:
+def test_reset_removes_sessions_and_faults(browser: Browser) -> None:
     browser.log_in()
     post(browser, "clock", {"seconds": 5})
     post(browser, "certs", {"fault": "fail"})
@@ -137,7 +137,9 @@ def test_reset_ends_sessions_and_trouble(browser: Browser) -> None:
     ],
     ids=[str(number) for number in range(15)],
 )
-def test_what_cannot_be_done_is_said(browser: Browser, command: str, body: Any, problem: str) -> None:
+def test_an_invalid_command_is_rejected_with_the_reason(
+    browser: Browser, command: str, body: Any, problem: str
+) -> None:
     response = post(browser, command, body)
     assert response.status_code == 400
     assert problem in response.json()["error"]
@@ -157,7 +159,9 @@ def test_what_cannot_be_done_is_said(browser: Browser, command: str, body: Any, 
     ],
     ids=[str(number) for number in range(8)],
 )
-def test_no_page_from_elsewhere_can_make_trouble(browser: Browser, method: str, headers: Any, status: int) -> None:
+def test_a_page_of_another_origin_cannot_run_a_command(
+    browser: Browser, method: str, headers: Any, status: int
+) -> None:
     before = browser.local_access.team.current.kid
     response = browser.client.request(method, API + "rotate", headers=headers)
     assert response.status_code == status

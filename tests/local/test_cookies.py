@@ -26,20 +26,20 @@ def attributes(app: App, *, agent: str = CHROME, scheme: str = "http", secure: b
     return app_cookie(request, local_access, app, "t").partition("GMT; ")[2]
 
 
-def test_the_app_cookie_is_as_the_app_wants_it() -> None:
+def test_the_app_sets_the_attributes_of_its_cookie() -> None:
     app = App(name="app", paths=("/api",), http_only=False, same_site="strict", path_cookie=True)
     assert attributes(App(name="app")) == "Path=/; Secure; HttpOnly; SameSite=none"
     assert attributes(app) == "Path=/api; Secure; SameSite=strict"
 
 
-def test_what_keeps_no_secure_cookie_on_plain_http_gets_one_it_keeps() -> None:
+def test_a_client_that_rejects_secure_cookies_on_plain_http_gets_others() -> None:
     app = App(name="app")
     assert attributes(app, agent=SAFARI) == "Path=/; HttpOnly; SameSite=lax"
     assert attributes(app, secure=False) == "Path=/; HttpOnly; SameSite=lax"
     assert attributes(app, agent=SAFARI, scheme="https", secure=False) == "Path=/; Secure; HttpOnly; SameSite=none"
 
 
-def test_a_service_tokens_cookie_is_for_a_day() -> None:
+def test_the_cookie_of_a_service_token_lasts_a_day() -> None:
     local_access = make_local_access()
     line = service_cookie(make_request(), local_access, "t")
     assert line.startswith("CF_Authorization=t; Expires=")
@@ -47,7 +47,7 @@ def test_a_service_tokens_cookie_is_for_a_day() -> None:
 
 
 @pytest.mark.parametrize("shift", [-20_000.0, 0.0, 20_000.0])
-def test_browsers_keep_cookies_by_the_clock_of_the_machine(shift: float) -> None:
+def test_cookies_expire_by_the_clock_of_the_computer(shift: float) -> None:
     local_access, clock, request = (
         make_local_access(app := App(name="app", session=600), clock=FakeClock()),
         FakeClock(),
@@ -66,7 +66,7 @@ def test_browsers_keep_cookies_by_the_clock_of_the_machine(shift: float) -> None
 
 
 @pytest.mark.parametrize("path", ["/", "/api"])
-def test_a_cookie_is_taken_away_where_it_was_set(path: str) -> None:
+def test_the_cookie_is_removed_at_the_path_where_it_was_set(path: str) -> None:
     app = App(name="app", paths=("/api",), path_cookie=path != "/")
     assert f"Path={path};" in expired_token_cookie(make_request(), make_local_access(app), app)
     assert "Path=/;" in expired_token_cookie(make_request(), make_local_access(app), None)

@@ -60,12 +60,14 @@ XHR = {"x-requested-with": "XMLHttpRequest"}
     ],
     ids=[str(number) for number in range(7)],
 )
-def test_without_a_login_the_policies_decide_what_a_request_gets(policies: Any, headers: Any, expected: str) -> None:
+def test_the_policies_decide_the_response_to_a_request_without_a_login(
+    policies: Any, headers: Any, expected: str
+) -> None:
     assert kind(outcome(make_site(*policies), headers)) == expected
     assert kind(outcome(make_site(*policies), headers, kind="websocket")) == expected
 
 
-def test_a_service_token_passes_with_a_cookie() -> None:
+def test_a_service_token_is_forwarded_and_gets_a_cookie() -> None:
     local_access = make_site()
     decision = outcome(local_access, credentials(local_access))
     assert isinstance(decision, Forward)
@@ -73,7 +75,7 @@ def test_a_service_token_passes_with_a_cookie() -> None:
     assert (local_access.team.verified_claims(decision.token or "", "app") or {})["sub"] == ""
 
 
-def test_a_service_token_that_no_policy_includes_is_asked_to_log_in() -> None:
+def test_a_service_token_that_no_policy_includes_gets_the_login() -> None:
     local_access = make_site(ALLOW, OTHER_MACHINES)
     assert kind(outcome(local_access, credentials(local_access))) == "login"
     assert kind(outcome(local_access, credentials(local_access, "other"))) == "pass"
@@ -86,13 +88,13 @@ STRICT = [
 
 
 @pytest.mark.parametrize(("change", "expected"), STRICT, ids=["wrong", "incomplete"])
-def test_strictly_bad_service_credentials_get_401_even_with_a_good_cookie(change: Any, expected: str) -> None:
+def test_strict_mode_rejects_bad_service_credentials_despite_a_valid_cookie(change: Any, expected: str) -> None:
     local_access = make_site(strict=True)
     sent = {name: value for name, value in {**credentials(local_access), **change}.items() if value is not None}
     assert kind(outcome(local_access, {**sent, "cookie": f"CF_Authorization={user_token(local_access)}"})) == expected
 
 
-def test_strictly_a_valid_service_token_that_may_not_gets_403_and_one_that_may_no_cookie() -> None:
+def test_strict_mode_rejects_a_service_token_without_a_policy_and_sets_no_cookie() -> None:
     local_access = make_site(ALLOW, OTHER_MACHINES, strict=True)
     assert kind(outcome(local_access, credentials(local_access))) == "service_refused"
     decision = outcome(local_access, credentials(local_access, "other"))
@@ -100,13 +102,13 @@ def test_strictly_a_valid_service_token_that_may_not_gets_403_and_one_that_may_n
     assert not decision.sets_cookie
 
 
-def test_strictly_a_request_without_service_credentials_logs_in_as_ever() -> None:
+def test_strict_mode_does_not_change_requests_without_service_credentials() -> None:
     local_access = make_site(strict=True)
     assert kind(outcome(local_access)) == "login"
     assert kind(outcome(local_access, {"cookie": f"CF_Authorization={user_token(local_access)}"})) == "pass"
 
 
-def test_credentials_given_twice_are_none() -> None:
+def test_credentials_that_appear_twice_are_rejected() -> None:
     local_access = make_site(strict=True)
     pairs = list(credentials(local_access).items())
     assert kind(outcome(local_access, [*pairs, pairs[0]])) == "service_unknown"
@@ -116,14 +118,14 @@ def single_header(local_access: LocalAccess, **change: Any) -> str:
     return json.dumps({**credentials(local_access), **change})
 
 
-def test_both_credentials_may_come_in_one_header_which_the_app_never_sees() -> None:
+def test_both_credentials_can_arrive_in_one_header_that_the_app_does_not_receive() -> None:
     local_access = make_site(service_token_header="Authorization")
     decision = outcome(local_access, {"authorization": single_header(local_access)})
     assert isinstance(decision, Forward)
     assert decision.credential_header == "authorization"
 
 
-def test_without_that_setting_the_header_means_nothing() -> None:
+def test_the_single_header_is_ignored_without_its_setting() -> None:
     local_access = make_site()
     assert kind(outcome(local_access, {"authorization": single_header(local_access)})) == "login"
 
@@ -131,12 +133,12 @@ def test_without_that_setting_the_header_means_nothing() -> None:
 @pytest.mark.parametrize(
     "value", ["Bearer x", "{", "{}", "[]", '{"a":1}', "{" * 5000, '{"cf-access-client-id":' + "[" * 4000]
 )
-def test_other_content_of_that_header_is_the_apps_own(value: str) -> None:
+def test_other_content_of_the_single_header_is_ignored(value: str) -> None:
     local_access = make_site(strict=True, service_token_header="Authorization")
     assert kind(outcome(local_access, {"authorization": value})) == "login"
 
 
-def test_one_header_beside_the_two_or_twice_or_of_wrong_types_is_refused_strictly() -> None:
+def test_strict_mode_rejects_an_ambiguous_or_invalid_single_header() -> None:
     local_access = make_site(strict=True, service_token_header="Authorization")
     good = ("authorization", single_header(local_access))
     for headers in (
@@ -152,19 +154,19 @@ def test_one_header_beside_the_two_or_twice_or_of_wrong_types_is_refused_strictl
 
 
 @pytest.mark.parametrize("header", ["cookie", "cf-access-token", "cf-access-jwt-assertion"])
-def test_a_users_token_passes_in_any_place_that_access_reads(header: str) -> None:
+def test_a_user_token_is_accepted_in_every_header_that_access_reads(header: str) -> None:
     local_access = make_site()
     token = user_token(local_access)
     decision = outcome(local_access, {header: f"CF_Authorization={token}" if header == "cookie" else token})
     assert decision == Forward(token, "ada@example.com", "GB")
 
 
-def test_a_bearer_token_is_no_login() -> None:
+def test_a_bearer_token_is_not_a_login() -> None:
     local_access = make_site()
     assert kind(outcome(local_access, {"authorization": f"Bearer {user_token(local_access)}"})) == "login"
 
 
-def test_a_bogus_assertion_beside_a_good_cookie_is_replaced_and_alone_it_is_nothing() -> None:
+def test_a_valid_cookie_replaces_a_forged_assertion_which_is_ignored() -> None:
     local_access = make_site()
     token = user_token(local_access)
     bogus = {"cf-access-jwt-assertion": "bogus"}
@@ -174,7 +176,7 @@ def test_a_bogus_assertion_beside_a_good_cookie_is_replaced_and_alone_it_is_noth
     assert kind(outcome(local_access, bogus)) == "login"
 
 
-def test_other_tokens_of_the_team_are_no_login() -> None:
+def test_other_tokens_of_the_team_are_not_a_login() -> None:
     local_access = make_site()
     app, session = local_access.config.apps[0], local_access.log_in("ada@example.com", ip="")
     organisation = local_access.team.global_token(session, local_access.config.person(session.email))
@@ -187,20 +189,20 @@ def test_other_tokens_of_the_team_are_no_login() -> None:
         assert kind(outcome(local_access, {"cf-access-token": token})) == "login"
 
 
-def test_policies_are_asked_with_every_request() -> None:
+def test_policies_are_evaluated_for_every_request() -> None:
     local_access = make_site(Policy(groups=("admins",)))
     assert kind(outcome(local_access, {"cf-access-token": user_token(local_access)})) == "pass"
     assert kind(outcome(local_access, {"cf-access-token": user_token(local_access, "bob@example.com")})) == "forbidden"
 
 
-def test_a_token_whose_session_ended_is_a_login_again() -> None:
+def test_a_token_of_an_ended_session_gets_the_login() -> None:
     local_access = make_site()
     token = user_token(local_access)
     local_access.end_sessions("ada@example.com", "revoked")
     assert kind(outcome(local_access, {"cf-access-token": token})) == "login"
 
 
-def test_a_replayed_service_token_passes_only_beside_an_allow_policy() -> None:
+def test_a_replayed_service_token_is_forwarded_only_with_an_allow_policy() -> None:
     for policies, expected in (
         ((MACHINES,), "service_auth"),
         ((ALLOW, MACHINES), "pass"),
@@ -223,7 +225,7 @@ PREFLIGHT = {"origin": "http://a.test", "access-control-request-method": "PUT"}
     [({}, "preflight_refused"), ({"bypass_options": True}, "pass"), ({"cors_origins": ("x",)}, "preflight_answered")],
     ids=["neither", "bypass", "answered"],
 )
-def test_a_preflight_is_judged_without_its_login(app: Any, expected: str) -> None:
+def test_the_login_of_a_preflight_is_ignored(app: Any, expected: str) -> None:
     local_access = make_site(**app)
     headers = {**PREFLIGHT, "cookie": f"CF_Authorization={user_token(local_access)}"}
     decision = outcome(local_access, headers, method="OPTIONS")
@@ -231,13 +233,13 @@ def test_a_preflight_is_judged_without_its_login(app: Any, expected: str) -> Non
     assert decision == Forward() or expected != "pass"
 
 
-def test_an_open_app_gets_everybody_and_no_token() -> None:
+def test_a_bypass_policy_forwards_every_request_without_a_token() -> None:
     local_access = make_site(Policy(decision="bypass", everyone=True))
     assert outcome(local_access, {"cf-access-token": "x", **WRONG}) == Forward()
     assert outcome(local_access, PREFLIGHT, method="OPTIONS") == Forward()
 
 
-def test_anybody_gets_the_metadata_by_head() -> None:
+def test_every_caller_gets_the_metadata_with_head() -> None:
     local_access = make_site()
     asked = {"cf-access-metadata-request": "true"}
     assert kind(outcome(local_access, asked, method="HEAD")) == "metadata"

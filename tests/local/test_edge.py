@@ -19,7 +19,7 @@ def browser() -> Browser:
     )
 
 
-def test_an_unknown_host_is_told_where_the_apps_are(browser: Browser) -> None:
+def test_the_response_for_an_unknown_host_links_the_apps(browser: Browser) -> None:
     response = browser.open("http://rebound.evil.test:8787/")
     assert response.status_code == 404
     assert APP in response.text
@@ -27,14 +27,14 @@ def test_an_unknown_host_is_told_where_the_apps_are(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("address", [TEAM + "/me", APP + "/cdn-cgi/access/nothing", APP + "/cdn-cgi/trace"])
-def test_what_is_nowhere_is_answered_here(browser: Browser, address: str) -> None:
+def test_an_unknown_page_of_the_edge_never_reaches_the_app(browser: Browser, address: str) -> None:
     response = browser.open(address)
     assert response.status_code == 404
     assert browser.app.scopes == []
     assert ("control page" in response.text) is (APP in address)
 
 
-def test_a_path_of_no_app_is_nowhere() -> None:
+def test_a_path_without_an_app_gets_404() -> None:
     assert Browser(make_local_access(App(name="api", paths=("/api",)))).open(APP + "/other").status_code == 404
 
 
@@ -46,13 +46,13 @@ def test_the_edges_own_paths_never_reach_an_app(browser: Browser, path: str) -> 
     assert browser.app.scopes == []
 
 
-def test_an_open_path_needs_no_login_and_gets_no_assertion(browser: Browser) -> None:
+def test_a_public_path_needs_no_login_and_gets_no_assertion(browser: Browser) -> None:
     forged = FakeTeam("stranger").user_token("ada@example.com")
     assert browser.open(APP + "/public/x", cf_access_jwt_assertion=forged).text == "hello"
     assert "cf-access-jwt-assertion" not in browser.app.headers()
 
 
-def test_a_closed_path_that_begins_like_an_open_one_is_closed(browser: Browser) -> None:
+def test_a_protected_path_with_the_prefix_of_a_public_one_stays_protected(browser: Browser) -> None:
     assert browser.open(APP + "/publicity").status_code == 302
     assert browser.app.scopes == []
 
@@ -72,7 +72,9 @@ def test_a_closed_path_that_begins_like_an_open_one_is_closed(browser: Browser) 
         "/public/..\\x",
     ],
 )
-async def test_no_path_is_judged_as_one_and_answered_as_another(browser: Browser, path: str, kind: str) -> None:
+async def test_the_edge_rejects_a_path_that_the_app_could_read_differently(
+    browser: Browser, path: str, kind: str
+) -> None:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -93,7 +95,7 @@ def test_the_protected_resource_is_described(browser: Browser) -> None:
     assert described["protected"] is True
 
 
-def test_every_answer_of_the_app_has_a_ray_and_a_service_token_gets_its_cookie(browser: Browser) -> None:
+def test_every_response_of_the_app_has_a_ray_and_a_service_token_gets_its_cookie(browser: Browser) -> None:
     client_id, name = next(iter(browser.local_access.services.items()))
     secret = browser.local_access.service_secret(client_id, name)
     response = browser.open(APP + "/", cf_access_client_id=client_id, cf_access_client_secret=secret)
@@ -104,14 +106,14 @@ def test_every_answer_of_the_app_has_a_ray_and_a_service_token_gets_its_cookie(b
     assert "cf-access-authenticated-user-email" not in browser.app.headers()
 
 
-def test_the_certs_are_on_the_team_domain_alone(browser: Browser) -> None:
+def test_only_the_team_domain_serves_the_certs(browser: Browser) -> None:
     assert browser.open(TEAM + "/cdn-cgi/access/certs").json().keys() == {"keys", "public_cert", "public_certs"}
     assert browser.open(APP + "/cdn-cgi/access/certs").status_code == 404
     assert browser.open(TEAM + "/cdn-cgi/access/certs", method="POST").status_code == 404
 
 
 @pytest.mark.parametrize("address", [TEAM, APP + "/cdn-cgi/access/logout"])
-def test_neither_the_team_nor_the_edges_pages_open_websockets(browser: Browser, address: str) -> None:
+def test_the_team_and_the_pages_of_the_edge_reject_websockets(browser: Browser, address: str) -> None:
     with (
         pytest.raises(WebSocketDenialResponse) as refused,
         browser.client.websocket_connect(address.replace("http", "ws", 1)),
@@ -120,14 +122,14 @@ def test_neither_the_team_nor_the_edges_pages_open_websockets(browser: Browser, 
     assert refused.value.status_code == 404
 
 
-def test_the_backends_live_as_long_as_the_edge() -> None:
+def test_the_edge_starts_and_stops_its_backends() -> None:
     local_access = make_local_access(App(name="app", upstream="http://127.0.0.1:1"))
     with TestClient(Edge(local_access)) as client:
         assert client.get(APP, follow_redirects=False).status_code == 302
 
 
 @pytest.mark.anyio
-async def test_a_body_may_come_in_pieces() -> None:
+async def test_a_body_can_arrive_in_chunks() -> None:
     local_access = make_local_access()
     pieces = iter([(b'{"seco', True), (b'nds":5}', False)])
     sent: list[Message] = []

@@ -17,12 +17,12 @@ from fastapi_cloudflare_access.local.edge_request import MAX_QUERY, EdgeRequest,
         ("", None, ""),
     ],
 )
-def test_a_host_is_a_name_and_a_port_or_nothing(host: str, netloc: str | None, name: str) -> None:
+def test_a_host_is_a_name_and_a_port_or_invalid(host: str, netloc: str | None, name: str) -> None:
     request = make_request(host=host)
     assert (request.netloc, request.host) == (netloc, name)
 
 
-def test_two_hosts_are_none() -> None:
+def test_two_host_headers_are_invalid() -> None:
     assert make_request(headers=[("host", "localhost")]).netloc is None
 
 
@@ -38,7 +38,7 @@ def test_two_hosts_are_none() -> None:
         ("/", "/"),
     ],
 )
-def test_a_path_is_judged_as_any_app_may_understand_it(path: str, seen: str) -> None:
+def test_a_path_is_normalized(path: str, seen: str) -> None:
     assert make_request(path).path == seen
     assert not make_request(path).is_ambiguous
 
@@ -64,19 +64,19 @@ def test_a_path_that_servers_read_differently_is_ambiguous(path: str) -> None:
     assert make_request(path).is_ambiguous
 
 
-def test_the_target_stays_as_it_was_sent() -> None:
+def test_the_target_is_not_normalized() -> None:
     assert make_request("/a/%2e%2e/b?x=%20&y").target == "/a/%2e%2e/b?x=%20&y"
     scope = {**make_request("/a b").scope, "raw_path": None}
     assert EdgeRequest(scope).target == "/a b"
 
 
-def test_a_query_is_bounded_and_the_first_value_counts() -> None:
+def test_a_query_has_a_limit_and_its_first_value_counts() -> None:
     assert make_request("/?a=1&a=2&b=").query == {"a": "1", "b": ""}
     assert make_request("/?" + "a&" * 60).query == {}
     assert make_request("/?a=" + "x" * MAX_QUERY).query == {}
 
 
-def test_every_cookie_of_a_name_is_seen() -> None:
+def test_every_cookie_of_a_name_is_returned() -> None:
     request = make_request(headers=[("cookie", "a=1; b=2;a=3"), ("cookie", "a=4=5; c")])
     assert request.cookies("a") == ["1", "3", "4=5"]
 
@@ -87,7 +87,7 @@ def test_a_handshake_is_a_get_over_the_scheme_of_its_page() -> None:
     assert (make_request().is_websocket, make_request().scheme) == (False, "http")
 
 
-def test_only_options_with_both_headers_are_a_preflight() -> None:
+def test_only_options_with_both_headers_is_a_preflight() -> None:
     both = {"origin": "http://a", "access-control-request-method": "POST"}
     assert make_request(method="OPTIONS", headers=both).is_preflight
     assert not make_request(method="GET", headers=both).is_preflight
@@ -110,7 +110,7 @@ def app_headers(
     return [(name.decode(), value.decode()) for name, value in headers]
 
 
-def test_the_app_gets_what_access_sends() -> None:
+def test_the_app_receives_the_headers_that_access_sends() -> None:
     headers = dict(app_headers(make_request(headers={"accept": "x"})))
     assert headers == {
         "host": "localhost:8787",
@@ -144,13 +144,13 @@ FORGED = [
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_what_the_client_puts_in_their_place_never_arrives(name: str) -> None:
+def test_the_app_never_receives_forged_headers_of_the_client(name: str) -> None:
     request = make_request(headers=[(name, "forged"), (name, "forged twice")])
     values = [value for _, value in app_headers(request, token=None, email=None, credential_header="authorization")]
     assert not any("forged" in value for value in values)
 
 
-def test_what_the_client_calls_its_connections_own_is_dropped_and_what_the_edge_sets_is_not() -> None:
+def test_connection_options_remove_headers_of_the_client_but_not_of_the_edge() -> None:
     names = "close, X-Hop, Host, Content-Length, Transfer-Encoding, Cookie, Cf-Access-Jwt-Assertion, CF-Connecting-IP"
     sent = [("connection", names), ("x-hop", "1"), ("x-own", "2"), ("content-length", "3"), ("transfer-encoding", "x")]
     headers = dict(app_headers(make_request(headers=sent)))
@@ -159,18 +159,18 @@ def test_what_the_client_calls_its_connections_own_is_dropped_and_what_the_edge_
     assert (headers["cf-access-jwt-assertion"], headers["cf-connecting-ip"]) == ("t", "127.0.0.1")
 
 
-def test_the_app_gets_one_token_cookie_and_no_binding_cookie() -> None:
+def test_the_app_receives_one_token_cookie_and_no_binding_cookie() -> None:
     request = make_request(headers={"cookie": "CF_Authorization=old; a=1; CF_Binding=b; =; CF_Authorization=older"})
     assert dict(app_headers(request))["cookie"] == "a=1; CF_Authorization=t"
     assert dict(app_headers(request, token=None))["cookie"] == "CF_Authorization=old; a=1; CF_Authorization=older"
 
 
-def test_an_open_app_gets_no_token() -> None:
+def test_a_public_app_receives_no_token() -> None:
     names = {name for name, _ in app_headers(make_request(), token=None, email=None)}
     assert names.isdisjoint({"cf-access-jwt-assertion", "cookie", "cf-access-authenticated-user-email"})
 
 
-def test_who_forwarded_before_is_kept_in_order() -> None:
+def test_earlier_forwarders_keep_their_order() -> None:
     headers = dict(app_headers(make_request(headers=[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")])))
     assert headers["x-forwarded-for"] == "1.1.1.1, 2.2.2.2, 127.0.0.1"
 

@@ -14,7 +14,7 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-async def test_a_form_is_read_from_pieces() -> None:
+async def test_a_form_is_read_from_chunks() -> None:
     assert await read_form(chunks(b"a=1&b=", b"%C3%BC&c=")) == {"a": "1", "b": "ü", "c": ""}
 
 
@@ -28,5 +28,5 @@ async def test_a_form_that_is_too_long_or_has_too_many_fields_is_empty() -> None
     [(b"", {}), (b'{"a":1}', {"a": 1}), (b"[]", None), (b"{", None), (b"\xff", None), (b"[" * 16_000, None)],
     ids=["empty", "object", "list", "broken", "bytes", "deep"],
 )  # fmt: skip
-async def test_json_is_an_object_or_nothing(body: bytes, value: object) -> None:
+async def test_json_that_is_not_an_object_is_none(body: bytes, value: object) -> None:
     assert await read_json(chunks(body)) == value

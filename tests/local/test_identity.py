@@ -7,7 +7,7 @@ PATH = "/cdn-cgi/access/get-identity"
 
 
 @pytest.mark.parametrize("host", [APP, TEAM])
-def test_both_hosts_tell_who_is_logged_in(host: str) -> None:
+def test_both_hosts_return_the_identity(host: str) -> None:
     browser = Browser(make_local_access())
     browser.log_in()
     response = browser.open(host + PATH)
@@ -17,7 +17,7 @@ def test_both_hosts_tell_who_is_logged_in(host: str) -> None:
     assert response.json()["geo"] == {"country": "GB"}
 
 
-def test_an_app_may_ask_the_team_with_the_users_token() -> None:
+def test_an_app_can_fetch_the_identity_with_the_token_of_its_user() -> None:
     browser = Browser(make_local_access())
     browser.log_in()
     token = browser.jar["localhost"]["CF_Authorization"]
@@ -26,12 +26,12 @@ def test_an_app_may_ask_the_team_with_the_users_token() -> None:
     assert response.json()["email"] == "ada@example.com"
 
 
-def test_without_a_cookie_the_documented_error_comes() -> None:
+def test_a_request_without_a_cookie_gets_the_documented_error() -> None:
     response = Browser(make_local_access()).open(TEAM + PATH)
     assert (response.status_code, response.json()) == (400, {"err": "no app token set"})
 
 
-def test_a_session_that_ended_has_no_identity_any_more() -> None:
+def test_an_ended_session_has_no_identity() -> None:
     browser = Browser(make_local_access())
     browser.log_in()
     browser.local_access.end_sessions("ada@example.com", "revoked")

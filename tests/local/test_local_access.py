@@ -41,7 +41,7 @@ def test_the_most_specific_path_decides(path: str, name: str) -> None:
     assert local_access.app_at("shop.localhost", path) is None
 
 
-def test_a_service_token_is_known_by_both_its_credentials() -> None:
+def test_a_service_token_needs_both_credentials() -> None:
     token = ServiceToken(name="a", client_secret="given")
     local_access = make_local_access(service_tokens=(token, ServiceToken(name="b", client_id="0" * 32 + ".access")))
     first, second = local_access.services
@@ -52,7 +52,7 @@ def test_a_service_token_is_known_by_both_its_credentials() -> None:
         assert local_access.authenticate_service(client_id, secret) is None
 
 
-def test_a_session_is_whose_it_says_until_it_ends() -> None:
+def test_a_session_belongs_to_its_user_until_it_ends() -> None:
     local_access = make_local_access()
     session = local_access.log_in("ada@example.com", ip="")
     claims = {"identity_nonce": session.id, "email": "ada@example.com"}
@@ -66,7 +66,7 @@ def test_a_session_is_whose_it_says_until_it_ends() -> None:
     assert local_access.session_of(claims) is None
 
 
-def test_the_nonces_on_their_way_are_few_and_short_lived() -> None:
+def test_pending_logins_are_limited_and_expire() -> None:
     clock = FakeClock()
     local_access = make_local_access(clock=clock)
     session, app = local_access.log_in("ada@example.com", ip=""), local_access.config.apps[0]
@@ -88,7 +88,7 @@ def test_the_nonces_on_their_way_are_few_and_short_lived() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_clock_can_be_set_off_without_touching_what_is_waited_for() -> None:
+async def test_a_shift_of_the_clock_does_not_change_monotonic_time() -> None:
     base = FakeClock()
     clock = ShiftedClock(base)
     clock.shift = -50.0

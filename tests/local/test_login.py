@@ -24,7 +24,7 @@ def two_apps(clock: FakeClock | None = None) -> LocalAccess:
     return make_local_access(App(name="wiki"), shop, clock=clock, people=people)
 
 
-def test_a_login_leads_to_the_page_that_was_asked_for() -> None:
+def test_a_login_returns_to_the_requested_page() -> None:
     browser = Browser(two_apps())
     response = browser.log_in(url=APP + "/a?b=1")
     assert (response.text, browser.at) == ("hello", APP + "/a?b=1")
@@ -32,13 +32,13 @@ def test_a_login_leads_to_the_page_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("piece", ["abc", "%25", "%C3%BC%22", "?&="])
-def test_a_login_leads_to_a_long_address_too(piece: str) -> None:
+def test_a_login_returns_to_a_long_address(piece: str) -> None:
     browser = Browser(two_apps())
     url = APP + "/" + piece * ((MAX_TARGET - 1) // len(piece))
     assert (browser.log_in(url=url).text, browser.at) == ("hello", url)
 
 
-def test_an_address_that_is_too_long_to_come_back_to_is_said_to_be() -> None:
+def test_an_address_that_is_too_long_to_return_to_gets_414() -> None:
     response = Browser(two_apps()).open(APP + "/" + "a" * MAX_TARGET)
     assert response.status_code == 414
     assert "The address is too long" in response.text
@@ -48,7 +48,7 @@ def test_an_address_that_is_too_long_to_come_back_to_is_said_to_be() -> None:
     ("sent", "target"),
     [("/a%2Fb?c=d&e=%20[1]", "/a%2Fb?c=d&e=%20[1]"), ("//evil.com", "/evil.com"), ('/a"\\\xff b', "/a%22%5C%FF%20b")],
 )
-def test_where_a_login_leads_is_an_address_that_no_browser_takes_for_another(sent: str, target: str) -> None:
+def test_a_login_target_is_a_path_that_no_browser_reads_as_a_host(sent: str, target: str) -> None:
     assert login_target(make_request(sent)) == target
     assert is_relative(target)
 
@@ -69,7 +69,7 @@ def test_the_app_cookie_and_the_team_cookie_are_as_documented() -> None:
     assert browser.jar["localhost"]["CF_Authorization"] != browser.jar["127.0.0.1"]["CF_Authorization"]
 
 
-def test_the_way_back_has_the_documented_state() -> None:
+def test_the_redirect_to_the_app_has_the_documented_state() -> None:
     browser = Browser(two_apps())
     page = browser.follow(browser.open(APP + "/x"))
     back = browser.open(browser.submit(page, email="ada@example.com").headers["location"])
@@ -79,14 +79,14 @@ def test_the_way_back_has_the_documented_state() -> None:
     assert state == {"hostname": "localhost:8787", "redirectURL": "/x", "isSSO": True, "authDomain": TEAM}
 
 
-def test_a_second_app_asks_nobody_again() -> None:
+def test_a_second_app_needs_no_second_login() -> None:
     browser = Browser(two_apps())
     browser.log_in()
     response = browser.follow(browser.open(SHOP + "/cart"))
     assert (response.text, browser.at) == ("hello", SHOP + "/cart")
 
 
-def test_who_may_not_into_the_second_app_is_told_so_and_can_be_somebody_else() -> None:
+def test_a_user_without_access_to_the_second_app_can_log_in_as_another() -> None:
     browser = Browser(two_apps())
     browser.log_in("bob@example.com")
     refused = browser.follow(browser.open(SHOP + "/cart"))
@@ -96,7 +96,7 @@ def test_who_may_not_into_the_second_app_is_told_so_and_can_be_somebody_else() -
     assert browser.follow(browser.submit(again, email="ada@example.com")).text == "hello"
 
 
-def test_any_address_can_be_typed_and_no_password() -> None:
+def test_the_login_page_accepts_any_address_without_a_password() -> None:
     browser = Browser(two_apps())
     page = browser.follow(browser.open(APP + "/"))
     assert "password" not in page.text.replace("It never asks for a password", "")
@@ -105,7 +105,7 @@ def test_any_address_can_be_typed_and_no_password() -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "nobody", '"><script>alert(1)</script>@x.y'])
-def test_what_is_no_address_comes_back_harmless(typed: str) -> None:
+def test_an_invalid_address_is_rejected_and_escaped(typed: str) -> None:
     browser = Browser(two_apps())
     response = browser.submit(browser.follow(browser.open(APP + "/")), email=typed)
     assert response.status_code == 400
@@ -113,7 +113,7 @@ def test_what_is_no_address_comes_back_harmless(typed: str) -> None:
     assert "<script" not in response.text
 
 
-def test_the_form_works_in_the_browser_that_got_it_alone() -> None:
+def test_a_form_is_valid_only_in_its_browser() -> None:
     local_access = two_apps()
     browser, other = Browser(local_access), Browser(local_access)
     browser.follow(browser.open(APP + "/"))
@@ -128,7 +128,7 @@ def test_the_form_works_in_the_browser_that_got_it_alone() -> None:
 @pytest.mark.parametrize(
     "headers", [{"origin": "http://localhost:3000"}, {"origin": "null"}, {"sec_fetch_site": "cross-site"}]
 )
-def test_a_form_from_another_site_logs_nobody_in(headers: dict[str, str]) -> None:
+def test_a_form_of_another_origin_does_not_log_in(headers: dict[str, str]) -> None:
     browser = Browser(two_apps())
     page = browser.follow(browser.open(APP + "/"))
     csrf = page.text.split('name="csrf" value="')[1].split('"')[0]
@@ -160,14 +160,14 @@ def login_address(browser: Browser, **change: str) -> str:
     ],
     ids=lambda change: str(change)[:40],
 )
-def test_a_login_that_leads_elsewhere_is_refused(change: dict[str, str]) -> None:
+def test_a_login_that_leads_to_another_address_is_rejected(change: dict[str, str]) -> None:
     browser = Browser(two_apps())
     response = browser.open(login_address(browser, **change))
     assert (response.status_code, "location" in response.headers) == (400, False)
 
 
 @pytest.mark.parametrize("change", [{"meta": ""}, {"meta": "forged"}, {"redirect_url": "/other"}], ids=str)
-def test_a_login_without_its_meta_begins_anew_at_the_app(change: dict[str, str]) -> None:
+def test_a_login_without_its_meta_restarts_at_the_app(change: dict[str, str]) -> None:
     browser = Browser(two_apps())
     browser.log_in()
     del browser.jar["localhost"]["CF_Authorization"]
@@ -176,7 +176,7 @@ def test_a_login_without_its_meta_begins_anew_at_the_app(change: dict[str, str])
     assert browser.follow(response).text == "hello"
 
 
-def test_a_form_that_lay_open_for_long_still_logs_in() -> None:
+def test_a_form_logs_in_after_a_long_time() -> None:
     clock = FakeClock()
     browser = Browser(two_apps(clock))
     page = browser.follow(browser.open(APP + "/page"))
@@ -197,12 +197,12 @@ def assert_invalid(response: Any, browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "?nonce=", "?nonce=wrong&state=x", "?" + "a&" * 99])
-def test_a_wrong_nonce_logs_nobody_in(address: str) -> None:
+def test_an_invalid_nonce_does_not_log_in(address: str) -> None:
     browser = Browser(two_apps())
     assert_invalid(browser.open(f"{APP}/cdn-cgi/access/authorized{address}"), browser)
 
 
-def test_a_nonce_works_once() -> None:
+def test_a_nonce_is_valid_once() -> None:
     browser = Browser(two_apps())
     address = redirect_after_login(browser)
     assert browser.open(address).status_code == 302
@@ -210,7 +210,7 @@ def test_a_nonce_works_once() -> None:
     assert_invalid(browser.open(address), browser)
 
 
-def test_a_nonce_works_in_the_browser_where_the_login_began_alone() -> None:
+def test_a_nonce_is_valid_only_in_the_browser_of_the_login() -> None:
     local_access = two_apps()
     address = redirect_after_login(Browser(local_access))
     attacker = Browser(local_access)
@@ -218,14 +218,14 @@ def test_a_nonce_works_in_the_browser_where_the_login_began_alone() -> None:
     assert_invalid(attacker.open(address), attacker)
 
 
-def test_a_nonce_works_on_the_host_where_the_login_began_alone() -> None:
+def test_a_nonce_is_valid_only_on_the_host_of_the_login() -> None:
     browser = Browser(two_apps())
     address = redirect_after_login(browser)
     browser.jar["shop.localhost"] = browser.jar["localhost"]
     assert browser.open(address.replace("//localhost", "//shop.localhost")).status_code == 400
 
 
-def test_a_nonce_works_for_a_minute() -> None:
+def test_a_nonce_is_valid_for_a_minute() -> None:
     clock = FakeClock()
     browser = Browser(two_apps(clock))
     address = redirect_after_login(browser)
@@ -233,7 +233,7 @@ def test_a_nonce_works_for_a_minute() -> None:
     assert_invalid(browser.open(address), browser)
 
 
-def test_a_nonce_of_a_session_that_ended_works_no_more() -> None:
+def test_a_nonce_of_an_ended_session_is_not_valid() -> None:
     browser = Browser(two_apps())
     address = redirect_after_login(browser)
     browser.local_access.end_sessions("ada@example.com", "revoked")
@@ -241,7 +241,7 @@ def test_a_nonce_of_a_session_that_ended_works_no_more() -> None:
 
 
 @pytest.mark.parametrize("host", [APP, SHOP, TEAM])
-def test_logout_anywhere_ends_the_session_everywhere(host: str) -> None:
+def test_logout_on_any_host_ends_the_session_on_every_host(host: str) -> None:
     browser = Browser(two_apps())
     browser.log_in()
     browser.follow(browser.open(SHOP + "/"))
@@ -252,7 +252,7 @@ def test_logout_anywhere_ends_the_session_everywhere(host: str) -> None:
         assert "Log in to" in browser.follow(browser.open(app + "/")).text
 
 
-def test_logout_of_nobody_is_no_error() -> None:
+def test_logout_without_a_login_is_not_an_error() -> None:
     browser = Browser(two_apps())
     browser.jar["localhost"] = {"CF_Authorization": "forged"}
     assert browser.open(APP + "/cdn-cgi/access/logout").status_code == 200
@@ -260,7 +260,7 @@ def test_logout_of_nobody_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("address", [TEAM + "/", APP + "/x?y", SHOP, "http://shop.localhost:8787/a"])
-def test_logout_returns_to_where_the_team_is(address: str) -> None:
+def test_logout_returns_to_addresses_of_the_team(address: str) -> None:
     response = Browser(two_apps()).open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
     assert (response.status_code, response.headers["location"]) == (302, address)
 
@@ -270,14 +270,14 @@ def test_logout_returns_to_where_the_team_is(address: str) -> None:
     ["https://evil.test", "//evil.test", "/path", "http://localhost:3000/", "http://localhost:8787@evil.test/",
      "http://localhost:8787\\@evil.test", " http://localhost:8787/", "javascript:alert(1)", "http://[::1"],
 )  # fmt: skip
-def test_logout_returns_nowhere_else(address: str) -> None:
+def test_logout_does_not_return_to_other_addresses(address: str) -> None:
     browser = Browser(two_apps())
     browser.log_in()
     response = browser.open(f"{APP}/cdn-cgi/access/logout?returnTo={quote(address)}")
     assert (response.status_code, "location" in response.headers) == (400, False)
 
 
-def test_the_team_session_ends_in_its_time() -> None:
+def test_the_team_session_expires() -> None:
     clock = FakeClock()
     local_access = make_local_access(App(name="app", session=10), clock=clock, team={"session": "60s"})
     browser = Browser(local_access)
@@ -288,7 +288,7 @@ def test_the_team_session_ends_in_its_time() -> None:
     assert "Log in to app" in browser.follow(browser.open(APP + "/")).text
 
 
-def test_the_team_sessions_own_end_counts_too() -> None:
+def test_the_stored_expiry_of_the_team_session_counts() -> None:
     browser = Browser(make_local_access(App(name="app", session=1), clock=(clock := FakeClock())))
     browser.log_in()
     next(iter(browser.local_access.state.sessions.values())).expires = clock.now()
@@ -301,7 +301,7 @@ def test_paths_are_relative(target: str) -> None:
     assert is_relative(target)
 
 
-def test_with_tls_a_login_comes_back_to_the_scheme_it_came_from() -> None:
+def test_a_login_over_tls_returns_to_https() -> None:
     local_access = make_local_access(addresses=Addresses(8787, 8443))
     browser = Browser(local_access)
     encrypted = "https://localhost:8443"

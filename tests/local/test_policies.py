@@ -28,7 +28,7 @@ def test_the_first_policy_that_includes_a_person_decides(policies: list[Policy],
     assert admits_person(App(name="app", policies=tuple(policies)), ADA) is expected
 
 
-def test_only_service_auth_is_about_service_tokens() -> None:
+def test_only_service_auth_policies_apply_to_service_tokens() -> None:
     named = App(name="a", policies=(Policy(decision="service_auth", service_tokens=("x",)),))
     every = App(name="a", policies=(Policy(decision="service_auth", everyone=True),))
     people = App(name="a", policies=(Policy(everyone=True),))
@@ -36,7 +36,7 @@ def test_only_service_auth_is_about_service_tokens() -> None:
     assert [admits_service(app, "y") for app in (named, every, people)] == [False, True, False]
 
 
-def test_a_login_needs_an_allow_policy_and_a_bypass_opens_all() -> None:
+def test_a_login_needs_an_allow_policy_and_a_bypass_needs_no_login() -> None:
     bypassed = App(name="a", policies=(Policy(decision="bypass", everyone=True),))
     assert (is_bypassed(bypassed), has_login(bypassed)) == (True, False)
     assert (is_bypassed(App(name="a")), has_login(App(name="a"))) == (False, True)

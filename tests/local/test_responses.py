@@ -46,7 +46,7 @@ def test_the_login_redirect_has_the_documented_shape() -> None:
     assert "no-store" in response.headers["cache-control"]
 
 
-def test_the_redirect_sets_the_app_session_which_a_second_tab_shares() -> None:
+def test_the_redirect_sets_the_app_session_that_a_second_tab_shares() -> None:
     browser = Browser(make_local_access())
     first = browser.open(APP + "/")
     line = first.headers["set-cookie"]
@@ -61,12 +61,12 @@ def test_the_redirect_sets_the_app_session_which_a_second_tab_shares() -> None:
     assert browser.jar["localhost"]["CF_AppSession"] not in (value, 'planted"')
 
 
-def test_a_path_that_a_browser_would_take_for_a_host_comes_back_as_a_path() -> None:
+def test_a_path_that_looks_like_a_host_stays_a_path() -> None:
     response = Browser(make_local_access()).open(APP + "//evil.test/x")
     assert parse_qs(urlsplit(response.headers["location"]).query)["redirect_url"] == ["/evil.test/x"]
 
 
-def test_a_script_gets_401_with_what_it_needs_to_see_it() -> None:
+def test_a_script_gets_401_with_the_headers_to_read_it() -> None:
     response = Browser(make_local_access()).open(APP + "/x", x_requested_with="XMLHttpRequest")
     assert response.status_code == 401
     assert response.headers["www-authenticate"].startswith("Cloudflare-Access resource_metadata=")
@@ -75,7 +75,7 @@ def test_a_script_gets_401_with_what_it_needs_to_see_it() -> None:
     assert "set-cookie" not in response.headers
 
 
-def test_an_app_for_machines_answers_403_as_a_page_or_as_json() -> None:
+def test_an_app_for_services_gets_403_as_a_page_or_as_json() -> None:
     local_access = make_local_access(App(name="app", policies=MACHINES))
     browser = Browser(local_access)
     html, data = browser.open(APP + "/"), browser.open(APP + "/", accept="application/json")
@@ -89,14 +89,14 @@ def test_an_app_for_machines_answers_403_as_a_page_or_as_json() -> None:
         assert response.headers["cf-access-error"] == "service_auth"
 
 
-def test_an_app_for_machines_answers_401_where_that_is_set() -> None:
+def test_an_app_for_services_gets_401_if_that_is_set() -> None:
     response = Browser(make_local_access(App(name="app", policies=MACHINES, service_auth_401=True))).open(APP + "/")
     assert response.status_code == 401
     assert "www-authenticate" in response.headers
 
 
 @pytest.mark.parametrize("origin", ["http://a.test", "http://b.test"])
-def test_a_preflight_is_answered_for_the_origins_of_the_app(origin: str) -> None:
+def test_the_edge_answers_preflights_of_the_configured_origins(origin: str) -> None:
     browser = Browser(make_local_access(App(name="app", cors_origins=("http://a.test",))))
     sent = {**PREFLIGHT, "origin": origin, "access-control-request-headers": "x-a"}
     response = browser.client.options(APP + "/", headers=sent)
@@ -108,7 +108,7 @@ def test_a_preflight_is_answered_for_the_origins_of_the_app(origin: str) -> None
     assert response.headers["access-control-allow-headers"] == "x-a"
 
 
-def test_a_preflight_is_refused_where_nothing_is_set() -> None:
+def test_a_preflight_is_rejected_by_default() -> None:
     assert Browser(make_local_access()).client.options(APP + "/", headers=PREFLIGHT).status_code == 403
 
 
@@ -123,7 +123,7 @@ def test_the_metadata_is_a_signed_match() -> None:
     assert verifies(local_access, response.headers["cf-access-metadata"])
 
 
-def test_who_may_not_is_told_who_decides_and_offered_another_login() -> None:
+def test_a_user_without_access_gets_a_link_to_log_in_as_another() -> None:
     local_access = make_local_access(App(name="app", policies=(Policy(emails=("ada@example.com",)),)))
     token = local_access.team.app_token(
         local_access.log_in("bob@example.com", ip=""),

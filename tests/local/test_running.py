@@ -36,7 +36,7 @@ def get(url: str, **headers: str) -> httpx.Response:
     return httpx.get(url, headers={name.replace("_", "-"): value for name, value in headers.items()}, trust_env=False)
 
 
-def test_an_app_of_ones_own_believes_the_local_access_and_only_it() -> None:
+def test_an_app_accepts_only_tokens_of_the_local_access() -> None:
     with run_local_access() as local:
         local.mount(protected(local))
         token = local.control("token", email="ada@example.com")["token"]
@@ -47,7 +47,7 @@ def test_an_app_of_ones_own_believes_the_local_access_and_only_it() -> None:
         assert local.environment["CF_ACCESS_TEAM_DOMAIN"] == local.team_domain
 
 
-def test_a_token_shifted_in_time_passes_the_edge_and_not_the_app() -> None:
+def test_the_app_rejects_a_token_of_a_shifted_clock_that_the_edge_accepts() -> None:
     with run_local_access() as local:
         local.mount(protected(local))
         local.control("clock", seconds=3600)
@@ -56,7 +56,7 @@ def test_a_token_shifted_in_time_passes_the_edge_and_not_the_app() -> None:
         assert (response.status_code, response.headers["www-authenticate"][:17]) == (401, "Cloudflare-Access")
 
 
-def test_rotation_is_followed_by_the_app() -> None:
+def test_the_app_accepts_tokens_after_a_rotation() -> None:
     with run_local_access() as local:
         local.mount(protected(local))
         local.control("rotate")
@@ -69,7 +69,7 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def test_apps_are_found_by_name_and_by_default_the_first() -> None:
+def test_apps_are_found_by_name_and_the_first_is_the_default() -> None:
     config = Config(apps=(App(name="a"), App(name="b", host="b.localhost")))
     with run_local_access(answering, config=config) as local:
         port = local.local_access.addresses.port
@@ -90,7 +90,7 @@ def test_apps_are_found_by_name_and_by_default_the_first() -> None:
             local.control("nothing")
 
 
-def test_keys_are_kept_where_a_folder_is_given(tmp_path: Path) -> None:
+def test_the_state_folder_keeps_the_keys(tmp_path: Path) -> None:
     kids = []
     for _ in range(2):
         with run_local_access(state=tmp_path) as local:
@@ -98,7 +98,7 @@ def test_keys_are_kept_where_a_folder_is_given(tmp_path: Path) -> None:
     assert kids[0] == kids[1]
 
 
-def test_after_the_context_nothing_runs_and_nothing_can_be_asked() -> None:
+def test_the_local_access_stops_with_its_context() -> None:
     with run_local_access() as local:
         assert any(thread.name == "local-access" for thread in threading.enumerate())
     with pytest.raises(RuntimeError, match="has stopped"):
@@ -107,7 +107,7 @@ def test_after_the_context_nothing_runs_and_nothing_can_be_asked() -> None:
         get(local.team_domain)
 
 
-def test_https_is_served_with_a_certificate_of_ones_own() -> None:
+def test_https_is_served_with_a_local_certificate() -> None:
     with run_local_access(answering, tls_port=0) as local:
         assert local.ca_file is not None
         trust = ssl.create_default_context(cafile=local.ca_file)
@@ -119,7 +119,7 @@ def test_https_is_served_with_a_certificate_of_ones_own() -> None:
         assert login.headers["location"].startswith(local.team_domain)
 
 
-def test_a_real_team_domain_is_stood_in_for_over_tls() -> None:
+def test_a_real_team_domain_is_served_over_tls() -> None:
     config = Config(team=Team(domain="acme.cloudflareaccess.com"))
     with run_local_access(answering, config=config, tls_port=0) as local:
         assert local.team_domain == "https://acme.cloudflareaccess.com"
@@ -134,7 +134,7 @@ def test_a_real_team_domain_is_stood_in_for_over_tls() -> None:
     assert len(response.json()["keys"]) == 2
 
 
-def test_stopping_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = threading.Event()
 
     async def run(server: LocalServer) -> None:
@@ -147,13 +147,13 @@ def test_stopping_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -
     stuck.set()
 
 
-def test_a_server_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalServer, "run", lambda server: None)
     with pytest.raises(RuntimeError, match="did not start"), run_local_access():
         pass
 
 
-def test_an_app_that_does_not_start_is_said() -> None:
+def test_an_app_that_does_not_start_is_reported() -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed"})

@@ -19,7 +19,7 @@ from fastapi_cloudflare_access.local.server import Listeners, app_environment, b
 from fastapi_cloudflare_access.local.tls import TlsFiles
 
 
-def test_the_loopback_is_listened_on_in_both_families() -> None:
+def test_the_loopback_gets_ipv4_and_ipv6_sockets() -> None:
     listeners = bind("127.0.0.1", 0)
     try:
         assert {listener.getsockname()[0] for listener in listeners} <= {"127.0.0.1", "::1"}
@@ -29,7 +29,7 @@ def test_the_loopback_is_listened_on_in_both_families() -> None:
             listener.close()
 
 
-def test_the_loopback_is_what_nobody_else_reaches() -> None:
+def test_only_loopback_hosts_are_loopback() -> None:
     hosts = ("localhost", "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0", "::", "192.168.0.1", "example.com")
     assert [host for host in hosts if is_loopback(host)] == ["localhost", "127.0.0.1", "127.0.0.2", "::1"]
 
@@ -58,19 +58,19 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
 
 
 @pytest.mark.parametrize("absent", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
-def test_a_machine_without_ipv6_is_listened_on_without_it(network: Network, absent: int) -> None:
+def test_a_computer_without_ipv6_gets_only_ipv4(network: Network, absent: int) -> None:
     network.problems["::1"] = [absent]
     assert len(bind("localhost", 8787)) == 1
 
 
-def test_a_port_that_somebody_has_in_the_other_family_is_said_and_let_go(network: Network) -> None:
+def test_a_port_that_is_taken_for_ipv6_is_reported_and_closed(network: Network) -> None:
     network.problems["::1"] = [errno.EADDRINUSE]
     with pytest.raises(ConfigurationError, match="cannot listen on port 8787 of ::1"):
         bind("localhost", 8787)
     assert [listener.fileno() for listener in network.listeners] == [-1]
 
 
-def test_a_free_port_is_free_in_both_families(network: Network) -> None:
+def test_a_free_port_is_free_for_ipv4_and_ipv6(network: Network) -> None:
     network.problems["::1"] = [errno.EADDRINUSE, errno.EADDRINUSE]
     assert bind("localhost", 0) == network.listeners[-2:]
     network.problems["::1"] = [errno.EADDRINUSE] * 100
@@ -78,31 +78,31 @@ def test_a_free_port_is_free_in_both_families(network: Network) -> None:
         bind("localhost", 0)
 
 
-def test_another_address_of_the_loopback_comes_besides(network: Network) -> None:
+def test_another_loopback_address_is_added(network: Network) -> None:
     assert len(bind("127.0.0.2", 0)) == 3
 
 
-def test_small_messages_do_not_wait_for_each_other() -> None:
+def test_sockets_name_the_protocol_so_that_nagle_is_off() -> None:
     listeners = bind("127.0.0.1", 0)
     assert {listener.proto for listener in listeners} == {socket.IPPROTO_TCP}
     for listener in listeners:
         listener.close()
 
 
-def test_another_address_is_listened_on_alone() -> None:
+def test_another_address_gets_one_socket() -> None:
     (listener,) = bind("0.0.0.0", 0)
     assert listener.getsockname()[0] == "0.0.0.0"
     listener.close()
 
 
-def test_a_taken_port_is_said() -> None:
+def test_a_taken_port_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"cannot listen on port {port} of 127.0.0.1"):
             bind("127.0.0.1", port)
 
 
-def test_without_the_second_port_the_first_is_given_back() -> None:
+def test_the_first_port_is_closed_if_the_second_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -115,7 +115,7 @@ def test_without_the_second_port_the_first_is_given_back() -> None:
 @pytest.mark.parametrize(
     ("fault", "ending"), [("refuse", "without sending a response"), ("reset", "without sending complete")]
 )
-def test_the_certs_break_off_and_nothing_is_said_to_be_wrong(
+def test_a_closed_connection_of_the_certs_logs_no_error(
     fault: str, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with run_local_access() as local:
@@ -127,28 +127,28 @@ def test_the_certs_break_off_and_nothing_is_said_to_be_wrong(
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_listeners_say_where_they_are() -> None:
+def test_listeners_return_their_addresses() -> None:
     listeners = Listeners.open("127.0.0.1", 0, 0)
     addresses = listeners.addresses(Config(team=Team(domain="acme.cloudflareaccess.com")))
     assert addresses == Addresses(port_of(listeners.plain), port_of(listeners.encrypted), "acme.cloudflareaccess.com")
     listeners.close()
 
 
-def test_the_app_is_told_the_team_and_the_tags_of_what_it_serves() -> None:
+def test_the_environment_has_the_team_and_the_tags_of_the_app() -> None:
     own, other = App(name="own"), App(name="other", host="other.localhost", upstream="http://127.0.0.1:1")
     settings = app_environment(make_local_access(own, other))
     assert settings == {"CF_ACCESS_TEAM_DOMAIN": "http://127.0.0.1:8787", "CF_ACCESS_AUDIENCE": own.tag}
     assert app_environment(make_local_access(other))["CF_ACCESS_AUDIENCE"] == other.tag
 
 
-def test_the_app_is_told_whom_to_trust_where_the_team_has_a_real_name() -> None:
+def test_the_environment_has_the_ca_file_for_a_real_team_domain() -> None:
     tls = TlsFiles(Path("ca.pem"), Path("server.pem"))
     local_access = make_local_access(addresses=Addresses(80, 443, "acme.cloudflareaccess.com"))
     assert app_environment(local_access, tls)["SSL_CERT_FILE"] == "ca.pem"
     assert "SSL_CERT_FILE" not in app_environment(make_local_access(), tls)
 
 
-def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CF_A", "before")
     monkeypatch.delenv("CF_B", raising=False)
     with environment({"CF_A": "now", "CF_B": "now"}):

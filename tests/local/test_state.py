@@ -25,7 +25,7 @@ def make_full_state(folder: Path) -> State:
     return state
 
 
-def test_keys_secrets_and_sessions_are_there_after_a_restart(folder: Path) -> None:
+def test_keys_secrets_and_sessions_survive_a_restart(folder: Path) -> None:
     state = make_full_state(folder)
     secret = state.client_secret("id.access")
     again = State(folder)
@@ -33,7 +33,7 @@ def test_keys_secrets_and_sessions_are_there_after_a_restart(folder: Path) -> No
     assert again.client_secret("id.access") == secret
 
 
-def test_only_the_owner_can_read_it_and_git_leaves_it_alone(folder: Path) -> None:
+def test_only_the_owner_can_read_the_folder_and_git_ignores_it(folder: Path) -> None:
     make_full_state(folder)
     assert stat.S_IMODE((folder / FILE_NAME).stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -41,21 +41,21 @@ def test_only_the_owner_can_read_it_and_git_leaves_it_alone(folder: Path) -> Non
     assert sorted(file.name for file in folder.iterdir()) == [".gitignore", FILE_NAME]
 
 
-def test_what_git_is_told_already_stays(folder: Path) -> None:
+def test_an_existing_gitignore_stays_unchanged(folder: Path) -> None:
     folder.mkdir()
     (folder / ".gitignore").write_text("mine\n")
     make_full_state(folder)
     assert (folder / ".gitignore").read_text() == "mine\n"
 
 
-def test_a_file_that_others_could_read_is_closed_to_them(folder: Path) -> None:
+def test_a_readable_file_becomes_private(folder: Path) -> None:
     make_full_state(folder)
     (folder / FILE_NAME).chmod(0o644)
     State(folder)
     assert stat.S_IMODE((folder / FILE_NAME).stat().st_mode) == 0o600
 
 
-def test_a_client_secret_has_the_documented_shape_and_is_nobody_elses(folder: Path) -> None:
+def test_a_client_secret_has_the_documented_format_and_is_unique(folder: Path) -> None:
     state = State()
     first, second = state.client_secret("a"), state.client_secret("b")
     assert first != second
@@ -70,7 +70,7 @@ def test_nothing_is_written_without_a_folder() -> None:
     assert state.sessions.keys() == {"n"}
 
 
-def test_the_oldest_logins_go_where_there_are_too_many() -> None:
+def test_the_oldest_sessions_are_removed_beyond_the_limit() -> None:
     state = State()
     for number in range(MAX_SESSIONS + 2):
         state.add_session(Session(str(number), "ada@example.com", 1.0, 2.0))
@@ -85,7 +85,7 @@ def no_rsa_key() -> str:
 
 
 @pytest.mark.parametrize("damage", ["text", "list", "key", "ed25519", "member"])
-def test_a_damaged_file_is_named_and_not_repeated(folder: Path, damage: str) -> None:
+def test_the_error_names_a_damaged_file_without_its_content(folder: Path, damage: str) -> None:
     make_full_state(folder)
     file = folder / FILE_NAME
     content = json.loads(file.read_text())
@@ -102,13 +102,15 @@ def test_a_damaged_file_is_named_and_not_repeated(folder: Path, damage: str) -> 
     assert "hunter2" not in str(wrong.value)
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written: Not a directory"):
         State(tmp_path / "file" / "state").save()
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file_and_removes_the_new_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = make_full_state(folder)
     before = (folder / FILE_NAME).read_text()
     monkeypatch.setattr(Path, "replace", _fail)
@@ -122,6 +124,6 @@ def _fail(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_stored_key_that_is_no_rsa_key_is_no_key() -> None:
+def test_a_stored_key_must_be_an_rsa_key() -> None:
     with pytest.raises(ValueError, match="not an RSA key"):
         _ = StoredKey(no_rsa_key(), 1.0).private

@@ -32,7 +32,7 @@ def claims_of(local_access: LocalAccess, **options: Any) -> tuple[str, dict[str,
     return token, claims
 
 
-def test_the_first_start_makes_two_keys_that_no_other_start_has() -> None:
+def test_each_first_start_generates_two_keys() -> None:
     first, second = State(), State()
     for state in (first, second):
         make_local_access(state=state)
@@ -40,27 +40,27 @@ def test_the_first_start_makes_two_keys_that_no_other_start_has() -> None:
     assert {key.pem for key in first.keys}.isdisjoint({key.pem for key in second.keys})
 
 
-def test_a_restart_goes_on_with_the_same_keys_and_their_ages(local_access: LocalAccess, clock: FakeClock) -> None:
+def test_a_restart_keeps_the_keys_and_their_ages(local_access: LocalAccess, clock: FakeClock) -> None:
     clock.advance(100)
     again = make_local_access(clock=clock, state=local_access.state)
     assert [key.kid for key in again.team.keys] == [key.kid for key in local_access.team.keys]
     assert again.team.age_of(again.team.current) == clock.now() - 1_767_000_000.0
 
 
-def test_a_withdrawn_key_does_not_come_back_with_a_restart(local_access: LocalAccess, clock: FakeClock) -> None:
+def test_a_withdrawn_key_does_not_return_after_a_restart(local_access: LocalAccess, clock: FakeClock) -> None:
     local_access.team.withdraw()
     again = make_local_access(clock=clock, state=local_access.state)
     assert [key.kid for key in again.team.keys] == [local_access.team.current.kid]
 
 
-def test_a_rotation_is_kept(local_access: LocalAccess, clock: FakeClock) -> None:
+def test_a_rotation_survives_a_restart(local_access: LocalAccess, clock: FakeClock) -> None:
     before = local_access.team.current.kid
     local_access.team.rotate()
     again = make_local_access(clock=clock, state=local_access.state)
     assert [key.kid for key in again.team.keys] == [before, local_access.team.current.kid]
 
 
-def test_a_user_token_says_who_it_is_as_access_does(local_access: LocalAccess, clock: FakeClock) -> None:
+def test_a_user_token_has_the_claims_of_access(local_access: LocalAccess, clock: FakeClock) -> None:
     _, claims = claims_of(local_access)
     assert claims["aud"] == [local_access.config.apps[0].tag]
     assert claims["custom"] == {"department": "x", "groups": ["admins"]}
@@ -77,7 +77,7 @@ def test_without_groups_there_is_no_custom_member(local_access: LocalAccess) -> 
     assert "custom" not in (local_access.team.verified_claims(token, "app") or {})
 
 
-def test_tokens_are_read_until_they_expire(local_access: LocalAccess, clock: FakeClock) -> None:
+def test_tokens_are_valid_until_they_expire(local_access: LocalAccess, clock: FakeClock) -> None:
     token, _ = claims_of(local_access)
     clock.advance(86_399)
     assert local_access.team.verified_claims(token, "app") is not None
@@ -85,12 +85,12 @@ def test_tokens_are_read_until_they_expire(local_access: LocalAccess, clock: Fak
     assert local_access.team.verified_claims(token, "app") is None
 
 
-def test_a_token_is_read_as_what_it_is_alone(local_access: LocalAccess) -> None:
+def test_a_token_is_valid_only_as_its_own_type(local_access: LocalAccess) -> None:
     token, _ = claims_of(local_access)
     assert local_access.team.verified_claims(token, "org", "meta") is None
 
 
-def test_a_token_of_a_withdrawn_key_is_read_no_more(local_access: LocalAccess) -> None:
+def test_a_token_of_a_withdrawn_key_is_not_valid(local_access: LocalAccess) -> None:
     token, _ = claims_of(local_access)
     local_access.team.rotate()
     assert local_access.team.verified_claims(token, "app") is not None
@@ -98,7 +98,7 @@ def test_a_token_of_a_withdrawn_key_is_read_no_more(local_access: LocalAccess) -
     assert local_access.team.verified_claims(token, "app") is None
 
 
-def test_nothing_is_read_that_the_team_did_not_sign(local_access: LocalAccess) -> None:
+def test_tokens_that_the_team_did_not_sign_are_not_valid(local_access: LocalAccess) -> None:
     token, claims = claims_of(local_access)
     stranger = FakeTeam("stranger")
     foreign = stranger.sign(claims, header={"alg": "RS256", "kid": local_access.team.current.kid})
@@ -120,7 +120,7 @@ def test_the_meta_of_a_login_is_bound_to_the_browser(local_access: LocalAccess) 
     assert "iss" not in meta
 
 
-def test_the_organisation_token_carries_the_identity(local_access: LocalAccess) -> None:
+def test_the_global_session_token_carries_the_identity(local_access: LocalAccess) -> None:
     session = local_access.log_in(ADA.email, ip="127.0.0.9")
     claims = local_access.team.verified_claims(local_access.team.global_token(session, ADA), "org")
     assert claims is not None
@@ -132,7 +132,7 @@ def test_the_organisation_token_carries_the_identity(local_access: LocalAccess) 
 MANY = tuple(f"a group with a long name, number {number}" for number in range(200))
 
 
-def test_a_token_leaves_out_the_last_custom_claims_where_a_cookie_has_no_room(local_access: LocalAccess) -> None:
+def test_a_token_omits_the_last_custom_claims_if_they_exceed_a_cookie(local_access: LocalAccess) -> None:
     custom: dict[str, Any] = {"department": "x", "big": "y" * 1500, "bigger": "z" * 1500, "small": 1}
     person = ADA.model_copy(update={"custom": custom, "groups": MANY})
     session = local_access.log_in(ADA.email, ip="127.0.0.1")
@@ -146,7 +146,7 @@ def test_a_token_leaves_out_the_last_custom_claims_where_a_cookie_has_no_room(lo
 
 @pytest.mark.parametrize("person", [ADA.model_copy(update={"groups": MANY}), Person(email="a" * 64 + "@" + "b" * 189)])
 @pytest.mark.parametrize("custom", [{}, *({"x": "y" * length} for length in range(1200, 2600, 100))])
-def test_a_browser_keeps_every_cookie_with_a_token(
+def test_every_cookie_with_a_token_is_below_4096_bytes(
     local_access: LocalAccess, person: Person, custom: dict[str, Any]
 ) -> None:
     person = person.model_copy(update={"custom": custom, "device_posture": {"check": custom}})
@@ -165,7 +165,7 @@ def test_a_browser_keeps_every_cookie_with_a_token(
     assert local_access.team.verified_claims(tokens[1], "app") is not None
 
 
-def test_an_identity_tells_more_than_the_token(local_access: LocalAccess) -> None:
+def test_an_identity_contains_more_than_the_token(local_access: LocalAccess) -> None:
     posture = {"check": {"id": "check", "success": True}}
     person = ADA.model_copy(update={"device_posture": posture, "idp": "oidc"})
     identity = local_access.team.identity(Session("n", ADA.email, 5.0, 6.0, "127.0.0.1"), person)
@@ -187,5 +187,5 @@ def test_a_service_token_lives_a_second_longer_and_has_no_nbf(local_access: Loca
     assert "nbf" not in claims
 
 
-def test_the_pool_of_the_tests_is_no_state_of_its_own() -> None:
+def test_all_states_of_the_tests_share_keys() -> None:
     assert make_state().keys == make_state().keys

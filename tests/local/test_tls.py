@@ -18,7 +18,7 @@ def names(file: Path) -> set[str]:
     return {str(name.value) for name in found}
 
 
-def test_the_server_is_certified_for_all_hosts_and_only_the_owner_reads_its_key(tmp_path: Path) -> None:
+def test_the_certificate_has_all_hosts_and_only_the_owner_can_read_its_key(tmp_path: Path) -> None:
     config = Config(team={"domain": "acme.cloudflareaccess.com"}, apps=(App(name="a", host="app.test"),))  # type: ignore[arg-type]
     files = create_tls_files(tmp_path / "new", config)
     assert {"app.test", "localhost", "*.localhost", "127.0.0.1", "acme.cloudflareaccess.com"} <= names(files.server)
@@ -26,13 +26,13 @@ def test_the_server_is_certified_for_all_hosts_and_only_the_owner_reads_its_key(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_git_leaves_the_folder_alone_whoever_makes_it(tmp_path: Path) -> None:
+def test_git_ignores_a_new_folder(tmp_path: Path) -> None:
     create_tls_files(tmp_path / "new", Config())
     State(tmp_path / "new").client_secret("x")
     assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
 
 
-def test_a_folder_that_was_there_keeps_what_git_does_with_it(tmp_path: Path) -> None:
+def test_an_existing_folder_gets_no_gitignore(tmp_path: Path) -> None:
     create_tls_files(tmp_path, Config())
     State(tmp_path).client_secret("x")
     assert not (tmp_path / ".gitignore").exists()
@@ -43,7 +43,7 @@ def test_the_authority_stays_the_same(tmp_path: Path) -> None:
     assert create_tls_files(tmp_path, Config()).ca.read_bytes() == first
 
 
-def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         create_tls_files(tmp_path / "file", Config())

@@ -65,7 +65,7 @@ def test_a_key_is_in_the_line_where_it_is_written(key_path: KeyPath, line: int) 
     assert find_lines(TEXT)[key_path] == line
 
 
-def test_what_stands_in_strings_and_comments_is_no_key() -> None:
+def test_content_of_strings_and_comments_is_not_a_key() -> None:
     names = {name for key_path in find_lines(TEXT) for name in key_path}
     assert names.isdisjoint({"not", "key", "a", "no", "brackets"})
 

@@ -80,7 +80,7 @@ def test_a_request_arrives_as_it_was_sent(local: RunningAccess) -> None:
     assert sum(line.startswith("user-agent:") for line in lines) == 1
 
 
-def test_no_connection_header_takes_away_what_the_edge_sets(local: RunningAccess) -> None:
+def test_a_connection_header_does_not_remove_headers_of_the_edge(local: RunningAccess) -> None:
     names = "close, Host, Content-Length, Cookie, Cf-Access-Jwt-Assertion, Cf-Connecting-IP, X-Forwarded-For, X-Hop"
     with client(local) as browser:
         response = browser.post("/", content=b"body", headers={"connection": names, "x-hop": "1"})
@@ -91,7 +91,7 @@ def test_no_connection_header_takes_away_what_the_edge_sets(local: RunningAccess
 
 
 @pytest.mark.anyio
-async def test_a_body_that_is_longer_than_it_says_is_a_page() -> None:
+async def test_a_body_longer_than_its_content_length_gets_502() -> None:
     async def listen(reader: Any, writer: Any) -> None:
         await reader.read()
 
@@ -116,7 +116,7 @@ async def test_a_body_that_is_longer_than_it_says_is_a_page() -> None:
         assert sent[0]["status"] == 502
 
 
-def test_an_answer_arrives_as_it_was_given(local: RunningAccess) -> None:
+def test_a_response_arrives_as_the_app_sent_it(local: RunningAccess) -> None:
     with client(local) as browser:
         response = browser.get("/")
     assert response.status_code == 201
@@ -125,16 +125,14 @@ def test_an_answer_arrives_as_it_was_given(local: RunningAccess) -> None:
     assert response.headers["cf-ray"]
 
 
-def test_a_body_without_a_length_goes_up_in_pieces(local: RunningAccess, echo: Echo) -> None:
+def test_a_body_without_a_length_is_sent_in_chunks(local: RunningAccess, echo: Echo) -> None:
     with client(local) as browser:
         response = browser.post("/", content=iter([b"a" * 70_000, b"b" * 70_000]))
     assert response.text.endswith("a" * 70_000 + "b" * 70_000)
     assert max(echo.bodies) < 140_000
 
 
-def test_events_arrive_while_the_answer_goes_on_and_the_app_hears_who_goes_away(
-    local: RunningAccess, echo: Echo
-) -> None:
+def test_events_stream_and_the_app_receives_the_disconnect(local: RunningAccess, echo: Echo) -> None:
     with client(local) as browser, browser.stream("GET", "/endless") as response:
         assert next(response.iter_text()) == "data: 1\n\n"
     for _ in range(100):
@@ -144,14 +142,14 @@ def test_events_arrive_while_the_answer_goes_on_and_the_app_hears_who_goes_away(
     assert echo.was_cancelled
 
 
-def test_where_nothing_listens_a_page_says_so() -> None:
+def test_an_app_that_does_not_listen_gets_502() -> None:
     with run_local_access(upstream="http://127.0.0.1:9") as running, client(running) as browser:
         response = browser.get("/")
         assert response.status_code == 502
         assert "http://127.0.0.1:9" in response.text
 
 
-def test_an_answer_that_breaks_off_is_broken_off() -> None:
+def test_an_incomplete_response_closes_the_connection() -> None:
     async def half(reader: Any, writer: Any) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
@@ -167,7 +165,7 @@ def test_an_answer_that_breaks_off_is_broken_off() -> None:
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-def test_an_answer_without_a_body_may_say_how_long_it_would_be(status: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_response_without_a_body_can_have_a_content_length(status: str, caplog: pytest.LogCaptureFixture) -> None:
     async def short(reader: Any, writer: Any) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 10\r\netag: x\r\n\r\n".encode())
@@ -179,14 +177,14 @@ def test_an_answer_without_a_body_may_say_how_long_it_would_be(status: str, capl
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_nobody_is_connected_through(local: RunningAccess, caplog: pytest.LogCaptureFixture) -> None:
+def test_connect_is_rejected(local: RunningAccess, caplog: pytest.LogCaptureFixture) -> None:
     with client(local) as browser:
         assert browser.request("CONNECT", "/").status_code == 405
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.anyio
-async def test_a_client_that_leaves_while_it_sends_is_no_error() -> None:
+async def test_a_client_that_disconnects_while_it_sends_is_not_an_error() -> None:
     async def listen(reader: Any, writer: Any) -> None:
         await reader.read()
 
@@ -212,16 +210,16 @@ async def test_a_client_that_leaves_while_it_sends_is_no_error() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_was_never_started_is_stopped_without_ado() -> None:
+async def test_an_upstream_can_stop_before_it_starts() -> None:
     await Upstream("http://127.0.0.1:1").stop()
 
 
-def test_what_is_no_origin_is_refused_at_once() -> None:
+def test_an_invalid_origin_is_rejected_at_once() -> None:
     with pytest.raises(ConfigurationError, match="an upstream must be an origin"):
         Upstream("http://127.0.0.1:8000/api")
 
 
-def test_what_is_about_one_connection_alone_is_left_out() -> None:
+def test_hop_by_hop_headers_are_removed() -> None:
     headers = [
         (b"Connection", b"keep-alive, X-Hop"),
         (b"x-hop", b"1"),

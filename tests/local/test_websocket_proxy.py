@@ -77,14 +77,14 @@ def opened(local: RunningAccess, path: str = "/", **options: Any) -> ClientConne
     return socket
 
 
-def test_text_and_bytes_go_both_ways(local: RunningAccess) -> None:
+def test_text_and_bytes_are_sent_in_both_directions(local: RunningAccess) -> None:
     with opened(local, max_size=None) as socket:
         for message in ("text", "", b"bytes", "ü" * 50_000, b"x" * 2_000_000):
             socket.send(message)
             assert socket.recv(5) == message
 
 
-def test_the_app_hears_of_a_client_that_vanishes(local: RunningAccess) -> None:
+def test_the_app_receives_a_disconnect_if_the_connection_breaks(local: RunningAccess) -> None:
     with opened(local) as socket:
         socket.send("x" * 1_000_000)
         socket.socket.shutdown(SHUT_RDWR)
@@ -92,7 +92,7 @@ def test_the_app_hears_of_a_client_that_vanishes(local: RunningAccess) -> None:
     assert len(CLOSED) == 1
 
 
-def test_the_app_hears_how_the_client_closed(local: RunningAccess) -> None:
+def test_the_app_receives_the_close_code_of_the_client(local: RunningAccess) -> None:
     with opened(local) as socket:
         socket.send("x")
         socket.recv(5)
@@ -101,14 +101,14 @@ def test_the_app_hears_how_the_client_closed(local: RunningAccess) -> None:
     assert CLOSED == [(4000, "bye")]
 
 
-def test_the_client_hears_how_the_app_closed(local: RunningAccess) -> None:
+def test_the_client_receives_the_close_code_of_the_app(local: RunningAccess) -> None:
     with opened(local, "/close") as socket, pytest.raises(ConnectionClosed) as closed:
         socket.recv(5)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "enough")
 
 
-def test_the_handshake_is_passed_on_with_the_assertion(local: RunningAccess) -> None:
+def test_the_app_receives_the_handshake_with_the_assertion(local: RunningAccess) -> None:
     with opened(local, "/headers", subprotocols=["a", "b"], origin="http://localhost:1") as socket:
         lines = list(socket)
         assert socket.subprotocol == "a"
@@ -120,7 +120,7 @@ def test_the_handshake_is_passed_on_with_the_assertion(local: RunningAccess) -> 
     assert sum(str(line).startswith("user-agent: ") for line in lines) == 1
 
 
-def test_the_app_refuses_with_its_own_status(local: RunningAccess) -> None:
+def test_the_client_receives_the_rejection_of_the_app(local: RunningAccess) -> None:
     with pytest.raises(InvalidStatus) as refused:
         opened(local, "/refuse")
     response = refused.value.response
@@ -132,13 +132,13 @@ def test_the_app_refuses_with_its_own_status(local: RunningAccess) -> None:
 @pytest.mark.parametrize(
     ("path", "location"), [("/redirect/here", "/headers"), ("/redirect/away", "https://example.com/x")]
 )
-def test_a_redirect_of_the_app_goes_to_the_client(local: RunningAccess, path: str, location: str) -> None:
+def test_the_client_receives_a_redirect_of_the_app(local: RunningAccess, path: str, location: str) -> None:
     response = httpx.get(local.url(path), headers=HANDSHAKE | local.service_headers(), trust_env=False)
     assert (response.status_code, response.headers["location"]) == (302, location)
 
 
 @pytest.mark.parametrize("target", ["/ws#frag", "http://localhost/ws"])
-def test_a_handshake_for_no_path_is_refused(local: RunningAccess, target: str) -> None:
+def test_a_handshake_without_a_valid_path_is_rejected(local: RunningAccess, target: str) -> None:
     lines = [
         f"GET {target} HTTP/1.1",
         f"Host: localhost:{local.local_access.addresses.port}",
@@ -150,7 +150,7 @@ def test_a_handshake_for_no_path_is_refused(local: RunningAccess, target: str) -
 
 
 @pytest.mark.anyio
-async def test_a_handshake_that_cannot_go_on_is_refused() -> None:
+async def test_a_handshake_that_cannot_be_sent_is_rejected() -> None:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -165,19 +165,19 @@ async def test_a_handshake_that_cannot_go_on_is_refused() -> None:
     assert sent[0]["status"] == 400
 
 
-def test_who_is_not_logged_in_gets_the_login_redirect(local: RunningAccess) -> None:
+def test_a_handshake_without_a_login_gets_the_login_redirect(local: RunningAccess) -> None:
     response = httpx.get(local.url(), headers=HANDSHAKE, trust_env=False)
     assert response.status_code == 302
     assert response.headers["location"].startswith(local.team_domain + "/cdn-cgi/access/login/")
 
 
-def test_where_nothing_listens_the_handshake_gets_502() -> None:
+def test_a_handshake_gets_502_if_the_app_does_not_listen() -> None:
     with run_local_access(upstream="http://127.0.0.1:9") as running, pytest.raises(InvalidStatus) as refused:
         opened(running)
     assert refused.value.response.status_code == 502
 
 
-def test_an_app_that_vanishes_closes_with_an_internal_error() -> None:
+def test_a_broken_connection_to_the_app_closes_with_an_internal_error() -> None:
     with (
         raw_server(_vanish) as origin,
         run_local_access(upstream=origin) as running,
@@ -190,7 +190,7 @@ def test_an_app_that_vanishes_closes_with_an_internal_error() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_sent_to_an_app_that_closed_waits_for_how_it_closed() -> None:
+async def test_a_message_to_a_closed_app_waits_for_the_close_code() -> None:
     class Closed:
         async def send(self, content: object) -> None:
             raise ConnectionClosedOK(None, None)
