@@ -1,4 +1,4 @@
-"""A team of one's own, and the command line called as a function."""
+"""A fake team, and the command line called as a function."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from fastapi_cloudflare_access.cli import main
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
-LEAVE = (
+TERMINAL_VARIABLES = (
     "NO_COLOR",
     "FORCE_COLOR",
     "COLORTERM",
@@ -25,9 +25,9 @@ LEAVE = (
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start from nothing: no settings, no proxies, the same terminal."""
+    """Remove settings and proxies, and set one kind of terminal."""
     for name in os.environ:
-        if name.startswith("CF_ACCESS_") or name.lower().endswith("_proxy") or name in LEAVE:
+        if name.startswith("CF_ACCESS_") or name.lower().endswith("_proxy") or name in TERMINAL_VARIABLES:
             monkeypatch.delenv(name)
     monkeypatch.setenv("TERM", "xterm-256color")
 
@@ -39,7 +39,7 @@ def team() -> FakeTeam:
 
 @pytest.fixture
 def configured(team: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> FakeTeam:
-    """The team, named in the environment."""
+    """Configure the team in the environment."""
     monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", team.issuer)
     monkeypatch.setenv("CF_ACCESS_AUDIENCE", team.audience)
     return team
@@ -52,7 +52,7 @@ def certs(team: FakeTeam) -> MemoryFetch:
 
 @pytest.fixture
 def cli(team: FakeTeam, certs: MemoryFetch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Call `main` with the team's clock and certs, and give what it did."""
+    """Return a function that calls `main` with the team's clock and certs."""
 
     def call(
         *arguments: str, stdin: str | bytes = "", clock: Clock = team.clock, fetch: Fetch | None = certs

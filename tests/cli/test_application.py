@@ -1,4 +1,4 @@
-"""Whatever happens, a command ends with a sentence and a documented exit code."""
+"""Every command ends with a documented exit code, and every error is one sentence."""
 
 import io
 import logging
@@ -28,7 +28,7 @@ COMMANDS = ["doctor", "inspect", "verify", "keys", "dev"]
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make modules impossible to import, as where an extra is not installed."""
+    """Return a function that makes modules impossible to import, as without an extra."""
 
     def hide(*names: str) -> None:
         for module in list(sys.modules):
@@ -41,11 +41,11 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_one_sentence_names_it(
+def test_a_missing_extra_is_named_in_one_sentence(
     without: Any, capsys: pytest.CaptureFixture[str], missing: str
 ) -> None:
     without(missing)
-    assert main(["doctor"]) == ExitCode.ASKED_WRONGLY
+    assert main(["doctor"]) == ExitCode.USAGE_ERROR
     assert capsys.readouterr() == (
         "",
         "cf-access needs the extra `cli`: pip install 'fastapi-cloudflare-access[cli]'\n",
@@ -93,7 +93,7 @@ def test_every_command_has_json_and_help_that_fits_a_screen(cli: Cli, command: s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "error"),
     [
         (["docter"], "No such command 'docter'"),
         (["keys", "--watsh"], "No such option"),
@@ -101,31 +101,30 @@ def test_every_command_has_json_and_help_that_fits_a_screen(cli: Cli, command: s
         (["keys", "--interval", "0"], "--interval"),
     ],
 )
-def test_a_wrong_way_of_asking_gets_one_sentence(cli: Cli, arguments: list[str], why: str) -> None:
+def test_a_usage_error_is_one_sentence(cli: Cli, arguments: list[str], error: str) -> None:
     result = cli(*arguments)
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
-    assert why in result.err
+    assert error in result.err
     assert result.err.endswith("; see cf-access --help.\n")
 
 
 @pytest.mark.parametrize(("arguments", "command"), [(["keys", "--json"], "keys"), (["--json"], None)])
-def test_an_error_is_json_where_json_is_asked_for(cli: Cli, arguments: list[str], command: str | None) -> None:
+def test_an_error_is_json_with_the_json_option(cli: Cli, arguments: list[str], command: str | None) -> None:
     result = cli(*arguments)
     assert (result.code, result.err) == (2, "")
     assert (result.json["command"], result.json["exit_code"]) == (command, 2)
 
 
-def test_without_the_local_access_one_sentence_names_its_extra(cli: Cli, without: Any) -> None:
+def test_the_missing_extra_local_is_named_in_one_sentence(cli: Cli, without: Any) -> None:
     without(LOCAL)
     result = cli("dev")
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        "cf-access: `cf-access dev` is the local Access and needs the extra `local`: "
-        "pip install 'fastapi-cloudflare-access[cli,local]'\n"
+        "cf-access: `cf-access dev` needs the extra `local`: pip install 'fastapi-cloudflare-access[cli,local]'\n"
     )
 
 
-def test_the_local_access_is_loaded_only_where_it_is_asked_for(
+def test_only_the_dev_command_loads_the_local_access(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, configured: FakeTeam
 ) -> None:
     def dev(port: int = 0) -> int:
@@ -146,13 +145,13 @@ def test_the_local_access_is_loaded_only_where_it_is_asked_for(
     assert (result.code, result.out, asked) == (5, "on port 7\n", [f"{LOCAL}.cli"])
 
 
-def test_a_wrong_setting_of_the_local_access_gets_one_sentence(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_of_the_local_access_is_one_sentence(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def dev() -> None:
         raise ConfigurationError("the port is taken")
 
     monkeypatch.setattr(application, "_local_command", lambda: dev)
     result = cli("dev")
-    assert (result.code, result.err) == (2, "cf-access: The settings will not do: the port is taken.\n")
+    assert (result.code, result.err) == (2, "cf-access: The settings are not valid: the port is taken.\n")
 
 
 def test_dev_as_an_argument_is_not_the_command(cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,35 +159,35 @@ def test_dev_as_an_argument_is_not_the_command(cli: Cli, configured: FakeTeam, m
     assert cli("verify", "dev").code == 1
 
 
-def test_nothing_stands_in_for_the_local_access_in_the_list(cli: Cli) -> None:
-    application._nothing()
+def test_a_placeholder_lists_the_dev_command(cli: Cli) -> None:
+    application._placeholder()
     assert "Run a local Access." in cli("--help").out
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, typer.Abort])
-def test_an_interrupt_ends_without_a_word(
+def test_an_interrupt_prints_nothing(
     cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
 ) -> None:
     def interrupt(*_: object) -> None:
         raise interruption
 
-    monkeypatch.setattr(application, "_run", interrupt)
+    monkeypatch.setattr(application, "_run_command", interrupt)
     result = cli("keys")
     assert (result.code, result.out, result.err) == (130, "", "")
 
 
 @pytest.mark.parametrize(("code", "given"), [(7, 7), ("why", 1), (None, 1)])
-def test_a_command_that_ends_the_process_ends_with_its_code(
+def test_a_command_that_exits_keeps_its_exit_code(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, code: object, given: int
 ) -> None:
     def end(*_: object) -> None:
         raise SystemExit(code)
 
-    monkeypatch.setattr(application, "_run", end)
+    monkeypatch.setattr(application, "_run_command", end)
     assert cli("dev").code == given
 
 
-def test_it_writes_to_whatever_stands_for_standard_output(configured: FakeTeam) -> None:
+def test_it_writes_to_a_redirected_standard_output(configured: FakeTeam) -> None:
     with redirect_stdout(io.StringIO()) as out:
         assert main(["inspect", configured.user_token("ada@example.com")], clock=configured.clock) == 0
     assert "ada@example.com" in out.getvalue()
@@ -200,7 +199,7 @@ def run(*arguments: str, environment: dict[str, str] | None = None) -> subproces
 
 
 @pytest.mark.parametrize("arguments", ["inspect", "inspect --json", "--version"])
-def test_a_reader_that_goes_away_gets_no_traceback(
+def test_a_closed_pipe_causes_no_traceback(
     configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, arguments: str
 ) -> None:
     monkeypatch.setenv("CF_ACCESS_TOKEN", configured.user_token("ada@example.com", custom={"note": "x" * 3000}))
@@ -213,47 +212,48 @@ def test_a_reader_that_goes_away_gets_no_traceback(
     assert process.returncode == 141
 
 
-def test_nothing_more_is_written_to_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_more_is_written_to_a_closed_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def write(*_: object) -> None:
         sys.stdout.write("lost")
         raise BrokenPipeError
 
-    monkeypatch.setattr(application, "_run", write)
+    monkeypatch.setattr(application, "_run_command", write)
     with (tmp_path / "out").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
         assert main(["keys"]) == 141
     assert (tmp_path / "out").read_text() == ""
 
 
-FULL = "Standard output cannot be written: No space left on device; direct it to where there is room, or to /dev/null."
-CLOSED = "Standard output cannot be written: it is closed; direct it to where there is room, or to /dev/null."
+REDIRECT = "redirect it to a writable file or to /dev/null."
+FULL = f"Standard output cannot be written: No space left on device; {REDIRECT}"
+CLOSED = f"Standard output cannot be written: it is closed; {REDIRECT}"
 
 
 def in_a_shell(command: str) -> tuple[int, str]:
-    """Run a command of the shell, `$CF` being the command line, and give its code and standard error."""
+    """Run a shell command in which `$CF` is the command line; return its exit code and standard error."""
     done = shell(command)
     assert done.stdout == ""
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("arguments", ["inspect --json x.y.z", "--help", "--version", "verify --json"])
-def test_an_output_that_is_full_gets_one_sentence_and_is_no_verdict(arguments: str) -> None:
+def test_a_full_output_is_one_sentence_and_not_a_verdict(arguments: str) -> None:
     assert in_a_shell(f"$CF {arguments} >/dev/full") == (3, f"cf-access: {FULL}\n")
 
 
-def test_an_output_that_is_closed_gets_one_sentence_and_is_no_verdict() -> None:
+def test_a_closed_output_is_one_sentence_and_not_a_verdict() -> None:
     assert in_a_shell("$CF inspect x.y.z >&-") == (3, f"cf-access: {CLOSED}\n")
 
 
 @pytest.mark.parametrize("nowhere", ["/dev/full", "&-"])
-def test_where_not_even_the_error_can_be_written_the_code_is_the_same(nowhere: str) -> None:
+def test_the_exit_code_is_the_same_if_the_error_cannot_be_written(nowhere: str) -> None:
     assert in_a_shell(f"unset CF_ACCESS_TOKEN; $CF verify 2>{nowhere}")[0] == 2
 
 
 @pytest.mark.parametrize(
     "arguments", [["keys"], ["inspect", "x.y.z"], ["inspect", "x.y.z", "--json"], ["--help"], ["--version"], ["verify"]]
 )
-def test_every_command_says_that_its_output_is_full(
+def test_every_command_reports_a_full_output(
     cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     with Path("/dev/full").open("w") as full:
@@ -266,7 +266,7 @@ def test_every_command_says_that_its_output_is_full(
 
 
 @pytest.mark.parametrize("arguments", [["keys", "--json"], ["--version"]])
-def test_every_command_says_that_its_output_is_closed(
+def test_every_command_reports_a_closed_output(
     cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
@@ -275,7 +275,7 @@ def test_every_command_says_that_its_output_is_closed(
 
 
 @pytest.mark.parametrize("broken", ["/dev/full", None])
-def test_an_error_that_nobody_can_read_changes_no_code(
+def test_an_unwritable_standard_error_does_not_change_the_exit_code(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str | None
 ) -> None:
     with Path(broken or tmp_path / "err").open("w") as errors:
@@ -283,22 +283,20 @@ def test_an_error_that_nobody_can_read_changes_no_code(
         assert cli("verify").code == 2
 
 
-def test_a_file_that_the_system_keeps_back_is_not_taken_for_the_output(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_not_reported_as_an_output_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/ca\x1b.pem")
 
-    monkeypatch.setattr(application, "_run", refuse)
+    monkeypatch.setattr(application, "_run_command", refuse)
     result = cli("doctor")
     assert (result.code, result.err) == (3, "cf-access: /ca\\x1b.pem cannot be used: Permission denied.\n")
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_what_the_app_would_log_is_not_written(
+def test_log_records_of_the_package_are_discarded(
     cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
 ) -> None:
-    """Where nobody handles a record, logging itself writes it to standard error."""
+    """Without a handler, logging writes a record to standard error."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     (tmp_path / "certs.json").write_text('{"keys":[]}')
     token = configured.user_token("ada@example.com")
@@ -317,7 +315,7 @@ def test_the_local_access_keeps_its_log(cli: Cli, monkeypatch: pytest.MonkeyPatc
     assert cli("dev").err == "a session ended\n"
 
 
-def test_what_an_encoding_lacks_is_replaced(configured: FakeTeam) -> None:
+def test_characters_outside_the_encoding_are_escaped(configured: FakeTeam) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     token = configured.user_token("ada@example.com", claims={"name": "Ädä"})
     out, err = run("inspect", token, environment=environment).communicate()
@@ -327,13 +325,13 @@ def test_what_an_encoding_lacks_is_replaced(configured: FakeTeam) -> None:
     assert b"\n  > log in again" in out
 
 
-def test_piped_it_is_plain_text_and_one_line_stays_one_line(cli: Cli, configured: FakeTeam) -> None:
+def test_a_pipe_gets_plain_text_without_wrapping(cli: Cli, configured: FakeTeam) -> None:
     out = cli("verify", configured.forge("expired")).out
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) > 100
 
 
-def test_the_environment_can_ask_for_colours_and_refuse_them(
+def test_the_environment_forces_and_disables_colours(
     cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -355,18 +353,18 @@ def test_the_installed_command_is_this_one(monkeypatch: pytest.MonkeyPatch, caps
     assert capsys.readouterr().err == "cf-access: There is no token: the argument is empty.\n"
 
 
-class Interrupting:
-    """A user who is quicker than the imports."""
+class InterruptedImport:
+    """An import finder that raises an interrupt during the import of the command line."""
 
     def find_spec(self, name: str, *_: object) -> None:
         if name == "fastapi_cloudflare_access.cli.application":
             raise KeyboardInterrupt
 
 
-def test_an_interrupt_during_the_imports_ends_without_a_word(
+def test_an_interrupt_during_the_imports_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [InterruptedImport(), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "fastapi_cloudflare_access.cli.application", raising=False)
     assert main() == 130
     assert capsys.readouterr() == ("", "")

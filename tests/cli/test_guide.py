@@ -1,4 +1,4 @@
-"""What the guide and the reference show is what the commands do."""
+"""The guide and the reference show the real output and options of the commands."""
 
 import inspect
 import re
@@ -25,13 +25,13 @@ DATE = {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}
 
 @pytest.fixture
 def resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name is found, at an address for documentation."""
+    """Resolve every name to an address for documentation."""
     entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
 
 
 def pattern(shown: str) -> str:
-    """What the page shows, as a pattern: `…` stands for anything, alone on a line for any lines."""
+    """Return a pattern for the text on the page: `…` matches any text, and alone on a line any lines."""
     lines = [r"(?:.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + r"\n" for line in shown.splitlines()]
     return "".join(lines)
 
@@ -67,13 +67,13 @@ def test_every_command_of_the_guide_does_what_the_page_shows(
 
 
 def drawn(picture: Path) -> str:
-    """The words of a picture, which has a line or less in each text, and a clip of its own for each line."""
+    """Return the text of a picture, which has one or more text elements for each line."""
     words = re.findall(r"<text [^>]*>(.*?)</text>", picture.read_text())[1:]  # the first is the title
     return written(unescape(" ".join(words)))
 
 
 def written(text: str) -> str:
-    """Words alone, whatever the key and wherever the lines end."""
+    """Return a text without white space and with a placeholder for each key."""
     return "".join(re.sub(r"\b[0-9a-f]{64}\b", "KID", text).split())
 
 

@@ -1,4 +1,4 @@
-"""`inspect` decodes what is there, says that nothing was verified, and what the configuration would say."""
+"""`inspect` decodes a token without verification, and checks its claims against the configuration."""
 
 from collections.abc import Callable
 
@@ -31,11 +31,11 @@ def of_kind(team: FakeTeam, kind: str) -> str:
         ("service", "a service's login to an application"),
         ("org", "a user's session with the team"),
         ("meta", "part of a login redirect"),
-        ("match", "tells about an application"),
-        ("unknown", "of no kind that Access issues"),
+        ("match", "describes an application"),
+        ("unknown", "not a kind of token that Access issues"),
     ],
 )
-def test_it_tells_the_kinds_of_token_apart(cli: Cli, configured: FakeTeam, kind: str, words: str) -> None:
+def test_it_distinguishes_the_kinds_of_token(cli: Cli, configured: FakeTeam, kind: str, words: str) -> None:
     token = of_kind(configured, kind)
     assert cli("inspect", token, "--json").json["kind"] == kind
     assert words in cli("inspect", token).out
@@ -44,17 +44,17 @@ def test_it_tells_the_kinds_of_token_apart(cli: Cli, configured: FakeTeam, kind:
 @pytest.mark.parametrize(
     "claims", [{}, {"type": "app"}, {"type": ["app"]}, {"type": "app", "sub": "", "common_name": 5}]
 )
-def test_what_is_no_token_of_access_is_called_that(cli: Cli, configured: FakeTeam, claims: dict[str, object]) -> None:
+def test_other_tokens_are_of_unknown_kind(cli: Cli, configured: FakeTeam, claims: dict[str, object]) -> None:
     assert cli("inspect", configured.sign(claims), "--json").json["kind"] == "unknown"
 
 
-def test_it_says_first_that_nothing_was_verified(cli: Cli, configured: FakeTeam) -> None:
+def test_the_first_line_states_that_nothing_was_verified(cli: Cli, configured: FakeTeam) -> None:
     result = cli("inspect", configured.user_token(EMAIL))
-    assert result.out.startswith("Nothing was verified: anybody can write such a token.")
+    assert result.out.startswith("Nothing was verified: anyone can write such a token.")
     assert cli("inspect", configured.user_token(EMAIL), "--json").json["verified"] is False
 
 
-def test_times_are_in_words(cli: Cli, configured: FakeTeam) -> None:
+def test_times_are_readable(cli: Cli, configured: FakeTeam) -> None:
     token = configured.user_token(EMAIL, expires_in=7200)
     configured.clock.advance(300)
     out = cli("inspect", token).out
@@ -66,26 +66,26 @@ def test_times_are_in_words(cli: Cli, configured: FakeTeam) -> None:
     }
 
 
-def test_it_says_whether_team_and_audience_are_the_configured_ones(cli: Cli, configured: FakeTeam) -> None:
+def test_it_compares_team_and_audience_with_the_configuration(cli: Cli, configured: FakeTeam) -> None:
     out = cli("inspect", configured.user_token(EMAIL)).out
     assert f"aud          {configured.audience} (configured)\n" in out
     assert "iss          https://acme.cloudflareaccess.com (configured)\n" in out
     out = cli("inspect", configured.service_token("backup"), "--team", "other", "--audience", "a, bcdefghijklmnop").out
-    assert f"aud          {configured.audience} (configured is a, bcdefghi…)\n" in out
-    assert "(configured is https://other.cloudflareaccess.com)\n" in out
+    assert f"aud          {configured.audience} (configured: a, bcdefghi…)\n" in out
+    assert "(configured: https://other.cloudflareaccess.com)\n" in out
 
 
-def test_a_good_token_is_accepted_if_its_signature_is_good(cli: Cli, configured: FakeTeam) -> None:
+def test_a_valid_token_is_accepted_if_its_signature_is_valid(cli: Cli, configured: FakeTeam) -> None:
     result = cli("inspect", configured.user_token(EMAIL))
     assert (result.code, result.out.splitlines()[-1]) == (
         0,
-        "! were its signature good, this configuration would accept it",
+        "! this configuration accepts the token if its signature is valid",
     )
     assert cli("inspect", configured.user_token(EMAIL), "--json").json["verdict"]["accepted"] is None
 
 
 @pytest.mark.parametrize("name", sorted(FORGERIES.keys() - {"empty"}))
-def test_of_every_forgery_it_says_what_the_app_says_as_far_as_that_needs_no_key(
+def test_it_agrees_with_the_app_about_every_forgery_that_needs_no_key(
     cli: Cli, configured: FakeTeam, name: str
 ) -> None:
     result = cli("inspect", "-", "--json", stdin=configured.forge(name)).json
@@ -110,17 +110,17 @@ def test_of_every_forgery_it_says_what_the_app_says_as_far_as_that_needs_no_key(
         ("alg_none_signed", "the algorithm is not RS256"),
     ],
 )
-def test_a_refusal_says_what_exactly_does_not_fit(cli: Cli, configured: FakeTeam, name: str, words: str) -> None:
+def test_a_rejection_names_the_value_that_does_not_match(cli: Cli, configured: FakeTeam, name: str, words: str) -> None:
     assert words in cli("inspect", configured.forge(name)).out
 
 
-def test_of_many_audiences_the_first_are_named(cli: Cli, configured: FakeTeam) -> None:
+def test_only_the_first_of_many_audiences_are_named(cli: Cli, configured: FakeTeam) -> None:
     token = configured.user_token(EMAIL, claims={"aud": list("abcde")})
     assert "it is a, b, c, …, not " in cli("inspect", token).out
 
 
 @pytest.mark.parametrize("cut", [10, 300, 420])
-def test_a_token_cut_in_the_middle_is_decoded_as_far_as_it_goes(cli: Cli, configured: FakeTeam, cut: int) -> None:
+def test_the_complete_parts_of_a_truncated_token_are_decoded(cli: Cli, configured: FakeTeam, cut: int) -> None:
     result = cli("inspect", configured.user_token(EMAIL)[:cut])
     assert result.code == 1
     assert "claims       cannot be decoded" in result.out
@@ -128,7 +128,7 @@ def test_a_token_cut_in_the_middle_is_decoded_as_far_as_it_goes(cli: Cli, config
     assert "(malformed_token)" in result.out
 
 
-def test_a_payload_that_is_no_json_is_malformed(cli: Cli, configured: FakeTeam) -> None:
+def test_a_payload_that_is_not_json_is_malformed(cli: Cli, configured: FakeTeam) -> None:
     result = cli("inspect", configured.forge("payload_not_json"), "--json")
     assert (result.code, result.json["claims"], result.json["verdict"]["reason"]) == (1, None, "malformed_token")
 
@@ -138,7 +138,7 @@ def test_a_token_that_is_too_long_is_not_decoded(cli: Cli, configured: FakeTeam)
     assert (result["header"], result["verdict"]["text"]) == (None, "the token is too long")
 
 
-def test_without_a_configuration_it_decodes_and_says_what_is_missing(cli: Cli, team: FakeTeam) -> None:
+def test_without_a_configuration_it_decodes_and_names_the_missing_setting(cli: Cli, team: FakeTeam) -> None:
     result = cli("inspect", team.user_token(EMAIL, groups=["admin"], claims={"amr": [], "level": 5, "ok": True}))
     assert result.code == 0
     assert "aud          " + team.audience + "\n" in result.out
@@ -146,10 +146,10 @@ def test_without_a_configuration_it_decodes_and_says_what_is_missing(cli: Cli, t
     assert "amr          []\n" in result.out
     assert "level        5\n" in result.out
     assert "ok           true\n" in result.out
-    assert "what the app would say is not known: team_domain is missing: pass --team or set CF_ACCESS" in result.out
+    assert "the decision of the app is not known: team_domain is missing: pass --team or set CF_ACCESS" in result.out
 
 
-def test_a_time_that_is_none_is_shown_as_it_is(cli: Cli, configured: FakeTeam) -> None:
+def test_an_invalid_time_is_shown_unchanged(cli: Cli, configured: FakeTeam) -> None:
     out = cli("inspect", configured.forge("exp_out_of_range")).out
     assert "exp          1000000000000000\n" in out
     assert cli("inspect", configured.forge("exp_text"), "--json").json["times"]["expires"] is None

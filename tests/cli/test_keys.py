@@ -1,4 +1,4 @@
-"""`keys` shows what the team publishes, and with `--watch` how it changes."""
+"""`keys` shows the published keys of the team, and with `--watch` their changes."""
 
 import json
 from collections.abc import Callable
@@ -17,14 +17,14 @@ DAY = 86_400
 
 
 class Script:
-    """A clock on which, each time somebody waits, the next thing happens at once."""
+    """A clock whose sleep runs the next event at once."""
 
     def __init__(self, team: FakeTeam, *events: Callable[[], object]) -> None:
         self._clock, self._events = team.clock, list(events)
         self.now, self.monotonic = team.clock.now, team.clock.monotonic
 
     async def sleep(self, seconds: float) -> None:
-        """Pass the time between two looks; deadlines are of a second or more, and never come."""
+        """Advance the clock and run the next event; other sleeps are deadlines that never pass."""
         if seconds != 7:
             await self._clock.sleep(seconds)
             return
@@ -33,8 +33,8 @@ class Script:
 
 
 def watch(cli: Cli, team: FakeTeam, *events: Callable[[], object], options: tuple[str, ...] = ()) -> tuple[int, str]:
-    looks = str(len(events) + 1)
-    result = cli("keys", "--watch", "--interval", "7", "--times", looks, *options, clock=Script(team, *events))
+    reads = str(len(events) + 1)
+    result = cli("keys", "--watch", "--interval", "7", "--times", reads, *options, clock=Script(team, *events))
     assert result.err == ""
     return result.code, result.out
 
@@ -70,15 +70,13 @@ def test_it_shows_how_long_the_certificates_are_valid(cli: Cli, configured: Fake
     assert "(ends in 50 days), begins in 1 day\n" in cli("keys", clock=Skewed(configured.clock, -63 * DAY)).out
 
 
-def test_a_key_without_a_certificate_or_with_one_of_another_key_is_told(
-    cli: Cli, configured: FakeTeam, tmp_path: Path
-) -> None:
+def test_a_missing_or_different_certificate_is_reported(cli: Cli, configured: FakeTeam, tmp_path: Path) -> None:
     content = configured.certs()
     first, second = content["public_certs"]
     content["public_certs"] = [{"kid": second["kid"], "cert": first["cert"]}]
     (tmp_path / "certs.json").write_text(json.dumps(content))
     out = cli("keys", "--certs", str(tmp_path / "certs.json")).out
-    assert "it is of another key than the one under keys" in out
+    assert "its key differs from the one under keys" in out
     assert "certificate  none under public_certs" in out
 
 
@@ -89,14 +87,14 @@ def test_a_saved_document_needs_no_team(cli: Cli, team: FakeTeam, tmp_path: Path
     assert result.out.startswith(f"{tmp_path}/certs.json, read 2026-01-01T00:00:00Z\n")
 
 
-def test_a_document_without_keys_is_told(cli: Cli, configured: FakeTeam, certs: MemoryFetch) -> None:
+def test_a_document_without_keys_is_reported(cli: Cli, configured: FakeTeam, certs: MemoryFetch) -> None:
     certs.no_keys()
     result = cli("keys")
     assert result.code == 3
-    assert "there is no key in it" in result.out
+    assert "the document contains no keys" in result.out
 
 
-def test_a_key_that_is_not_used_has_no_part(cli: Cli, configured: FakeTeam, certs: MemoryFetch) -> None:
+def test_an_unusable_key_has_no_role(cli: Cli, configured: FakeTeam, certs: MemoryFetch) -> None:
     certs.answer_with(b'{"keys":[{"kty":"EC","kid":"x"}],"public_cert":{"kid":"x"}}')
     result = cli("keys")
     assert result.code == 3
@@ -105,7 +103,7 @@ def test_a_key_that_is_not_used_has_no_part(cli: Cli, configured: FakeTeam, cert
 
 
 @pytest.mark.parametrize("modulus", ["é" * 400, "A" * 5000, 7, None, "AQAB"])
-def test_whatever_stands_for_a_modulus_it_is_only_a_key_that_is_not_used(
+def test_an_invalid_modulus_makes_the_key_unusable(
     cli: Cli, configured: FakeTeam, certs: MemoryFetch, modulus: object
 ) -> None:
     good = configured.certs()["keys"][0]
@@ -116,9 +114,7 @@ def test_whatever_stands_for_a_modulus_it_is_only_a_key_that_is_not_used(
 
 
 @pytest.mark.parametrize("pem", ["", "\ud800", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
-def test_whatever_stands_for_a_certificate_it_is_only_left_out(
-    cli: Cli, configured: FakeTeam, certs: MemoryFetch, pem: str
-) -> None:
+def test_an_invalid_certificate_is_skipped(cli: Cli, configured: FakeTeam, certs: MemoryFetch, pem: str) -> None:
     content = configured.certs()
     content["public_certs"] = [{"kid": configured.current.kid, "cert": pem}, None, 5]
     content["public_cert"] = []
@@ -130,9 +126,9 @@ def test_whatever_stands_for_a_certificate_it_is_only_left_out(
         assert [(key["role"], key["certificate"]) for key in result.json["keys"]] == [(None, None)] * 2
 
 
-def test_without_a_team_it_says_what_to_set(cli: Cli) -> None:
+def test_without_a_team_it_names_the_variable(cli: Cli) -> None:
     assert cli("keys").err == (
-        "cf-access: The settings will not do: team_domain is missing: pass --team or set CF_ACCESS_TEAM_DOMAIN.\n"
+        "cf-access: The settings are not valid: team_domain is missing: pass --team or set CF_ACCESS_TEAM_DOMAIN.\n"
     )
 
 
@@ -147,9 +143,9 @@ def test_a_watch_shows_a_rotation_from_beginning_to_end(cli: Cli, configured: Fa
     assert code == 0
     assert out.splitlines()[-4:] == [
         f"2026-01-01T00:00:14Z new key {third}…",
-        f"2026-01-01T00:00:14Z key {first}… is gone",
-        f"2026-01-01T00:00:14Z the current key is {third}… now",
-        f"2026-01-01T00:00:21Z key {second}… is gone",
+        f"2026-01-01T00:00:14Z key {first}… was removed",
+        f"2026-01-01T00:00:14Z the current key is now {third}…",
+        f"2026-01-01T00:00:21Z key {second}… was removed",
     ]
     assert out.count("current key, RSA 2048") == 1
 
@@ -163,7 +159,7 @@ def test_a_watch_as_json_writes_a_line_for_each_change(cli: Cli, configured: Fak
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_watch_outlives_an_outage_and_tells_it_once(
+def test_a_watch_survives_an_outage_and_reports_it_once(
     cli: Cli, configured: FakeTeam, certs: MemoryFetch, options: tuple[str, ...]
 ) -> None:
     code, out = watch(
@@ -180,21 +176,21 @@ def test_a_watch_can_begin_in_an_outage(cli: Cli, configured: FakeTeam, certs: M
     assert out.splitlines()[1].endswith("/cdn-cgi/access/certs, read 2026-01-01T00:00:07Z")
 
 
-def test_an_interrupt_ends_a_watch_well(cli: Cli, configured: FakeTeam) -> None:
+def test_an_interrupt_ends_a_watch_with_success(cli: Cli, configured: FakeTeam) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     assert watch(cli, configured, interrupt)[0] == 0
 
 
-def test_the_live_view_shows_the_keys_and_what_changed(
+def test_the_live_view_shows_the_keys_and_the_changes(
     cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr(Screen, "is_live", property(lambda screen: True))
     _, out = watch(cli, configured, configured.rotate)
     assert f"new key {configured.current.kid[:8]}…" in out
-    assert "Read every 7 s; Ctrl-C ends it." in out
+    assert "Reading every 7 s; press Ctrl-C to stop." in out
 
 
 def test_the_live_view_can_begin_in_an_outage(

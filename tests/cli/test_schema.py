@@ -1,4 +1,4 @@
-"""What `--json` writes keeps to the published schema."""
+"""The output of `--json` conforms to the published schema."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ def test_the_published_schema_is_that_of_the_code() -> None:
 
 
 def plain(schema: Any) -> Any:
-    """Leave out what newer versions of Pydantic say of an object and older ones leave unsaid."""
+    """Remove a member that only newer versions of Pydantic write."""
     if isinstance(schema, list):
         return [plain(item) for item in schema]
     if not isinstance(schema, dict):
@@ -39,14 +39,14 @@ def plain(schema: Any) -> Any:
     return {name: plain(item) for name, item in schema.items() if (name, item) != ("additionalProperties", True)}
 
 
-def test_the_schema_refuses_what_no_command_writes(schema: Any) -> None:
+def test_the_schema_rejects_other_objects(schema: Any) -> None:
     assert not schema.is_valid({})
     assert not schema.is_valid({"command": "keys", "error": "x", "exit_code": 2, "more": 1})
 
 
 @pytest.mark.parametrize("command", ["doctor", "inspect", "verify"])
 @pytest.mark.parametrize("name", [None, *sorted(FORGERIES.keys() - {"empty"})])
-def test_of_every_token_the_output_keeps_to_the_schema(
+def test_the_output_for_every_token_conforms_to_the_schema(
     cli: Cli, configured: FakeTeam, schema: Any, command: str, name: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
@@ -60,7 +60,7 @@ def test_of_every_token_the_output_keeps_to_the_schema(
 
 @pytest.mark.parametrize("fault", [None, "html", "garbage", "no_keys", "fail_with", "refuse"])
 @pytest.mark.parametrize("command", ["doctor", "keys"])
-def test_of_every_fault_the_output_keeps_to_the_schema(
+def test_the_output_for_every_fault_conforms_to_the_schema(
     cli: Cli, configured: FakeTeam, certs: MemoryFetch, schema: Any, command: str, fault: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -74,7 +74,7 @@ def test_of_every_fault_the_output_keeps_to_the_schema(
 
 
 @pytest.mark.parametrize("arguments", [["verify"], ["keys", "--bogus"], ["nothing"], ["inspect", ""]])
-def test_failures_keep_to_the_schema(cli: Cli, schema: Any, arguments: list[str]) -> None:
+def test_failures_conform_to_the_schema(cli: Cli, schema: Any, arguments: list[str]) -> None:
     result = cli(*arguments, "--json")
     schema.validate(result.json)
     assert result.json["exit_code"] == result.code == 2

@@ -1,4 +1,4 @@
-"""`verify` walks the steps of a verification by hand, and its verdict is the app's."""
+"""`verify` runs the steps of a verification, and its verdict is the decision of the app."""
 
 import asyncio
 import base64
@@ -48,8 +48,8 @@ def steps(report: Any) -> dict[str, str]:
     return {step["name"]: step["status"] for step in report["steps"]}
 
 
-def said_by_the_app(team: FakeTeam, token: str) -> str | None:
-    """The reason code of the app's own refusal; None where it accepts."""
+def reason_of_the_app(team: FakeTeam, token: str) -> str | None:
+    """Return the reason code of the app, or None if the app accepts the token."""
     access = CloudflareAccess(fetch=MemoryFetch(team), clock=team.clock)
     scope = {"type": "http", "headers": [(b"cf-access-jwt-assertion", token.encode())]}
 
@@ -65,27 +65,29 @@ def said_by_the_app(team: FakeTeam, token: str) -> str | None:
 
 
 @pytest.mark.parametrize("place", ["Cf-Access-Jwt-Assertion: {}", "Cookie: CF_Authorization={}"])
-def test_the_six_steps_of_the_verification_by_hand(
+def test_the_six_steps_of_a_manual_verification(
     cli: Cli, configured: FakeTeam, saved: Path, tmp_path: Path, place: str
 ) -> None:
-    """Token from the header or cookie, its `kid`, the certificate of that `kid` under `public_certs`, the signature."""
+    """Token from the header or cookie, its `kid`, the certificate with that `kid` under `public_certs`, signature."""
     request = place.format(configured.user_token(EMAIL))  # 1: copy the token from the cookie or the header
     inspected = cli("inspect", "-", "--json", stdin=request).json  # 2 to 5: decode it, RS256, its kid
     assert inspected["header"]["alg"] == "RS256"
     kid = inspected["header"]["kid"]
     entries = json.loads(saved.read_text())["public_certs"]  # 6: the entry with this kid
     (cert,) = [entry["cert"] for entry in entries if entry["kid"] == kid]
-    (tmp_path / "copied.pem").write_text(json.dumps(cert))  # copied as it stands, with its quotes and \n
-    by_hand = cli("verify", "-", "--cert", str(tmp_path / "copied.pem"), "--json", stdin=request)  # 7 and 8: verified
-    at_once = cli("verify", "-", "--certs", str(saved), "--json", stdin=request)
-    for result in (by_hand, at_once):
+    (tmp_path / "copied.pem").write_text(json.dumps(cert))  # a copied JSON value, with quotes and \n
+    with_certificate = cli(
+        "verify", "-", "--cert", str(tmp_path / "copied.pem"), "--json", stdin=request
+    )  # 7 and 8: verified
+    with_document = cli("verify", "-", "--certs", str(saved), "--json", stdin=request)
+    for result in (with_certificate, with_document):
         assert result.code == 0
         assert steps(result.json) == dict.fromkeys(["token", "key", "signature", "claims"], "ok")
         assert kid in result.json["steps"][0]["text"]
-    assert "under public_certs" in at_once.json["steps"][1]["text"]
+    assert "under public_certs" in with_document.json["steps"][1]["text"]
 
 
-def test_it_says_who_a_user_is(cli: Cli, configured: FakeTeam) -> None:
+def test_an_accepted_user_is_named(cli: Cli, configured: FakeTeam) -> None:
     token = configured.user_token(EMAIL)
     result = cli("verify", token)
     assert result.out.splitlines()[-1] == "✓ this configuration accepts it: the user ada@example.com"
@@ -96,7 +98,7 @@ def test_it_says_who_a_user_is(cli: Cli, configured: FakeTeam) -> None:
     }
 
 
-def test_it_says_who_a_service_is(cli: Cli, configured: FakeTeam) -> None:
+def test_an_accepted_service_is_named(cli: Cli, configured: FakeTeam) -> None:
     name = configured.client_id("backup")
     result = cli("verify", configured.service_token("backup"), "--json").json
     assert result["caller"] == {"kind": "service", "id": name, "email": None}
@@ -112,12 +114,12 @@ def test_the_certs_are_fetched_once_and_only_from_the_configured_team(
 
 @pytest.mark.parametrize("name", sorted(FORGERIES.keys() - {"empty"}))
 @pytest.mark.parametrize("place", ["online", "offline"])
-def test_every_forgery_is_refused_with_the_reason_the_app_gives(
+def test_every_forgery_is_rejected_with_the_reason_of_the_app(
     cli: Cli, configured: FakeTeam, saved: Path, name: str, place: str
 ) -> None:
     token = configured.forge(name)
     result = cli("verify", "-", "--json", *([] if place == "online" else ["--certs", str(saved)]), stdin=token)
-    reason = said_by_the_app(configured, token.strip())
+    reason = reason_of_the_app(configured, token.strip())
     assert (result.code, result.json["verdict"]["accepted"]) == (1, False)
     assert result.json["verdict"]["reason"] == reason == FORGERIES[name].reason
     assert [step["status"] for step in result.json["steps"]].count("failed") == 1
@@ -125,7 +127,7 @@ def test_every_forgery_is_refused_with_the_reason_the_app_gives(
 
 
 @pytest.mark.parametrize(
-    ("name", "walked"),
+    ("name", "statuses"),
     [
         ("two_segments", ["failed", "skipped", "skipped", "skipped"]),
         ("unknown_kid", ["ok", "failed", "skipped", "skipped"]),
@@ -133,24 +135,24 @@ def test_every_forgery_is_refused_with_the_reason_the_app_gives(
         ("expired", ["ok", "ok", "ok", "failed"]),
     ],
 )
-def test_it_stops_at_the_step_that_fails(cli: Cli, configured: FakeTeam, name: str, walked: list[str]) -> None:
-    assert list(steps(cli("verify", configured.forge(name), "--json").json).values()) == walked
+def test_it_stops_at_the_step_that_fails(cli: Cli, configured: FakeTeam, name: str, statuses: list[str]) -> None:
+    assert list(steps(cli("verify", configured.forge(name), "--json").json).values()) == statuses
 
 
-def test_there_is_advice_for_every_reason_a_token_can_be_refused_for() -> None:
+def test_every_reason_code_of_a_rejected_token_has_a_hint() -> None:
     assert {forgery.reason for forgery in FORGERIES.values()} <= HINTS.keys()
 
 
-def test_an_unknown_key_is_set_beside_the_known_ones(cli: Cli, configured: FakeTeam) -> None:
+def test_an_unknown_key_is_reported_with_the_known_keys(cli: Cli, configured: FakeTeam) -> None:
     text = cli("verify", configured.forge("unknown_kid"), "--json").json["steps"][1]["text"]
     known = ", ".join(f"{key.kid[:8]}…" for key in configured.keys)
     assert text.endswith(f"it has {known}")
 
 
-def test_a_token_that_lost_its_end_is_told_by_the_length_of_its_signature(cli: Cli, configured: FakeTeam) -> None:
+def test_a_truncated_token_is_reported_by_the_length_of_its_signature(cli: Cli, configured: FakeTeam) -> None:
     result = cli("verify", configured.user_token(EMAIL)[:-98], "--json")
     assert result.code == 1
-    assert re.search(r"it has \d+ bytes in place of 256", result.json["steps"][2]["text"])
+    assert re.search(r"it has \d+ bytes instead of 256", result.json["steps"][2]["text"])
 
 
 @pytest.mark.parametrize("cut", [10, 300])
@@ -168,36 +170,36 @@ def test_a_pem_of_another_key_does_not_verify(cli: Cli, configured: FakeTeam, pe
 
 
 @pytest.mark.parametrize("audience", [[], ["--audience", " "]])
-def test_where_a_certificate_does_not_verify_both_causes_are_named(
+def test_a_certificate_that_does_not_verify_has_both_causes_in_the_hint(
     cli: Cli, configured: FakeTeam, pem: Path, audience: list[str]
 ) -> None:
     configured.rotate()
     result = cli("verify", configured.user_token(EMAIL), "--cert", str(pem), *audience, "--json")
     assert result.json["verdict"]["hint"] == (
-        f"look whether {pem} is the certificate of kid {configured.current.kid[:8]}… under public_certs; where it is, "
-        "the token was cut, changed or signed by somebody else"
+        f"check that {pem} is the certificate of kid {configured.current.kid[:8]}… under public_certs; if it is, "
+        "the token was truncated, changed or signed by another key"
     )
 
 
-def test_a_malformed_token_needs_no_key_to_be_refused(cli: Cli, configured: FakeTeam, pem: Path) -> None:
+def test_a_malformed_token_is_rejected_without_a_key(cli: Cli, configured: FakeTeam, pem: Path) -> None:
     assert cli("verify", "nonsense", "--cert", str(pem), "--json").json["verdict"]["reason"] == "malformed_token"
 
 
-def test_a_file_with_certificates_alone_will_do(cli: Cli, configured: FakeTeam, saved: Path) -> None:
+def test_a_document_with_certificates_alone_is_accepted(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     content = json.loads(saved.read_text())
     del content["keys"]
     saved.write_text(json.dumps(content))
     assert cli("verify", configured.user_token(EMAIL), "--certs", str(saved)).code == 0
 
 
-def test_a_key_without_a_certificate_will_do(cli: Cli, configured: FakeTeam, saved: Path) -> None:
+def test_a_key_without_a_certificate_is_accepted(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text(json.dumps({"keys": configured.certs()["keys"]}))
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved))
     assert result.code == 0
-    assert "there is no certificate of it under public_certs" in result.out
+    assert "without a certificate under public_certs" in result.out
 
 
-def test_a_certificate_of_another_key_under_that_kid_is_warned_of(cli: Cli, configured: FakeTeam, saved: Path) -> None:
+def test_a_certificate_of_another_key_under_the_kid_is_a_warning(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     content = json.loads(saved.read_text())
     first, second = content["public_certs"]
     first["cert"], second["cert"] = second["cert"], first["cert"]
@@ -206,9 +208,7 @@ def test_a_certificate_of_another_key_under_that_kid_is_warned_of(cli: Cli, conf
     assert (result.code, steps(result.json)["key"]) == (0, "warning")
 
 
-def test_a_key_that_cannot_be_used_is_told_from_one_that_is_not_there(
-    cli: Cli, configured: FakeTeam, saved: Path
-) -> None:
+def test_an_unusable_key_differs_from_a_missing_one(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     content = configured.certs()
     content["keys"][-1]["use"] = "enc"
     saved.write_text(json.dumps(content))
@@ -217,7 +217,7 @@ def test_a_key_that_cannot_be_used_is_told_from_one_that_is_not_there(
     assert (result.code, result.json["verdict"]["reason"]) == (1, "unknown_key")
 
 
-def test_without_any_usable_key_nobody_can_tell(cli: Cli, configured: FakeTeam, saved: Path) -> None:
+def test_without_any_usable_key_the_result_is_inconclusive(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text('{"keys":[]}')
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
     assert (result.code, result.json["verdict"]["accepted"]) == (3, None)
@@ -225,7 +225,7 @@ def test_without_any_usable_key_nobody_can_tell(cli: Cli, configured: FakeTeam, 
 
 
 @pytest.mark.parametrize("audience", [[], ["--audience", " "]])
-def test_keys_that_a_file_lacks_are_not_said_to_have_been_fetched(
+def test_missing_keys_of_a_file_are_not_reported_as_a_failed_fetch(
     cli: Cli, configured: FakeTeam, saved: Path, audience: list[str]
 ) -> None:
     saved.write_text('{"keys":[]}')
@@ -236,14 +236,14 @@ def test_keys_that_a_file_lacks_are_not_said_to_have_been_fetched(
     assert verdict["hint"] == SAVE
 
 
-def test_more_keys_than_are_read_are_told(cli: Cli, configured: FakeTeam, saved: Path) -> None:
+def test_too_many_keys_are_reported(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text(json.dumps({"keys": configured.certs()["keys"] * 17}))
     result = cli("verify", configured.user_token(EMAIL), "--certs", str(saved), "--json")
     assert (result.code, result.json["verdict"]["reason"]) == (3, "keys_unavailable")
     assert "has 34 keys, more than 32" in result.json["verdict"]["text"]
 
 
-def test_a_malformed_token_is_refused_whatever_the_keys(cli: Cli, configured: FakeTeam, saved: Path) -> None:
+def test_a_malformed_token_is_rejected_with_any_keys(cli: Cli, configured: FakeTeam, saved: Path) -> None:
     saved.write_text('{"keys":[]}')
     result = cli("verify", configured.forge("two_segments"), "--certs", str(saved), "--json")
     assert (result.code, result.json["verdict"]["reason"]) == (1, "malformed_token")
@@ -255,15 +255,15 @@ def test_without_an_audience_the_signature_is_verified_and_nothing_is_accepted(
     result = cli("verify", team.user_token(EMAIL), "--certs", str(saved), "--team", "acme")
     assert result.code == 3
     assert "✓ signature" in result.out
-    assert "whether the claims fit is not known: audience is missing: pass --audience or set" in result.out
+    assert "the claims cannot be checked: audience is missing: pass --audience or set" in result.out
     assert cli("verify", team.forge("wrong_key"), "--certs", str(saved)).code == 1
 
 
-def test_without_a_team_and_without_certs_it_says_what_to_set(cli: Cli, team: FakeTeam) -> None:
+def test_without_a_team_and_without_certs_it_names_the_variable(cli: Cli, team: FakeTeam) -> None:
     result = cli("verify", team.user_token(EMAIL))
     assert (result.code, result.err) == (
         2,
-        "cf-access: The settings will not do: team_domain is missing: pass --team or set CF_ACCESS_TEAM_DOMAIN.\n",
+        "cf-access: The settings are not valid: team_domain is missing: pass --team or set CF_ACCESS_TEAM_DOMAIN.\n",
     )
 
 
@@ -275,8 +275,8 @@ def elliptic() -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-def unheard_of(team: FakeTeam) -> bytes:
-    """A certificate whose key is of an algorithm that does not exist."""
+def unknown_algorithm(team: FakeTeam) -> bytes:
+    """Return a certificate with a key of an unknown algorithm."""
     der = load_pem_x509_certificate(team.certs()["public_cert"]["cert"].encode()).public_bytes(Encoding.DER)
     rsa, other = (bytes.fromhex(f"06092a864886f70d0101{last}") for last in ("01", "63"))
     assert der.count(rsa) == 1
@@ -288,36 +288,34 @@ def both(team: FakeTeam) -> bytes:
     return "".join(entry["cert"] for entry in team.certs()["public_certs"]).encode()
 
 
-SAVE = "save what <team domain>/cdn-cgi/access/certs shows, as it is"
+SAVE = "save the response of <team domain>/cdn-cgi/access/certs unchanged"
 COPY = "copy a `cert` of public_certs into it"
-EMPTY = f"FILE is no certs document (it has no keys): {SAVE}."
-JSON = "FILE is JSON and no certificate: give a certs document as --certs."
-SEVERAL = (
-    "FILE holds 2 certificates: keep the one whose kid is the token's, or give the whole certs document as --certs."
-)
-NONE = f"FILE holds no certificate: {COPY}, from -----BEGIN CERTIFICATE----- on."
+EMPTY = f"FILE is not a certs document (it has no keys): {SAVE}."
+JSON = "FILE is JSON, not a certificate: pass a certs document as --certs."
+SEVERAL = "FILE contains 2 certificates: keep the one with the token's kid, or pass the certs document as --certs."
+NONE = f"FILE contains no certificate: {COPY}, with -----BEGIN CERTIFICATE-----."
 
 
 @pytest.mark.parametrize(
     ("option", "content", "why"),
     [
         ("--certs", None, "FILE cannot be read: No such file or directory."),
-        ("--certs", b"-----BEGIN CERTIFICATE-----", "FILE is a PEM file: give it as --cert."),
-        ("--certs", b" <!DOCTYPE html>", f"FILE is a web page and no certs document: {SAVE}."),
-        ("--certs", b"{", f"FILE is no certs document (not JSON): {SAVE}."),
+        ("--certs", b"-----BEGIN CERTIFICATE-----", "FILE is a PEM file: pass it as --cert."),
+        ("--certs", b" <!DOCTYPE html>", f"FILE is a web page, not a certs document: {SAVE}."),
+        ("--certs", b"{", f"FILE is not a certs document (not JSON): {SAVE}."),
         ("--certs", b"{}", EMPTY),
         ("--certs", b'{"public_certs":[5,{},{"kid":5,"cert":"x"}]}', EMPTY),
-        ("--certs", b" " * 1_048_577, "FILE is longer than 1048576 bytes: it is no certs document."),
+        ("--certs", b" " * 1_048_577, "FILE is longer than 1048576 bytes: it is not a certs document."),
         ("--cert", None, "FILE cannot be read: No such file or directory."),
         ("--cert", b"", NONE),
         ("--cert", FakeTeam("acme").certs_body(), JSON),
         ("--cert", both(FakeTeam("acme")), SEVERAL),
         ("--cert", b"-----BEGIN PUBLIC KEY-----", NONE),
-        ("--cert", unheard_of(FakeTeam("acme")), f"The certificate in FILE is of no RSA key: {COPY}."),
-        ("--cert", elliptic(), f"The certificate in FILE is of no RSA key: {COPY}."),
+        ("--cert", unknown_algorithm(FakeTeam("acme")), f"The certificate in FILE has no RSA key: {COPY}."),
+        ("--cert", elliptic(), f"The certificate in FILE has no RSA key: {COPY}."),
     ],
 )  # fmt: skip
-def test_a_file_of_another_kind_is_told_in_one_sentence(
+def test_a_file_of_another_kind_is_reported_in_one_sentence(
     cli: Cli, configured: FakeTeam, tmp_path: Path, option: str, content: bytes | None, why: str
 ) -> None:
     path = tmp_path / "f"
@@ -327,25 +325,25 @@ def test_a_file_of_another_kind_is_told_in_one_sentence(
     assert (result.code, result.out, result.err) == (2, "", f"cf-access: {why.replace('FILE', str(path))}\n")
 
 
-def test_a_name_that_no_file_can_have_is_told_too() -> None:
-    with pytest.raises(CommandError, match="cannot be read: that is no file name"):
+def test_an_invalid_file_name_is_reported() -> None:
+    with pytest.raises(CommandError, match="cannot be read: not a valid file name"):
         read_certs(Path("a\0b"))
 
 
-def test_two_sources_of_keys_are_one_too_many(cli: Cli, configured: FakeTeam, saved: Path, pem: Path) -> None:
+def test_two_sources_of_keys_are_a_usage_error(cli: Cli, configured: FakeTeam, saved: Path, pem: Path) -> None:
     result = cli("verify", "x.y.z", "--certs", str(saved), "--cert", str(pem))
-    assert "give --certs or --cert, not both" in result.err
+    assert "pass --certs or --cert, not both" in result.err
 
 
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        ("html", "A web page came in place of the certs document; let its address through the proxy"),
-        ("garbage", "What https://acme.cloudflareaccess.com gave is no certs document: not UTF-8; try again"),
-        ("hang", "gave no certs: no answer in time; check the network"),
+        ("html", "The response is a web page, not the certs document; allow the team domain in the proxy"),
+        ("garbage", "The response of https://acme.cloudflareaccess.com is not a certs document: not UTF-8; try again"),
+        ("hang", "returned no certs: no answer in time; check the network"),
     ],
 )
-def test_certs_that_cannot_be_had_are_told_in_one_sentence(
+def test_a_failed_fetch_is_reported_in_one_sentence(
     cli: Cli, configured: FakeTeam, certs: MemoryFetch, fault: str, why: str
 ) -> None:
     getattr(certs, fault)()
@@ -356,7 +354,7 @@ def test_certs_that_cannot_be_had_are_told_in_one_sentence(
     assert result.err.count("\n") == 1
 
 
-def test_a_host_that_is_not_found_is_told(cli: Cli, configured: FakeTeam) -> None:
+def test_a_host_that_is_not_found_is_reported(cli: Cli, configured: FakeTeam) -> None:
     @asynccontextmanager
     async def fetch(url: str, *, headers: Mapping[str, str]) -> AsyncGenerator[FetchResponse]:
         raise ConnectionError from gaierror(-2, "Name or service not known")
@@ -365,12 +363,12 @@ def test_a_host_that_is_not_found_is_told(cli: Cli, configured: FakeTeam) -> Non
     result = cli("verify", configured.user_token(EMAIL), fetch=fetch)
     assert result.code == 3
     assert result.err == (
-        "cf-access: https://acme.cloudflareaccess.com gave no certs: the host name was not found; "
+        "cf-access: https://acme.cloudflareaccess.com returned no certs: the host name was not found; "
         "check the team's name, and this machine's DNS.\n"
     )
 
 
-def test_a_local_team_that_is_not_there_is_told_in_one_sentence(cli: Cli, team: FakeTeam) -> None:
+def test_a_missing_local_team_is_reported_in_one_sentence(cli: Cli, team: FakeTeam) -> None:
     local = FakeTeam("http://127.0.0.1:8787")
     certs = MemoryFetch(local)
     certs.fail_with(404)
@@ -378,15 +376,15 @@ def test_a_local_team_that_is_not_there_is_told_in_one_sentence(cli: Cli, team: 
     assert (result.code, result.out) == (3, "")
     assert result.err == (
         "cf-access: There is no such team: http://127.0.0.1:8787 answers 404; "
-        "see whether the local Access runs there, and start it with `cf-access dev`.\n"
+        "check that the local Access runs there; `cf-access dev` starts it.\n"
     )
 
 
 class Impatient:
-    """A clock on which every deadline has come."""
+    """A clock on which every deadline has passed."""
 
     def __init__(self, team: FakeTeam) -> None:
         self.now, self.monotonic = team.clock.now, team.clock.monotonic
 
     async def sleep(self, seconds: float) -> None:
-        """Take no time."""
+        """Return at once."""

@@ -1,4 +1,4 @@
-"""The command line `cf-access`: a doctor for everything that goes wrong, and the verification by hand."""
+"""The command line `cf-access`: diagnosis of the configuration, the keys and a token."""
 
 import sys
 from collections.abc import Sequence
@@ -12,16 +12,15 @@ _EXTRA = frozenset({"typer", "rich", "click"})
 
 
 def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, fetch: Fetch | None = None) -> int:
-    """Run one command and give its exit code.
+    """Run one command and return its exit code.
 
     Args:
         argv: The arguments after the command's name; by default those of the process.
-        clock: Where time comes from; by default the machine's clocks.
-        fetch: How the certs document is fetched; by default with httpx.
+        clock: The source of time; by default the machine's clocks.
+        fetch: The function that fetches the certs document; by default with httpx.
 
     Returns:
-        0 for a good answer, 1 for a bad one, 2 where something must be asked otherwise, 3 where nobody can tell or the
-        answer cannot be written, 130 where it was interrupted, 141 where the reader of the answer went away.
+        0 success, 1 rejected or check failed, 2 usage error, 3 inconclusive, 130 interrupted, 141 output closed.
     """
     try:
         from fastapi_cloudflare_access.cli.application import run  # noqa: PLC0415 - needs the extra

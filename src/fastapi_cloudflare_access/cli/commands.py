@@ -1,4 +1,4 @@
-"""The commands with their options, as typer takes them."""
+"""The commands and their options, for typer."""
 
 import asyncio
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastapi_cloudflare_access.cli.certs import ask_or_fail, read_certs, read_pem
+from fastapi_cloudflare_access.cli.certs import fetch_certs_or_fail, read_certs, read_pem
 from fastapi_cloudflare_access.cli.configuration import Configuration, configure
 from fastapi_cloudflare_access.cli.doctor import Doctor, show_step
 from fastapi_cloudflare_access.cli.formatting import printable
@@ -15,7 +15,7 @@ from fastapi_cloudflare_access.cli.inspection import inspect_token
 from fastapi_cloudflare_access.cli.inspection import show as show_inspection
 from fastapi_cloudflare_access.cli.keys import Watch
 from fastapi_cloudflare_access.cli.keys import show as show_keys
-from fastapi_cloudflare_access.cli.keys import watch as keep_watching
+from fastapi_cloudflare_access.cli.keys import watch as watch_keys
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import CommandError, DoctorReport, ExitCode, Step, Verdict
 from fastapi_cloudflare_access.cli.tokens import VARIABLE, optional_token, read_token
@@ -25,28 +25,33 @@ from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 Token = Annotated[
     str | None,
-    typer.Argument(metavar="TOKEN|-", help=f"The token, or - for standard input; else {VARIABLE}.", show_default=False),
+    typer.Argument(
+        metavar="TOKEN|-", help=f"Token, or - for standard input (default: ${VARIABLE}).", show_default=False
+    ),
 ]
-Team = Annotated[str | None, typer.Option(help="The team; else CF_ACCESS_TEAM_DOMAIN.", show_default=False)]
+Team = Annotated[str | None, typer.Option(help="Team (default: $CF_ACCESS_TEAM_DOMAIN).", show_default=False)]
 Audience = Annotated[
-    str | None, typer.Option(help="AUD tags, comma-separated; else CF_ACCESS_AUDIENCE.", show_default=False)
+    str | None,
+    typer.Option(help="AUD tags, separated by commas (default: $CF_ACCESS_AUDIENCE).", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 CertsFile = Annotated[
-    Path | None, typer.Option("--certs", metavar="FILE", help="A saved certs document.", show_default=False)
+    Path | None,
+    typer.Option("--certs", metavar="FILE", help="Saved certs document, instead of a fetch.", show_default=False),
 ]
 PemFile = Annotated[
-    Path | None, typer.Option("--cert", metavar="PEM", help="A certificate in PEM.", show_default=False)
+    Path | None,
+    typer.Option("--cert", metavar="PEM", help="Certificate in PEM format, instead of a fetch.", show_default=False),
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """What a command works with.
+class Commands:
+    """The commands of `cf-access`, with one clock and one fetch function.
 
     Attributes:
-        clock: Where time comes from.
-        fetch: How the certs are fetched; by default with httpx.
+        clock: The source of time.
+        fetch: The function that fetches the certs document; None means httpx.
     """
 
     clock: Clock
@@ -55,15 +60,15 @@ class Session:
     def doctor(
         self, token: Token = None, team: Team = None, audience: Audience = None, *, as_json: AsJson = False
     ) -> int:
-        """Tell what works and what does not."""
+        """Check settings, network, keys and clock, and a token if given."""
         given = optional_token(token)
         doctor = Doctor(configure(team, audience), given, self.clock, self.fetch)
         screen = Screen(as_json=as_json)
-        steps = asyncio.run(_examine(doctor, screen))
+        steps = asyncio.run(_run_checks(doctor, screen))
         ok = all(step.status != "failed" for step in steps)
         if as_json:
             screen.report(DoctorReport(ok=ok, steps=steps, keys=doctor.keys))
-        return ExitCode.GOOD if ok else ExitCode.BAD
+        return ExitCode.SUCCESS if ok else ExitCode.FAILURE
 
     def inspect(
         self, token: Token = None, team: Team = None, audience: Audience = None, *, as_json: AsJson = False
@@ -76,7 +81,7 @@ class Session:
             screen.report(report)
         else:
             show_inspection(report, screen, settings=configuration.settings, now=now)
-        return ExitCode.BAD if report.claims is None else ExitCode.GOOD
+        return ExitCode.FAILURE if report.claims is None else ExitCode.SUCCESS
 
     def verify(
         self,
@@ -88,7 +93,7 @@ class Session:
         *,
         as_json: AsJson = False,
     ) -> int:
-        """Verify a token, step by step."""
+        """Verify a token step by step, as the app does."""
         given, configuration = read_token(token), configure(team, audience)
         used = self._certs(given, certs, cert, configuration)
         report = asyncio.run(verify_token(given, used, configuration, self.clock))
@@ -104,25 +109,25 @@ class Session:
         team: Team = None,
         certs: CertsFile = None,
         *,
-        watch: Annotated[bool, typer.Option("--watch", help="Go on, and show what changes.")] = False,
-        interval: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds between two looks.")] = 10,
-        times: Annotated[int | None, typer.Option(min=1, help="How many looks.", show_default=False)] = None,
+        watch: Annotated[bool, typer.Option("--watch", help="Keep reading the keys, and show changes.")] = False,
+        interval: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds between two checks.")] = 10,
+        times: Annotated[int | None, typer.Option(min=1, help="Number of checks.", show_default=False)] = None,
         as_json: AsJson = False,
     ) -> int:
         """Show the keys that the team publishes."""
         screen = Screen(as_json=as_json)
-        watching = self._watching(configure(team, None), certs, screen, interval)
+        key_watch = self._key_watch(configure(team, None), certs, screen, interval)
         if watch:
-            keep_watching(watching, times)
-            return ExitCode.GOOD
-        report = asyncio.run(watching.read_once())
+            watch_keys(key_watch, times)
+            return ExitCode.SUCCESS
+        report = asyncio.run(key_watch.read_once())
         if as_json:
             screen.report(report)
         else:
             show_keys(report, screen, self.clock.now())
-        return ExitCode.GOOD if any(key.usable for key in report.keys) else ExitCode.CANNOT_TELL
+        return ExitCode.SUCCESS if any(key.usable for key in report.keys) else ExitCode.INCONCLUSIVE
 
-    def _watching(self, configuration: Configuration, certs: Path | None, screen: Screen, interval: float) -> Watch:
+    def _key_watch(self, configuration: Configuration, certs: Path | None, screen: Screen, interval: float) -> Watch:
         if certs is not None:
 
             async def read() -> bytes:
@@ -132,26 +137,26 @@ class Session:
         settings = configuration.require_team()
 
         async def fetch() -> bytes:
-            return await ask_or_fail(settings, clock=self.clock, fetch=self.fetch)
+            return await fetch_certs_or_fail(settings, clock=self.clock, fetch=self.fetch)
 
         return Watch(fetch, settings.certs_url, screen, self.clock, interval)
 
     def _certs(self, token: bytes, certs: Path | None, cert: Path | None, configuration: Configuration) -> Certs:
         if certs is not None and cert is not None:
-            raise CommandError("There are two sources of keys: give --certs or --cert, not both.")
+            raise CommandError("There are two sources of keys: pass --certs or --cert, not both.")
         if certs is not None:
             return Certs(read_certs(certs), printable(str(certs)), "file")
         if cert is not None:
             return Certs(read_pem(cert, kid_of(token)), printable(str(cert)), "certificate")
         settings = configuration.require_team()
-        document = asyncio.run(ask_or_fail(settings, clock=self.clock, fetch=self.fetch))
+        document = asyncio.run(fetch_certs_or_fail(settings, clock=self.clock, fetch=self.fetch))
         return Certs(document, settings.certs_url)
 
 
-async def _examine(doctor: Doctor, screen: Screen) -> list[Step]:
+async def _run_checks(doctor: Doctor, screen: Screen) -> list[Step]:
     steps: list[Step] = []
-    with screen.busy("looking…"):
-        async for step in doctor.examine():
+    with screen.busy("checking…"):
+        async for step in doctor.run_checks():
             steps.append(step)
             if not screen.as_json:
                 show_step(step, doctor.keys, screen)
@@ -160,5 +165,5 @@ async def _examine(doctor: Doctor, screen: Screen) -> list[Step]:
 
 def _exit_code(verdict: Verdict) -> ExitCode:
     if verdict.accepted is None:
-        return ExitCode.CANNOT_TELL
-    return ExitCode.GOOD if verdict.accepted else ExitCode.BAD
+        return ExitCode.INCONCLUSIVE
+    return ExitCode.SUCCESS if verdict.accepted else ExitCode.FAILURE

@@ -1,4 +1,4 @@
-"""The settings as the command line takes them: options first, then the environment."""
+"""Settings for the command line: options first, then the environment."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from fastapi_cloudflare_access.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The settings, as far as they are there.
+    """The settings that could be loaded.
 
     Attributes:
-        settings: All of them, or None.
-        team: Those that say where the keys are, or None; their audience may be nobody's.
-        problem: What is missing or wrong.
-        team_problem: What is missing or wrong with those that say where the keys are.
+        settings: All settings, or None if one is missing or not valid.
+        team: The settings needed to fetch keys, or None; the audience may be a placeholder.
+        problem: The reason why `settings` is None.
+        team_problem: The reason why `team` is None.
     """
 
     settings: Settings | None
@@ -24,18 +24,18 @@ class Configuration:
     team_problem: str | None = None
 
     def require_team(self) -> Settings:
-        """Give the settings that say where the keys are.
+        """Return the settings needed to fetch keys.
 
         Raises:
-            CommandError: They are missing or wrong.
+            CommandError: They are missing or not valid.
         """
         if self.team is None:
-            raise CommandError(f"The settings will not do: {self.team_problem}.")
+            raise CommandError(f"The settings are not valid: {self.team_problem}.")
         return self.team
 
 
 def configure(team: str | None, audience: str | None) -> Configuration:
-    """Load the settings; what is not given comes from the environment."""
+    """Load the settings; options that are not given come from the environment."""
     options: dict[str, str] = {}
     if team is not None:
         options["team_domain"] = team
@@ -44,18 +44,18 @@ def configure(team: str | None, audience: str | None) -> Configuration:
     try:
         settings = Settings.load(**options)
     except ConfigurationError as error:
-        return _team_alone(options, _in_words_of_the_command_line(str(error)))
+        return _team_only(options, _with_option_names(str(error)))
     return Configuration(settings, settings)
 
 
-def _team_alone(options: dict[str, str], problem: str) -> Configuration:
-    """Take what says where the keys are, though no token can be judged: the audience is nobody's."""
+def _team_only(options: dict[str, str], problem: str) -> Configuration:
+    """Load the settings needed to fetch keys, with a placeholder as the audience."""
     options["audience"] = "none"
     try:
         return Configuration(None, Settings.load(**options), problem)
     except ConfigurationError as error:
-        return Configuration(None, None, problem, _in_words_of_the_command_line(str(error)))
+        return Configuration(None, None, problem, _with_option_names(str(error)))
 
 
-def _in_words_of_the_command_line(problem: str) -> str:
+def _with_option_names(problem: str) -> str:
     return problem.replace("pass team_domain=…", "pass --team").replace("pass audience=…", "pass --audience")

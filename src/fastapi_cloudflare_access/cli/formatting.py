@@ -1,4 +1,4 @@
-"""Words for times, and text from outside made fit for a terminal."""
+"""Formatting of times, and escaping of untrusted text for a terminal."""
 
 import re
 from datetime import UTC, datetime
@@ -12,23 +12,23 @@ _SHOWN = 6
 
 
 def printable(text: str, *, limit: int = 200) -> str:
-    """Escape what a terminal would act on, and cut what is too long."""
+    """Escape control characters, and truncate the text to `limit` characters."""
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: limit + 1])
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def redacted(text: str) -> str:
-    """Shorten whatever may be a token in a text."""
+    """Truncate each possible token in a text."""
     return _TOKEN.sub(lambda found: f"{found[0][:_SHOWN]}…", text)
 
 
 def short(name: str) -> str:
-    """Give the beginning of a key id or AUD tag."""
-    return name if len(name) <= 12 else f"{name[:8]}…"  # noqa: PLR2004 - shorter gains nothing
+    """Truncate a `kid` or AUD tag."""
+    return name if len(name) <= 12 else f"{name[:8]}…"  # noqa: PLR2004 - the length of the truncated form, nearly
 
 
 def duration(seconds: float) -> str:
-    """Say a length of time in its largest unit: `23 hours`."""
+    """Format a duration in its largest unit: `23 hours`."""
     whole = abs(int(seconds))
     for size, unit in _UNITS:
         if whole >= size:
@@ -38,37 +38,37 @@ def duration(seconds: float) -> str:
 
 
 def relative(time: float, now: float) -> str:
-    """Say when it was or will be: `in 23 hours`, `5 minutes ago`."""
+    """Format a time relative to `now`: `in 23 hours`, `5 minutes ago`."""
     if abs(time - now) < 1:
         return "now"
     return f"in {duration(time - now)}" if time > now else f"{duration(now - time)} ago"
 
 
 def iso(time: float) -> str:
-    """Write a time as ISO 8601 in UTC."""
+    """Format a time as ISO 8601 in UTC."""
     return datetime.fromtimestamp(int(time), UTC).isoformat().replace("+00:00", "Z")
 
 
-def moment(time: float, now: float) -> str:
-    """Say a time in both ways: `2026-01-01T00:00:00Z, in 23 hours`."""
+def iso_and_relative(time: float, now: float) -> str:
+    """Format a time in both ways: `2026-01-01T00:00:00Z, in 23 hours`."""
     return f"{iso(time)}, {relative(time, now)}"
 
 
 def is_time(value: Any) -> TypeGuard[float]:
-    """Tell whether a claim can be a time."""
+    """Check whether a claim can be a time."""
     return type(value) in (int, float) and 0 <= value <= MAX_TIME
 
 
 def as_dict(value: Any) -> dict[str, Any]:
-    """Take a JSON object as it is, and anything else as an empty one."""
+    """Return a JSON object unchanged, and an empty one for any other value."""
     return cast("dict[str, Any]", value) if type(value) is dict else {}
 
 
 def as_list(value: Any) -> list[Any]:
-    """Take a JSON list as it is, and anything else as an empty one."""
+    """Return a JSON list unchanged, and an empty one for any other value."""
     return value if type(value) is list else []  # pyright: ignore[reportUnknownVariableType] - mypy sees Any
 
 
 def plural(count: int, noun: str) -> str:
-    """Say how many."""
+    """Format a count with its noun."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

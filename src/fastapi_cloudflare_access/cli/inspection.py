@@ -1,4 +1,4 @@
-"""`cf-access inspect`: what a token says of itself, none of it verified."""
+"""`cf-access inspect`: the content of a token, without verification."""
 
 import json
 from collections.abc import Mapping
@@ -9,25 +9,25 @@ from fastapi_cloudflare_access._verification.token import MAX_TOKEN, check_claim
 from fastapi_cloudflare_access._verifier import build_claims
 from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.cli.configuration import Configuration
-from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso, moment, plural, short
-from fastapi_cloudflare_access.cli.hints import refusal
+from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso, iso_and_relative, plural, short
+from fastapi_cloudflare_access.cli.hints import explain_rejection
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import InspectReport, Kind, Times, Verdict
-from fastapi_cloudflare_access.cli.tokens import facts
+from fastapi_cloudflare_access.cli.tokens import describe_token
 from fastapi_cloudflare_access.errors import CredentialError, MalformedToken
 from fastapi_cloudflare_access.settings import Settings
 
-NOTHING_VERIFIED = "Nothing was verified: anybody can write such a token. See `cf-access verify`."
+NOTHING_VERIFIED = "Nothing was verified: anyone can write such a token. See `cf-access verify`."
 KINDS: Mapping[Kind, str] = {
     "user": "a user's login to an application",
     "service": "a service's login to an application",
-    "org": "org: a user's session with the team, no login to an application",
-    "meta": "meta: part of a login redirect, anybody gets one",
-    "match": "match: tells about an application, anybody gets one",
-    "unknown": "of no kind that Access issues",
+    "org": "org: a user's session with the team, not a login to an application",
+    "meta": "meta: part of a login redirect, issued to every visitor",
+    "match": "match: describes an application, issued to every visitor",
+    "unknown": "not a kind of token that Access issues",
 }
 SECRETS = frozenset({"identity_nonce"})
-"""Claims that open something, and are shown in part only."""
+"""Claims that are credentials; only their first characters are shown."""
 
 _OTHER_KINDS: Mapping[Any, Kind] = {"org": "org", "meta": "meta", "match": "match"}
 _HEADER, _PAYLOAD = 0, 1
@@ -35,20 +35,20 @@ _TIMES = ("iat", "nbf", "exp")
 
 
 def inspect_token(token: bytes, configuration: Configuration, now: float) -> InspectReport:
-    """Decode a token as far as it can be, and say what this configuration would say."""
+    """Decode the parts of a token that can be decoded, and check the claims against this configuration."""
     claims = _decode(token, _PAYLOAD)
     return InspectReport(
-        token=facts(token),
+        token=describe_token(token),
         kind=kind_of(claims or {}),
         header=_decode(token, _HEADER),
-        claims=claims and {name: _shown(name, value) for name, value in claims.items()},
+        claims=claims and {name: _masked(name, value) for name, value in claims.items()},
         times=_times(claims or {}),
         verdict=_verdict(token, claims, configuration, now),
     )
 
 
 def kind_of(claims: Mapping[str, Any]) -> Kind:
-    """Tell what kind of token this is by its own words."""
+    """Return the kind of token that the claims describe."""
     kind, sub, name = (claims.get(member) for member in ("type", "sub", "common_name"))
     if isinstance(kind, str) and kind in _OTHER_KINDS:
         return _OTHER_KINDS[kind]
@@ -65,7 +65,7 @@ def _decode(token: bytes, part: int) -> dict[str, Any] | None:
         return None
 
 
-def _shown(name: str, value: Any) -> Any:
+def _masked(name: str, value: Any) -> Any:
     return f"{value[:4]}…" if name in SECRETS and isinstance(value, str) else value
 
 
@@ -80,17 +80,17 @@ def _verdict(token: bytes, claims: dict[str, Any] | None, configuration: Configu
         if claims is None:
             raise MalformedToken("the payload is malformed")
         if configuration.settings is None:
-            return Verdict(accepted=None, text=f"what the app would say is not known: {configuration.problem}")
+            return Verdict(accepted=None, text=f"the decision of the app is not known: {configuration.problem}")
         checked = dict(claims)
         check_claims(checked, settings=configuration.settings, now=now)
         build_claims(checked, UserClaims)
     except CredentialError as error:
-        return refusal(error, claims=claims, settings=configuration.settings, now=now)
-    return Verdict(accepted=None, text="were its signature good, this configuration would accept it")
+        return explain_rejection(error, claims=claims, settings=configuration.settings, now=now)
+    return Verdict(accepted=None, text="this configuration accepts the token if its signature is valid")
 
 
 def show(report: InspectReport, screen: Screen, *, settings: Settings | None, now: float) -> None:
-    """Write a report for people."""
+    """Print a report as text."""
     screen.line(NOTHING_VERIFIED, style="bold")
     screen.line()
     screen.field("kind", KINDS[report.kind])
@@ -99,7 +99,7 @@ def show(report: InspectReport, screen: Screen, *, settings: Settings | None, no
     if report.claims is None:
         screen.field("claims", "cannot be decoded")
     for name, value in (report.claims or {}).items():
-        screen.field(name, _in_words(name, value, settings, now))
+        screen.field(name, _format_claim(name, value, settings, now))
     screen.line()
     screen.verdict(report.verdict)
 
@@ -108,22 +108,23 @@ def _show_header(header: Mapping[str, Any] | None, screen: Screen) -> None:
     if header is None:
         screen.field("header", "cannot be decoded")
     for name, value in (header or {}).items():
-        screen.field(name, _plain(value))
+        screen.field(name, _format_value(value))
 
 
-def _in_words(name: str, value: Any, settings: Settings | None, now: float) -> str:
+def _format_claim(name: str, value: Any, settings: Settings | None, now: float) -> str:
     if name in _TIMES and is_time(value):
-        return f"{value} ({moment(value, now)})"
+        return f"{value} ({iso_and_relative(value, now)})"
     if name == "aud" and settings is not None:
         tags = {str(tag) for tag in as_list(value) or [value]}
-        mine = ", ".join(short(tag) for tag in settings.audience)
-        return f"{_plain(value)} ({'configured' if tags & settings.audience_tags else f'configured is {mine}'})"
+        configured = ", ".join(short(tag) for tag in settings.audience)
+        note = "configured" if tags & settings.audience_tags else f"configured: {configured}"
+        return f"{_format_value(value)} ({note})"
     if name == "iss" and settings is not None:
-        return f"{value} ({'configured' if value == settings.issuer else f'configured is {settings.issuer}'})"
-    return _plain(value)
+        return f"{value} ({'configured' if value == settings.issuer else f'configured: {settings.issuer}'})"
+    return _format_value(value)
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     texts = [item for item in as_list(value) if isinstance(item, str)]
     if texts and texts == value:
         return ", ".join(texts)

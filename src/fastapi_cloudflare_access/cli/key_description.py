@@ -1,4 +1,4 @@
-"""What a certs document says about each of its keys."""
+"""Descriptions of the keys in a certs document."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,20 +18,20 @@ from fastapi_cloudflare_access.cli.certs import certificates, rsa_key
 from fastapi_cloudflare_access.cli.formatting import as_dict, as_list, duration, iso, relative
 from fastapi_cloudflare_access.cli.reports import Certificate, Key, Role
 
-MAX_NUMBER = 4096
-"""How many characters of a modulus are read."""
+MAX_MODULUS_CHARS = 4096
+"""Maximum length of a base64url modulus, in characters."""
 
 
 def describe_keys(document: bytes, *, now: float) -> list[Key]:
-    """Describe each entry of `keys`, the current one first; a document that is none has no entries."""
+    """Describe each entry of `keys`, the current key first; an invalid document has no entries."""
     try:
         content = parse_json_object(document)
     except EncodingProblem:
         return []
     known, current = certificates(content), _current(content)
     entries = as_list(content.get("keys"))[:MAX_KEYS]
-    torn = _torn(entries)
-    keys = [_describe(entry, known, current, torn, now) for entry in entries]
+    conflicting = _conflicting_kids(entries)
+    keys = [_describe(entry, known, current, conflicting, now) for entry in entries]
     return sorted(keys, key=lambda key: key.role != "current")
 
 
@@ -40,20 +40,20 @@ def _current(content: Mapping[str, Any]) -> str | None:
     return kid if isinstance(kid, str) else None
 
 
-def _torn(entries: Iterable[Any]) -> set[str]:
-    """Give each `kid` that stands twice with different keys."""
+def _conflicting_kids(entries: Iterable[Any]) -> set[str]:
+    """Return each `kid` that appears twice with different keys."""
     seen: dict[str, RS256Key] = {}
-    usable = [pair for entry in entries if not isinstance(found := _alone(entry), str) for pair in found.items()]
+    usable = [pair for entry in entries if not isinstance(found := _parse_entry(entry), str) for pair in found.items()]
     return {kid for kid, key in usable if seen.setdefault(kid, key) != key}
 
 
 def _describe(
-    entry: Any, known: Mapping[str, x509.Certificate], current: str | None, torn: set[str], now: float
+    entry: Any, known: Mapping[str, x509.Certificate], current: str | None, conflicting: set[str], now: float
 ) -> Key:
     members = as_dict(entry)
     kid = str(members["kid"]) if is_kid(members.get("kid")) else None
-    alone = _alone(entry)
-    problem = alone if isinstance(alone, str) else "two different keys with one kid" if kid in torn else None
+    parsed = _parse_entry(entry)
+    problem = parsed if isinstance(parsed, str) else "two different keys with one kid" if kid in conflicting else None
     public = _public_key(members)
     certificate = known.get(kid or "")
     role: Role = None if current is None or problem else "current" if kid == current else "previous"
@@ -68,8 +68,8 @@ def _describe(
     )
 
 
-def _alone(entry: Any) -> Mapping[str, RS256Key] | str:
-    """Give the key of this entry, as if it stood alone, or why it could not be used."""
+def _parse_entry(entry: Any) -> Mapping[str, RS256Key] | str:
+    """Return the key of one entry, or the reason why it is not usable."""
     try:
         return parse_jwks(json.dumps({"keys": [entry]}).encode()).keys
     except JwksProblem as problem:
@@ -80,7 +80,7 @@ def _public_key(members: Mapping[str, Any]) -> RSAPublicKey | None:
     e, n = (_integer(members.get(name)) for name in ("e", "n"))
     try:
         return RSAPublicNumbers(e or 0, n or 0).public_key()
-    except Exception:  # noqa: BLE001 - whatever the library makes of it, there is no key
+    except Exception:  # noqa: BLE001 - the library raises many types for an invalid key
         return None
 
 
@@ -90,7 +90,7 @@ def _bits(modulus: Any) -> int | None:
 
 
 def _integer(text: Any) -> int | None:
-    if not isinstance(text, str) or len(text) > MAX_NUMBER:
+    if not isinstance(text, str) or len(text) > MAX_MODULUS_CHARS:
         return None
     try:
         return int.from_bytes(decode_base64url(text.encode("ascii", "replace")), "big")
@@ -115,15 +115,15 @@ def _certificate(certificate: x509.Certificate, key: RSAPublicKey | None, now: f
 
 
 def title(key: Key) -> str:
-    """Name a key by its part and size."""
-    part = f"{key.role} key" if key.role else "key"
+    """Format the role, size and usability of a key."""
+    role = f"{key.role} key" if key.role else "key"
     size = f", RSA {key.bits}" if key.bits else ""
-    return f"{part}{size}, {'usable' if key.usable else f'not used: {key.problem}'}"
+    return f"{role}{size}, {'usable' if key.usable else f'not used: {key.problem}'}"
 
 
 def details(key: Key, now: float) -> Iterable[tuple[str, str]]:
-    """Give what else is known of a key, with names."""
-    yield "kid", key.kid or "none that can be used"
+    """Return the other details of a key as pairs of name and value."""
+    yield "kid", key.kid or "none that is valid"
     if key.fingerprint:
         yield "SHA-256", key.fingerprint
     if key.certificate is None:
@@ -131,17 +131,17 @@ def details(key: Key, now: float) -> Iterable[tuple[str, str]]:
         return
     yield "certificate", validity(key.certificate, now)
     if not key.certificate.same_key:
-        yield "", "it is of another key than the one under keys"
+        yield "", "its key differs from the one under keys"
 
 
 def validity(certificate: Certificate, now: float) -> str:
-    """Say from when to when a certificate is valid, and how old it is."""
+    """Format the validity period and the age of a certificate."""
     start, end = certificate.valid_from[:10], certificate.valid_to
     age = duration(certificate.age)
-    old = f"{age} old" if certificate.age >= 0 else f"begins in {age}"
-    return f"valid {start} to {end[:10]} ({_ends(end, now)}), {old}"
+    age_text = f"{age} old" if certificate.age >= 0 else f"begins in {age}"
+    return f"valid {start} to {end[:10]} ({_format_end(end, now)}), {age_text}"
 
 
-def _ends(valid_to: str, now: float) -> str:
+def _format_end(valid_to: str, now: float) -> str:
     end = datetime.fromisoformat(valid_to).timestamp()
     return f"{'expired' if end < now else 'ends'} {relative(end, now)}"

@@ -1,4 +1,4 @@
-"""`cf-access keys`: the keys that a team publishes, once or as they change."""
+"""`cf-access keys`: the keys that a team publishes, read once or watched for changes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,14 +15,14 @@ from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import CommandError, Failure, Key, KeysReport
 from fastapi_cloudflare_access.protocols import Clock
 
-REMEMBERED = 10
-"""How many changes the live view shows."""
+MAX_HISTORY = 10
+"""Number of changes that the live view shows."""
 
 Read = Callable[[], Awaitable[bytes]]
 
 
 def report_keys(document: bytes, *, source: str, now: float, before: list[Key] | None) -> KeysReport:
-    """Describe the keys of a certs document, and what changed since before."""
+    """Describe the keys of a certs document, and the changes since `before`."""
     keys = describe_keys(document, now=now)
     kids, former = ([key.kid for key in those if key.kid] for those in (keys, keys if before is None else before))
     return KeysReport(
@@ -35,7 +35,7 @@ def report_keys(document: bytes, *, source: str, now: float, before: list[Key] |
 
 
 def show(report: KeysReport, screen: Screen, now: float) -> None:
-    """Write a report for people."""
+    """Print a report as text."""
     screen.write(_lines(report, screen, now))
 
 
@@ -46,20 +46,20 @@ def _lines(report: KeysReport, screen: Screen, now: float) -> list[Text]:
         for name, value in details(key, now):
             lines += screen.value(name, value)
     if not report.keys:
-        lines += screen.paragraph("there is no key in it")
+        lines += screen.paragraph("the document contains no keys")
     return lines
 
 
 @dataclass(slots=True)
 class Watch:
-    """Reads the certs document again and again, and shows what changes.
+    """A repeated read of the certs document that prints changes.
 
     Attributes:
-        read: Reads the document.
-        source: Where it is read.
-        screen: Where to write.
-        clock: Where time comes from.
-        interval: Seconds between two readings.
+        read: The function that reads the document.
+        source: The URL or file name of the document.
+        screen: The output.
+        clock: The source of time.
+        interval: Seconds between two reads.
     """
 
     read: Read
@@ -76,42 +76,42 @@ class Watch:
         return report_keys(await self.read(), source=self.source, now=self.clock.now(), before=None)
 
     async def run(self, times: int | None) -> None:
-        """Watch so many readings, or for ever."""
+        """Read the document this many times; None means until interrupted."""
         with ExitStack() as stack:
             live = None
             if self.screen.is_live:
                 live = stack.enter_context(Live(console=self.screen.console, auto_refresh=False))
             while True:
-                await self._once(live)
+                await self._poll(live)
                 times = times and times - 1
                 if times == 0:
                     return
                 await self.clock.sleep(self.interval)
 
-    async def _once(self, live: Live | None) -> None:
+    async def _poll(self, live: Live | None) -> None:
         before = self._last
         try:
             document = await self.read()
         except CommandError as error:
-            self._note_problem(error, live)
+            self._report_problem(error, live)
         else:
             self._problem = None
             now = self.clock.now()
             keys = before.keys if before else None
             self._last = report = report_keys(document, source=self.source, now=now, before=keys)
-            self._note_changes(report, before, live)
+            self._report_changes(report, before, live)
         if live:
             live.update(Group(*self._view()), refresh=True)
 
-    def _note_problem(self, error: CommandError, live: Live | None) -> None:
+    def _report_problem(self, error: CommandError, live: Live | None) -> None:
         if str(error) == self._problem:
             return
         self._problem = str(error)
-        self._tell(f"{iso(self.clock.now())} {error}", live)
+        self._add_to_history(f"{iso(self.clock.now())} {error}", live)
         if self.screen.as_json:
             self.screen.report(Failure(command="keys", error=str(error), exit_code=error.exit_code), compact=True)
 
-    def _note_changes(self, report: KeysReport, before: KeysReport | None, live: Live | None) -> None:
+    def _report_changes(self, report: KeysReport, before: KeysReport | None, live: Live | None) -> None:
         changes = _changes(report, before)
         if self.screen.as_json:
             if changes or before is None:
@@ -120,17 +120,17 @@ class Watch:
         if before is None and live is None:
             show(report, self.screen, self.clock.now())
         for change in changes:
-            self._tell(f"{report.read_at} {change}", live)
+            self._add_to_history(f"{report.read_at} {change}", live)
 
-    def _tell(self, line: str, live: Live | None) -> None:
-        self._history = [*self._history, line][-REMEMBERED:]
+    def _add_to_history(self, line: str, live: Live | None) -> None:
+        self._history = [*self._history, line][-MAX_HISTORY:]
         if live is None and not self.screen.as_json:
             self.screen.line(line)
 
     def _view(self) -> list[Text]:
         lines = _lines(self._last, self.screen, self.clock.now()) if self._last else []
         lines.append(Text())
-        for line in (*self._history, f"Read every {self.interval:g} s; Ctrl-C ends it."):
+        for line in (*self._history, f"Reading every {self.interval:g} s; press Ctrl-C to stop."):
             lines += self.screen.paragraph(line)
         return lines
 
@@ -139,11 +139,11 @@ def _changes(report: KeysReport, before: KeysReport | None) -> list[str]:
     if before is None:
         return []
     changes = [f"new key {short(kid)}" for kid in report.added] + [
-        f"key {short(kid)} is gone" for kid in report.removed
+        f"key {short(kid)} was removed" for kid in report.removed
     ]
     current, former = _current(report), _current(before)
     if current and current != former:
-        changes.append(f"the current key is {short(current)} now")
+        changes.append(f"the current key is now {short(current)}")
     return changes
 
 
@@ -151,9 +151,9 @@ def _current(report: KeysReport) -> str | None:
     return next((key.kid for key in report.keys if key.role == "current"), None)
 
 
-def watch(watching: Watch, times: int | None) -> None:
-    """Watch until it is interrupted, or for so many readings."""
+def watch(key_watch: Watch, times: int | None) -> None:
+    """Run a watch until an interrupt, or for this many reads."""
     try:
-        asyncio.run(watching.run(times))
+        asyncio.run(key_watch.run(times))
     except KeyboardInterrupt:
         return

@@ -1,4 +1,4 @@
-"""What an app says to a token: asked of the app's own verifier, over a certs document at hand."""
+"""Verification of a token by the app's own verifier, with a given certs document."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,11 +13,11 @@ from fastapi_cloudflare_access.protocols import Clock, Fetch, FetchResponse
 from fastapi_cloudflare_access.settings import Settings
 
 
-async def judge(
+async def verify_offline(
     token: bytes, document: bytes, *, settings: Settings, clock: Clock
 ) -> UserClaims | ServiceClaims | AccessError:
-    """Give the caller that an app with these settings and these certs sees, or the error it refuses with."""
-    keys = KeySource(settings, fetch=_fetch_of(document), clock=clock)
+    """Return the caller that an app with these settings and certs accepts, or the error it raises."""
+    keys = KeySource(settings, fetch=_static_fetch(document), clock=clock)
     try:
         await keys.refresh()
         parsed = parse(token)
@@ -29,15 +29,15 @@ async def judge(
         return error
 
 
-def caller_of(claims: UserClaims | ServiceClaims) -> Caller:
-    """Say who it is."""
+def describe_caller(claims: UserClaims | ServiceClaims) -> Caller:
+    """Describe a verified caller."""
     if isinstance(claims, ServiceClaims):
         return Caller(kind="service", id=claims.common_name, email=None)
     return Caller(kind="user", id=claims.sub, email=claims.email)
 
 
-def _fetch_of(document: bytes) -> Fetch:
-    """Bring the document at hand, without any network."""
+def _static_fetch(document: bytes) -> Fetch:
+    """Return a fetch that returns this document without a network."""
 
     async def body() -> AsyncIterator[bytes]:
         yield document

@@ -1,4 +1,4 @@
-"""Which proxy the environment names for the team, and whether a fetch can go through it."""
+"""The proxy that the environment sets for the team, and whether httpx can use it."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -9,11 +9,11 @@ from fastapi_cloudflare_access.cli.formatting import printable
 from fastapi_cloudflare_access.settings import Settings
 
 SCHEMES = ("http", "https", "socks5", "socks5h")
-"""What httpx can go through."""
+"""URL schemes of the proxies that httpx supports."""
 
 
-def proxy_of(settings: Settings) -> str | None:
-    """Give the proxy in use, without its password."""
+def proxy_for(settings: Settings) -> str | None:
+    """Return the URL of the proxy in use without its credentials, or None."""
     proxies, host = _proxies(settings), urlsplit(settings.issuer).hostname or ""
     given = proxies.get("https") or proxies.get("all")
     if not given or proxy_bypass(host):
@@ -23,21 +23,21 @@ def proxy_of(settings: Settings) -> str | None:
 
 
 def proxy_problem(settings: Settings) -> tuple[str, str] | None:
-    """Say what is wrong with a proxy, and what to do; one that is not used for the team stops the fetch as well."""
+    """Return the problem of a proxy and a hint, or None; httpx fails even if the team does not use that proxy."""
     for name, proxy in _proxies(settings).items():
         variable = f"{name.upper()}_PROXY"
-        if why := _unusable(proxy):
+        if why := _url_problem(proxy):
             return f"{variable} {why}", f"set {variable} to http://HOST:PORT, or unset it"
         if proxy.startswith("socks") and find_spec("socksio") is None:
             return (
-                f"{variable} names a SOCKS proxy, which httpx alone cannot use",
-                "install its support: pip install 'httpx[socks]'",
+                f"{variable} is a SOCKS proxy, which httpx cannot use without an extra",
+                "install the extra: pip install 'httpx[socks]'",
             )
     return None
 
 
 def _proxies(settings: Settings) -> Mapping[str, str]:
-    """Give what httpx reads, whatever the host: a URL for each name."""
+    """Return the proxy URLs that httpx reads for any host, by scheme."""
     given = getproxies()
     if settings.is_local or "*" in (host.strip() for host in given.get("no", "").split(",")):
         return {}
@@ -45,12 +45,12 @@ def _proxies(settings: Settings) -> Mapping[str, str]:
     return {name: proxy if "://" in proxy else f"http://{proxy}" for name, proxy in found.items()}
 
 
-def _unusable(proxy: str) -> str | None:
+def _url_problem(proxy: str) -> str | None:
     try:
         parts = urlsplit(proxy)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return "is no URL"
+        return "is not a valid URL"
     if parts.scheme not in SCHEMES:
         return f"has the scheme {printable(parts.scheme, limit=20)}, not one of {', '.join(SCHEMES)}"
-    return None if host else "names no host"
+    return None if host else "has no host"

@@ -1,4 +1,4 @@
-"""What the commands tell: the models behind both the screen and `--json`."""
+"""The reports of the commands: models for both the text output and `--json`."""
 
 from enum import IntEnum
 from typing import Any, Literal
@@ -11,111 +11,111 @@ Kind = Literal["user", "service", "org", "meta", "match", "unknown"]
 
 
 class ExitCode(IntEnum):
-    """What the exit code of a command says."""
+    """Exit code of a command."""
 
-    GOOD = 0
-    BAD = 1
-    ASKED_WRONGLY = 2
-    CANNOT_TELL = 3
+    SUCCESS = 0
+    FAILURE = 1
+    USAGE_ERROR = 2
+    INCONCLUSIVE = 3
     INTERRUPTED = 130
-    NOT_READ = 141
+    BROKEN_PIPE = 141
 
 
 class CommandError(Exception):
-    """A command cannot do its work; the message is one sentence that says what to do."""
+    """Failure of a command; the message is one sentence with a hint."""
 
-    def __init__(self, message: str, exit_code: ExitCode = ExitCode.ASKED_WRONGLY) -> None:
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.USAGE_ERROR) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
 class Report(BaseModel):
-    """The base of all that is told."""
+    """Base of all reports."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
 
 class Step(Report):
-    """One thing that was looked at."""
+    """One check and its result."""
 
     name: str
-    """Which one; stable."""
+    """Stable name of the check."""
     status: Status
-    """How it went."""
+    """Result of the check."""
     text: str
-    """What was found."""
+    """Result in words."""
     hint: str | None = None
-    """What to do about it."""
+    """Next action for the operator."""
     reason: str | None = None
-    """The reason code, where an app would refuse the token."""
+    """Reason code, if an app rejects the token."""
 
 
 class Verdict(Report):
-    """What an app with this configuration says to the token."""
+    """Decision of an app with this configuration about the token."""
 
     accepted: bool | None
-    """None where nobody can tell."""
+    """Whether the app accepts the token; None if inconclusive."""
     reason: str | None = None
-    """The reason code of a refusal."""
+    """Reason code of a rejection."""
     text: str
-    """The same in words."""
+    """Decision in words."""
     hint: str | None = None
-    """What to do about it."""
+    """Next action for the operator."""
 
 
 class Certificate(Report):
-    """A certificate as it stands under `public_certs`."""
+    """A certificate under `public_certs`."""
 
     valid_from: str
-    """ISO 8601, UTC."""
+    """Start of validity, ISO 8601 in UTC."""
     valid_to: str
-    """ISO 8601, UTC."""
+    """End of validity, ISO 8601 in UTC."""
     age: int
-    """In seconds, since `valid_from`."""
+    """Seconds since `valid_from`."""
     fingerprint: str
     """SHA-256 of the certificate, in hexadecimal."""
     same_key: bool
-    """Whether it is of the key of the same `kid`."""
+    """Whether its public key is the key with the same `kid`."""
 
 
 class Key(Report):
     """An entry of the certs document."""
 
     kid: str | None
-    """None where it has none that can be used."""
+    """Key id, or None if it is missing or not valid."""
     role: Role
-    """The current one is that under `public_cert`."""
+    """Role of the key; the current key is the one under `public_cert`."""
     bits: int | None
-    """The size of the modulus."""
+    """Size of the modulus in bits."""
     usable: bool
-    """Whether tokens are verified with it."""
+    """Whether the key verifies tokens."""
     problem: str | None
-    """Why not."""
+    """Reason why the key is not usable."""
     fingerprint: str | None
     """SHA-256 of the public key (SubjectPublicKeyInfo, DER), in hexadecimal."""
     certificate: Certificate | None
 
 
 class TokenFacts(Report):
-    """What may be said about a token without showing it."""
+    """Digest and length of a token, which do not reveal it."""
 
     digest: str
-    """The first 12 digits of its SHA-256, as the app logs it."""
+    """First 12 hexadecimal digits of its SHA-256, as the app logs them."""
     length: int
-    """In bytes."""
+    """Length in bytes."""
 
 
 class Caller(Report):
-    """Who a verified token stands for."""
+    """The caller of a verified token."""
 
     kind: Literal["user", "service"]
     id: str
-    """The `sub` of a user, the `common_name` of a service."""
+    """The `sub` of a user, or the `common_name` of a service."""
     email: str | None
 
 
 class Times(Report):
-    """The times of a token; ISO 8601, UTC."""
+    """The times of a token, ISO 8601 in UTC."""
 
     issued: str | None
     not_before: str | None
@@ -123,7 +123,7 @@ class Times(Report):
 
 
 class DoctorReport(Report):
-    """What `doctor` tells."""
+    """Output of `doctor`."""
 
     command: Literal["doctor"] = "doctor"
     ok: bool
@@ -133,23 +133,23 @@ class DoctorReport(Report):
 
 
 class InspectReport(Report):
-    """What `inspect` tells."""
+    """Output of `inspect`."""
 
     command: Literal["inspect"] = "inspect"
     verified: Literal[False] = False
-    """Nothing is verified."""
+    """Always false."""
     token: TokenFacts
     kind: Kind
     header: dict[str, Any] | None
-    """None where it cannot be decoded."""
+    """The JOSE header, or None if it cannot be decoded."""
     claims: dict[str, Any] | None
-    """None where they cannot be decoded."""
+    """The claims, or None if they cannot be decoded."""
     times: Times
     verdict: Verdict
 
 
 class VerifyReport(Report):
-    """What `verify` tells."""
+    """Output of `verify`."""
 
     command: Literal["verify"] = "verify"
     token: TokenFacts
@@ -159,22 +159,22 @@ class VerifyReport(Report):
 
 
 class KeysReport(Report):
-    """What `keys` tells; with `--watch` once for each change."""
+    """Output of `keys`; with `--watch` one report for each change."""
 
     command: Literal["keys"] = "keys"
     source: str
-    """Where the certs document was read."""
+    """URL or file name of the certs document."""
     read_at: str
-    """When; ISO 8601, UTC."""
+    """Time of the read, ISO 8601 in UTC."""
     keys: list[Key]
     added: list[str]
-    """Each `kid` that was not there before, with `--watch`."""
+    """Each `kid` that is new since the last report, with `--watch`."""
     removed: list[str]
-    """Each `kid` that is gone, with `--watch`."""
+    """Each `kid` that was removed since the last report, with `--watch`."""
 
 
 class Failure(Report):
-    """What any command tells where it cannot do its work."""
+    """Output of a command that fails."""
 
     command: str | None
     error: str
@@ -182,4 +182,4 @@ class Failure(Report):
 
 
 AnyReport = DoctorReport | InspectReport | VerifyReport | KeysReport | Failure
-"""Whatever `--json` writes."""
+"""All outputs of `--json`."""

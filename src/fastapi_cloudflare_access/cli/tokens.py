@@ -1,4 +1,4 @@
-"""Where the token of a command comes from, and what may be said about it."""
+"""The token of a command: its sources and its description."""
 
 import os
 import re
@@ -9,64 +9,64 @@ from fastapi_cloudflare_access.cli.reports import CommandError, TokenFacts
 from fastapi_cloudflare_access.errors import CredentialError
 
 VARIABLE = "CF_ACCESS_TOKEN"
-"""The environment variable that holds a token."""
+"""Environment variable for a token."""
 MAX_INPUT = 128 * 1024
-"""How many bytes of standard input are read."""
+"""Maximum size of standard input in bytes."""
 
 _HEADER_LINE = re.compile(rb"[<>*\s]*(cf-access-jwt-assertion|cookie)\s*:\s*(.*?)\s*", re.IGNORECASE)
 _COOKIE = b"CF_Authorization="
 
 
 def read_token(argument: str | None) -> bytes:
-    """Take the token from the argument, from standard input for `-`, or else from `CF_ACCESS_TOKEN`.
+    """Read the token from the argument, from standard input for `-`, or else from `CF_ACCESS_TOKEN`.
 
-    A header line or a cookie will do as well as the bare token.
+    The text is the bare token, or a request with a header or cookie that contains it.
 
     Raises:
-        CommandError: There is none.
+        CommandError: There is no token.
     """
     if (token := optional_token(argument)) is None:
-        raise CommandError(f"There is no token: give it as the argument, pipe it in with -, or set {VARIABLE}.")
+        raise CommandError(f"There is no token: pass it as the argument, pipe it to -, or set {VARIABLE}.")
     return token
 
 
 def optional_token(argument: str | None) -> bytes | None:
-    """Take the token from where `read_token` does, or give None where nobody gave one.
+    """Read the token as `read_token` does; return None if no source is set.
 
     Raises:
-        CommandError: What was given holds none.
+        CommandError: The source contains no token.
     """
     if argument == "-":
-        return _token_in(_standard_input(), "standard input")
+        return _extract_token(_standard_input(), "standard input")
     if argument is not None:
-        return _token_in(os.fsencode(argument), "the argument")
+        return _extract_token(os.fsencode(argument), "the argument")
     if (given := os.environ.get(VARIABLE)) is not None:
-        return _token_in(os.fsencode(given), VARIABLE)
+        return _extract_token(os.fsencode(given), VARIABLE)
     return None
 
 
-def facts(token: bytes) -> TokenFacts:
-    """Say which token it is without showing it."""
+def describe_token(token: bytes) -> TokenFacts:
+    """Describe a token without revealing it."""
     return TokenFacts(digest=digest(token), length=len(token))
 
 
 def _standard_input() -> bytes:
-    otherwise = f"give the token as the argument, or set {VARIABLE}"
+    hint = f"pass the token as the argument, or set {VARIABLE}"
     if sys.stdin is None:
-        raise CommandError(f"Standard input is closed: {otherwise}.")
+        raise CommandError(f"Standard input is closed: {hint}.")
     try:
         read = sys.stdin.buffer.read(MAX_INPUT + 1)
     except OSError as problem:
-        raise CommandError(f"Standard input cannot be read ({problem.strerror or problem}): {otherwise}.") from None
+        raise CommandError(f"Standard input cannot be read ({problem.strerror or problem}): {hint}.") from None
     if len(read) > MAX_INPUT:
-        raise CommandError(f"Standard input is longer than {MAX_INPUT} bytes: pipe in one token, and nothing else.")
+        raise CommandError(f"Standard input is longer than {MAX_INPUT} bytes: pipe one token only.")
     return read
 
 
-def _token_in(text: bytes, place: str) -> bytes:
+def _extract_token(text: bytes, source: str) -> bytes:
     text = text.strip()
     if not text:
-        raise CommandError(f"There is no token: {place} is empty.")
+        raise CommandError(f"There is no token: {source} is empty.")
     headers = [(found[1].lower(), found[2]) for line in text.splitlines() if (found := _HEADER_LINE.fullmatch(line))]
     if not headers and text.startswith(_COOKIE):
         headers = [(b"cookie", text)]
@@ -75,7 +75,7 @@ def _token_in(text: bytes, place: str) -> bytes:
     try:
         token = find_token(headers, ("header", "cookie"))
     except CredentialError as error:
-        raise CommandError(f"There is no one token in {place}: {error}.") from None
+        raise CommandError(f"There is no unique token in {source}: {error}.") from None
     if token is None:
-        raise CommandError(f"There is no token: the cookies in {place} hold no CF_Authorization.")
+        raise CommandError(f"There is no token: the cookies in {source} contain no CF_Authorization.")
     return token

@@ -1,4 +1,4 @@
-"""`cf-access verify`: the verification by hand, step by step, and what the app says."""
+"""`cf-access verify`: the verification step by step, and the decision of the app."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,13 +10,13 @@ from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.cli.certs import SAVE_HINT
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.formatting import relative, short
-from fastapi_cloudflare_access.cli.hints import refusal
+from fastapi_cloudflare_access.cli.hints import explain_rejection
 from fastapi_cloudflare_access.cli.inspection import inspect_token
 from fastapi_cloudflare_access.cli.key_description import describe_keys, validity
-from fastapi_cloudflare_access.cli.offline_verification import caller_of, judge
+from fastapi_cloudflare_access.cli.offline_verification import describe_caller, verify_offline
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import Caller, Key, Step, Verdict, VerifyReport
-from fastapi_cloudflare_access.cli.tokens import facts
+from fastapi_cloudflare_access.cli.tokens import describe_token
 from fastapi_cloudflare_access.errors import (
     AccessError,
     InvalidSignature,
@@ -26,19 +26,18 @@ from fastapi_cloudflare_access.errors import (
 )
 from fastapi_cloudflare_access.protocols import Clock
 
-NAMES = ("token", "key", "signature", "claims")
-"""The steps, in order."""
+STEPS = ("token", "key", "signature", "claims")
+"""Names of the steps, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certs:
-    """A certs document and where it came from.
+    """A certs document and its source.
 
     Attributes:
         document: The document.
-        source: Where it was read.
-        origin: Whether the team gave it, or a file has it, or it was made of a PEM certificate, which has no `kid` of
-            its own.
+        source: The URL or file name of the document.
+        origin: The kind of source: the team, a saved document, or a PEM certificate without a `kid`.
     """
 
     document: bytes
@@ -47,45 +46,45 @@ class Certs:
 
 
 async def verify_token(token: bytes, certs: Certs, configuration: Configuration, clock: Clock) -> VerifyReport:
-    """Verify a token by these certs; the verdict is the app's own."""
-    steps, failure = _by_hand(token, certs, clock.now())
+    """Verify a token with these certs; the verdict is the decision of the app."""
+    steps, failure = _run_steps(token, certs, clock.now())
     settings = configuration.settings
     if settings is None:
-        verdict = _advised(failure or _unread(configuration), token, certs)
-        return _report(token, [*steps, *_skipped(steps)], verdict, None)
-    outcome = await judge(token, certs.document, settings=settings, clock=clock)
+        verdict = _with_hint(failure or _unchecked_claims(configuration), token, certs)
+        return _report(token, [*steps, *_skipped_steps(steps)], verdict, None)
+    outcome = await verify_offline(token, certs.document, settings=settings, clock=clock)
     if isinstance(outcome, AccessError):
-        verdict = _advised(_refused(outcome, failure, token, configuration, clock.now()), token, certs)
+        verdict = _with_hint(_rejection(outcome, failure, token, configuration, clock.now()), token, certs)
         if failure is None:
-            steps.append(_failed("claims", verdict))
-        return _report(token, [*steps, *_skipped(steps)], verdict, None)
-    steps.append(_accepted_claims(outcome, clock.now()))
-    caller = caller_of(outcome)
+            steps.append(_failed_step("claims", verdict))
+        return _report(token, [*steps, *_skipped_steps(steps)], verdict, None)
+    steps.append(_claims_step(outcome, clock.now()))
+    caller = describe_caller(outcome)
     text = f"this configuration accepts it: the {caller.kind} {caller.email or caller.id}"
     return _report(token, steps, Verdict(accepted=True, text=text), caller)
 
 
 def kid_of(token: bytes) -> str:
-    """Give the `kid` of a token, for a certificate that has none of its own; any, where the token is malformed."""
+    """Return the `kid` of a token, or a placeholder if the token is malformed."""
     try:
         return parse(token).kid
     except AccessError:
         return "none"
 
 
-def _by_hand(token: bytes, certs: Certs, now: float) -> tuple[list[Step], Verdict | None]:
-    """Walk from the token to its signature; stop with what fails."""
+def _run_steps(token: bytes, certs: Certs, now: float) -> tuple[list[Step], Verdict | None]:
+    """Run the steps from the token to its signature; stop at the first that fails."""
     steps: list[Step] = []
     try:
         parsed = parse(token)
         steps.append(Step(name="token", status="ok", text=f"three parts, RS256, its kid is {parsed.kid}"))
         key, described = _find_key(parsed, certs, now)
-        steps.append(_found_key(described, certs, now))
+        steps.append(_key_step(described, certs, now))
         if not key.verifies(parsed.signature, parsed.signed):
-            raise InvalidSignature(_about_signature(parsed, described))
+            raise InvalidSignature(_signature_problem(parsed, described))
     except AccessError as error:
-        verdict = refusal(error)
-        return [*steps, _failed(NAMES[len(steps)], verdict)], verdict
+        verdict = explain_rejection(error)
+        return [*steps, _failed_step(STEPS[len(steps)], verdict)], verdict
     steps.append(Step(name="signature", status="ok", text="verified with that key"))
     return steps, None
 
@@ -110,71 +109,71 @@ def _key_set(certs: Certs) -> KeySet:
         raise KeysUnavailable(f"{certs.source}: {problem}") from None
 
 
-def _found_key(key: Key, certs: Certs, now: float) -> Step:
+def _key_step(key: Key, certs: Certs, now: float) -> Step:
     if key.certificate is None:
-        text = f"{certs.source} has it under keys; there is no certificate of it under public_certs"
+        text = f"{certs.source} has it under keys, without a certificate under public_certs"
         return Step(name="key", status="ok", text=text)
     valid = validity(key.certificate, now)
     if not key.certificate.same_key:
-        text = f"{certs.source} has it under keys; the certificate of that kid is of another key"
-        return Step(name="key", status="warning", text=text, hint="take the certs document from the team again")
-    text = "is the certificate to try" if certs.origin == "certificate" else "has its certificate under public_certs"
+        text = f"{certs.source} has it under keys; the certificate with that kid has another key"
+        return Step(name="key", status="warning", text=text, hint="fetch the certs document from the team again")
+    text = "is the given certificate" if certs.origin == "certificate" else "has its certificate under public_certs"
     return Step(name="key", status="ok", text=f"{certs.source} {text}, {valid}")
 
 
-def _about_signature(parsed: Parsed, key: Key) -> str:
+def _signature_problem(parsed: Parsed, key: Key) -> str:
     expected = ((key.bits or 0) + 7) // 8
     if len(parsed.signature) == expected:
         return "the signature is wrong"
-    return f"the signature is wrong: it has {len(parsed.signature)} bytes in place of {expected}"
+    return f"the signature is wrong: it has {len(parsed.signature)} bytes instead of {expected}"
 
 
-def _accepted_claims(claims: UserClaims | ServiceClaims, now: float) -> Step:
-    text = f"type, issuer, audience and times fit; it expires {relative(claims.exp, now)}"
+def _claims_step(claims: UserClaims | ServiceClaims, now: float) -> Step:
+    text = f"type, issuer, audience and times are valid; the token expires {relative(claims.exp, now)}"
     return Step(name="claims", status="ok", text=text)
 
 
-def _refused(
+def _rejection(
     error: AccessError, failure: Verdict | None, token: bytes, configuration: Configuration, now: float
 ) -> Verdict:
     if isinstance(error, TemporarilyUnavailable):
-        return failure or refusal(error)  # what was found by hand says more than that no keys came
+        return failure or explain_rejection(error)  # the failed step is more precise than missing keys
     claims = inspect_token(token, configuration, now).claims
-    return refusal(error, claims=claims, settings=configuration.settings, now=now)
+    return explain_rejection(error, claims=claims, settings=configuration.settings, now=now)
 
 
-def _advised(verdict: Verdict, token: bytes, certs: Certs) -> Verdict:
-    """Give the advice that fits where the keys are from."""
+def _with_hint(verdict: Verdict, token: bytes, certs: Certs) -> Verdict:
+    """Return the verdict with a hint that matches the source of the keys."""
     hint = verdict.hint
     if verdict.reason == KeysUnavailable.reason and certs.origin == "file":
         hint = SAVE_HINT
     if verdict.reason == InvalidSignature.reason and certs.origin == "certificate":
         hint = (
-            f"look whether {certs.source} is the certificate of kid {short(kid_of(token))} under public_certs; "
-            "where it is, the token was cut, changed or signed by somebody else"
+            f"check that {certs.source} is the certificate of kid {short(kid_of(token))} under public_certs; "
+            "if it is, the token was truncated, changed or signed by another key"
         )
     return verdict.model_copy(update={"hint": hint})
 
 
-def _unread(configuration: Configuration) -> Verdict:
-    text = "the signature is good, but whether the claims fit is not known"
+def _unchecked_claims(configuration: Configuration) -> Verdict:
+    text = "the signature is valid, but the claims cannot be checked"
     return Verdict(accepted=None, text=f"{text}: {configuration.problem}")
 
 
-def _failed(name: str, verdict: Verdict) -> Step:
+def _failed_step(name: str, verdict: Verdict) -> Step:
     return Step(name=name, status="failed", text=verdict.text, reason=verdict.reason)
 
 
-def _skipped(steps: list[Step]) -> list[Step]:
-    return [Step(name=name, status="skipped", text="not looked at") for name in NAMES[len(steps) :]]
+def _skipped_steps(steps: list[Step]) -> list[Step]:
+    return [Step(name=name, status="skipped", text="not checked") for name in STEPS[len(steps) :]]
 
 
 def _report(token: bytes, steps: list[Step], verdict: Verdict, caller: Caller | None) -> VerifyReport:
-    return VerifyReport(token=facts(token), steps=steps, verdict=verdict, caller=caller)
+    return VerifyReport(token=describe_token(token), steps=steps, verdict=verdict, caller=caller)
 
 
 def show(report: VerifyReport, screen: Screen) -> None:
-    """Write a report for people."""
+    """Print a report as text."""
     for step in report.steps:
         screen.step(step)
     screen.line()

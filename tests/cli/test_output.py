@@ -1,4 +1,4 @@
-"""The screens can be read: on light and dark, at any width, in a real terminal."""
+"""The output is readable on light and dark backgrounds, at any width, in a real terminal."""
 
 import os
 import re
@@ -20,8 +20,11 @@ from fastapi_cloudflare_access.cli.output import MARKS, PLAIN_MARKS, STYLES, Scr
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
 GROUNDS = {"#ffffff": 3.5, "#fdf6e3": 3.0, "#000000": 3.5, "#292929": 3.0, "#002b36": 3.0}
-"""Of terminals, and the contrast that marks shall have there. WCAG 2.2 asks for 3 of marks and of bold, large text, 4.5
-of small text; more than 4.58 white and black do not both allow."""
+"""Background colours of terminals, and the minimum contrast of marks on each.
+
+WCAG 2.2 requires 3 for marks and for bold, large text, and 4.5 for small text. No colour has more than 4.58 on both
+white and black.
+"""
 
 
 def luminance(color: str) -> float:
@@ -34,13 +37,13 @@ def luminance(color: str) -> float:
 @pytest.mark.parametrize("system", [ColorSystem.TRUECOLOR, ColorSystem.EIGHT_BIT])
 @pytest.mark.parametrize("style", sorted(set(filter(None, STYLES.values()))))
 def test_colours_can_be_read_on_light_and_on_dark(style: str, system: ColorSystem, ground: str) -> None:
-    """Also as they become where a terminal has 256 colours only."""
+    """The same holds for the nearest of 256 colours."""
     shown = Color.parse(style).downgrade(system).get_truecolor().hex
     dark, light = sorted((luminance(shown), luminance(ground)))
     assert (light + 0.05) / (dark + 0.05) >= GROUNDS[ground]
 
 
-def test_colours_that_are_asked_for_in_a_file_bring_nothing_that_moves(
+def test_forced_colours_in_a_file_add_no_animation(
     cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -49,19 +52,17 @@ def test_colours_that_are_asked_for_in_a_file_bring_nothing_that_moves(
     out = cli("doctor").out + cli("keys", "--watch", "--times", "1").out
     assert "\x1b[1;38;5;28m✓" in out
     assert set(re.findall(r"\x1b\[[0-9;?]*([a-zA-Z])", out)) == {"m"}
-    assert "looking" not in out
+    assert "checking" not in out
 
 
-def test_what_moves_is_shown_where_somebody_looks(
-    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spinner_is_shown_on_a_terminal(cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
     monkeypatch.setattr(Screen, "is_live", property(lambda screen: True))
-    assert "looking…" in cli("doctor").out
+    assert "checking…" in cli("doctor").out
 
 
-def test_without_colours_the_marks_tell_the_same() -> None:
+def test_marks_distinguish_the_results_without_colours() -> None:
     assert len(set(MARKS.values())) == len(set(PLAIN_MARKS.values())) == len(STYLES)
     assert "".join(PLAIN_MARKS.values()).isascii()
 
@@ -82,17 +83,17 @@ def test_no_line_is_wider_than_the_screen(
         assert max(map(len, plain.splitlines())) <= width
 
 
-def test_times_are_said_in_their_largest_unit() -> None:
-    said = [duration(seconds) for seconds in (0.5, 1, 59, 60, 7199, 7200, 86_400, -172_800)]
-    assert said == ["less than a second", "1 second", "59 seconds", "1 minute", "1 hour", "2 hours", "1 day", "2 days"]
+def test_durations_use_their_largest_unit() -> None:
+    shown = [duration(seconds) for seconds in (0.5, 1, 59, 60, 7199, 7200, 86_400, -172_800)]
+    assert shown == ["less than a second", "1 second", "59 seconds", "1 minute", "1 hour", "2 hours", "1 day", "2 days"]
     assert [relative(5, 5), relative(65, 5), relative(5, 65)] == ["now", "in 1 minute", "1 minute ago"]
 
 
-def test_names_are_cut_where_they_are_long() -> None:
+def test_long_names_are_truncated() -> None:
     assert (short("abc"), short("a" * 64), printable("a" * 300, limit=5)) == ("abc", "aaaaaaaa…", "aaaa…")
 
 
-def test_only_what_may_be_a_token_is_redacted() -> None:
+def test_only_possible_tokens_are_redacted() -> None:
     kept = "set CF_ACCESS_AUDIENCE. See acme-with-a-long-name-of-its-own.cloudflareaccess.com and certs.json."
     assert redacted(kept) == kept
     assert redacted(f"'{'a' * 30}.{'b' * 30}.{'c' * 30}' and eyJhbGciOi.x") == "'aaaaaa…' and eyJhbG…"
@@ -102,7 +103,7 @@ pytestmark = pytest.mark.xdist_group("terminal")
 
 
 class Terminal:
-    """A real terminal, by tmux."""
+    """A real terminal in tmux."""
 
     def __init__(self, width: int, environment: dict[str, str]) -> None:
         self._name = f"cf-{uuid4().hex}"
@@ -116,7 +117,7 @@ class Terminal:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def run(self, command: str, until: str) -> str:
-        """Type a command, and give the screen once it shows what is waited for."""
+        """Type a command, wait for a pattern, and return the screen."""
         self._tmux("send-keys", "clear; " + command, "Enter")
         return self.wait(until)
 
@@ -167,7 +168,7 @@ def test_in_a_terminal_a_watch_shows_a_rotation_and_ends_with_an_interrupt(
     terminal: tuple[Terminal, FakeTeam[SystemClock]],
 ) -> None:
     shell, team = terminal
-    shell.run("python -m fastapi_cloudflare_access keys --watch --interval 1; echo code $?", "Ctrl-C ends it")
+    shell.run("python -m fastapi_cloudflare_access keys --watch --interval 1; echo code $?", "Ctrl-C to stop")
     team.rotate()
     screen = shell.wait(f"new key {team.current.kid[:8]}")
     assert screen.count("current key, RSA 2048") == 1
