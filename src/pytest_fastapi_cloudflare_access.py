@@ -1,7 +1,6 @@
-"""The fixtures that pytest finds by itself; nothing is imported before one of them is used.
+"""The pytest plugin with the fixtures; the package is imported only when a test uses one.
 
-It stands outside the package because importing a module of the package would import the package, FastAPI included,
-into every project of the environment.
+It is outside the package, because an import from the package would load FastAPI in every project of the environment.
 """
 
 from collections.abc import Callable, Generator
@@ -26,14 +25,14 @@ def _kit() -> Any:
 
 @pytest.fixture
 def access_team() -> "FakeTeam":
-    """A team of your own, `acme`, on a clock that stands still; a new one for each test, with keys made once."""
+    """Return a new `FakeTeam("acme")` on a `FakeClock`; its keys are generated once per process."""
     team: FakeTeam = _kit().FakeTeam("acme")
     return team
 
 
 @pytest.fixture
 def access_as_user(access_team: "FakeTeam") -> "Generator[AsUser]":
-    """`access_as_user(access, "ada@example.com", groups=[…])`: every request of this test comes from this user."""
+    """Return `access_as_user(access, "ada@example.com", groups=[…])`, which overrides the caller with a user."""
     with ExitStack() as stack:
 
         def as_user(access: "CloudflareAccess[Any]", email: str = "ada@example.com", **options: Any) -> "UserClaims":
@@ -46,7 +45,7 @@ def access_as_user(access_team: "FakeTeam") -> "Generator[AsUser]":
 
 @pytest.fixture
 def access_as_service(access_team: "FakeTeam") -> "Generator[AsService]":
-    """`access_as_service(access, "deploy-bot")`: every request of this test comes from this service."""
+    """Return `access_as_service(access, "deploy-bot")`, which overrides the caller with a service."""
     with ExitStack() as stack:
 
         def as_service(access: "CloudflareAccess[Any]", name: str = "deploy-bot", **options: Any) -> "ServiceClaims":
@@ -59,9 +58,9 @@ def access_as_service(access_team: "FakeTeam") -> "Generator[AsService]":
 
 @pytest.fixture
 def access_certs(access_team: "FakeTeam") -> "Generator[CertsServer]":
-    """The certs of `access_team` on a real socket, whose origin is the team's issuer during the test.
+    """Start a server for the certs of `access_team`; its origin is the team's issuer during the test.
 
-    The team's clock then stands at the machine's time, so an access object for that origin takes the team's tokens.
+    The fixture sets the team's clock to the machine's time, so an access object for this origin accepts its tokens.
     """
     access_team.clock.shift_wall(time() - access_team.clock.now())
     with _kit().CertsServer(access_team) as server:

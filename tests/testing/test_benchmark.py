@@ -1,4 +1,4 @@
-"""What the guide says about the speed of the testing kit is what was measured; nothing is timed here."""
+"""The guide states the measured speed of the testing kit; these tests measure nothing."""
 
 import json
 from importlib import import_module
@@ -22,7 +22,7 @@ def test_the_figures_that_are_kept_are_within_their_bounds(benchmark: Any) -> No
 
 
 @pytest.mark.parametrize("slow", ["user token", "service token", "override adds"])
-def test_a_broken_bound_is_told_by_the_exit_code(
+def test_the_exit_code_reports_a_broken_bound(
     benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, slow: str
 ) -> None:
     monkeypatch.setattr("sys.argv", ["testing_kit.py"])
@@ -40,7 +40,7 @@ def test_every_operation_of_the_benchmark_does_its_work(benchmark: Any) -> None:
     assert set(benchmark.measure(1)) == KEPT.keys()
 
 
-def test_the_guide_says_what_was_measured() -> None:
+def test_the_guide_states_the_measured_figures() -> None:
     guide = (ROOT / "docs/guides/testing.md").read_text()
     assert f"a token is minted in {KEPT['user token']:.1f} ms" in guide
     assert f"an override adds {KEPT['override adds']:.1f} ms" in guide

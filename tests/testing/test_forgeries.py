@@ -1,4 +1,4 @@
-"""Every forgery is refused by a real app for the reason it names, and every reason can be caused by the kit."""
+"""A real app rejects every forgery for its reason, and the kit can cause every reason code."""
 
 import logging
 from base64 import urlsafe_b64decode
@@ -51,7 +51,7 @@ def certs(team: FakeTeam) -> Iterator[MemoryFetch]:
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forgery_is_refused_for_the_reason_it_names(
+def test_a_forgery_is_rejected_for_its_reason(
     team: FakeTeam, certs: MemoryFetch, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with TestClient(app) as client, caplog.at_level(logging.INFO, "fastapi_cloudflare_access"):
@@ -61,7 +61,7 @@ def test_a_forgery_is_refused_for_the_reason_it_names(
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forgery_says_in_a_few_words_what_is_wrong(name: str) -> None:
+def test_a_forgery_describes_its_defect(name: str) -> None:
     forgery = FORGERIES[name]
     assert (forgery.name, len(forgery.about) > 5) == (name, True)
 
@@ -72,18 +72,18 @@ def test_a_forgery_says_in_a_few_words_what_is_wrong(name: str) -> None:
     email=st.sampled_from(["", "mallory@example.com", "mallory+mallory@example.com"]) | st.emails() | st.text(),
     tags=st.lists(st.sampled_from(["f" * 64, "f" * 65, "t", "t0", "t00", "0", "aud"]), min_size=1),
 )
-def test_a_forgery_is_refused_for_any_email_team_and_audience(name: str, email: str, tags: list[str]) -> None:
+def test_a_forgery_is_rejected_for_any_email_team_and_audience(name: str, email: str, tags: list[str]) -> None:
     team = FakeTeam(name, audience=tags)
-    is_let_in = gate_of(team)
-    assert is_let_in(team.user_token(email))
-    assert [forgery for forgery in FORGERIES if is_let_in(team.forge(forgery, email))] == []
+    is_accepted = acceptance_check(team)
+    assert is_accepted(team.user_token(email))
+    assert [forgery for forgery in FORGERIES if is_accepted(team.forge(forgery, email))] == []
 
 
-def gate_of(team: FakeTeam) -> Callable[[str], bool]:
+def acceptance_check(team: FakeTeam) -> Callable[[str], bool]:
     settings = Settings.load(team_domain=team.team_domain, audience=list(team.audiences))
     keys = parse_jwks(team.certs_body()).keys
 
-    def is_let_in(token: str) -> bool:
+    def is_accepted(token: str) -> bool:
         try:
             parsed = parse(token.encode())
             key = keys.get(parsed.kid)
@@ -94,7 +94,7 @@ def gate_of(team: FakeTeam) -> Callable[[str], bool]:
             return False
         return True
 
-    return is_let_in
+    return is_accepted
 
 
 def test_es256_carries_a_signature_of_that_algorithm(team: FakeTeam) -> None:
@@ -106,18 +106,18 @@ def test_es256_carries_a_signature_of_that_algorithm(team: FakeTeam) -> None:
     assert len(raw) == 64
 
 
-def test_the_base_of_the_forgeries_is_let_in(team: FakeTeam, certs: MemoryFetch) -> None:
+def test_the_base_of_the_forgeries_is_accepted(team: FakeTeam, certs: MemoryFetch) -> None:
     with TestClient(app) as client:
         assert client.get("/", headers=team.headers(team.user_token("ada@example.com"))).status_code == 200
 
 
-def test_without_a_previous_key_the_forgery_of_it_is_still_one(team: FakeTeam, certs: MemoryFetch) -> None:
+def test_the_forgery_with_the_previous_key_is_invalid_without_one(team: FakeTeam, certs: MemoryFetch) -> None:
     team.withdraw()
     with TestClient(app) as client:
         assert client.get("/", headers=team.headers(team.forge("previous_key"))).status_code == 401
 
 
-def nobody(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
+def no_token(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
     client.get("/")
 
 
@@ -146,14 +146,14 @@ def key_that_cannot_be_looked_for(client: TestClient, team: FakeTeam, certs: Mem
 
 
 NOT_BY_A_TOKEN: dict[str, Callable[[TestClient, FakeTeam, MemoryFetch], None]] = {
-    "missing_token": nobody,
+    "missing_token": no_token,
     "ambiguous_token": two_headers,
     "wrong_caller": wrong_kind,
     "forbidden": refused_by_a_policy,
     "keys_unavailable": keys_too_old,
     "key_unconfirmed": key_that_cannot_be_looked_for,
 }
-NOT_YET = {"token_revoked"}  # nothing asks for it before sessions are checked
+NOT_YET = {"token_revoked"}  # no code raises it yet
 
 
 @pytest.mark.parametrize("reason", NOT_BY_A_TOKEN)

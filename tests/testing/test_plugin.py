@@ -1,4 +1,4 @@
-"""The fixtures are found by pytest itself, isolate each test, and cost nothing where they are not used."""
+"""pytest finds the fixtures, they isolate each test, and unused fixtures import nothing."""
 
 import subprocess
 import sys
@@ -73,13 +73,13 @@ def test_pytest_finds_the_plugin_by_itself() -> None:
     assert names["fastapi_cloudflare_access"] == "pytest_fastapi_cloudflare_access"
 
 
-def test_a_user_is_the_caller_to_the_end_of_the_test(access_as_user: Callable[..., UserClaims]) -> None:
+def test_a_user_is_the_caller_until_the_end_of_the_test(access_as_user: Callable[..., UserClaims]) -> None:
     user = access_as_user(access, "bob@example.com", groups=["admins"])
     assert user.custom["groups"] == ["admins"]
     assert TestClient(app).get("/user").json() == "bob@example.com"
 
 
-def test_a_service_is_the_caller_to_the_end_of_the_test(access_as_service: Callable[..., ServiceClaims]) -> None:
+def test_a_service_is_the_caller_until_the_end_of_the_test(access_as_service: Callable[..., ServiceClaims]) -> None:
     service = access_as_service(access, "backup-bot", expires_in=60)
     assert service.exp - service.iat == 60
     assert TestClient(app).get("/service").json() == service.common_name
@@ -124,7 +124,7 @@ def test_an_object_on_the_machines_clock_takes_the_tokens_of_certs_on_a_real_soc
 
 
 def run(folder: Path, *arguments: str, options: Iterable[str] = ()) -> str:
-    """Run pytest in a process of its own and give what it printed."""
+    """Run pytest in another process and return its output."""
     command = [
         sys.executable,
         *options,

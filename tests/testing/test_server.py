@@ -1,4 +1,4 @@
-"""The certs server is a real one: real sockets, real faults, no trace after it."""
+"""The certs server has real sockets and real faults, and leaves nothing behind."""
 
 import socket
 import threading
@@ -49,7 +49,7 @@ def test_nothing_else_is_served_or_counted(server: CertsServer) -> None:
     assert server.fetches == 0
 
 
-def test_two_servers_stand_side_by_side(server: CertsServer) -> None:
+def test_two_servers_run_at_once(server: CertsServer) -> None:
     with CertsServer(FakeTeam("other")) as other:
         assert get(other).content != get(server).content
 
@@ -99,7 +99,7 @@ def test_a_dripping_answer_comes_in_pieces(team: FakeTeam, server: CertsServer) 
     assert time.monotonic() - started >= 0.03
 
 
-def test_stopping_lets_go_whoever_hangs_or_drips(team: FakeTeam) -> None:
+def test_stopping_closes_connections_that_hang_or_drip(team: FakeTeam) -> None:
     with CertsServer(team) as server:
         server.hang(times=1)
         server.drip(30, size=1_000, times=1)
@@ -115,7 +115,7 @@ def test_stopping_lets_go_whoever_hangs_or_drips(team: FakeTeam) -> None:
         client.close()
 
 
-def test_a_client_that_goes_away_disturbs_nobody(server: CertsServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnects_is_ignored(server: CertsServer, capfd: pytest.CaptureFixture[str]) -> None:
     server.drip(0.005, size=100, times=1)
     client = socket.create_connection(("127.0.0.1", int(server.origin.rpartition(":")[2])))
     client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -133,7 +133,7 @@ def test_a_fault_of_the_kit_itself_is_shown(server: CertsServer, capfd: pytest.C
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_no_thread_is_left_behind(team: FakeTeam) -> None:
+def test_no_thread_remains(team: FakeTeam) -> None:
     with CertsServer(team):
         pass
     assert "certs-server" not in [thread.name for thread in threading.enumerate()]
@@ -144,7 +144,7 @@ def test_the_origin_is_only_known_while_it_runs(team: FakeTeam) -> None:
         _ = CertsServer(team).origin
 
 
-def test_servers_of_one_team_that_stop_in_any_order_give_it_its_issuer_back(team: FakeTeam) -> None:
+def test_servers_of_one_team_that_stop_in_any_order_restore_its_issuer(team: FakeTeam) -> None:
     first, second = CertsServer(team), CertsServer(team)
     first.__enter__()
     second.__enter__()
@@ -154,8 +154,8 @@ def test_servers_of_one_team_that_stop_in_any_order_give_it_its_issuer_back(team
     assert team.issuer == "https://acme.cloudflareaccess.com"
 
 
-def test_a_server_that_runs_is_not_entered_again_and_runs_on(team: FakeTeam, server: CertsServer) -> None:
-    with pytest.raises(RuntimeError, match=r"runs already; make another CertsServer\(team\)"), server:
+def test_a_running_server_cannot_be_started_again(team: FakeTeam, server: CertsServer) -> None:
+    with pytest.raises(RuntimeError, match=r"already running; create another CertsServer\(team\)"), server:
         pass
     assert team.issuer == server.origin
     assert get(server).status_code == 200
@@ -168,7 +168,7 @@ def test_a_server_that_has_stopped_can_run_again(team: FakeTeam) -> None:
             assert get(server).status_code == 200
 
 
-def test_leaving_twice_does_no_harm(team: FakeTeam) -> None:
+def test_a_second_exit_changes_nothing(team: FakeTeam) -> None:
     with CertsServer(team) as server:
         server.__exit__(None, None, None)
     assert team.issuer == "https://acme.cloudflareaccess.com"

@@ -1,11 +1,9 @@
-"""A team for tests is named as the access object names its own, and shares its keys with every other of that name."""
+"""A fake team takes the same names as the access object, and shares its keys with other teams of that name."""
 
 import json
-import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -33,13 +31,13 @@ def test_it_takes_every_form_of_a_team_domain(name: str, issuer: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["evil.com", "", "Acme"])
-def test_it_refuses_what_the_access_object_would_refuse(name: str) -> None:
+def test_an_invalid_team_domain_is_rejected(name: str) -> None:
     with pytest.raises(ConfigurationError, match="team_domain"):
         FakeTeam(name)
 
 
 @pytest.mark.parametrize("audience", ["", [], [""]])
-def test_a_team_without_an_audience_is_refused(audience: str | list[str]) -> None:
+def test_a_team_without_an_audience_is_rejected(audience: str | list[str]) -> None:
     with pytest.raises(ConfigurationError, match="audience"):
         FakeTeam(audience=audience)
 
@@ -68,12 +66,12 @@ def test_a_key_is_made_once_even_if_threads_ask_together() -> None:
     assert len({key.kid for key in keys}) == 1
 
 
-def test_a_new_team_stands_at_a_fixed_time() -> None:
+def test_a_new_team_has_a_fixed_time() -> None:
     assert isinstance(FakeTeam().clock, FakeClock)
     assert FakeTeam().user("ada@example.com").issued_at.isoformat() == "2026-01-01T00:00:00+00:00"
 
 
-def test_user_and_service_are_the_claims_that_a_handler_gets() -> None:
+def test_user_and_service_are_the_claims_that_a_handler_receives() -> None:
     team = FakeTeam()
     user, service = team.user("ada@example.com", groups=["admins"]), team.service("deploy-bot")
     assert (type(user), type(service)) == (UserClaims, ServiceClaims)
@@ -103,68 +101,42 @@ def test_a_token_is_sent_as_it_is() -> None:
     assert FakeTeam().headers("a.b.c") == {"Cf-Access-Jwt-Assertion": "a.b.c"}
 
 
-@pytest.mark.parametrize("caller", [None, 5, {"email": "ada@example.com"}])
-def test_what_is_no_caller_is_refused_with_what_is_one(caller: object) -> None:
-    with pytest.raises(ConfigurationError, match=r"team\.user\(…\), team\.service\(…\) or a token"):
-        FakeTeam().token(caller)
-
-
-def test_an_unknown_forgery_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigurationError, match=r"no forgery 'expird'; there are empty, .*, expired, "):
+def test_an_unknown_forgery_is_rejected_with_the_known_names() -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown forgery 'expird'; the forgeries are empty, .*, expired, "):
         FakeTeam().forge("expird")
 
 
 TEAM: Any = FakeTeam()
-WRONG: dict[str, tuple[Callable[[], object], str]] = {
-    "an option that is none": (
+INVALID: dict[str, tuple[Callable[[], object], str]] = {
+    "an unknown option": (
         lambda: TEAM.user("a@b", group=["admins"]),
-        "no option group; there are audience, groups, custom, country, expires_in, hostname, claims",
+        "unknown option group; the options are audience, groups, custom, country, expires_in, hostname, claims",
     ),
     "an option of a user for a service": (
         lambda: TEAM.service("x", groups=["admins"]),
-        "no option groups; there are audience, expires_in, hostname, claims",
+        "unknown option groups; the options are audience, expires_in, hostname, claims",
     ),
-    "an option that is none, in a token": (
+    "an unknown option of a token": (
         lambda: TEAM.user_token("a@b", expire_in=5),
-        "no option expire_in; there are audience",
+        "unknown option expire_in; the options are audience",
     ),
-    "groups": (lambda: TEAM.user("a@b", groups="admins"), "groups is a list, not str"),
-    "custom": (lambda: TEAM.user("a@b", custom=["x"]), "custom is a mapping of names to values, not list"),
-    "claims": (lambda: TEAM.service_token("x", claims=5), "claims is a mapping of names to values, not int"),
-    "country": (lambda: TEAM.user("a@b", country=None), "country is text, not NoneType"),
-    "expires_in as text": (
-        lambda: TEAM.user("a@b", expires_in="1h"),
-        "expires_in is a whole number of seconds, not str",
-    ),
-    "expires_in as a timedelta": (
-        lambda: TEAM.service("x", expires_in=timedelta(hours=1)),
-        "expires_in is a whole number of seconds, not timedelta",
-    ),
-    "expires_in as a truth": (lambda: TEAM.user("a@b", expires_in=True), "whole number of seconds, not bool"),
-    "expires_in of a session": (lambda: TEAM.org_token("a@b", expires_in=1.5), "whole number of seconds, not float"),
-    "a number as address": (lambda: TEAM.user(5), "email is text, not int"),
-    "no address": (lambda: TEAM.user(None), "email is text, not NoneType"),
-    "no address of a session": (lambda: TEAM.org_token(None), "email is text, not NoneType"),
-    "no name": (lambda: TEAM.service(None), "name is text, not NoneType"),
-    "a user that no handler gets": (
+    "groups as text": (lambda: TEAM.user("a@b", groups="admins"), "groups must be a list, not str"),
+    "an invalid option of a user": (lambda: TEAM.user("a@b", expires_in=1.5), "the claims are not valid: see exp;"),
+    "invalid claims of a user": (
         lambda: TEAM.user("a@b", claims={"sub": 5, "exp": "never"}),
-        "no handler gets such a caller: see exp, sub; user_token,",
+        "the claims are not valid: see exp, sub; user_token,",
     ),
-    "a service that no handler gets": (lambda: TEAM.service("x", claims={"aud": 5}), "such a caller: see aud;"),
-    "a list of forgeries": (lambda: TEAM.forge(["expired"]), r"no forgery \['expired'\]; there are empty, "),
-    "a number as audience": (lambda: FakeTeam(audience=TEAM_OF_NUMBERS), "audience must be"),
-    "a function as clock": (lambda: FakeTeam(clock=A_FUNCTION), r"object with now\(\), monotonic\(\) and sleep\(\)"),
-    "a class as clock": (lambda: FakeTeam(clock=A_CLASS), r"object with now\(\), monotonic\(\) and sleep\(\)"),
+    "invalid claims of a service": (
+        lambda: TEAM.service("x", claims={"aud": 5}),
+        "the claims are not valid: see aud;",
+    ),
 }
-TEAM_OF_NUMBERS: Any = 5
-A_FUNCTION: Any = time.time
-A_CLASS: Any = FakeClock
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_what_the_kit_does_not_know_is_refused_in_a_sentence_and_never_dropped(what: str) -> None:
-    call, sentence = WRONG[what]
-    with pytest.raises(ConfigurationError, match=sentence):
+@pytest.mark.parametrize("what", INVALID)
+def test_an_invalid_argument_is_rejected_in_one_sentence(what: str) -> None:
+    call, error = INVALID[what]
+    with pytest.raises(ConfigurationError, match=error):
         call()
 
 
@@ -175,7 +147,7 @@ def test_audiences_may_be_any_iterable_and_claims_may_replace_the_audience() -> 
     assert team.service("bot", claims={"aud": ["other"]}).aud == ("other",)
 
 
-def test_claims_of_an_own_model_are_named_in_the_token_as_on_the_wire() -> None:
+def test_claims_of_a_user_model_are_named_in_the_token_as_on_the_wire() -> None:
     class Named(UserClaims):
         level: int = Field(alias="https://example.com/level")
 

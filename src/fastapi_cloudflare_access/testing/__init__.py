@@ -1,4 +1,4 @@
-"""Everything to test a protected app with; never loaded by one."""
+"""Testing kit for a protected app; the app itself never loads it."""
 
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.testing.certs import CertsEndpoint, SeenRequest

@@ -1,6 +1,6 @@
-"""A team as Cloudflare Access has one: its keys, its certs document, and the tokens it signs.
+"""An issuer like a Cloudflare Access team: its keys, its certs document, and the tokens that it signs.
 
-For the testing kit and the local Access; a protected app never loads it.
+The testing kit and the local Access use it; a protected app never loads it.
 """
 
 from base64 import urlsafe_b64encode
@@ -21,8 +21,8 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.testing._minting import Minter, ServiceOptions, UserOptions, as_json
 
-LIFETIME_OF_KEY = timedelta(weeks=7)
-"""Six weeks as the current key and one as the previous."""
+KEY_LIFETIME = timedelta(weeks=7)
+"""Lifetime of a key: six weeks as the current key, one week as the previous key."""
 
 
 def base64url(data: bytes) -> str:
@@ -31,21 +31,21 @@ def base64url(data: bytes) -> str:
 
 
 def compact_json(value: object) -> bytes:
-    """Write JSON as short as it goes, in UTF-8.
+    """Return compact JSON in UTF-8.
 
     Raises:
-        ConfigurationError: JSON cannot say it.
+        ConfigurationError: The value cannot be encoded as JSON.
     """
-    return as_json(value, what="what is signed")
+    return as_json(value, what="the signed content")
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An RSA-2048 key and its id.
+    """An RSA-2048 key and its `kid`.
 
     Attributes:
-        kid: 64 lower-case hexadecimal digits, made of the public key.
-        private: The key itself.
+        kid: The SHA-256 of the public key, 64 lower-case hexadecimal digits.
+        private: The private key.
     """
 
     kid: str
@@ -53,27 +53,27 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> "SigningKey":
-        """Make a new key; takes a tenth of a second."""
+        """Generate a new key, in about a tenth of a second."""
         return cls.of(generate_private_key(public_exponent=65_537, key_size=2048))
 
     @classmethod
     def of(cls, private: RSAPrivateKey) -> "SigningKey":
-        """Take a key that is there already; the id follows from it."""
+        """Return a signing key for an existing private key."""
         public = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return cls(sha256(public).hexdigest(), private)
 
     def jwk(self) -> dict[str, str]:
-        """The public key as the certs document shows it."""
+        """Return the public key as a JWK (RFC 7517), as in the certs document."""
         numbers = self.private.public_key().public_numbers()
         e, n = (base64url(number.to_bytes((number.bit_length() + 7) // 8, "big")) for number in (numbers.e, numbers.n))
         return {"kid": self.kid, "kty": "RSA", "alg": "RS256", "use": "sig", "e": e, "n": n}
 
     def sign(self, data: bytes) -> bytes:
-        """RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 section 3.3)."""
+        """Sign with RSASSA-PKCS1-v1_5 and SHA-256 (RFC 7518 section 3.3)."""
         return self.private.sign(data, PKCS1v15(), hashes.SHA256())
 
     def certificate(self, issued_at: float) -> str:
-        """A self-signed X.509 certificate of the key, in PEM."""
+        """Return a self-signed X.509 certificate of the key, in PEM."""
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cloudflareaccess.com")])
         start = datetime.fromtimestamp(int(issued_at), UTC)
         builder = x509.CertificateBuilder(
@@ -82,20 +82,20 @@ class SigningKey:
             public_key=self.private.public_key(),
             serial_number=int(self.kid[:32], 16) + 1,
             not_valid_before=start,
-            not_valid_after=start + LIFETIME_OF_KEY,
+            not_valid_after=start + KEY_LIFETIME,
         )
         return builder.sign(self.private, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 
 
 class Issuer:
-    """A team that signs with its current key, and publishes that and the previous one.
+    """A team that signs with its current key, and publishes the current and the previous key.
 
     Attributes:
-        issuer: The team domain, an origin, as tokens carry it in `iss`.
+        issuer: The team domain, an origin, as in the claim `iss`.
         audiences: The AUD tags of its applications.
-        clock: What tokens are dated by.
+        clock: The source of the times in tokens.
         current: The key that signs.
-        previous: The key that signed before, as long as it is published.
+        previous: The previous key, or None after `withdraw`.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Issuer:
         clock: Clock,
         new_key: Callable[[], SigningKey] = SigningKey.generate,
     ) -> None:
-        """Begin with two keys; ids follow from `name`, so that they are the same in every run."""
+        """Create two keys; user and client ids depend on `name` alone, so they are the same in every run."""
         self.issuer = issuer
         self.name = name
         self.audiences = audiences
@@ -120,7 +120,7 @@ class Issuer:
 
     @property
     def audience(self) -> str:
-        """The AUD tag that tokens carry where none is asked for."""
+        """The default AUD tag of tokens."""
         return self.audiences[0]
 
     @property
@@ -129,64 +129,62 @@ class Issuer:
         return (self.previous, self.current) if self.previous else (self.current,)
 
     def rotate(self) -> None:
-        """Sign with a new key from now on; the last one stays published, the one before that does not."""
+        """Create a new current key; the last one becomes the previous key."""
         self.previous, self.current = self.current, self._add_key()
 
     def withdraw(self) -> None:
-        """Publish the previous key no more, as Cloudflare does seven days after a rotation."""
+        """Remove the previous key, as Cloudflare does seven days after a rotation."""
         self.previous = None
 
     def certs(self) -> dict[str, Any]:
-        """The document that `<team domain>/cdn-cgi/access/certs` shows."""
+        """Return the document at `<team domain>/cdn-cgi/access/certs`."""
         certs = [{"kid": key.kid, "cert": self._certificate(key)} for key in self.keys]
         return {"keys": [key.jwk() for key in self.keys], "public_cert": certs[-1], "public_certs": certs}
 
     def certs_body(self) -> bytes:
-        """The certs document as bytes, for `access.keys.seed()` or a server of your own."""
+        """Return the certs document as bytes, for `access.keys.seed()` or a server of your own."""
         return compact_json(self.certs())
 
     def user_token(self, email: str, *, key: SigningKey | None = None, **options: Unpack[UserOptions]) -> str:
-        """The token of a user who logged in: list `aud`, `nbf`, no `typ` in the header.
+        """Return the token of a logged-in user: list `aud`, `nbf`, no `typ` in the header.
 
         Args:
-            email: The user's address; `sub` follows from it.
-            key: What to sign with; by default the current key.
+            email: The user's address, which determines `sub`.
+            key: The key that signs; by default the current key.
             **options: `audience`, `groups`, `custom`, `country`, `expires_in`, `hostname`, `claims`.
 
         Raises:
-            ConfigurationError: The audience is not one of the team's, the key is none, or an option is not what a token
-                can say.
+            ConfigurationError: The team does not have the audience, or an option is unknown or not valid.
         """
         return self.sign(self.user_claims(email, **options), key=key)
 
     def service_token(self, name: str, *, key: SigningKey | None = None, **options: Unpack[ServiceOptions]) -> str:
-        """The token that a service token gets: text `aud`, no `nbf`, empty `sub`, and a `common_name`.
+        """Return the token of a service: text `aud`, no `nbf`, empty `sub`, and a `common_name`.
 
         Args:
-            name: Any name, which the Client ID follows from, or a Client ID.
-            key: What to sign with; by default the current key.
+            name: A Client ID, or any name, which determines the Client ID.
+            key: The key that signs; by default the current key.
             **options: `audience`, `expires_in`, `hostname`, `claims`.
 
         Raises:
-            ConfigurationError: The audience is not one of the team's, the key is none, or an option is not what a token
-                can say.
+            ConfigurationError: The team does not have the audience, or an option is unknown or not valid.
         """
-        signer = self._signer(key)
+        signer = self.current if key is None else key
         header = {"kid": signer.kid, "alg": "RS256", "typ": "JWT"}
         return self.sign(self.service_claims(name, **options), header=header, key=signer)
 
     def org_token(self, email: str, *, expires_in: int = 86_400) -> str:
-        """The global session token of a user: the same issuer and keys, `type` `org`, an audience of its own."""
+        """Return a user's global session token: same issuer and keys, `type` `org`, its own audience."""
         return self.sign(self._minter.org(email, expires_in=expires_in))
 
     def meta_token(self, *, audience: str | None = None, redirect_url: str = "/") -> str:
-        """The `meta` parameter of a login redirect: the application's audience, and nobody logged in."""
-        claims = self._minter.meta(self._tag(audience), redirect_url=redirect_url)
+        """Return the `meta` parameter of a login redirect: the application's audience, no user."""
+        claims = self._minter.meta(self._valid_audience(audience), redirect_url=redirect_url)
         return self.sign(claims, header=self._typed_header)
 
     def match_token(self, *, audience: str | None = None) -> str:
-        """The `cf-access-metadata` that anybody gets: the application's audience, and nobody logged in."""
-        return self.sign(self._minter.match(self._tag(audience)), header=self._typed_header)
+        """Return the public `cf-access-metadata` token: the application's audience, no user."""
+        return self.sign(self._minter.match(self._valid_audience(audience)), header=self._typed_header)
 
     def sign(
         self,
@@ -195,34 +193,34 @@ class Issuer:
         header: Mapping[str, Any] | bytes | None = None,
         key: SigningKey | None = None,
     ) -> str:
-        """Sign anything: claims, or bytes that need not be JSON.
+        """Sign any content: claims, or bytes that need not be JSON.
 
         Args:
             payload: The claims or the bytes.
             header: The JOSE header; by default that of a user token.
-            key: What to sign with; by default the current key.
+            key: The key that signs; by default the current key.
 
         Raises:
-            ConfigurationError: The key is none, or JSON cannot say the claims or the header.
+            ConfigurationError: The claims or the header cannot be encoded as JSON.
         """
-        signer = self._signer(key)
+        signer = self.current if key is None else key
         signed = f"{_segment({'alg': 'RS256', 'kid': signer.kid} if header is None else header)}.{_segment(payload)}"
         return f"{signed}.{base64url(signer.sign(signed.encode()))}"
 
     def user_claims(self, email: str, **options: Unpack[UserOptions]) -> dict[str, Any]:
-        """What `user_token` signs."""
-        return self._minter.user(email, self._tag(options.get("audience")), options)
+        """Return the claims that `user_token` signs."""
+        return self._minter.user(email, self._valid_audience(options.get("audience")), options)
 
     def service_claims(self, name: str, **options: Unpack[ServiceOptions]) -> dict[str, Any]:
-        """What `service_token` signs."""
-        return self._minter.service(name, self._tag(options.get("audience")), options)
+        """Return the claims that `service_token` signs."""
+        return self._minter.service(name, self._valid_audience(options.get("audience")), options)
 
     def user_id(self, email: str) -> str:
-        """The `sub` of the user with this address."""
+        """Return the `sub` of the user with this address."""
         return self._minter.user_id(email)
 
     def client_id(self, name: str) -> str:
-        """The `common_name` of the service of this name."""
+        """Return the `common_name` of the service with this name."""
         return self._minter.client_id(name)
 
     @property
@@ -232,15 +230,6 @@ class Issuer:
     @property
     def _typed_header(self) -> dict[str, str]:
         return {"typ": "JWT", "alg": "RS256", "kid": self.current.kid}
-
-    def _signer(self, key: object) -> SigningKey:
-        if key is None:
-            return self.current
-        if not isinstance(key, SigningKey):
-            raise ConfigurationError(
-                f"a key is a SigningKey, such as the team's current or previous, not {type(key).__name__}"
-            )
-        return key
 
     def _add_key(self) -> SigningKey:
         key = self._new_key()
@@ -252,13 +241,14 @@ class Issuer:
             self._certificates[key.kid] = key.certificate(self._issued[key.kid])
         return self._certificates[key.kid]
 
-    def _tag(self, audience: str | None) -> str:
+    def _valid_audience(self, audience: str | None) -> str:
         if audience is None:
             return self.audience
         if audience not in self.audiences:
             tags = ", ".join(self.audiences)
             raise ConfigurationError(
-                f"the team has no such audience; it has {tags}; forge('wrong_audience') makes a foreign one"
+                f"the team does not have this audience; it has {tags}; "
+                "forge('wrong_audience') returns a token for another audience"
             )
         return audience
 

@@ -1,4 +1,4 @@
-"""What each kind of token says that a team signs, claim by claim as on the wire; the ids follow from names alone."""
+"""Claims of each kind of token that a team signs, as on the wire; ids depend on names alone."""
 
 import json
 import re
@@ -16,42 +16,31 @@ DAY = 86_400
 HOSTNAME = "app.example.com"
 
 _CLIENT_ID = re.compile(r"[0-9a-f]{32}\.access")
-_WANTED: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "email": (str, "text"),
-    "name": (str, "text"),
-    "audience": (str, "text"),
-    "groups": ((list, tuple), "a list"),
-    "custom": (Mapping, "a mapping of names to values"),
-    "country": (str, "text"),
-    "expires_in": (int, "a whole number of seconds"),
-    "hostname": (str, "text"),
-    "claims": (Mapping, "a mapping of names to values"),
-}
 
 
 def as_json(value: object, *, what: str) -> bytes:
-    """Write JSON as short as it goes, in UTF-8.
+    """Return compact JSON in UTF-8; `what` names the value in the error.
 
     Raises:
-        ConfigurationError: JSON cannot say it.
+        ConfigurationError: The value cannot be encoded as JSON.
     """
     try:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as problem:
-        raise ConfigurationError(f"{what} must be what JSON in UTF-8 can say: {problem}") from None
+        raise ConfigurationError(f"{what} cannot be encoded as JSON in UTF-8: {problem}") from None
 
 
 class UserOptions(TypedDict, total=False):
-    """What may be said about a user token.
+    """Options of a user token.
 
     Attributes:
-        audience: The AUD tag, one of the team's; by default its first.
-        groups: The user's groups; Access puts them into `custom`.
+        audience: An AUD tag of the team; by default the first.
+        groups: The user's groups, which Access adds to `custom`.
         custom: OIDC claims or SAML attributes.
-        country: ISO 3166-1 alpha-2; by default `US`.
-        expires_in: Seconds; by default a day.
-        hostname: Of the application; by default `app.example.com`.
-        claims: Any other claims; they replace those of the same name.
+        country: ISO 3166-1 alpha-2 code; by default `US`.
+        expires_in: Lifetime in seconds; by default a day.
+        hostname: Host of the application; by default `app.example.com`.
+        claims: Other claims; they replace claims of the same name.
     """
 
     audience: str
@@ -64,13 +53,13 @@ class UserOptions(TypedDict, total=False):
 
 
 class ServiceOptions(TypedDict, total=False):
-    """What may be said about a service's token.
+    """Options of a service's token.
 
     Attributes:
-        audience: The AUD tag, one of the team's; by default its first.
-        expires_in: Seconds; by default 3601, as seen for a session of an hour.
-        hostname: Of the application; by default `app.example.com`.
-        claims: Any other claims; they replace those of the same name.
+        audience: An AUD tag of the team; by default the first.
+        expires_in: Lifetime in seconds; by default 3601, as observed for a session of an hour.
+        hostname: Host of the application; by default `app.example.com`.
+        claims: Other claims; they replace claims of the same name.
     """
 
     audience: str
@@ -81,12 +70,12 @@ class ServiceOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Minter:
-    """Makes claims for one team at one moment.
+    """Claims for one team at one time.
 
     Attributes:
         issuer: The team domain, an origin.
-        team: What the ids follow from.
-        now: Seconds since 1970.
+        team: The name that determines the ids.
+        now: The time in seconds since 1970.
     """
 
     issuer: str
@@ -94,9 +83,9 @@ class Minter:
     now: int
 
     def user(self, email: str, audience: str, options: UserOptions) -> Payload:
-        """A login of a user to an application."""
-        _check({"email": email})
-        _check(options, known=UserOptions)
+        """Return the claims of a user's login to an application."""
+        _check_json({"email": email})
+        _check_options(options, UserOptions)
         custom = dict(options.get("custom", {}))
         if "groups" in options:
             custom["groups"] = list(options["groups"])
@@ -116,9 +105,9 @@ class Minter:
         }
 
     def service(self, name: str, audience: str, options: ServiceOptions) -> Payload:
-        """A login of a service token to an application."""
-        _check({"name": name})
-        _check(options, known=ServiceOptions)
+        """Return the claims of a service token's login to an application."""
+        _check_json({"name": name})
+        _check_options(options, ServiceOptions)
         return {
             "type": "app",
             **self._times(options.get("expires_in", 3601), "iat", "exp"),
@@ -131,8 +120,8 @@ class Minter:
         }
 
     def org(self, email: str, *, expires_in: int = DAY) -> Payload:
-        """A login of a user to the team itself, the cookie of the team domain."""
-        _check({"email": email, "expires_in": expires_in})
+        """Return the claims of a user's login to the team, the cookie of the team domain."""
+        _check_json({"email": email})
         return {
             "aud": [self._hex("organization")],
             "email": email,
@@ -148,7 +137,7 @@ class Minter:
     def meta(
         self, audience: str, *, hostname: str = HOSTNAME, redirect_url: str = "/", expires_in: int = 300
     ) -> Payload:
-        """The `meta` parameter of a login redirect; anybody gets one."""
+        """Return the claims of the public `meta` parameter of a login redirect."""
         certificate = {"cert_issuer_dn": "", "cert_serial": "", "cert_issuer_ski": "", "cert_presented": False}
         return {
             "type": "meta",
@@ -166,7 +155,7 @@ class Minter:
         }
 
     def match(self, audience: str, *, hostname: str = HOSTNAME) -> Payload:
-        """The header `cf-access-metadata`, which anybody gets who asks with HEAD."""
+        """Return the claims of the header `cf-access-metadata`, the public response to HEAD."""
         return {
             "type": "match",
             "hostname": hostname,
@@ -177,7 +166,7 @@ class Minter:
         }
 
     def identity(self, email: str) -> Payload:
-        """What get-identity tells about a user."""
+        """Return the get-identity document of a user."""
         return {
             "id": self.user_id(email),
             "name": email.partition("@")[0],
@@ -200,11 +189,11 @@ class Minter:
         }
 
     def user_id(self, email: str) -> str:
-        """The `sub` of the user with this address: a UUID, the same in every run."""
+        """Return the `sub` of the user with this address: a UUID, the same in every run."""
         return self._uuid("user", email)
 
     def client_id(self, name: str) -> str:
-        """The `common_name` of the service of this name, `<32 hex>.access`; a Client ID is its own."""
+        """Return the `common_name` of a service, `<32 hex>.access`; a Client ID is returned unchanged."""
         return name if _CLIENT_ID.fullmatch(name) else f"{self._hex('service', name)[:32]}.access"
 
     def _times(self, expires_in: int, *names: str) -> dict[str, int]:
@@ -217,13 +206,17 @@ class Minter:
         return str(uuid5(NAMESPACE_URL, self._hex(*what)))
 
 
-def _check(given: Mapping[str, Any], known: type | None = None) -> None:
-    """Refuse what a type checker would have refused: a token that silently lacks an option proves nothing."""
-    names = list(known.__annotations__ if known else given)
-    for name, value in given.items():
+def _check_options(options: Mapping[str, Any], known: type) -> None:
+    """Check names and values of options; a misspelled option would be dropped without an error."""
+    names = known.__annotations__
+    for name in options:
         if name not in names:
-            raise ConfigurationError(f"there is no option {name}; there are {', '.join(names)}")
-        kind, wanted = _WANTED[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ConfigurationError(f"{name} is {wanted}, not {type(value).__name__}")
-        as_json(dict(cast("Payload", value)) if kind is Mapping else value, what=name)
+            raise ConfigurationError(f"unknown option {name}; the options are {', '.join(names)}")
+    if isinstance(options.get("groups"), str):  # also a sequence, of characters
+        raise ConfigurationError("groups must be a list, not str")
+    _check_json(options)
+
+
+def _check_json(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        as_json(dict(cast("Payload", value)) if isinstance(value, Mapping) else value, what=name)

@@ -1,4 +1,4 @@
-"""One attribute that contexts replace for a while; the contexts may end in any order."""
+"""Replacement of one attribute within contexts, which may end in any order."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access.access import CloudflareAccess
 
 _stacks: WeakKeyDictionary[object, dict[str, list[list[Any]]]] = WeakKeyDictionary()
-"""For each object and attribute its own value, and above that the value of each open context, boxed."""
+"""The original value of each replaced attribute, then the value of each open context, each in a list of one."""
 
 
 @contextmanager
 def replaced(target: object, name: str, value: object) -> Generator[None]:
-    """Give an attribute this value until the context ends; the context entered last counts."""
+    """Replace an attribute until the context ends; the context entered last determines the value."""
     stack = _stacks.setdefault(target, {}).setdefault(name, [[getattr(target, name)]])
     box = [value]
     stack.append(box)

@@ -1,4 +1,4 @@
-"""A team's certs endpoint: exact counts, and faults on demand. `MemoryFetch` and `CertsServer` both serve it."""
+"""A team's certs endpoint with exact counts and scripted faults; `MemoryFetch` and `CertsServer` serve it."""
 
 import gzip
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Literal
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.testing._checking import (
+from fastapi_cloudflare_access.testing._argument_checks import (
     check_body,
     check_headers,
     check_seconds,
@@ -23,16 +23,16 @@ _HTML = b"<!DOCTYPE html><title>Error</title><h1>Unable to find your Access orga
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the endpoint, right or wrong.
+    """One response of the endpoint, correct or faulty.
 
     Attributes:
         status: The HTTP status code.
         headers: The response headers, names in lower case.
-        pieces: The body, as it is sent.
-        delay: Seconds before it begins.
-        pause: Seconds before each piece but the first.
-        ending: What comes after the last piece: the end, a broken connection, or nothing ever; `refused` sends
-            nothing at all and breaks the connection.
+        pieces: The chunks of the body.
+        delay: Seconds before the response begins.
+        pause: Seconds before each chunk except the first.
+        ending: The end of the response: complete, a reset connection, or a hang; `refused` resets the connection
+            before the response.
     """
 
     status: int = 200
@@ -45,12 +45,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """One fetch as the endpoint saw it.
+    """One fetch as the endpoint received it.
 
     Attributes:
-        url: What was asked for: the URL in memory, the path on a server.
+        url: The URL in memory, or the path on a server.
         headers: The request headers, names in lower case.
-        at: When, by the team's monotonic clock.
+        at: The time on the team's monotonic clock, in seconds.
     """
 
     url: str
@@ -62,10 +62,10 @@ Maker = Callable[[Answer], Answer]
 
 
 class CertsEndpoint:
-    """What serves a team's certs.
+    """The certs endpoint of a team.
 
-    Faults take effect in the order in which they are called for: with `times`, for that many fetches; without, until
-    the next fault or `recover()`. One that makes no sense raises `ConfigurationError` where it is called for.
+    Faults take effect in the order of their calls. With `times` a fault lasts for that many fetches, otherwise until
+    the next fault or `recover()`. A fault with an invalid argument raises `ConfigurationError`.
 
     Attributes:
         team: The team whose certs are served.
@@ -77,14 +77,14 @@ class CertsEndpoint:
 
         Args:
             team: The team.
-            headers: What good answers carry besides, such as `{"cache-control": "max-age=60"}`.
-            etag: Whether good answers carry an `ETag`, and 304 is answered where it is unchanged.
+            headers: Extra headers of correct responses, such as `{"cache-control": "max-age=60"}`.
+            etag: Whether correct responses have an `ETag`, and an unchanged document is answered with 304.
 
         Raises:
-            ConfigurationError: It is no team, or the headers are none.
+            ConfigurationError: The team is not a `FakeTeam`, or a header is not text.
         """
         if not isinstance(team, Issuer):
-            raise ConfigurationError(f"only the certs of a FakeTeam can be served, not of {type(team).__name__}")
+            raise ConfigurationError(f"team must be a FakeTeam, not {type(team).__name__}")
         check_headers(headers)
         self.team = team
         self.requests: list[SeenRequest] = []
@@ -95,11 +95,11 @@ class CertsEndpoint:
 
     @property
     def fetches(self) -> int:
-        """How many fetches have begun."""
+        """The number of fetches that have begun."""
         return len(self.requests)
 
     def recover(self) -> None:
-        """Answer rightly from now on."""
+        """Remove all faults."""
         with self._lock:
             self._script.clear()
 
@@ -116,71 +116,71 @@ class CertsEndpoint:
         self.answer_with(b"", times=times)
 
     def no_keys(self, *, times: int | None = None) -> None:
-        """Answer 200 with a document without keys."""
+        """Answer 200 with a document that contains no keys."""
         self.answer_with(b'{"keys":[],"public_cert":null,"public_certs":[]}', times=times)
 
     def garbage(self, *, times: int | None = None) -> None:
-        """Answer 200 with bytes that are no JSON."""
+        """Answer 200 with bytes that are not JSON."""
         self.answer_with(b"\x00\xff{garbage", times=times)
 
     def redirect(self, location: str, *, times: int | None = None) -> None:
-        """Answer 302 to somewhere else."""
+        """Answer 302 with this location."""
         self.answer_with(b"", status=302, headers={"location": location}, times=times)
 
     def oversize(self, size: int = 2_000_000, *, times: int | None = None) -> None:
-        """Answer with the right document after `size` bytes of white space, without saying how long it is."""
+        """Answer with the document after `size` bytes of white space, without `Content-Length`."""
         check_size(size)
         self._add(lambda good: _oversized(good, size), times)
 
     def gzip_bomb(self, size: int = 50_000_000, *, times: int | None = None) -> None:
-        """Answer with a small body that unpacks to `size` bytes."""
+        """Answer with a small gzip body that decompresses to `size` bytes."""
         check_size(size)
         body = gzip.compress(bytes(size), compresslevel=9)
         self.answer_with(body, headers={"content-encoding": "gzip"}, times=times)
 
     def truncate(self, *, times: int | None = None) -> None:
-        """Promise a whole document and end in its middle."""
+        """End the response in the middle of the document, with the `Content-Length` of the whole."""
         self._add(_truncated, times)
 
     def reset(self, *, times: int | None = None) -> None:
-        """Break the connection in the middle of the document."""
+        """Reset the connection in the middle of the document."""
         self._add(lambda good: replace(_truncated(good), ending="reset"), times)
 
     def refuse(self, *, times: int | None = None) -> None:
-        """Break the connection before a byte of an answer."""
+        """Reset the connection before the response."""
         self._add(lambda good: replace(good, ending="refused"), times)
 
     def hang(self, *, times: int | None = None) -> None:
-        """Never answer."""
+        """Wait without an answer, for ever."""
         self._add(lambda good: replace(good, delay=float("inf")), times)
 
     def stall(self, *, times: int | None = None) -> None:
-        """Begin the document and never go on."""
+        """Send half of the document, then hang."""
         self._add(lambda good: replace(_truncated(good), ending="hang"), times)
 
     def slow(self, seconds: float, *, times: int | None = None) -> None:
-        """Answer rightly, after a while."""
+        """Answer correctly after a delay in seconds."""
         check_seconds("seconds", seconds)
         self._add(lambda good: replace(good, delay=seconds), times)
 
     def drip(self, pause: float, *, size: int = 1, times: int | None = None) -> None:
-        """Send the right document a few bytes at a time, with a pause before each."""
+        """Send the document in chunks of `size` bytes, with a pause in seconds between them."""
         check_seconds("pause", pause)
         check_size(size)
         self._add(lambda good: replace(good, pieces=_cut(b"".join(good.pieces), size), pause=pause), times)
 
     def flap(self, *, times: int | None = None) -> None:
-        """Answer every other time with what the team publishes now, as two edges do that disagree after a rotation."""
-        former, seen = self.team.certs_body(), [False]
+        """Alternate between the present and the latest document, as two edges do after a rotation."""
+        former, is_former = self.team.certs_body(), [False]
 
         def answer(good: Answer) -> Answer:
-            seen[0] = not seen[0]
-            return _with_body(good, former) if seen[0] else good
+            is_former[0] = not is_former[0]
+            return _with_body(good, former) if is_former[0] else good
 
         self._add(answer, times)
 
     def lag(self, seconds: float) -> None:
-        """Go on with what the team publishes now, for so long on the team's clock, as an edge does that learns late."""
+        """Serve the present document for this many seconds on the team's clock, like an edge with a stale cache."""
         check_seconds("seconds", seconds)
         former, end = self.team.certs_body(), self.team.clock.monotonic() + seconds
         self._add(lambda good: _with_body(good, former) if self.team.clock.monotonic() < end else good, None)
@@ -188,11 +188,10 @@ class CertsEndpoint:
     def answer_with(
         self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, times: int | None = None
     ) -> None:
-        """Answer with anything.
+        """Answer with this body, status and headers.
 
         Raises:
-            ConfigurationError: The body is no bytes, the status none of HTTP, a header no text, or `times` no number of
-                fetches.
+            ConfigurationError: The body is not bytes, a header is not text, or a number is out of range.
         """
         check_body(body)
         check_status(status)
@@ -209,7 +208,7 @@ class CertsEndpoint:
             self._script.append((maker, times))
 
     def answer(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """Count a fetch and say what it gets."""
+        """Record a fetch and return its response."""
         request = SeenRequest(
             url, {name.lower(): value for name, value in headers.items()}, self.team.clock.monotonic()
         )

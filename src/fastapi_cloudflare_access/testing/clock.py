@@ -1,7 +1,7 @@
-"""A clock that moves when the test says so; nothing ever waits in real time."""
+"""A clock that only the test advances, so that nothing waits in real time."""
 
 from asyncio import AbstractEventLoop, Future, ensure_future, get_running_loop, wait
-from asyncio import sleep as give_way
+from asyncio import sleep as async_sleep
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EPOCH = 1_767_225_600.0
-"""What a new `FakeClock` shows: 2026-01-01T00:00:00Z."""
+"""Initial wall time of a `FakeClock`: 2026-01-01T00:00:00Z, in seconds since 1970."""
 
 _MONOTONIC_START = 1_000.0
-_TURNS = 50
-_PATIENCE = 1.0
-_MOST_STEPS = 1_000
+_LOOP_ITERATIONS = 50
+_OTHER_LOOP_TIMEOUT = 1.0
+_MAX_STEPS = 1_000
 
 
 class FakeClock:
-    """A [`Clock`][fastapi_cloudflare_access.protocols.Clock] driven by hand.
+    """A [`Clock`][fastapi_cloudflare_access.protocols.Clock] that the test advances.
 
-    Whoever sleeps on it wakes when `advance` or `run_for` has moved it far enough. It may be moved from any thread, so
-    it also drives an app behind Starlette's `TestClient`.
+    A task that sleeps on it wakes when `advance` or `run_for` reaches its time. Any thread may advance it, so it also
+    works with Starlette's `TestClient`.
     """
 
     def __init__(self, now: float = EPOCH) -> None:
         """Start at the wall time `now`, in seconds since 1970.
 
         Raises:
-            ValueError: It is no number of seconds.
+            ValueError: The time is not finite.
         """
         self._offset = _finite(now) - _MONOTONIC_START
         self._monotonic = _MONOTONIC_START
@@ -39,17 +39,17 @@ class FakeClock:
         self._lock = Lock()
 
     def now(self) -> float:
-        """The wall clock, in seconds since 1970."""
+        """Return the wall time in seconds since 1970."""
         return self._offset + self._monotonic
 
     def monotonic(self) -> float:
-        """Seconds on a clock that is never set; far from the wall clock in value, so that mix-ups show."""
+        """Return the monotonic time in seconds; its value is far from the wall time, to reveal confusion."""
         return self._monotonic
 
     async def sleep(self, seconds: float) -> None:
-        """Return once the clock has been moved by that many seconds; after one turn of the loop for none or less."""
+        """Wait until the clock has advanced by this many seconds; wait one loop iteration for zero or less."""
         if seconds <= 0:
-            await give_way(0)
+            await async_sleep(0)
             return
         loop = get_running_loop()
         with self._lock:
@@ -63,51 +63,51 @@ class FakeClock:
 
     @property
     def sleeping(self) -> int:
-        """How many tasks sleep on this clock."""
+        """The number of tasks that sleep on this clock."""
         with self._lock:
             return len([sleeper for sleeper in self._sleepers if sleeper.is_waiting])
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks ahead and wake whoever is due.
+        """Advance both clocks and wake the tasks that are due.
 
-        Where their event loop runs in another thread, as an app's does behind Starlette's `TestClient`, this goes from
-        sleeper to sleeper, a thousand at most, and lets each run as far as it gets before time moves on. Those of the
-        event loop that calls it run when that next turns, all at the later time: there, `run_for` does the same.
+        Tasks on an event loop in another thread, as with `TestClient`, wake one by one, each at its own time. After a
+        thousand wake-ups, the rest wake at the end. Tasks on the calling event loop wake together at the end: for them
+        use `run_for`.
 
         Raises:
-            ValueError: For a negative number, or one that has no end.
+            ValueError: The seconds are negative or not finite.
         """
-        end = self._monotonic + _forward(seconds)
-        for _ in range(_MOST_STEPS):
-            loop = self._wake_elsewhere(end)
-            if loop is None or not _let_run(loop):
+        end = self._monotonic + _not_negative(seconds)
+        for _ in range(_MAX_STEPS):
+            loop = self._wake_next_on_other_loop(end)
+            if loop is None or not _run_pending_callbacks(loop):
                 break
         self._move_to(end)
 
     async def run_for(self, seconds: float) -> None:
-        """Move ahead from sleeper to sleeper, letting every task run as far as it gets before time moves on.
+        """Advance both clocks and wake each task at its own time.
 
-        What runs in other threads or waits for real sockets is not waited for.
+        It does not wait for other threads or real sockets.
 
         Raises:
-            ValueError: For a negative number, or one that has no end.
+            ValueError: The seconds are negative or not finite.
         """
-        end = self._monotonic + _forward(seconds)
-        await _settle()
+        end = self._monotonic + _not_negative(seconds)
+        await _run_pending_tasks()
         while (due := self._next_due()) <= end:
             self._move_to(due)
-            await _settle()
+            await _run_pending_tasks()
         self._move_to(end)
 
     async def run_until(self, work: Awaitable[T]) -> T:
-        """Give the result of `work`, moving ahead from sleeper to sleeper as long as it waits, and no further."""
+        """Return the result of `work`; advance the clocks only as far as it waits."""
         task = ensure_future(work)
         try:
-            await _settle()
+            await _run_pending_tasks()
             while not task.done():
                 if (due := self._next_due()) < float("inf"):
                     self._move_to(due)
-                    await _settle()
+                    await _run_pending_tasks()
                 else:
                     await wait({task})
             return task.result()
@@ -115,17 +115,17 @@ class FakeClock:
             task.cancel()
 
     def shift_wall(self, seconds: float) -> None:
-        """Set the wall clock ahead, or back for a negative number; the monotonic clock and the sleepers stay.
+        """Shift the wall clock alone, back for negative seconds; no sleeping task wakes.
 
         Raises:
-            ValueError: For a number that has no end.
+            ValueError: The seconds are not finite.
         """
         self._offset += _finite(seconds)
 
-    def _wake_elsewhere(self, end: float) -> AbstractEventLoop | None:
-        """Move to the next sleeper of another thread's event loop that is due by then, and give that loop."""
+    def _wake_next_on_other_loop(self, end: float) -> AbstractEventLoop | None:
+        """Wake the next task that is due by `end` on another thread's event loop, and return that loop."""
         with self._lock:
-            others = [sleeper for sleeper in self._sleepers if sleeper.due <= end and sleeper.is_elsewhere]
+            others = [sleeper for sleeper in self._sleepers if sleeper.due <= end and sleeper.is_on_other_loop]
         if not others:
             return None
         sleeper = min(others, key=lambda sleeper: sleeper.due)
@@ -136,9 +136,9 @@ class FakeClock:
         with self._lock:
             return min((sleeper.due for sleeper in self._sleepers if sleeper.is_waiting), default=float("inf"))
 
-    def _move_to(self, moment: float) -> None:
+    def _move_to(self, time: float) -> None:
         with self._lock:
-            self._monotonic = max(self._monotonic, moment)
+            self._monotonic = max(self._monotonic, time)
             due = [sleeper for sleeper in self._sleepers if sleeper.due <= self._monotonic]
         for sleeper in sorted(due, key=lambda sleeper: sleeper.due):
             sleeper.wake()
@@ -155,12 +155,12 @@ class _Sleeper:
         return not self.woken.done() and not self.loop.is_closed()
 
     @property
-    def is_elsewhere(self) -> bool:
-        """Whether it sleeps on an event loop that runs in another thread."""
+    def is_on_other_loop(self) -> bool:
+        """Whether its event loop runs in another thread."""
         return self.is_waiting and self.loop.is_running() and self.loop is not _running_loop()
 
     def wake(self) -> None:
-        with suppress(RuntimeError):  # the loop of a sleeper may have been closed over it
+        with suppress(RuntimeError):  # its event loop may be closed
             self.loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
@@ -168,42 +168,42 @@ class _Sleeper:
             self.woken.set_result(None)
 
 
-def _forward(seconds: float) -> float:
+def _not_negative(seconds: float) -> float:
     if not _finite(seconds) >= 0:
-        raise ValueError("time only goes forward; shift_wall() sets the wall clock back")
+        raise ValueError("seconds must not be negative; shift_wall() sets the wall clock back")
     return seconds
 
 
-def _finite(seconds: object) -> float:
-    if not isinstance(seconds, int | float) or not isfinite(seconds):
-        raise ValueError(f"time moves by a number of seconds, not by {seconds!r}")
+def _finite(seconds: float) -> float:
+    if not isfinite(seconds):
+        raise ValueError(f"seconds must be finite, not {seconds!r}")
     return seconds
 
 
-def _let_run(loop: AbstractEventLoop) -> bool:
-    """Let the event loop of another thread take its turns; give up on one that waits for this thread."""
-    settled = Event()
+def _run_pending_callbacks(loop: AbstractEventLoop) -> bool:
+    """Wait until another thread's event loop has run its pending callbacks; return False on a timeout."""
+    done = Event()
 
-    def turn(left: int) -> None:
+    def iterate(left: int) -> None:
         if left:
-            loop.call_soon(turn, left - 1)
+            loop.call_soon(iterate, left - 1)
         else:
-            settled.set()
+            done.set()
 
-    with suppress(RuntimeError):  # it may have been closed meanwhile
-        loop.call_soon_threadsafe(turn, _TURNS)
-        return settled.wait(_PATIENCE)
+    with suppress(RuntimeError):  # the loop may be closed
+        loop.call_soon_threadsafe(iterate, _LOOP_ITERATIONS)
+        return done.wait(_OTHER_LOOP_TIMEOUT)
     return False
 
 
 def _running_loop() -> AbstractEventLoop | None:
-    """Give the event loop of this thread, where one runs."""
+    """Return the running event loop of this thread, or None."""
     try:
         return get_running_loop()
     except RuntimeError:
         return None
 
 
-async def _settle() -> None:
-    for _ in range(_TURNS):
-        await give_way(0)
+async def _run_pending_tasks() -> None:
+    for _ in range(_LOOP_ITERATIONS):
+        await async_sleep(0)

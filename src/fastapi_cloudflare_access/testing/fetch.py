@@ -1,4 +1,4 @@
-"""The certs endpoint in memory, on the team's clock: nothing is sent and nothing waits in real time."""
+"""The certs endpoint in memory, on the team's clock: no network, no waiting in real time."""
 
 from asyncio import Event
 from collections.abc import AsyncIterator, Mapping
@@ -10,7 +10,7 @@ from fastapi_cloudflare_access.testing.certs import Answer, CertsEndpoint
 
 
 class MemoryFetch(CertsEndpoint):
-    """A [`Fetch`][fastapi_cloudflare_access.protocols.Fetch] to give `CloudflareAccess(fetch=…)`.
+    """A [`Fetch`][fastapi_cloudflare_access.protocols.Fetch] for `CloudflareAccess(fetch=…)`.
 
     ```python
     team = FakeTeam("acme")
@@ -25,12 +25,12 @@ class MemoryFetch(CertsEndpoint):
         """Answer one fetch.
 
         Raises:
-            ConnectionError: The fault that was asked for.
+            ConnectionError: A scripted fault resets the connection.
         """
         answer = self.answer(url, headers)
         await _wait(self.team.clock, answer.delay)
         if answer.ending == "refused":
-            raise ConnectionResetError("the connection was broken, as asked for")
+            raise ConnectionResetError("the scripted fault reset the connection")
         yield FetchResponse(answer.status, answer.headers, _body(self.team.clock, answer))
 
 
@@ -42,7 +42,7 @@ async def _body(clock: Clock, answer: Answer) -> AsyncIterator[bytes]:
     if answer.ending == "hang":
         await _wait(clock, float("inf"))
     if answer.ending == "reset":
-        raise ConnectionResetError("the connection was broken, as asked for")
+        raise ConnectionResetError("the scripted fault reset the connection")
 
 
 async def _wait(clock: Clock, seconds: float) -> None:

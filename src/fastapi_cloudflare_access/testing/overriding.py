@@ -1,4 +1,4 @@
-"""A caller without a token, for tests of what an app does with a caller."""
+"""Override of the caller without a token, for tests of how an app handles a caller."""
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -27,27 +27,27 @@ def override(access: CloudflareAccess[Any], caller: S) -> AbstractContextManager
 
 @contextmanager
 def override(access: CloudflareAccess[Any], caller: Any) -> Generator[Any]:
-    """Let every request come from this caller, with or without a token, in the whole process.
+    """Replace the caller of every request in the process, with or without a token.
 
-    Every dependency of `access` returns the caller, or refuses as it would: the kind is checked, and policies run.
-    Nothing is verified and no keys are fetched, not in a lifespan either, so this tests what your app does with a
-    caller, not who gets in.
+    Every dependency of `access` returns or rejects this caller: it still checks the type and runs the policies. Nothing
+    is verified and no keys are fetched, so a test with an override does not test authentication.
 
-    It holds wherever `access` is asked: HTTP, WebSockets, routers, mounted apps, middleware. It does not hold for the
-    objects that `access.with_audience` returned: override each. Contexts nest, and may end in any order.
+    The override applies to HTTP, WebSockets, routers, mounted apps and middleware. It does not apply to copies made by
+    `access.with_audience`: override each. Contexts nest, and may end in any order.
 
     Args:
         access: The object that the routes depend on.
-        caller: What `team.user(…)` or `team.service(…)` returns, or None for requests without a token.
+        caller: The result of `team.user(…)` or `team.service(…)`, or None for requests without a token.
 
     Yields:
-        The caller as handlers get it: of the model that `access` was given.
+        The caller as handlers receive it, an instance of the app's `user_model`.
 
     Raises:
-        ConfigurationError: One of the two is something else.
+        ConfigurationError: The caller is of another type, or is not valid for the app's `user_model`.
     """
-    _check(access, caller)
-    given = _of_the_model(access, caller)
+    if not isinstance(caller, UserClaims | ServiceClaims | None):  # every route would answer 403
+        raise ConfigurationError(f"a caller must be team.user(…), team.service(…) or None, not {type(caller).__name__}")
+    given = _as_user_model(access, caller)
     authenticator = authenticator_of(access)
     with replaced(authenticator, "verifier", _FixedCaller(authenticator.verifier, given)):
         yield given
@@ -61,35 +61,27 @@ class _FixedCaller(Verifier[Any]):
         self._caller = caller
 
     async def start(self) -> None:
-        """Fetch nothing."""
+        """Return without fetching keys."""
 
     async def stop(self) -> None:
-        """Leave the keys as they are."""
+        """Return without stopping the refresh of the keys."""
 
-    def authenticate_at_once(self, headers: Headers) -> Outcome[Any]:  # noqa: ARG002 - whatever the request carries
+    def authenticate_at_once(self, headers: Headers) -> Outcome[Any]:  # noqa: ARG002 - the caller is fixed
         """Return the caller."""
         return self._caller
 
-    async def verify(self, token: bytes) -> Any:  # noqa: ARG002 - the same
+    async def verify(self, token: bytes) -> Any:  # noqa: ARG002 - the caller is fixed
         """Return the caller.
 
         Raises:
-            MissingToken: There is none.
+            MissingToken: The caller is None.
         """
         if self._caller is None:
             raise MissingToken("there is no token")
         return self._caller
 
 
-def _check(access: object, caller: object) -> None:
-    if not isinstance(access, CloudflareAccess):
-        raise ConfigurationError(f"override takes the CloudflareAccess object of your app, not {type(access).__name__}")
-    if not isinstance(caller, UserClaims | ServiceClaims | None):
-        kinds = "team.user(…), which gives UserClaims, team.service(…), which gives ServiceClaims, or None for nobody"
-        raise ConfigurationError(f"a caller is {kinds}, not {type(caller).__name__}")
-
-
-def _of_the_model(access: CloudflareAccess[Any], caller: Any) -> Any:
+def _as_user_model(access: CloudflareAccess[Any], caller: Any) -> Any:
     model: type[UserClaims] = access.user_model
     if not isinstance(caller, UserClaims) or isinstance(caller, model):
         return caller
@@ -97,4 +89,4 @@ def _of_the_model(access: CloudflareAccess[Any], caller: Any) -> Any:
         return model.model_validate(wire_claims(caller))
     except ValidationError as invalid:
         names = ", ".join(".".join(map(str, error["loc"])) for error in invalid.errors())
-        raise ConfigurationError(f"the caller does not fit {model.__name__}: see {names}") from None
+        raise ConfigurationError(f"the caller is not a valid {model.__name__}: see {names}") from None

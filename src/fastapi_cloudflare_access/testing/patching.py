@@ -1,4 +1,4 @@
-"""A team in the place of Cloudflare: an app's own access object verifies its tokens, by its keys and its clock."""
+"""Replacement of Cloudflare by a team: an app's own access object verifies the team's tokens on the team's clock."""
 
 import asyncio
 from collections.abc import Coroutine, Generator, Sequence
@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 @contextmanager
 def patched(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Generator[MemoryFetch]:
-    """Let these objects verify the tokens of `team`; see `FakeTeam.patch`."""
-    _check(accesses)
+    """Patch these objects to verify the tokens of `team`; see `FakeTeam.patch`."""
+    _check_objects(accesses)
     certs = MemoryFetch(team)
     audiences = tuple(dict.fromkeys(tag for access in accesses for tag in access.settings.audience))
     sources: dict[int, KeySource] = {}
@@ -34,47 +34,44 @@ def patched(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Genera
         for access in accesses:
             authenticator = authenticator_of(access)
             if id(access.keys) not in sources:
-                sources[id(access.keys)] = _keys_of(team, certs, access.settings, authenticator.listeners)
+                sources[id(access.keys)] = _key_source(team, certs, access.settings, authenticator.listeners)
             verifier = Verifier(access.settings, keys=sources[id(access.keys)], user_model=access.user_model)
             stack.enter_context(replaced(authenticator, "verifier", verifier))
         certs.requests.clear()
         yield certs
 
 
-def _keys_of(team: Issuer, certs: MemoryFetch, settings: Settings, listeners: Sequence[Listener]) -> KeySource:
-    """Return a key source that has the keys of the team already: a refresh would race with the test."""
-    kind = _KeysOnAFakeClock if isinstance(team.clock, FakeClock) else KeySource
-    keys = kind(settings, fetch=certs, clock=team.clock, listeners=listeners)
+def _key_source(team: Issuer, certs: MemoryFetch, settings: Settings, listeners: Sequence[Listener]) -> KeySource:
+    """Return a key source with the team's keys already loaded, since a refresh would race with the test."""
+    source_type = _FakeClockKeySource if isinstance(team.clock, FakeClock) else KeySource
+    keys = source_type(settings, fetch=certs, clock=team.clock, listeners=listeners)
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, keys.refresh()).result()
     return keys
 
 
-class _KeysOnAFakeClock(KeySource):
-    """A key source that lets the fake clock run while the app waits for keys: nothing else can move it then."""
+class _FakeClockKeySource(KeySource):
+    """A key source that advances the fake clock while the app waits for keys."""
 
     async def get_or_fetch(self, kid: str) -> RS256Key:
-        return await self._in_no_time(super().get_or_fetch(kid))
+        return await self._run_on_fake_clock(super().get_or_fetch(kid))
 
     async def refresh(self) -> None:
-        await self._in_no_time(super().refresh())
+        await self._run_on_fake_clock(super().refresh())
 
     async def start(self) -> None:
-        await self._in_no_time(super().start())
+        await self._run_on_fake_clock(super().start())
 
     async def fetch_if_unusable(self) -> None:
-        await self._in_no_time(super().fetch_if_unusable())
+        await self._run_on_fake_clock(super().fetch_if_unusable())
 
-    async def _in_no_time(self, wait: Coroutine[Any, Any, T]) -> T:
-        return await cast("FakeClock", self.clock).run_until(wait)
+    async def _run_on_fake_clock(self, work: Coroutine[Any, Any, T]) -> T:
+        return await cast("FakeClock", self.clock).run_until(work)
 
 
-def _check(accesses: tuple[object, ...]) -> None:
-    wrong = [type(access).__name__ for access in accesses if not isinstance(access, CloudflareAccess)]
-    if wrong or not accesses:
-        raise ConfigurationError(
-            f"patch takes the CloudflareAccess objects of your app, not {', '.join(wrong) or 'nothing'}"
-        )
-    issuers = sorted({access.settings.issuer for access in accesses if isinstance(access, CloudflareAccess)})
+def _check_objects(accesses: tuple[CloudflareAccess[Any], ...]) -> None:
+    if not accesses:
+        raise ConfigurationError("patch() needs the CloudflareAccess object of your app")
+    issuers = sorted({access.settings.issuer for access in accesses})
     if len(issuers) > 1:
-        raise ConfigurationError(f"one team cannot stand in for several: {', '.join(issuers)}")
+        raise ConfigurationError(f"one FakeTeam cannot replace several teams: {', '.join(issuers)}")

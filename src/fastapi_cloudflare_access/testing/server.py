@@ -1,4 +1,4 @@
-"""The certs endpoint on a real socket, by the standard library alone."""
+"""The certs endpoint on a real socket, with the standard library alone."""
 
 import socket
 import struct
@@ -21,36 +21,35 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 class CertsServer(CertsEndpoint):
     """A team's certs on `http://127.0.0.1:<free port>`, served by a thread.
 
-    Inside the context that origin is the team's issuer, so that an app configured with it verifies the team's tokens as
-    it would Cloudflare's. The app reads the machine's clock unless told otherwise, so give the team that clock, or the
-    app the team's.
+    Inside the context this origin is the team's issuer, so an app configured with it verifies the team's tokens. App
+    and team need the same clock: `FakeTeam(clock=SystemClock())`, or `CloudflareAccess(clock=team.clock)`.
     """
 
     def __init__(self, team: Issuer, *, headers: Mapping[str, str] | None = None, etag: bool = False) -> None:
-        """Serve this team, once entered; the arguments are those of `CertsEndpoint`."""
+        """Create a server, which starts in the context; the arguments are those of `CertsEndpoint`."""
         super().__init__(team, headers=headers, etag=etag)
         self._server: _Server | None = None
         self._running = ExitStack()
 
     @property
     def origin(self) -> str:
-        """Where it listens; a `team_domain`.
+        """The origin of the server, a valid `team_domain`.
 
         Raises:
-            RuntimeError: It is not running.
+            RuntimeError: The server is not running.
         """
         if self._server is None:
-            raise RuntimeError("the server runs inside `with CertsServer(team) as server:` only")
+            raise RuntimeError("the server is not running; use `with CertsServer(team) as server:`")
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        """Listen, and let the team issue from here.
+        """Start the server, and make its origin the team's issuer.
 
         Raises:
-            RuntimeError: It runs already.
+            RuntimeError: The server is already running.
         """
         if self._server is not None:
-            raise RuntimeError("this server runs already; make another CertsServer(team) for a second origin")
+            raise RuntimeError("the server is already running; create another CertsServer(team) for a second origin")
         self._server = _Server(self)
         self._running.callback(self._server.stop)
         self._running.enter_context(replaced(self.team, "issuer", self.origin))
@@ -59,7 +58,7 @@ class CertsServer(CertsEndpoint):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening, let go whoever hangs, and give the team its issuer back."""
+        """Stop the server, close its connections, and restore the team's issuer."""
         self._server = None
         self._running.close()
 
@@ -82,7 +81,7 @@ class _Server(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing where a client went away."""
+        """Ignore a client that disconnects."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -96,16 +95,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != CERTS_PATH:
             self.send_error(404)
             return
-        answer = self._host.endpoint.answer(self.path, dict(self.headers.items()))
+        answer = self._certs_server.endpoint.answer(self.path, dict(self.headers.items()))
         if self._pause(answer.delay):
             return
         if answer.ending == "refused":
-            self._break()
+            self._reset_connection()
             return
         self._send(answer)
 
     @property
-    def _host(self) -> _Server:
+    def _certs_server(self) -> _Server:
         return cast("_Server", self.server)
 
     def _send(self, answer: Answer) -> None:
@@ -120,17 +119,17 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.ending == "hang":
             self._pause(float("inf"))
         if answer.ending == "reset":
-            self._break()
+            self._reset_connection()
 
     def _pause(self, seconds: float) -> bool:
-        """Wait, and tell whether the server stops."""
+        """Wait, and return whether the server is stopping."""
         if not seconds:
             return False
-        return self._host.stopping.wait(None if seconds == float("inf") else seconds)
+        return self._certs_server.stopping.wait(None if seconds == float("inf") else seconds)
 
-    def _break(self) -> None:
+    def _reset_connection(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.connection.close()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
-        """Log nothing."""
+        """Discard the log message."""

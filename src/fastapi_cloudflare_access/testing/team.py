@@ -1,4 +1,4 @@
-"""A team to test with: keys of its own, tokens and certs as Cloudflare Access has them."""
+"""A fake team with its own keys, and with tokens and certs like those of Cloudflare Access."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -10,14 +10,13 @@ from typing import Any, Generic, Unpack, overload
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
-from fastapi_cloudflare_access._clock import is_clock
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing._forging import Base
+from fastapi_cloudflare_access.testing._forging import ForgeryBase
 from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey
 from fastapi_cloudflare_access.testing._minting import ServiceOptions, UserOptions
 from fastapi_cloudflare_access.testing.clock import FakeClock
@@ -33,10 +32,10 @@ _pool_lock = Lock()
 
 
 class FakeTeam(Issuer, Generic[K]):
-    """A team of your own, for tests.
+    """A fake team for tests.
 
-    Keys are made once per process for each team name and shared, so that a new team costs nothing; ids, claims and
-    times are the same in every run.
+    Teams of one name share their keys within a process, so a new team is cheap. Ids, claims and times are the same in
+    every run.
     """
 
     clock: K
@@ -56,20 +55,18 @@ class FakeTeam(Issuer, Generic[K]):
         audience: str | Iterable[str] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """Name the team as `CloudflareAccess` would.
+        """Create a team with the same names as for `CloudflareAccess`.
 
         Args:
             team_domain: A team name, a team domain, or a loopback origin.
-            audience: Its AUD tags; by default one that follows from the name.
-            clock: What tokens are dated by; by default a new `FakeClock`, which stands still.
+            audience: The AUD tags of the team; by default one tag derived from the name.
+            clock: The source of the times in tokens; by default a new `FakeClock`.
 
         Raises:
-            ConfigurationError: The team domain, an audience or the clock is not one.
+            ConfigurationError: The team domain or an audience is not valid.
         """
         clock = FakeClock() if clock is None else clock
-        if not is_clock(clock):
-            raise ConfigurationError("a clock is an object with now(), monotonic() and sleep(), such as SystemClock()")
-        settings = Settings.load(team_domain=team_domain, audience=_tags(team_domain, audience))
+        settings = Settings.load(team_domain=team_domain, audience=_audience_tags(team_domain, audience))
         super().__init__(
             settings.issuer,
             name=team_domain,
@@ -80,14 +77,14 @@ class FakeTeam(Issuer, Generic[K]):
 
     @property
     def team_domain(self) -> str:
-        """What to give `CloudflareAccess` as its `team_domain`."""
+        """The `team_domain` for `CloudflareAccess`."""
         return self.issuer
 
     def patch(self, *accesses: CloudflareAccess[Any]) -> AbstractContextManager[MemoryFetch]:
-        """Take Cloudflare's place for an app: its own access object verifies this team's tokens, and only those.
+        """Replace Cloudflare for an app: its own access object verifies this team's tokens only.
 
-        Within the context the team issues for the issuer and the audiences of the objects, their keys come from it, and
-        its clock is theirs; then all is as it was. Nothing of the verification is left out.
+        Inside the context the team takes the issuer and the audiences of the objects. The objects take the keys and the
+        clock of the team. The verification is complete. Afterwards everything is restored.
 
         ```python
         with team.patch(access) as certs, TestClient(app) as client:
@@ -96,62 +93,54 @@ class FakeTeam(Issuer, Generic[K]):
         ```
 
         Args:
-            *accesses: The app's object, and those it was given by `with_audience`.
+            *accesses: The app's object, and its copies made by `with_audience`.
 
         Returns:
-            A context that gives the certs endpoint, to count fetches and to script faults.
+            A context of the certs endpoint, which counts fetches and scripts faults.
 
         Raises:
-            ConfigurationError: They are no such objects, or of several teams.
+            ConfigurationError: There is no object, or the objects have several teams.
         """
         return patched(self, accesses)
 
     def user(self, email: str, **options: Unpack[UserOptions]) -> UserClaims:
-        """The claims of a user, as a handler gets them; the options are those of `user_token`.
+        """Return the claims of a user as a handler receives them; the options are those of `user_token`.
 
         Raises:
-            ConfigurationError: No user has such claims.
+            ConfigurationError: The claims are not valid for a user.
         """
         return _caller(UserClaims, self.user_claims(email, **options))
 
     def service(self, name: str, **options: Unpack[ServiceOptions]) -> ServiceClaims:
-        """The claims of a service, as a handler gets them; the options are those of `service_token`.
+        """Return the claims of a service as a handler receives them; the options are those of `service_token`.
 
         Raises:
-            ConfigurationError: No service has such claims.
+            ConfigurationError: The claims are not valid for a service.
         """
         return _caller(ServiceClaims, self.service_claims(name, **options))
 
     def forge(self, name: str, email: str = "ada@example.com") -> str:
-        """A broken token of this user; [`FORGERIES`][fastapi_cloudflare_access.testing.FORGERIES] lists the names.
+        """Return an invalid token of this user; [`FORGERIES`][fastapi_cloudflare_access.testing.FORGERIES] lists all.
 
         Raises:
-            ConfigurationError: There is no forgery of that name.
+            ConfigurationError: The forgery is unknown.
         """
-        if name not in [*FORGERIES]:  # also what cannot be hashed is none of them
-            raise ConfigurationError(f"there is no forgery {name!r}; there are {', '.join(FORGERIES)}")
-        return FORGERIES[name].make(Base(self, self.user_claims(email), shared_key("not a team", 0)))
+        if name not in FORGERIES:
+            raise ConfigurationError(f"unknown forgery {name!r}; the forgeries are {', '.join(FORGERIES)}")
+        return FORGERIES[name].make(ForgeryBase(self, self.user_claims(email), shared_key("not a team", 0)))
 
     def headers(self, caller: Claims | str) -> dict[str, str]:
-        """The request headers that Access adds for this caller, or for this token."""
+        """Return the request headers that Access adds for this caller or token."""
         return {HEADER: self.token(caller)}
 
     def cookies(self, caller: Claims | str) -> dict[str, str]:
-        """The cookie that a browser brings for this caller, or for this token."""
+        """Return the cookie that a browser sends for this caller or token."""
         return {COOKIE: self.token(caller)}
 
-    def token(self, caller: object) -> str:
-        """A token that says what these claims say; a token stays what it is.
-
-        Raises:
-            ConfigurationError: It is neither claims nor a token.
-        """
+    def token(self, caller: Claims | str) -> str:
+        """Return a token with these claims; a token is returned unchanged."""
         if isinstance(caller, str):
             return caller
-        if not isinstance(caller, UserClaims | ServiceClaims):
-            raise ConfigurationError(
-                f"a caller is team.user(…), team.service(…) or a token, not {type(caller).__name__}"
-            )
         claims = wire_claims(caller)
         if isinstance(caller, UserClaims):
             return self.sign(claims)
@@ -159,17 +148,16 @@ class FakeTeam(Issuer, Generic[K]):
 
 
 def wire_claims(caller: UserClaims | ServiceClaims) -> dict[str, Any]:
-    """Return the claims as a token has them, those included that are never serialised."""
+    """Return the claims as in a token, including those that the model never serialises."""
     claims = caller.model_dump(mode="json", exclude_unset=True, by_alias=True)
     hidden = {name: getattr(caller, name) for name, field in type(caller).model_fields.items() if field.exclude}
     return claims | {name: value for name, value in hidden.items() if name in caller.model_fields_set}
 
 
-def _tags(team_domain: object, audience: Any) -> Any:
+def _audience_tags(team_domain: str, audience: str | Iterable[str] | None) -> str | list[str]:
     if audience is None:
         return sha256(f"{team_domain}/app".encode()).hexdigest()
-    is_several = hasattr(audience, "__iter__") and not isinstance(audience, str)
-    return list(audience) if is_several else audience
+    return audience if isinstance(audience, str) else list(audience)
 
 
 def _caller(model: type[M], claims: Mapping[str, Any]) -> M:
@@ -179,12 +167,12 @@ def _caller(model: type[M], claims: Mapping[str, Any]) -> M:
     except ValidationError as invalid:
         names = ", ".join(sorted({str(error["loc"][0]) for error in invalid.errors()}))
         raise ConfigurationError(
-            f"no handler gets such a caller: see {names}; user_token, service_token and forge make broken tokens"
+            f"the claims are not valid: see {names}; user_token, service_token and forge return invalid tokens"
         ) from None
 
 
 def shared_key(name: str, number: int) -> SigningKey:
-    """The one key of this name and number in this process."""
+    """Return the key of this name and number; each is generated once per process."""
     with _pool_lock:
         if (name, number) not in _pool:
             _pool[name, number] = SigningKey.generate()
