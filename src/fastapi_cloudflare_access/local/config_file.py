@@ -1,4 +1,4 @@
-"""The configuration file `access.toml`: its reader with line numbers in errors, and its template."""
+"""The configuration file `access.toml`: its reader, whose errors name the key, and its template."""
 
 import re
 import tomllib
@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import Config
-from fastapi_cloudflare_access.local.toml_lines import KeyPath, find_lines
 
 FILE_NAME = "access.toml"
 """Default name of the file."""
@@ -17,6 +16,7 @@ MAX_SIZE = 1_000_000
 """Largest size of the file, in bytes."""
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
+_NAME = re.compile(r"[\w@.+ -]{1,64}")
 _POSITION = re.compile(r"\(at line (\d+), column \d+\)")
 
 
@@ -36,7 +36,7 @@ def load_config(path: Path) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as invalid:
-        raise ConfigurationError(_validation_error(path.name, text, invalid)) from None
+        raise ConfigurationError(_validation_error(path.name, data, invalid)) from None
 
 
 def write_template(path: Path) -> None:
@@ -77,27 +77,28 @@ def _syntax_error(name: str, text: str, problem: str) -> str:
     return f"{name}, line {line}{f', {key[1]}' if key else ''}: {message}"
 
 
-def _validation_error(name: str, text: str, invalid: ValidationError) -> str:
-    lines = find_lines(text)
+def _validation_error(name: str, data: Any, invalid: ValidationError) -> str:
     errors = invalid.errors()
     error = next((error for error in errors if error["type"] != "too_short"), errors[0])
-    key_path = _path_of(error)
-    return f"{name}, line {line_of(lines, key_path)}, {_dotted_path(key_path)}: {_message(error)}"
+    key_path: tuple[str | int, ...] = tuple(error.get("ctx", {}).get("path", error["loc"]))
+    return f"{name}, {_dotted_path(key_path)}{_shown_name(data, key_path)}: {_message(error)}"
 
 
-def _path_of(error: Any) -> KeyPath:
-    return tuple(error.get("ctx", {}).get("path", error["loc"]))
+def _shown_name(data: Any, key_path: tuple[str | int, ...]) -> str:
+    """Return the name of the innermost app, person or service token on the path, in brackets; else nothing."""
+    shown = ""
+    for key in key_path:
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            break
+        name = data.get("name", data.get("email")) if isinstance(data, dict) else None
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            shown = f" ({name})"
+    return shown
 
 
-def line_of(lines: dict[KeyPath, int], key_path: KeyPath) -> int:
-    """Return the line of a key, else of the nearest table or array around it."""
-    for end in range(len(key_path), 0, -1):
-        if key_path[:end] in lines:
-            return lines[key_path[:end]]
-    return 1
-
-
-def _dotted_path(key_path: KeyPath) -> str:
+def _dotted_path(key_path: tuple[str | int, ...]) -> str:
     text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in key_path)
     return text.lstrip(".") or "the file"
 

@@ -140,10 +140,10 @@ class Team(Issuer):
 
 def trim_claims(claims: Claims, member: str) -> Claims:
     """Remove the last entries of a member until a cookie can hold the claims."""
-    room = MAX_PAYLOAD - len(compact_json({**claims, member: {}}))
+    available = MAX_PAYLOAD - len(compact_json({**claims, member: {}}))
     fitting: Claims = {}
     for name, value in claims.get(member, {}).items():
-        if len(compact_json({**fitting, name: value})) > room:
+        if len(compact_json({**fitting, name: value})) > available:
             break
         fitting[name] = value
     return {**claims, member: fitting} if fitting else {name: value for name, value in claims.items() if name != member}
