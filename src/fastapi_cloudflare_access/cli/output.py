@@ -29,7 +29,7 @@ class Screen:
         self.as_json = as_json
         self.console = Console(highlight=False, markup=False, emoji=False)
         has_unicode = self.console.encoding.lower().startswith("utf")
-        self.marks, self.arrow = (MARKS, "→") if has_unicode else (PLAIN_MARKS, ">")
+        self.marks, self.hint_mark = (MARKS, "→") if has_unicode else (PLAIN_MARKS, ">")
 
     @property
     def is_live(self) -> bool:
@@ -86,7 +86,7 @@ class Screen:
             self.console.print(line, soft_wrap=True)
 
     def _hint(self, hint: str | None) -> list[Text]:
-        return self._indent(Text(f"  {self.arrow} "), Text(hint)) if hint else []
+        return self._indent(Text(f"  {self.hint_mark} "), Text(hint)) if hint else []
 
     def _mark(self, status: Status) -> Text:
         return Text(f"{self.marks[status]} ", style=f"bold {STYLES[status]}")

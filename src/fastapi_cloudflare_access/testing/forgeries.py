@@ -104,7 +104,7 @@ _CLAIMS: Rows = (
     ("no_exp", "no `exp`", forge.without("exp")),
     ("no_iat", "no `iat`", forge.without("iat")),
     ("no_sub", "no `sub`", forge.without("sub")),
-    ("nobody", "an empty `sub` and no `common_name`", forge.claims(sub="")),
+    ("no_caller", "an empty `sub` and no `common_name`", forge.claims(sub="")),
     ("aud_empty", "no audience", forge.claims(aud=[])),
     ("aud_mixed", "an audience that is a number", forge.audience(lambda own: [own[0], 5])),
     ("exp_text", "`exp` as text", forge.claim("exp", str)),
