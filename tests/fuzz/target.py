@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 NOW = 1_800_000_000
-power: Callable[[int, int, int], int] = pow
 MAX_KEYS = 32
 
 
@@ -155,8 +154,8 @@ def is_sound(entry: dict[str, Any]) -> bool:
         and all(" " <= letter <= "~" for letter in kid)
         and 2**2047 <= n < 2**8192
         and 2**16 < e < 2**32
-        and n % 2 == e % 2 == 1
-        and not is_prime(n)
+        and e % 2 == 1
+        and not is_weak(n)
     )
 
 
@@ -172,9 +171,11 @@ def integer(text: object) -> int:
 
 
 @lru_cache(maxsize=1024)
-def is_prime(n: int) -> bool:
-    """Fermat's test to base 3; the package uses another base."""
-    return power(3, n - 1, n) == 1
+def is_weak(n: int) -> bool:
+    """Check whether the package takes a modulus for easy to factor; that has tests of its own."""
+    from fastapi_cloudflare_access._keys import jwks
+
+    return bool(vars(jwks)["is_easy_to_factor"](n))
 
 
 def naive(jar: bytes) -> list[bytes]:
@@ -183,12 +184,11 @@ def naive(jar: bytes) -> list[bytes]:
     return [value.strip(b" \t") for name, _, value in pairs if name.strip(b" \t") == b"CF_Authorization"]
 
 
-def no_primes() -> None:
-    """Leave out the test for a prime, which takes a thousand times as long as all the rest; Hypothesis has it."""
+def only_parity() -> None:
+    """Check moduli for being even alone: the rest takes a thousand times as long as all other checks."""
     from fastapi_cloudflare_access._keys import jwks
 
-    global power  # noqa: PLW0603 - of a process that does nothing else
-    power = jwks.pow = lambda base, exponent, modulus: 0  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
+    vars(jwks)["is_easy_to_factor"] = lambda modulus: modulus % 2 == 0
 
 
 def main() -> None:
@@ -199,7 +199,7 @@ def main() -> None:
     instrumented: Any = atheris.instrument_imports  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
     with instrumented(include=[f"fastapi_cloudflare_access.{name}" for name in modules] + ["json"]):
         one_input = load()
-        no_primes()
+        only_parity()
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()
 

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
+from fastapi_cloudflare_access._keys.weak_moduli import is_easy_to_factor
 from fastapi_cloudflare_access.testing import FakeTeam
 from fastapi_cloudflare_access.testing._issuer import base64url
 
@@ -156,4 +158,13 @@ def test_what_the_cryptography_library_refuses_is_skipped(
 
     monkeypatch.setattr("fastapi_cloudflare_access._keys.jwks.RS256Key", refuse)
     with pytest.raises(JwksProblem, match="refused by the cryptography library"):
-        parse_jwks(document(jwks[0] | {"n": number(2**2060 + 2**7 + 1)}))
+        parse_jwks(
+            document(
+                jwks[0]
+                | {
+                    "n": number(
+                        next(n for n in count(0xBEEF << 2040 | 0xF00D << 1024 | 1, 2) if not is_easy_to_factor(n))
+                    )
+                }
+            )
+        )

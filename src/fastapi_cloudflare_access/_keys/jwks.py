@@ -6,6 +6,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
+from fastapi_cloudflare_access._keys.weak_moduli import is_easy_to_factor
 from fastapi_cloudflare_access._verification.signature import ALGORITHM, RS256Key
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, is_kid, parse_json_object
 
@@ -39,8 +40,9 @@ class KeySet:
 def parse_jwks(document: bytes) -> KeySet:
     """Parse the `keys` member of a certs document (RFC 7517 section 5).
 
-    Entries that are not an RS256 verification key of 2048 to 8192 bits are skipped. If a `kid` appears twice with the
-    same material, one entry is used; with different material, none.
+    The whole document must be strict JSON: a duplicate member, a lone surrogate or a giant number in any entry makes it
+    unusable. Entries that are not an RS256 verification key of 2048 to 8192 bits are skipped. If a `kid` appears twice
+    with the same material, one entry is used; with different material, none.
 
     Raises:
         JwksProblem: It is not a JSON object with a list of at most 32 keys, of which at least one is usable.
@@ -123,7 +125,7 @@ def _check_and_build(n: str, e: str) -> RS256Key:
         raise JwksProblem(f"not of {MIN_BITS} to {MAX_BITS} bits")
     if not MIN_EXPONENT <= exponent <= MAX_EXPONENT or not exponent % 2:
         raise JwksProblem("an unusable exponent")
-    if not modulus % 2 or pow(2, modulus - 1, modulus) == 1:
+    if is_easy_to_factor(modulus):
         raise JwksProblem("a modulus that is easy to factor")
     try:
         return RS256Key(n=n, e=e)
