@@ -224,7 +224,7 @@ async def test_verify_raises_the_typed_error_and_tells_it_as_for_a_request(
         await rig.access.verify(token)
     (refused,) = rig.refusals()
     assert refused.reason == error.reason
-    assert f"refused: {error.reason}" in caplog.text
+    assert f"refused in a call of verify: {error.reason}" in caplog.text
     if isinstance(token, str | bytes) and len(token) > 20:
         text = token if isinstance(token, str) else token.decode()
         assert text not in caplog.text + repr(rig.events)

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.testclient import TestClient
 
 from fastapi_cloudflare_access import AccessHTTPException, AccessWebSocketException, CloudflareAccess, errors
+from fastapi_cloudflare_access._logging import Place
 from fastapi_cloudflare_access._responses import log_refusal, to_exception
 
 NOT_ACCEPTABLE = (
@@ -156,11 +157,11 @@ def test_a_refusal_leaves_one_record_with_the_reason_and_the_digest(
     error: errors.AccessError, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    log_refusal(error, "3c469e9d6c58")
+    log_refusal(error, "3c469e9d6c58", Place("GET", "/items/{id}"))
     (record,) = caplog.records
     assert (record.levelno, record.name) == (level, "fastapi_cloudflare_access")
     assert (record.__dict__["reason"], record.__dict__["token_digest"]) == (error.reason, "3c469e9d6c58")
-    assert record.getMessage() == f"refused: {error.reason} (x), token 3c469e9d6c58"
+    assert record.getMessage() == f"refused GET /items/{{id}}: {error.reason} (x), token 3c469e9d6c58"
 
 
 @pytest.mark.conformance(45)
@@ -173,7 +174,7 @@ def test_a_failing_log_handler_changes_no_answer(caplog: pytest.LogCaptureFixtur
     handler = Failing()
     logger.addHandler(handler)
     try:
-        log_refusal(errors.InvalidSignature("x"), None)
+        log_refusal(errors.InvalidSignature("x"), None, Place())
     finally:
         logger.removeHandler(handler)
 

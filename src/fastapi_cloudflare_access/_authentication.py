@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._logging import emit
+from fastapi_cloudflare_access._logging import Place, emit, place_of
 from fastapi_cloudflare_access._responses import log_refusal, to_exception
 from fastapi_cloudflare_access._verification.request_token import digest, find_token, is_from_header
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN
@@ -68,7 +68,7 @@ class Authenticator(Generic[U]):
             given = _as_bytes(token)
             caller = await self.verifier.verify(given)
         except AccessError as error:
-            self._refused(error, digest(given) if given else None)
+            self._refused(error, digest(given) if given else None, Place())
             raise
         if self.listeners:
             self._accepted(caller, digest(given))
@@ -76,7 +76,7 @@ class Authenticator(Generic[U]):
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
         """Log a refusal, emit its event, and return the exception to raise."""
-        self._refused(error, self._digest(connection.scope))
+        self._refused(error, self._digest(connection.scope), place_of(connection.scope))
         return to_exception(error, connection, auth_scheme=self.verifier.settings.auth_scheme)
 
     def is_old_cookie(self, error: AccessError, scope: Scope) -> bool:
@@ -86,15 +86,15 @@ class Authenticator(Generic[U]):
 
     def ignore(self, error: AccessError, connection: HTTPConnection) -> None:
         """Log and emit that a request goes on without a caller, although it has a token."""
-        self._refused(error, self._digest(connection.scope), optional=True)
+        self._refused(error, self._digest(connection.scope), place_of(connection.scope), optional=True)
 
     def _accepted(self, caller: U | ServiceClaims, token_digest: str) -> None:
         kind: Literal["user", "service"] = "user" if isinstance(caller, UserClaims) else "service"
         now = self.verifier.keys.clock.now()
         emit(self.listeners, RequestAccepted(timestamp=now, caller=kind, token_digest=token_digest), logger)
 
-    def _refused(self, error: AccessError, token_digest: str | None, *, optional: bool = False) -> None:
-        log_refusal(error, token_digest, optional=optional)
+    def _refused(self, error: AccessError, token_digest: str | None, place: Place, *, optional: bool = False) -> None:
+        log_refusal(error, token_digest, place, optional=optional)
         if self.listeners:
             event = RequestRejected(
                 timestamp=self.verifier.keys.clock.now(),
@@ -102,6 +102,9 @@ class Authenticator(Generic[U]):
                 token_digest=token_digest,
                 unverified=error.unverified,
                 optional=optional,
+                method=place.method,
+                route=place.route,
+                policy=getattr(error, "policy", None),
             )
             emit(self.listeners, event, logger)
 

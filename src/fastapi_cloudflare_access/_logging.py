@@ -3,9 +3,66 @@
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any, NamedTuple
 
 from fastapi_cloudflare_access.events import AccessEvent
 from fastapi_cloudflare_access.protocols import Listener
+
+LOG_INTERVAL = 60.0
+"""Seconds between two equal log records."""
+MAX_REPEATED = 256
+"""Number of different records whose repetition is noticed."""
+
+
+class Throttle:
+    """Selects the records to write: the first of its kind, then one in each `LOG_INTERVAL`."""
+
+    def __init__(self) -> None:
+        """Create a throttle that has seen no record."""
+        self._last: dict[object, tuple[float, int]] = {}
+
+    def repetitions(self, kind: object, now: float) -> int | None:
+        """Return the number of records left out since the last one, or None if this one is left out.
+
+        Args:
+            kind: What makes two records equal.
+            now: Monotonic time in seconds.
+        """
+        logged_at, left_out = self._last.get(kind, (float("-inf"), 0))
+        if now - logged_at < LOG_INTERVAL:
+            self._last[kind] = logged_at, left_out + 1
+            return None
+        if len(self._last) >= MAX_REPEATED:
+            self._last.clear()
+        self._last[kind] = now, 0
+        return left_out
+
+    def clear(self) -> None:
+        """Write the next record of every kind."""
+        self._last.clear()
+
+
+class Place(NamedTuple):
+    """The route of a request, as log records and events show it; never the raw path, which a client chooses.
+
+    Attributes:
+        method: `GET` and so on, `WEBSOCKET` for a handshake; None without a request.
+        route: The template of the path, such as `/items/{id}`; None if no route was found.
+    """
+
+    method: str | None = None
+    route: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.route or '(no route)'}" if self.method else "in a call of verify"
+
+
+def place_of(scope: Mapping[str, Any]) -> Place:
+    """Return the route of a request, as the app that has the route declares it."""
+    included = scope.get("fastapi", {}).get("effective_route_context")
+    route = getattr(included, "path", None) or getattr(scope.get("route"), "path", None)
+    method = "WEBSOCKET" if scope["type"] == "websocket" else str(scope.get("method", ""))
+    return Place(method if method.isalpha() and len(method) <= len("VERSION-CONTROL") else "?", route or None)
 
 
 def log(

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from inspect import Parameter, iscoroutinefunction, signature
+from pathlib import PurePath
 from traceback import extract_tb
 from typing import Any
 
@@ -11,6 +12,9 @@ from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 logger = logging.getLogger("fastapi_cloudflare_access")
+
+MAX_NAME = 200
+"""Number of characters that the name of a policy has at most."""
 
 Policy = Callable[[Any], bool]
 """A function of the claims that returns True to admit the caller, or False."""
@@ -57,6 +61,18 @@ def is_async(function: Any) -> bool:
     """Check whether a call of this object returns an awaitable."""
     call = getattr(function, "__call__", None)  # noqa: B004 - of a callable instance
     return iscoroutinefunction(function) or iscoroutinefunction(call) or hasattr(call, "_is_coroutine")
+
+
+def policy_name(policy: Policy) -> str:
+    """Return how log records and events name a policy: where a function is defined, or the `repr` of an object."""
+    code = getattr(policy, "__code__", None)
+    if getattr(policy, "__name__", "") == "<lambda>" and code:
+        return f"lambda at {PurePath(code.co_filename).name}:{code.co_firstlineno}"
+    try:
+        name = f"{policy.__module__}.{policy.__qualname__}" if hasattr(policy, "__qualname__") else repr(policy)
+    except Exception:  # noqa: BLE001 - a policy may raise anything
+        name = type(policy).__qualname__
+    return "".join(character if character.isprintable() else "?" for character in name[:MAX_NAME])
 
 
 def allows(policy: Policy, caller: Any) -> bool:

@@ -13,7 +13,7 @@ from fastapi import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 
-from fastapi_cloudflare_access._logging import log
+from fastapi_cloudflare_access._logging import Place, log
 from fastapi_cloudflare_access.errors import (
     AccessError,
     AmbiguousToken,
@@ -108,12 +108,20 @@ def to_exception(
     return AccessHTTPException(error, auth_scheme=auth_scheme)
 
 
-def log_refusal(error: AccessError, token_digest: str | None, *, optional: bool = False) -> None:
-    """Write one log record with the reason code and the digest of the token."""
+def log_refusal(error: AccessError, token_digest: str | None, place: Place, *, optional: bool = False) -> None:
+    """Write one log record with the route, the reason code and the digest of the token."""
     level = logging.INFO if optional or isinstance(error, MissingToken) else logging.WARNING
-    extra = {"reason": error.reason, "token_digest": token_digest, "unverified": error.unverified}
+    extra = {
+        "reason": error.reason,
+        "token_digest": token_digest,
+        "unverified": error.unverified,
+        "method": place.method,
+        "route": place.route,
+        "policy": getattr(error, "policy", None),
+    }
     reason = f"{error.reason}, by unverified claims" if error.unverified else error.reason
-    log(logger, level, "refused: %s (%s), token %s", reason, error, token_digest or "none", extra=extra)
+    verb = "ignored" if optional else "refused"
+    log(logger, level, "%s %s: %s (%s), token %s", verb, place, reason, error, token_digest or "none", extra=extra)
 
 
 def readiness(health: KeysHealth) -> JSONResponse:

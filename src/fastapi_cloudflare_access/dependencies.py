@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection
 from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
-from fastapi_cloudflare_access._policy import Policy, allows
+from fastapi_cloudflare_access._policy import Policy, allows, policy_name
 from fastapi_cloudflare_access._route_check import misuse_of
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access._verifier import Outcome, U
@@ -147,7 +147,9 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         if not isinstance(outcome, self._kind):
             raise self._authenticator.refuse(_why_not(outcome), connection)
         if self._policy is not None and not allows(self._policy, outcome):
-            raise self._authenticator.refuse(PolicyDenied("the policy refused the caller"), connection)
+            name = policy_name(self._policy)
+            denied = PolicyDenied(f"the policy {name} refused the caller", policy=name)
+            raise self._authenticator.refuse(denied, connection)
         self._check_scopes(connection, security_scopes)
         return cast("T_co", outcome)
 

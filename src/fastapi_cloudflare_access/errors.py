@@ -147,9 +147,17 @@ class WrongCallerType(AuthorizationError):
 
 
 class PolicyDenied(AuthorizationError):
-    """A policy refused the caller."""
+    """A policy refused the caller.
+
+    Attributes:
+        policy: The name of the policy; None if no policy was asked.
+    """
 
     reason = "forbidden"
+
+    def __init__(self, message: str, *, policy: str | None = None) -> None:
+        super().__init__(message)
+        self.policy = policy
 
 
 class TemporarilyUnavailable(AccessError):

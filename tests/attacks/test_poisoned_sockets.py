@@ -61,7 +61,7 @@ def test_a_token_signed_by_a_poisoned_key_is_of_an_unknown_key(kind: str, certs:
     poisoned = [{**entry, "kid": f"poisoned-{place}"} for place, entry in enumerate(POISONED.values())]
     poisoned += [{**entry, "kid": f"weak-{place}"} for place, (_, entry, _) in enumerate(weak)]
     certs.answer_with(document(*certs.team.certs()["keys"], *poisoned, *OTHERS, jwk(kid="sound")))
-    wide = {"_keys.jwks.MAX_KEYS": 256, "_keys.http.MAX_DOCUMENT": 1_048_576, "_keys.rate_limiter.FETCH_GAP": 0.1}
+    wide = {"_keys.jwks.MAX_KEYS": 256, "_keys.document.MAX_DOCUMENT": 1_048_576, "_keys.rate_limiter.FETCH_GAP": 0.1}
     with serving(kind, certs, tmp_path / "log", constants=wide, unknown_kid_burst="10") as connection:
         assert answer(connection, shop.good.encode()) == IN
         assert answer(connection, by_evil(shop, "sound")) == IN

@@ -96,7 +96,7 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
     from fastapi_cloudflare_access import _verifier, errors
     from fastapi_cloudflare_access._keys import cache as key_cache
     from fastapi_cloudflare_access._keys import rate_limiter
-    from fastapi_cloudflare_access._keys.http import Document
+    from fastapi_cloudflare_access._keys.document import Document
     from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
     from fastapi_cloudflare_access._keys.snapshot import ClockReading
     from fastapi_cloudflare_access._verification.signature import RS256Key

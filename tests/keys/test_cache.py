@@ -3,7 +3,7 @@
 import pytest
 
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, PendingFetch
-from fastapi_cloudflare_access._keys.http import Document
+from fastapi_cloudflare_access._keys.document import Document
 from fastapi_cloudflare_access._keys.jwks import JwksProblem
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access.settings import Settings

@@ -395,3 +395,45 @@ def test_a_forked_process_keeps_the_keys_and_begins_its_own_tasks() -> None:
     inherited._pid -= 1
     assert inherited.loop_states() == [], "and so it would be here, if this were the child"
     others.close()
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(("has_keys", "most"), [(False, 30), (True, 14)])
+@pytest.mark.parametrize("started", [False, True], ids=["without a lifespan", "with a lifespan"])
+async def test_an_hour_of_429_with_retry_after_costs_few_fetches(
+    has_keys: bool,  # noqa: FBT001 - a parameter of the table
+    most: int,
+    started: bool,  # noqa: FBT001 - the same
+) -> None:
+    rig = KeyRig()
+    if has_keys:
+        assert await rig.find(rig.kid) == "ok"
+    rig.certs.answer_with(b"", status=429, headers={"retry-after": "600"})
+    before = rig.certs.fetches
+    asking: set[asyncio.Task[str]] = set()
+    starting = asyncio.ensure_future(rig.keys.start()) if started else None
+    for _ in range(1800):
+        if has_keys:
+            assert rig.keys.get(rig.kid), "a known key is never refused for it"
+        asked = [rig.ask(rig.kid), rig.ask("unknown")]
+        await rig.clock.run_for(2)
+        asking.update(one for one in asked if not one.done())
+    if starting:
+        await starting
+        await rig.keys.stop()
+    assert asking == set(), "no request waits for longer than it may"
+    assert 10 <= rig.certs.fetches - before <= most
+
+
+async def test_after_retry_after_a_request_is_told_how_long_to_wait() -> None:
+    rig = KeyRig(jitter=False)
+    rig.certs.answer_with(b"", status=503, headers={"retry-after": "40"})
+    await rig.find(rig.kid)
+    with pytest.raises(KeysUnavailable) as unavailable:
+        await rig.keys.get_or_fetch(rig.kid)
+    assert 40 <= unavailable.value.retry_after <= 44
+    await rig.clock.run_for(45)
+    rig.certs.recover()
+    assert await rig.find(rig.kid) == "ok"

@@ -1,18 +1,21 @@
 """What the key source tells: counters, events, log lines."""
 
+import asyncio
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
 from support.key_rig import KeyRig
 
 from fastapi_cloudflare_access._keys.metrics import KeyMetrics
-from fastapi_cloudflare_access._keys.snapshot import ClockReading
+from fastapi_cloudflare_access._keys.snapshot import ClockReading, Snapshot
 from fastapi_cloudflare_access.events import AccessEvent, JwkIgnored, KeyAdded, KeyRemoved, KeysRefreshed
 
 pytestmark = pytest.mark.anyio
 
+URL = "https://acme.cloudflareaccess.com/cdn-cgi/access/certs"
 LOGGER = "fastapi_cloudflare_access.keys"
 NOW = ClockReading(0, 1e9)
 
@@ -87,20 +90,49 @@ async def test_no_kid_of_a_token_is_logged_or_told(caplog: pytest.LogCaptureFixt
 @pytest.mark.conformance(54)
 def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     told: list[AccessEvent] = []
-    report = KeyMetrics([told.append])
+    report = KeyMetrics([told.append], URL)
     for second in range(121):
         report.limited("bucket", 3.0, ClockReading(second, second))
     assert report.counts["rate_limited"] == len(told) == 121
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    counts = [re.findall(r"(\d+) requests since", record.getMessage()) for record in caplog.records]
+    assert counts == [["1"], ["60"], ["60"]]
+    assert all(URL in record.getMessage() for record in caplog.records)
+
+
+async def test_a_failure_is_logged_once_and_then_once_a_minute_with_the_count_of_failures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = KeyRig()
+    rig.certs.answer_with(b"", status=500)
+    starting = asyncio.ensure_future(rig.keys.start())
+    await rig.clock.run_for(3600)
+    await starting
+    await rig.keys.stop()
+    logged = [record.getMessage() for record in caplog.records if "could not be fetched" in record.getMessage()]
+    failures = [int(re.findall(r"\((\d+) failures in a row", message)[0]) for message in logged]
+    assert rig.keys.health().fetch_failures > len(logged) > 50
+    assert failures == sorted(set(failures))
+    assert all(rig.settings.certs_url in message for message in logged)
+
+
+def test_another_cause_and_a_failure_after_a_success_are_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    report = KeyMetrics((), URL)
+    for number, cause in enumerate(["a", "a", "b", "a", "b"]):
+        report.failed(ValueError(), cause, at=ClockReading(number, number), failures=number + 1, retry_in=1)
+    report.refreshed(Snapshot(), Snapshot(), at=ClockReading(5, 5), seconds=0, modified=True)
+    report.failed(ValueError(), "a", at=ClockReading(6, 6), failures=1, retry_in=1)
+    causes = [record.getMessage()[-1] for record in caplog.records if record.levelname == "WARNING"]
+    assert causes == ["a", "b", "a"]
 
 
 def test_without_a_listener_nothing_is_told() -> None:
-    KeyMetrics(()).limited("bucket", 1.0, NOW)
+    KeyMetrics((), URL).limited("bucket", 1.0, NOW)
 
 
 def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
-    KeyMetrics([told.append])._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
+    KeyMetrics([told.append], URL)._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
     assert told == [KeyRemoved(timestamp=1e9, kid="b"), KeyAdded(timestamp=1e9, kid="b")], (
         "another key under the same id"
     )

@@ -220,3 +220,13 @@ def test_starts_given_before_a_failure_are_put_off_to_the_end_of_the_back_off_on
     subject.retry_at = 10
     assert [subject.not_before(start) for start in starts[1:]] == [10, 11, 12]
     assert subject.not_before(10) == 10, "one that was put off already has its turn"
+
+
+@pytest.mark.parametrize(
+    ("cold", "asked", "pause"),
+    [(False, 100, 105), (False, 600, 315), (False, 1e18, 315), (True, 100, 105), (True, 600, 126), (True, 0.1, 0.75)],
+)
+def test_retry_after_is_the_shortest_pause_within_limits(*, cold: bool, asked: float, pause: float) -> None:
+    subject = policy()
+    subject.failed(1000, cold=cold, reserved=0, retry_after=asked)
+    assert subject.retry_at == subject.refresh_at == pytest.approx(1000 + pause)

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Literal, TypeAlias
 from weakref import WeakMethod
 
-from fastapi_cloudflare_access._keys.http import MAX_DOCUMENT, Document, describe
+from fastapi_cloudflare_access._keys.document import MAX_DOCUMENT, Document, FetchProblem, describe
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, KeySet, parse_jwks
 from fastapi_cloudflare_access._keys.metrics import KeyMetrics
 from fastapi_cloudflare_access._keys.rate_limiter import CheckResult, Decision, FetchRateLimiter
@@ -87,7 +87,7 @@ class KeySetCache:
         self.settings = settings.key_settings
         self.snapshot = Snapshot()
         self._limiter = FetchRateLimiter(settings.key_settings)
-        self._metrics = KeyMetrics(listeners)
+        self._metrics = KeyMetrics(listeners, settings.certs_url)
         self.next_check_at = self.next_check_wall = float("-inf")
         self.refreshed: list[WeakMethod[Callable[[float], None]]] = []
         self._sequence = 0
@@ -239,7 +239,8 @@ class KeySetCache:
         """Record a failed fetch; the keys stay."""
         pending.error = str(problem) if isinstance(problem, JwksProblem) else describe(problem)
         limiter = self._limiter
-        limiter.failed(at.monotonic, cold=not self.is_usable(at), reserved=pending.reserved)
+        retry_after = problem.retry_after if isinstance(problem, FetchProblem) else 0.0
+        limiter.failed(at.monotonic, cold=not self.is_usable(at), reserved=pending.reserved, retry_after=retry_after)
         self.schedule_next_check(at, self.due())
         retry_in = limiter.retry_at - at.monotonic
         self._metrics.failed(problem, pending.error, at=at, failures=limiter.failures, retry_in=retry_in)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from fastapi_cloudflare_access._clock import ends_within, within
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, PendingFetch
-from fastapi_cloudflare_access._keys.http import Document, read_document
+from fastapi_cloudflare_access._keys.document import Document, read_document
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
 from fastapi_cloudflare_access.protocols import Clock, Fetch

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem
 from fastapi_cloudflare_access._keys.snapshot import ClockReading, Snapshot
-from fastapi_cloudflare_access._logging import emit, log
+from fastapi_cloudflare_access._logging import Throttle, emit, log
 from fastapi_cloudflare_access.events import (
     JwkIgnored,
     KeyAdded,
@@ -24,9 +24,6 @@ from fastapi_cloudflare_access.protocols import Listener
 
 logger = logging.getLogger("fastapi_cloudflare_access.keys")
 
-LOG_INTERVAL = 60.0
-"""Seconds between two log records about requests that got 503 because no fetch was allowed."""
-
 
 @dataclass(slots=True)
 class KeyMetrics:
@@ -34,13 +31,15 @@ class KeyMetrics:
 
     Attributes:
         listeners: The functions that receive events.
+        certs_url: The URL of the certs document.
         counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
         last_error: Why the last fetch failed, in words; None after a successful one.
         stale_emitted: Whether `KeysStale` was emitted since the last successful fetch.
-        limited_logged_at: Monotonic time of the last record about requests without a fetch.
+        throttle: Selects the records about failed fetches, and about requests without a fetch.
     """
 
     listeners: Sequence[Listener]
+    certs_url: str
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
             ("fetches", "fetch_failures", "parse_failures", "rate_limited", "unknown_kid_rejections"), 0
@@ -48,7 +47,7 @@ class KeyMetrics:
     )
     last_error: str | None = None
     stale_emitted: bool = False
-    limited_logged_at: float = float("-inf")
+    throttle: Throttle = field(default_factory=Throttle)
 
     def emit(self, event: KeyEvent) -> None:
         """Emit an event to the listeners."""
@@ -57,6 +56,7 @@ class KeyMetrics:
     def refreshed(self, old: Snapshot, new: Snapshot, *, at: ClockReading, seconds: float, modified: bool) -> None:
         """Report a successful fetch and each key that it changed."""
         self.last_error, self.stale_emitted = None, False
+        self.throttle.clear()
         log(logger, logging.DEBUG, "the keys were fetched: %d keys, generation %d", len(new.keys), new.generation)
         self.emit(
             KeysRefreshed(
@@ -90,14 +90,16 @@ class KeyMetrics:
         parsing = isinstance(problem, JwksProblem)
         self.counts["parse_failures" if parsing else "fetch_failures"] += 1
         self.last_error = cause
-        log(
-            logger,
-            logging.WARNING,
-            "the keys could not be fetched (%d in a row, next try in %.1f s): %s",
-            failures,
-            retry_in,
-            cause,
-        )
+        if self.throttle.repetitions(cause, at.monotonic) is not None:
+            log(
+                logger,
+                logging.WARNING,
+                "%s could not be fetched (%d failures in a row, next attempt in %.1f s): %s",
+                self.certs_url,
+                failures,
+                retry_in,
+                cause,
+            )
         reason: Any = "parse_failed" if parsing else "fetch_failed"
         self.emit(
             KeysRefreshFailed(
@@ -115,14 +117,16 @@ class KeyMetrics:
     def limited(self, reason: Any, retry_after: float, at: ClockReading) -> None:
         """Report that a request got 503 because no fetch was allowed."""
         self.counts["rate_limited"] += 1
-        if at.monotonic - self.limited_logged_at >= LOG_INTERVAL:
-            self.limited_logged_at = at.monotonic
+        repetitions = self.throttle.repetitions(("limited", reason), at.monotonic)
+        if repetitions is not None:
             log(
                 logger,
                 logging.WARNING,
-                "no fetch is allowed for unknown keys now (%s), next in %.1f s",
+                "no fetch of %s is allowed for unknown keys now (%s), next in %.1f s; %d requests since the last time",
+                self.certs_url,
                 reason,
                 retry_after,
+                repetitions + 1,
             )
         self.emit(KeyFetchLimited(timestamp=at.wall, reason=reason, retry_after=retry_after))
 

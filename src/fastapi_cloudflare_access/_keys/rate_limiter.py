@@ -16,6 +16,8 @@ BACKOFF_BASE, BACKOFF_FLOOR = 1.0, 0.5
 """Seconds: upper bound of the first pause after a failed fetch, and lower bound of every pause."""
 MAX_BACKOFF, MAX_COLD_BACKOFF = 60.0, 5.0
 """Seconds: longest pause after failed fetches, with usable keys and without."""
+MAX_RETRY_AFTER, MAX_COLD_RETRY_AFTER = 300.0, 120.0
+"""Seconds: longest pause that `Retry-After` of the certs endpoint can ask for, with usable keys and without."""
 FETCH_GAP = 1.0
 """Seconds between the starts of two fetches, at least."""
 NEGATIVE_CACHE_TTLS = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -127,14 +129,21 @@ class FetchRateLimiter:
         self.retry_at = float("-inf")
         self.refresh_at = now + pause
 
-    def failed(self, now: float, *, cold: bool, reserved: int) -> None:
-        """Record a failed fetch: return its tokens, and back off exponentially with full jitter."""
+    def failed(self, now: float, *, cold: bool, reserved: int, retry_after: float = 0.0) -> None:
+        """Record a failed fetch: return its tokens, and back off exponentially with full jitter.
+
+        The pause is at least `retry_after`, within limits, plus a jitter that keeps workers apart.
+        """
         if not cold:
             self._level = min(self._fill(now) + reserved, float(self._settings.unknown_kid_burst))
         cap = MAX_COLD_BACKOFF if cold else MAX_BACKOFF
         longest = min(cap, BACKOFF_BASE * 2.0 ** min(self.failures, 32))
         self.failures += 1
-        self.retry_at = self.refresh_at = now + self._uniform(BACKOFF_FLOOR, longest)
+        pause = self._uniform(BACKOFF_FLOOR, longest)
+        if retry_after:
+            asked = min(retry_after, MAX_COLD_RETRY_AFTER if cold else MAX_RETRY_AFTER)
+            pause = max(pause, asked * self._uniform(1, 1 + JITTER))
+        self.retry_at = self.refresh_at = now + pause
 
     def record_miss(self, kid: str, now: float) -> None:
         """Add a `kid` to the negative cache (RFC 2308): a successful fetch made for it did not bring it."""

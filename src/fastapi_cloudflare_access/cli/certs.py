@@ -13,10 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from fastapi_cloudflare_access._clock import within
-from fastapi_cloudflare_access._keys.http import default_fetch, describe, read_document
+from fastapi_cloudflare_access._keys.document import describe, read_document
+from fastapi_cloudflare_access._keys.environment import EnvironmentProblem
+from fastapi_cloudflare_access._keys.http import default_fetch
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access.cli.formatting import as_dict, as_list, printable
-from fastapi_cloudflare_access.cli.proxies import proxy_problem
 from fastapi_cloudflare_access.cli.reports import CommandError, ExitCode
 from fastapi_cloudflare_access.protocols import Clock, Fetch, FetchResponse
 from fastapi_cloudflare_access.settings import Settings
@@ -38,6 +39,7 @@ class FetchResult:
     Attributes:
         document: The certs document, or None if the fetch failed.
         problem: The reason of the failure.
+        hint: What to do about a wrong proxy or wrong CA certificates; else None.
         status: The HTTP status, or None without a response.
         headers: The response headers, names in lower case.
         seconds: Duration of the fetch in seconds.
@@ -46,6 +48,7 @@ class FetchResult:
 
     document: bytes | None = None
     problem: str | None = None
+    hint: str | None = None
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     seconds: float = 0.0
@@ -70,6 +73,8 @@ async def fetch_certs(settings: Settings, *, clock: Clock, fetch: Fetch | None) 
     try:
         work = read_document(recorded, settings.certs_url, etag=None, no_cache=True)
         result.document = (await within(clock, settings.key_settings.fetch_timeout, work)).body
+    except EnvironmentProblem as wrong:
+        result.problem, result.hint = wrong.problem, wrong.hint
     except Exception as problem:  # noqa: BLE001 - a fetch may raise anything
         result.problem = describe(problem)
     result.seconds = clock.monotonic() - started
@@ -98,14 +103,11 @@ def explain_failure(result: FetchResult, settings: Settings) -> tuple[str, str]:
             "the response is a web page, not the certs document",
             "allow the team domain in the proxy or the login page that answered",
         )
-    if result.status is None and (unusable := proxy_problem(settings)):
-        return unusable
     problem = str(result.problem)
-    if "ProxyError" in problem:
-        return (
-            "the proxy rejected the connection",
-            "check whether the proxy requires a login or blocks this host",
-        )
+    if result.hint:
+        return problem, result.hint
+    if problem.startswith("the proxy of "):
+        return problem, "check whether the proxy requires a login or blocks this host"
     return f"{settings.issuer} returned no certs: {problem}", _fetch_hint(problem, result.status, settings)
 
 

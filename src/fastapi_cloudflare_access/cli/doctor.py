@@ -1,22 +1,26 @@
 """`cf-access doctor`: checks from the settings to the token, in the order in which verification needs them."""
 
 import asyncio
-import os
 import re
 import socket
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from fastapi_cloudflare_access._keys.environment import (
+    EnvironmentProblem,
+    ca_certificates,
+    excluding_entry,
+    proxy_for,
+)
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
 from fastapi_cloudflare_access.cli.certs import FetchResult, explain_failure, fetch_certs
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.formatting import duration, plural, printable, short
 from fastapi_cloudflare_access.cli.key_description import describe_keys
 from fastapi_cloudflare_access.cli.output import Screen
-from fastapi_cloudflare_access.cli.proxies import proxy_for, proxy_problem
 from fastapi_cloudflare_access.cli.reports import Key, Status, Step
 from fastapi_cloudflare_access.cli.verify import Certs, verify_token
 from fastapi_cloudflare_access.protocols import Clock, Fetch
@@ -129,31 +133,38 @@ def check_proxy(settings: Settings) -> Step:
     """Check the proxy in use; the step names it without its password."""
     if settings.is_local:
         return _step("proxy", "ok", "none: a local team needs no proxy")
-    if unusable := proxy_problem(settings):
-        return _step("proxy", "failed", *unusable)
-    proxy = proxy_for(settings)
-    return _step("proxy", "ok", f"through {proxy}" if proxy else "none")
+    try:
+        proxy = proxy_for(settings.certs_url)
+    except EnvironmentProblem as wrong:
+        return _step("proxy", "failed", wrong.problem, wrong.hint)
+    if proxy:
+        return _step("proxy", "ok", f"through {printable(proxy.shown, limit=100)} ({proxy.source})")
+    entry = excluding_entry(settings.certs_url)
+    return _step(
+        "proxy", "ok", f"none: the entry {printable(entry)} of NO_PROXY excludes the team" if entry else "none"
+    )
 
 
 def check_ca(settings: Settings) -> Step:
     """Check the CA certificates in use."""
     if settings.is_local:
         return _step("ca", "ok", "none: a local team needs no TLS")
-    for name, is_there in (("SSL_CERT_FILE", Path.is_file), ("SSL_CERT_DIR", Path.is_dir)):
-        if given := os.environ.get(name):
-            shown = printable(given)
-            if is_there(Path(given)):
-                return _step("ca", "ok", f"{shown} ({name})")
-            return _step("ca", "failed", f"{name} is {shown}, which does not exist", f"correct or unset {name}")
-    return _step("ca", "ok", "the certificates of certifi")
+    try:
+        given = ca_certificates()
+    except EnvironmentProblem as wrong:
+        return _step("ca", "failed", wrong.problem, wrong.hint)
+    return _step(
+        "ca", "ok", f"{printable(given.path)} ({given.source})" if given.source else "the certificates of certifi"
+    )
 
 
 async def check_host(settings: Settings) -> Step:
     """Check that the host name of the team resolves."""
     parts = urlsplit(settings.issuer)
     host = parts.hostname or ""
-    if proxy_for(settings):
-        return _step("host", "skipped", f"the proxy resolves {host}")
+    with suppress(EnvironmentProblem):
+        if not settings.is_local and proxy_for(settings.certs_url):
+            return _step("host", "skipped", f"the proxy resolves {host}")
     try:
         async with asyncio.timeout(settings.key_settings.fetch_timeout):
             found = await asyncio.get_running_loop().getaddrinfo(host, parts.port, type=socket.SOCK_STREAM)

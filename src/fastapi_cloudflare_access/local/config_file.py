@@ -3,7 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -84,15 +84,16 @@ def _validation_error(name: str, data: Any, invalid: ValidationError) -> str:
     return f"{name}, {_dotted_path(key_path)}{_shown_name(data, key_path)}: {_message(error)}"
 
 
-def _shown_name(data: Any, key_path: tuple[str | int, ...]) -> str:
+def _shown_name(data: object, key_path: tuple[str | int, ...]) -> str:
     """Return the name of the innermost app, person or service token on the path, in brackets; else nothing."""
-    shown = ""
+    shown, value = "", data
     for key in key_path:
         try:
-            data = data[key]
+            value = cast("Any", value)[key]
         except (KeyError, IndexError, TypeError):
             break
-        name = data.get("name", data.get("email")) if isinstance(data, dict) else None
+        entry = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+        name = entry.get("name", entry.get("email"))
         if isinstance(name, str) and _NAME.fullmatch(name):
             shown = f" ({name})"
     return shown

@@ -1,0 +1,196 @@
+"""Reading the certs document from any `Fetch`, within fixed limits, and describing why a fetch failed."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from functools import cache
+from importlib import metadata
+from os import strerror
+from socket import gaierror
+from ssl import SSLError
+
+from fastapi_cloudflare_access._keys.environment import ca_certificates
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
+
+OK, NOT_MODIFIED, NOT_FOUND = 200, 304, 404
+MAX_DOCUMENT = 64 * 1024
+"""Number of bytes that a certs document may have."""
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
+_SECONDS = r"\s*=\s*\"?([0-9]{1,9})\"?\s*(?:,|$)"
+_MAX_AGE = re.compile(r"(?:^|,)\s*max-age" + _SECONDS, re.IGNORECASE)
+_NOT_FRESH = re.compile(r"(?:^|,)\s*no-(?:cache|store)\s*(?:,|=|$)", re.IGNORECASE)
+
+
+class FetchProblem(Exception):
+    """The response to a fetch is unusable; the message never quotes it.
+
+    Attributes:
+        retry_after: Seconds that the server asks to wait before the next fetch (RFC 9110 section 10.2.3); else 0.
+    """
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The result of a successful fetch.
+
+    Attributes:
+        body: The document; None after a 304.
+        etag: The value for the next `If-None-Match`.
+        max_age: Seconds for which the response is still fresh (RFC 9111 section 4.2).
+    """
+
+    body: bytes | None
+    etag: str | None
+    max_age: float | None
+
+
+async def read_document(fetch: Fetch, url: str, *, etag: str | None, no_cache: bool) -> Document:
+    """Fetch a document: accept 200 and 304, no content encoding, and at most `MAX_DOCUMENT` bytes.
+
+    Args:
+        fetch: The function that fetches.
+        url: The URL of the document.
+        etag: The ETag of the current document; the response may then be 304.
+        no_cache: Whether caches on the way must ask the origin.
+
+    Raises:
+        FetchProblem: The response is unusable.
+        Exception: Any exception of `fetch`.
+    """
+    async with fetch(url, headers=_request_headers(etag, no_cache=no_cache)) as response:
+        if response.status == NOT_MODIFIED and etag is not None:
+            return Document(None, etag, _max_age(response.headers))
+        _check(response)
+        body = bytearray()
+        async for piece in response.body:
+            if len(body) + len(piece) > MAX_DOCUMENT:
+                raise FetchProblem(f"the document is longer than {MAX_DOCUMENT} bytes")
+            body += piece
+        return Document(bytes(body), _etag(response.headers), _max_age(response.headers))
+
+
+class ProxyUsed:
+    """Mixin of the errors of a fetch that went through a proxy.
+
+    Attributes:
+        proxy: The variable that names the proxy.
+    """
+
+    def __init__(self, proxy: str) -> None:
+        super().__init__()
+        self.proxy = proxy
+
+
+def describe(problem: BaseException) -> str:
+    """Return why a fetch failed, in fixed words: none of them came over the network."""
+    if isinstance(problem, FetchProblem | ConfigurationError):
+        return str(problem)
+    if isinstance(problem, ProxyUsed):
+        return f"through the proxy of {problem.proxy}: {_describe_cause(problem)}"
+    return _describe_cause(problem)
+
+
+def _describe_cause(problem: BaseException) -> str:
+    if tls := tls_problem(problem):
+        reason = getattr(tls, "verify_message", None) or getattr(tls, "reason", None)
+        return f"TLS failed: {reason or type(tls).__name__}{_ca_hint()}"
+    if isinstance(problem, TimeoutError):
+        return "no answer in time"
+    if errors := [link for link in _chain(problem) if isinstance(link, OSError) and type(link.errno) is int]:
+        return "the host name was not found" if isinstance(errors[-1], gaierror) else strerror(errors[-1].errno or 0)
+    if isinstance(problem, ConnectionError):
+        return "the connection failed or was lost"
+    return f"the fetch failed with {type(problem).__name__}"
+
+
+def _ca_hint() -> str:
+    """Return which CA certificates were trusted, if the environment names them."""
+    try:
+        source = ca_certificates().source
+    except ConfigurationError:
+        return ""
+    return f"; only the CA certificates of {source} are trusted" if source else ""
+
+
+def _request_headers(etag: str | None, *, no_cache: bool) -> dict[str, str]:
+    headers = {"User-Agent": _user_agent(), "Accept": "application/json", "Accept-Encoding": "identity"}
+    if etag is not None:
+        headers["If-None-Match"] = etag
+    if no_cache:
+        headers["Cache-Control"] = "no-cache"
+    return headers
+
+
+@cache
+def _user_agent() -> str:
+    try:
+        return f"fastapi-cloudflare-access/{metadata.version('fastapi-cloudflare-access')}"
+    except metadata.PackageNotFoundError:  # the package was copied into an app or frozen
+        return "fastapi-cloudflare-access"
+
+
+def _check(response: FetchResponse) -> None:
+    if response.status != OK:
+        status = int(response.status)
+        raise FetchProblem(
+            f"an answer with HTTP status {status}{_hint(status)}", retry_after=_retry_after(response.headers)
+        )
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise FetchProblem("an encoded answer, which was not asked for")
+    length = response.headers.get("content-length", "0")
+    if not _LENGTH.fullmatch(length) or int(length) > MAX_DOCUMENT:
+        raise FetchProblem(f"the document is longer than {MAX_DOCUMENT} bytes")
+
+
+def _hint(status: int) -> str:
+    if status == NOT_FOUND:
+        return "; is team_domain right?"
+    redirects = 300 <= status < 400 and status != NOT_MODIFIED  # noqa: PLR2004 - the class of redirects
+    return "; redirects are not followed" if redirects else ""
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds of `Retry-After`; a date is compared with the `Date` of the same response."""
+    value = headers.get("retry-after", "")[:64].strip()
+    if _LENGTH.fullmatch(value):
+        return float(value)
+    try:
+        until, sent = (parsedate_to_datetime(date) for date in (value, headers.get("date", "")[:64]))
+        return max(0.0, (until - sent).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _etag(headers: Mapping[str, str]) -> str | None:
+    etag = headers.get("etag", "")
+    return etag if _ETAG.fullmatch(etag) else None
+
+
+def _max_age(headers: Mapping[str, str]) -> float | None:
+    """Return `max-age` less `Age`; None if the response must not be cached at all."""
+    control, age = headers.get("cache-control", "")[:1024], headers.get("age", "0")
+    found = _MAX_AGE.search(control)
+    if found is None or not int(found[1]) or _NOT_FRESH.search(control):
+        return None
+    return max(0.0, int(found[1]) - (float(age) if _LENGTH.fullmatch(age) else 0.0))
+
+
+def _chain(problem: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while problem is not None and len(chain) < 10:  # noqa: PLR2004 - no chain is longer, and a loop ends
+        chain.append(problem)
+        problem = problem.__cause__ or problem.__context__
+    return chain
+
+
+def tls_problem(problem: BaseException) -> SSLError | None:
+    """Return the TLS error among the causes of an error, or None."""
+    return next((link for link in _chain(problem) if isinstance(link, SSLError)), None)
