@@ -114,7 +114,7 @@ def test_the_issuer_and_the_certs_url_derive_from_the_team_domain(team_domain: s
     ],
 )
 def test_any_other_team_domain_is_refused_with_a_sentence_that_names_it(team_domain: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^team_domain (must|is) [^\n]+$"):
+    with pytest.raises(ConfigurationError, match=r"^team_domain (must|is|has|contains|ends|begins) [^\n]+$"):
         load(team_domain=team_domain)
 
 
@@ -217,10 +217,12 @@ def test_what_is_missing_is_said_with_what_to_set() -> None:
     )
 
 
-def test_an_unknown_setting_is_refused_with_the_list_of_those_there_are() -> None:
+def test_an_unknown_setting_is_refused_with_the_closest_one_or_where_they_are_listed() -> None:
     with pytest.raises(ConfigurationError, match=r"^there is no setting teamdomain; did you mean team_domain\?$"):
         load(teamdomain="acme")
-    with pytest.raises(ConfigurationError, match=r"^there is no setting x; the settings are team_domain, audience, "):
+    with pytest.raises(
+        ConfigurationError, match=r"^there is no setting x; help\(CloudflareAccess\) lists the settings$"
+    ):
         load(x="acme")
 
 
@@ -297,7 +299,7 @@ def test_a_signature_shows_every_setting_with_its_default(signed: Any, group: ty
 
 
 def test_a_setting_of_the_keys_is_refused_beside_them_with_the_place_where_it_goes() -> None:
-    with pytest.raises(ConfigurationError, match=r"did you mean refresh_interval in key_settings=KeySettings\(…\)\?$"):
+    with pytest.raises(ConfigurationError, match=r"; write key_settings=KeySettings\(refresh_interval=…\)$"):
         Settings.load(team_domain="acme", audience=AUD, refresh_interval=120)
 
 

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._clock import is_clock
+from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
 from fastapi_cloudflare_access._policy import Policy, check_policy, is_async
 from fastapi_cloudflare_access._responses import RESPONSES, readiness
@@ -96,7 +97,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
             ConfigurationError: A setting is missing or wrong.
         """
         if unknown:
-            raise ConfigurationError("; ".join(unknown_setting(name) for name in sorted(unknown)))
+            raise ConfigurationError("; ".join(unknown_setting(name, "CloudflareAccess") for name in sorted(unknown)))
         _check_user_model(user_model)
         _check_ports(fetch, clock, listeners)
         settings = Settings.load(
@@ -115,8 +116,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         self.user = Dependency(authenticator, name="access.user", kind=UserClaims)
         self.service = Dependency(authenticator, name="access.service", kind=ServiceClaims)
         self.optional = OptionalDependency(authenticator, name="access.optional", kind=CALLERS)
-        if settings.is_local:
-            logger.warning("the Cloudflare Access team is a local one at %s: for development only", settings.issuer)
+        _log_warnings(settings)
 
     def _begin(self, authenticator: Authenticator[U]) -> None:
         """Initialise what copies must not share."""
@@ -194,6 +194,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         """
         mine = self._authenticator
         settings = self.settings.with_audience(audience)
+        _log_warnings(settings)
         verifier = Verifier(settings, keys=self.keys, user_model=self.user_model)
         other = copy(self)
         other._begin(Authenticator(verifier, mine.listeners))  # noqa: SLF001 - of this class
@@ -288,6 +289,11 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         if mistake := misuse_of(request.scope, Dependency):
             logger.error("refused, since the route is wrongly declared: %s", mistake)
             raise self._authenticator.refuse(PolicyDenied("readiness is not a dependency"), request)
+
+
+def _log_warnings(settings: Settings) -> None:
+    for warning in settings.warnings:
+        log(logger, logging.WARNING, "%s", warning)
 
 
 def _holds_dependency_of(value: Any, authenticator: Authenticator[Any]) -> bool:

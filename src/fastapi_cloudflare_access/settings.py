@@ -3,14 +3,25 @@
 Each setting is described once, at its field; the reference page is made from these descriptions.
 """
 
+import os
 import re
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Never, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
+from fastapi_cloudflare_access._setting_hints import (
+    WHERE_IS_AUD,
+    audience_problem,
+    entry_problem,
+    team_domain_problem,
+    unread_sources,
+)
+from fastapi_cloudflare_access._setting_hints import unknown_setting as hint_unknown_setting
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 CERTS_PATH = "/cdn-cgi/access/certs"
@@ -21,6 +32,9 @@ MAX_PORT = 65_535
 ENVIRONMENT_PREFIX = "CF_ACCESS_"
 JITTER = 0.1
 """Share by which each pause between refreshes varies."""
+
+PORTS = ("user_model", "fetch", "clock", "listeners")
+"""The parameters of `CloudflareAccess` that are objects, and cannot come from the environment."""
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _TEAM_NAME = re.compile(_LABEL)
@@ -35,7 +49,8 @@ TokenSource = Literal["header", "cookie"]
 
 def _issuer_of(team_domain: object) -> str:
     if isinstance(team_domain, str):
-        team_domain = team_domain.strip().removesuffix("/")
+        team_domain = team_domain.strip()
+        team_domain = team_domain if team_domain.endswith("//") else team_domain.removesuffix("/")
     if not isinstance(team_domain, str):
         raise ValueError("must be text, such as 'acme'; leave it out to read CF_ACCESS_TEAM_DOMAIN")  # noqa: TRY004
     if not team_domain.strip():
@@ -46,10 +61,7 @@ def _issuer_of(team_domain: object) -> str:
         return f"https://{match[1]}"
     if (match := _LOOPBACK.fullmatch(team_domain)) and int(match[1]) <= MAX_PORT:
         return team_domain
-    raise ValueError(
-        "must be a team name ('acme'), a team domain ('acme.cloudflareaccess.com'), "
-        "or a loopback origin for local work ('http://127.0.0.1:PORT'), in lower case and with nothing after it"
-    )
+    raise ValueError(team_domain_problem(team_domain))
 
 
 def _audiences_of(audience: Any) -> tuple[str, ...]:
@@ -64,12 +76,14 @@ def _audiences_of(audience: Any) -> tuple[str, ...]:
 
 
 def _audience_of(tag: object) -> str:
+    if isinstance(tag, list | tuple):
+        raise ValueError("has a list as an entry; pass the tags one by one, or as one list")  # noqa: TRY004
     if not isinstance(tag, str):
         raise ValueError("has an entry that is not text; each must be the AUD tag of an application")  # noqa: TRY004
     if not tag.strip():
         raise ValueError("has a blank entry; each must be the AUD tag of an application")
     if not _AUDIENCE.fullmatch(tag.strip()):
-        raise ValueError("has an entry that is not an AUD tag; copy it from the application's overview, without quotes")
+        raise ValueError(f"has an entry that {entry_problem(tag.strip())}; {WHERE_IS_AUD}")
     return tag.strip()
 
 
@@ -138,11 +152,12 @@ class _Group(BaseSettings):
     def _validate(self, options: dict[str, Any]) -> None:
         given = {name: value for name, value in options.items() if not isinstance(value, LeftOut)}
         if unknown := sorted(given.keys() - type(self).model_fields.keys()):  # BaseSettings accepts some more
-            raise ConfigurationError("; ".join(unknown_setting(name) for name in unknown))
+            raise ConfigurationError("; ".join(unknown_setting(name, type(self).__name__) for name in unknown))
         try:
             super().__init__(**given)
         except ValidationError as invalid:
-            raise ConfigurationError("; ".join(_sentence(error) for error in invalid.errors())) from None
+            fields = type(self).model_fields
+            raise ConfigurationError("; ".join(_sentence(error, fields) for error in invalid.errors())) from None
 
 
 class KeySettings(_Group):
@@ -264,6 +279,21 @@ class Settings(_Group):
         return frozenset(self.audience)
 
     @property
+    def warnings(self) -> list[str]:
+        """One sentence for each setting that is accepted and is probably wrong, or for development only."""
+        problems = [(tag, audience_problem(tag)) for tag in self.audience]
+        found = [f"audience {tag[:8]}… is not an AUD tag: {why}; {WHERE_IS_AUD}" for tag, why in problems if why]
+        expected = os.environ.get(f"{ENVIRONMENT_PREFIX}TEAM_DOMAIN", "")
+        if _LOOPBACK.fullmatch(expected) and expected != self.issuer:
+            found.append(
+                f"the code sets team_domain to {self.issuer}, and the environment names the local Access {expected}, "
+                "whose tokens are rejected: leave team_domain and audience out to read them from the environment"
+            )
+        if self.is_local:
+            found.append(f"the Cloudflare Access team is a local one at {self.issuer}: for development only")
+        return found
+
+    @property
     def is_local(self) -> bool:
         """Whether the team is a loopback origin."""
         return self.issuer.startswith("http://")
@@ -273,25 +303,33 @@ for _group in (KeySettings, Settings):
     forbid_as_dependency(_group, f"{_group.__name__} never comes from a request: make it where the app is defined")
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, fields: Mapping[str, FieldInfo]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
     name = str(error["loc"][0])
     if error["type"] == "missing":
-        return f"{name} is missing: pass {name}=… or set {ENVIRONMENT_PREFIX}{name.upper()}"
-    return f"{name} {message}" if message[0].islower() else f"{name}: {message}"
+        variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
+        return f"{name} is missing: pass {name}=… or set {variable}{unread_sources(name)}"
+    return f"{name} {message if error['type'] == 'value_error' else _expected(fields[name])}"
 
 
-def unknown_setting(name: str) -> str:
-    """Return the sentence about a setting that does not exist."""
-    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes alone
+def _expected(field: FieldInfo) -> str:
+    """Return what a setting must be, with its bounds."""
+    numbers: dict[Any, str] = {int: "a whole number", float: "a number"}
+    if (number := numbers.get(field.annotation)) is None:
+        return "must be true or false" if field.annotation is bool else "must be text"
+    bounds = {
+        name: value
+        for part in field.metadata
+        for name in ("gt", "ge", "le")
+        if (value := getattr(part, name, None)) is not None
+    }
+    lowest = f"above {bounds['gt']:g}" if "gt" in bounds else f"from {bounds['ge']:g}"
+    return f"must be {number} {lowest} {'up ' if 'gt' in bounds else ''}to {bounds['le']:g}"
 
-    known = [*Settings.model_fields, *KeySettings.model_fields]
-    closest = next(iter(get_close_matches(name, known)), None)
-    if closest is None:
-        return f"there is no setting {name}; the settings are {', '.join(known)}"
-    inside = closest in KeySettings.model_fields
-    return f"there is no setting {name}; did you mean {closest}" + (
-        " in key_settings=KeySettings(…)?" if inside else "?"
-    )
+
+def unknown_setting(name: str, group: str) -> str:
+    """Return the error message for a setting that `CloudflareAccess` or `KeySettings` does not have."""
+    parameters = {"CloudflareAccess": [*Settings.model_fields, *PORTS], "KeySettings": [*KeySettings.model_fields]}
+    return hint_unknown_setting(name, group if group in parameters else "CloudflareAccess", parameters)

@@ -15,7 +15,9 @@ from fastapi.testclient import TestClient
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
-access = CloudflareAccess(team_domain="acme", audience="wiki")
+access = CloudflareAccess(
+    team_domain="acme", audience="a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1"
+)
 app = FastAPI()
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +31,7 @@ from fastapi.testclient import TestClient
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 
-access = CloudflareAccess(team_domain="acme", audience="wiki")
+access = CloudflareAccess(team_domain="acme", audience="a1" * 32)
 app = FastAPI()
 
 
@@ -182,7 +184,7 @@ import sys
 from typing import Annotated
 from fastapi import Depends, FastAPI
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
-access = CloudflareAccess(team_domain="acme", audience="wiki")
+access = CloudflareAccess(team_domain="acme", audience="a1" * 32)
 app = FastAPI(lifespan=access.lifespan, dependencies=[Depends(access)])
 app.openapi()
 ours = [name for name in sys.modules if name.startswith("fastapi_cloudflare_access.")]

@@ -16,6 +16,7 @@ from fastapi_cloudflare_access._keys.environment import (
     proxy_for,
 )
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
+from fastapi_cloudflare_access._setting_hints import WHERE_IS_AUD, audience_problem
 from fastapi_cloudflare_access.cli.certs import FetchResult, explain_failure, fetch_certs
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.formatting import duration, plural, printable, short
@@ -29,8 +30,6 @@ from fastapi_cloudflare_access.settings import Settings
 SKEW_WARNING, SKEW_FAILURE = 5, 60
 """Clock skew, in seconds, from which the clock check warns, and fails."""
 
-_AUD_TAG = re.compile(r"[0-9a-f]{64}")
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NO_CERTS = "not checked: there is no certs document"
 
 
@@ -113,20 +112,11 @@ class Doctor:
 
 def check_audience(settings: Settings) -> Step:
     """Check that each audience looks like an AUD tag: 64 lower-case hexadecimal digits."""
-    odd = [tag for tag in settings.audience if not _AUD_TAG.fullmatch(tag)]
-    if not odd:
+    wrong = [(tag, problem) for tag in settings.audience if (problem := audience_problem(tag))]
+    if not wrong:
         return _step("audience", "ok", ", ".join(short(tag) for tag in settings.audience))
-    text = f"{printable(short(odd[0]))} is not an AUD tag: {_describe_tag(odd[0])}"
-    hint = "copy the Application Audience (AUD) Tag of the application in Zero Trust"
-    return _step("audience", "warning" if settings.is_local else "failed", text, hint)
-
-
-def _describe_tag(tag: str) -> str:
-    if _UUID.fullmatch(tag):
-        return "it looks like the application's id"
-    if _AUD_TAG.fullmatch(tag.lower()):
-        return "it has upper-case letters"
-    return f"it has {plural(len(tag), 'character')}, not 64 hexadecimal digits"
+    text = f"{printable(short(wrong[0][0]))} is not an AUD tag: {wrong[0][1]}"
+    return _step("audience", "warning" if settings.is_local else "failed", text, WHERE_IS_AUD)
 
 
 def check_proxy(settings: Settings) -> Step:
