@@ -193,10 +193,10 @@ These settings depend on each other:
 
 ## The environment and `.env` files
 
-The package reads only the environment of the process. It does **not** read a `.env` file, and `cf-access` does not
-either. Use one of these ways to load such a file:
+The package reads only the environment of the process. It does **not** read a `.env` file. Use one of these
+ways to load such a file:
 
-- `uvicorn app:app --env-file .env`;
+- `uvicorn app:app --env-file .env`, and `cf-access --env-file .env doctor`;
 - `docker run --env-file .env …`;
 - `set -a; . ./.env; set +a` in a POSIX shell, before the command;
 - `python-dotenv`, which this package installs, before you create the object:

@@ -19,7 +19,7 @@ from support.command_line import Cli, shell
 from fastapi_cloudflare_access.cli import application, main
 from fastapi_cloudflare_access.cli.reports import ExitCode
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.testing import FakeTeam
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 ROOT = Path(__file__).parents[2]
 LOCAL = "fastapi_cloudflare_access.local"
@@ -368,3 +368,20 @@ def test_an_interrupt_during_the_imports_prints_nothing(
     monkeypatch.delitem(sys.modules, "fastapi_cloudflare_access.cli.application", raising=False)
     assert main() == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_env_file_sets_what_the_environment_does_not(
+    cli: Cli, team: FakeTeam, certs: MemoryFetch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    path = tmp_path / "settings.env"
+    path.write_text(f"CF_ACCESS_TEAM_DOMAIN=other\nCF_ACCESS_AUDIENCE={team.audience}\n")
+    monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", "acme")
+    result = cli("--env-file", str(path), "verify", team.user_token("ada@example.com"), fetch=certs)
+    assert (result.code, "accepts it" in result.out) == (0, True)
+
+
+def test_an_env_file_that_does_not_exist_is_a_usage_error(cli: Cli, tmp_path: Path) -> None:
+    result = cli("--env-file", str(tmp_path / "none.env"), "keys")
+    assert result.code == 2
+    assert "does not exist" in result.err

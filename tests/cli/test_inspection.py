@@ -19,6 +19,7 @@ def of_kind(team: FakeTeam, kind: str) -> str:
         "org": lambda: team.org_token(EMAIL),
         "meta": team.meta_token,
         "match": team.match_token,
+        "saas": lambda: team.sign({"iss": f"{team.team_domain}/cdn-cgi/access/sso/oidc/0123abcd", "sub": "1"}),
         "unknown": lambda: team.sign({"type": "app", "sub": ""}),
     }
     return made[kind]()
@@ -32,6 +33,7 @@ def of_kind(team: FakeTeam, kind: str) -> str:
         ("org", "a user's session with the team"),
         ("meta", "part of a login redirect"),
         ("match", "describes an application"),
+        ("saas", "an ID token of Access for SaaS"),
         ("unknown", "not a kind of token that Access issues"),
     ],
 )
@@ -158,3 +160,33 @@ def test_an_invalid_time_is_shown_unchanged(cli: Cli, configured: FakeTeam) -> N
 def test_nothing_is_fetched(cli: Cli, configured: FakeTeam, certs: object) -> None:
     cli("inspect", configured.user_token(EMAIL))
     assert getattr(certs, "fetches", None) == 0
+
+
+@pytest.mark.parametrize(
+    ("token", "text", "hint"),
+    [
+        ("hello", "it has 1 part, and a token has 3, separated by dots", "copy the whole token again"),
+        ("a.b", "it has 2 parts, and a token has 3, separated by dots", "copy the whole token again"),
+        ("a.b.c.d", "it has 4 parts, and a token has 3, separated by dots", "copy the whole token again"),
+        ("a.b.c", "not canonical base64url", "copy the whole token again"),
+        ("oauth:abc123", "an opaque token of Managed OAuth", "verify the token that reaches the app"),
+    ],
+)
+def test_the_advice_fits_what_is_not_a_token(cli: Cli, configured: FakeTeam, token: str, text: str, hint: str) -> None:
+    for command in ("inspect", "verify"):
+        verdict = cli(command, token, "--json").json["verdict"]
+        assert text in verdict["text"]
+        assert verdict["hint"].startswith(hint)
+
+
+def test_an_id_token_of_access_for_saas_is_not_for_the_app(cli: Cli, configured: FakeTeam) -> None:
+    verdict = cli("inspect", of_kind(configured, "saas"), "--json").json["verdict"]
+    assert verdict["hint"].startswith("this is an ID token of Access for SaaS")
+
+
+def test_an_issuer_that_can_be_no_team_domain_is_not_proposed_as_a_setting(cli: Cli, configured: FakeTeam) -> None:
+    foreign = configured.user_token(EMAIL, claims={"iss": "https://login.example.com"})
+    other = configured.user_token(EMAIL, claims={"iss": "https://other.cloudflareaccess.com"})
+    hints = [cli("inspect", token, "--json").json["verdict"]["hint"] for token in (foreign, other)]
+    assert hints[0].startswith("its issuer is not a team domain, which ends with .cloudflareaccess.com")
+    assert hints[1].startswith("set CF_ACCESS_TEAM_DOMAIN")

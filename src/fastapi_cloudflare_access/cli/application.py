@@ -6,9 +6,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module, metadata
 from io import TextIOWrapper
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from dotenv import load_dotenv
 
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.cli.commands import Commands
@@ -19,6 +22,7 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 NAME = "cf-access"
+ENV_FILE = "--env-file"
 LOCAL_COMMAND = "fastapi_cloudflare_access.local.cli"
 LOCAL_MISSING = "`cf-access dev` needs the extra `local`: pip install 'fastapi-cloudflare-access[cli,local]'"
 EPILOG = "Exit codes: 0 success, 1 rejected or check failed, 2 usage error, 3 inconclusive."
@@ -78,7 +82,8 @@ def _output_error(why: str) -> int:
 
 
 def _run_command(arguments: list[str], commands: Commands) -> int:
-    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    pairs = pairwise(["", *arguments])
+    command = next((given for before, given in pairs if not given.startswith("-") and before != ENV_FILE), None)
     is_local = command == "dev"
     app = _app(commands, with_dev=is_local)
     with nullcontext() if is_local else _without_log():
@@ -132,8 +137,27 @@ def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
         raise typer.Exit
 
 
+def _load_env_file(path: Path | None) -> None:
+    if path is not None:
+        load_dotenv(path)
+
+
 def _global_options(
     *,
+    _env_file: Annotated[
+        Path | None,
+        typer.Option(
+            ENV_FILE,
+            metavar="FILE",
+            help="Read environment variables from this file first; those that are set stay.",
+            callback=_load_env_file,
+            is_eager=True,
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            show_default=False,
+        ),
+    ] = None,
     _: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
     ] = False,

@@ -7,6 +7,8 @@ from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso_and_r
 from fastapi_cloudflare_access.cli.reports import Verdict
 from fastapi_cloudflare_access.errors import (
     AccessError,
+    ConfigurationError,
+    MalformedToken,
     TemporarilyUnavailable,
     TokenExpired,
     TokenNotYetValid,
@@ -16,6 +18,12 @@ from fastapi_cloudflare_access.errors import (
 )
 from fastapi_cloudflare_access.settings import Settings
 
+TOKEN_DOTS = 2
+OPAQUE_HINT = "verify the token that reaches the app: Access adds a JWT in the header Cf-Access-Jwt-Assertion"
+SAAS_HINT = "this is an ID token of Access for SaaS, for the SaaS application alone: use the token that reaches the app"
+FOREIGN_ISSUER_HINT = (
+    "its issuer is not a team domain, which ends with .cloudflareaccess.com: check the source of the token"
+)
 HINTS: Mapping[str, str] = {
     "malformed_token": "copy the whole token again: three parts, two dots, and no quotes, spaces or Bearer",
     "unsupported_algorithm": "Access signs with RS256 only: check the source of this token",
@@ -34,14 +42,42 @@ HINTS: Mapping[str, str] = {
 
 
 def explain_rejection(
-    error: AccessError, *, claims: Mapping[str, Any] | None = None, settings: Settings | None = None, now: float = 0.0
+    error: AccessError,
+    *,
+    token: bytes = b"",
+    claims: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+    now: float = 0.0,
 ) -> Verdict:
     """Return the verdict for a rejected token; given claims, verified or not, add the value that does not match."""
-    text = str(error)
+    text, hint = str(error), HINTS[error.reason]
+    if token.startswith(b"oauth:"):
+        text, hint = "this is an opaque token of Managed OAuth, which only Cloudflare can check", OPAQUE_HINT
+    elif isinstance(error, MalformedToken) and token.count(b".") != TOKEN_DOTS:
+        parts = token.count(b".") + 1
+        text = f"it has {parts} part{'' if parts == 1 else 's'}, and a token has 3, separated by dots"
+    elif claims is not None and is_saas_id_token(claims):
+        hint = SAAS_HINT
+    elif isinstance(error, WrongIssuer) and claims is not None and not _is_team_domain(claims.get("iss")):
+        hint = FOREIGN_ISSUER_HINT
     if claims is not None and settings is not None and (detail := _detail(error, claims, settings, now)):
         text = f"{text}: {detail}"
     accepted = None if isinstance(error, TemporarilyUnavailable) else False
-    return Verdict(accepted=accepted, reason=error.reason, text=text, hint=HINTS[error.reason])
+    return Verdict(accepted=accepted, reason=error.reason, text=text, hint=hint)
+
+
+def is_saas_id_token(claims: Mapping[str, Any]) -> bool:
+    """Check whether claims are those of an ID token of Access for SaaS, whose issuer has a path of its own."""
+    issuer = claims.get("iss")
+    return isinstance(issuer, str) and "/cdn-cgi/access/sso/oidc/" in issuer
+
+
+def _is_team_domain(issuer: object) -> bool:
+    try:
+        Settings.load(team_domain=issuer, audience="none")
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _detail(error: AccessError, claims: Mapping[str, Any], settings: Settings, now: float) -> str | None:

@@ -10,7 +10,7 @@ from fastapi_cloudflare_access._verifier import build_claims
 from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso, iso_and_relative, plural, short
-from fastapi_cloudflare_access.cli.hints import explain_rejection
+from fastapi_cloudflare_access.cli.hints import explain_rejection, is_saas_id_token
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import InspectReport, Kind, Times, Verdict
 from fastapi_cloudflare_access.cli.tokens import describe_token
@@ -24,6 +24,7 @@ KINDS: Mapping[Kind, str] = {
     "org": "org: a user's session with the team, not a login to an application",
     "meta": "meta: part of a login redirect, issued to every visitor",
     "match": "match: describes an application, issued to every visitor",
+    "saas": "an ID token of Access for SaaS (OIDC), not a login to an app behind Access",
     "unknown": "not a kind of token that Access issues",
 }
 SECRETS = frozenset({"identity_nonce"})
@@ -49,6 +50,8 @@ def inspect_token(token: bytes, configuration: Configuration, now: float) -> Ins
 
 def kind_of(claims: Mapping[str, Any]) -> Kind:
     """Return the kind of token that the claims describe."""
+    if is_saas_id_token(claims):
+        return "saas"
     kind, sub, name = (claims.get(member) for member in ("type", "sub", "common_name"))
     if isinstance(kind, str) and kind in _OTHER_KINDS:
         return _OTHER_KINDS[kind]
@@ -85,7 +88,7 @@ def _verdict(token: bytes, claims: dict[str, Any] | None, configuration: Configu
         check_claims(checked, settings=configuration.settings, now=now)
         build_claims(checked, UserClaims)
     except CredentialError as error:
-        return explain_rejection(error, claims=claims, settings=configuration.settings, now=now)
+        return explain_rejection(error, token=token, claims=claims, settings=configuration.settings, now=now)
     return Verdict(accepted=None, text="this configuration accepts the token if its signature is valid")
 
 

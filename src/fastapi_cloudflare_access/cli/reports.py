@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 Role = Literal["current", "previous"] | None
-Kind = Literal["user", "service", "org", "meta", "match", "unknown"]
+Kind = Literal["user", "service", "org", "meta", "match", "saas", "unknown"]
 
 
 class ExitCode(IntEnum):

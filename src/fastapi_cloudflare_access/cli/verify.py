@@ -83,7 +83,7 @@ def _run_steps(token: bytes, certs: Certs, now: float) -> tuple[list[Step], Verd
         if not key.verifies(parsed.signature, parsed.signed):
             raise InvalidSignature(_signature_problem(parsed, described))
     except AccessError as error:
-        verdict = explain_rejection(error)
+        verdict = explain_rejection(error, token=token)
         return [*steps, _failed_step(STEPS[len(steps)], verdict)], verdict
     steps.append(Step(name="signature", status="ok", text="verified with that key"))
     return steps, None
@@ -139,7 +139,7 @@ def _rejection(
     if isinstance(error, TemporarilyUnavailable):
         return failure or explain_rejection(error)  # the failed step is more precise than missing keys
     claims = inspect_token(token, configuration, now).claims
-    return explain_rejection(error, claims=claims, settings=configuration.settings, now=now)
+    return explain_rejection(error, token=token, claims=claims, settings=configuration.settings, now=now)
 
 
 def _with_hint(verdict: Verdict, token: bytes, certs: Certs) -> Verdict:
