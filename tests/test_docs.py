@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import os
 import re
 import subprocess
@@ -84,6 +85,9 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     monkeypatch.setitem(sys.modules, "app", module)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [*root.handlers])  # a page may configure logging
+    monkeypatch.setattr(root, "level", root.level)
     return module.__dict__
 
 

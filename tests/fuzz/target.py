@@ -188,7 +188,7 @@ def only_parity() -> None:
     """Check moduli for being even alone: the rest takes a thousand times as long as all other checks."""
     from fastapi_cloudflare_access._keys import jwks
 
-    vars(jwks)["is_easy_to_factor"] = lambda modulus: modulus % 2 == 0
+    setattr(jwks, "is_easy_to_factor", lambda modulus: modulus % 2 == 0)  # noqa: B010 - not exported
 
 
 def main() -> None:

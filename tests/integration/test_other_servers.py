@@ -1,0 +1,154 @@
+"""Granian and daphne, started as their users start them: the answers are those of the other servers."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from email.message import Message
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import websockets.sync.client
+from websockets.exceptions import InvalidStatus
+
+from fastapi_cloudflare_access._clock import SystemClock
+from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
+
+HEADER = "Cf-Access-Jwt-Assertion"
+EMAIL = "ada@example.com"
+APP = """
+from typing import Annotated
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+
+access = CloudflareAccess()
+app = FastAPI(lifespan=access.lifespan)
+
+@app.get("/me")
+def me(user: Annotated[UserClaims, Depends(access.user)]) -> str:
+    return user.email or ""
+
+@app.websocket("/feed")
+async def feed(websocket: WebSocket, user: Annotated[UserClaims, Depends(access.user)]) -> None:
+    await websocket.accept()
+    await websocket.send_text(user.email or "")
+    await websocket.close()
+"""
+COMMANDS = {
+    "granian": ["granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "app:app"],
+    "daphne": ["daphne", "--bind", "127.0.0.1", "--port", "{port}", "app:app"],
+}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def team() -> FakeTeam[SystemClock]:
+    return FakeTeam("acme", clock=SystemClock())
+
+
+@pytest.fixture(scope="module")
+def certs(team: FakeTeam[SystemClock]) -> Generator[CertsServer]:
+    with CertsServer(team) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def address(
+    request: pytest.FixtureRequest, certs: CertsServer, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[str]:
+    """Run the app by this server, and give its address."""
+    folder, port = tmp_path_factory.mktemp(request.param), free_port()
+    (folder / "app.py").write_text(APP)
+    arguments = [part.format(port=port) for part in COMMANDS[request.param]]
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment |= {"CF_ACCESS_TEAM_DOMAIN": certs.origin, "CF_ACCESS_AUDIENCE": certs.team.audience}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_for(process, port, folder / "log")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Message
+    body: Any
+
+
+def get(address: str, *headers: tuple[str, str]) -> Answer:
+    """Send a request by a client that sends blanks around values, and one header twice."""
+    connection = HTTPConnection(address, timeout=10)
+    try:
+        connection.putrequest("GET", "/me")
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, json.loads(response.read()))
+    finally:
+        connection.close()
+
+
+def test_a_token_in_the_header_or_the_cookie_is_accepted(address: str, team: FakeTeam[SystemClock]) -> None:
+    token = team.user_token(EMAIL)
+    for name, value in ((HEADER, token), (HEADER, f" {token}\t"), ("Cookie", f"a=b; CF_Authorization={token}; c=d")):
+        answer = get(address, (name, value))
+        assert (answer.status, answer.body) == (200, EMAIL)
+
+
+def test_a_refusal_has_the_status_and_the_headers_of_the_contract(address: str, team: FakeTeam[SystemClock]) -> None:
+    token = team.user_token(EMAIL)
+    cases: list[tuple[int, str, list[tuple[str, str]]]] = [
+        (401, "Cloudflare-Access", []),
+        (401, 'Cloudflare-Access error="invalid_token"', [(HEADER, "")]),
+        (401, 'Cloudflare-Access error="invalid_token"', [(HEADER, team.forge("expired"))]),
+        (401, 'Cloudflare-Access error="invalid_token"', [(HEADER, "a" * 15_000)]),
+        (401, 'Cloudflare-Access error="invalid_request"', [(HEADER, token), (HEADER, token)]),
+        (403, 'Cloudflare-Access error="insufficient_scope"', [(HEADER, team.service_token("backup"))]),
+    ]
+    for status, challenge, headers in cases:
+        answer = get(address, *headers)
+        assert answer.status == status
+        assert answer.headers["www-authenticate"].startswith(challenge)
+        assert (answer.headers["cache-control"], [*answer.body]) == ("no-store", ["detail"])
+
+
+def test_a_websocket_is_accepted_or_refused_before_the_handshake_ends(
+    address: str, team: FakeTeam[SystemClock]
+) -> None:
+    def connect(token: str | None) -> str:
+        headers = {HEADER: token} if token else {}
+        with websockets.sync.client.connect(f"ws://{address}/feed", additional_headers=headers, proxy=None) as socket:
+            return str(socket.recv())
+
+    assert connect(team.user_token(EMAIL)) == EMAIL
+    for token in (None, team.forge("expired"), team.service_token("backup")):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(token)
+        assert re.fullmatch("40[13]", str(refused.value.response.status_code))
