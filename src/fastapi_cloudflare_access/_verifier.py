@@ -8,7 +8,15 @@ from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._verification.request_token import Headers, find_token
 from fastapi_cloudflare_access._verification.signature import RS256Key
-from fastapi_cloudflare_access._verification.token import MAX_TOKEN, Parsed, parse, precheck, read_claims, verify
+from fastapi_cloudflare_access._verification.token import (
+    MAX_TOKEN,
+    MAX_UNVERIFIED_PAYLOAD,
+    Parsed,
+    parse,
+    precheck,
+    read_claims,
+    verify,
+)
 from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, InvalidClaims
@@ -103,7 +111,8 @@ class Verifier(Generic[U]):
 
     async def _verify_after_fetch(self, token: AwaitingKey) -> U | ServiceClaims:
         parsed, digest = token
-        precheck(parsed, settings=self.settings, now=self.keys.clock.now())
+        if len(parsed.payload) <= MAX_UNVERIFIED_PAYLOAD or self.keys.ready:
+            precheck(parsed, settings=self.settings, now=self.keys.clock.now())
         key = await self.keys.get_or_fetch(parsed.kid)
         return self._verify_with(key, parsed, digest)
 

@@ -81,7 +81,11 @@ class UnsupportedAlgorithm(CredentialError):
 
 
 class UnknownKey(CredentialError):
-    """No key of the team has this `kid`; the keys were fetched for it, or the `kid` is in the negative cache."""
+    """No key of the team has this `kid`; the keys were fetched for it, or the `kid` is in the negative cache.
+
+    A token with an unknown `kid` and a payload of more than 8 KiB is also rejected with this error, marked
+    `unverified`: such a payload is not read before its signature is verified, so no fetch is made for it.
+    """
 
     reason = "unknown_key"
 
@@ -129,7 +133,7 @@ class TokenNotYetValid(CredentialError):
 
 
 class TokenRevoked(CredentialError):
-    """The token or its session was revoked."""
+    """The token or its session was revoked. Reserved: no code raises it yet."""
 
     reason = "token_revoked"
 

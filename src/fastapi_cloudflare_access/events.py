@@ -171,6 +171,9 @@ class JwkIgnored(KeyEvent):
 class KeyFetchLimited(KeyEvent):
     """A request with an unknown `kid` got 503, since no fetch was allowed.
 
+    It is not emitted during a back-off without usable keys: every request then gets 503, and `KeysRefreshFailed` was
+    emitted.
+
     Attributes:
         reason: `bucket` (too many fetches for unknown keys), `back_off` (fetches fail) or `waiters` (too many requests
             wait).

@@ -54,7 +54,8 @@ class KeysHealth(BaseModel):
         fetches: Number of fetches, second attempts included.
         fetch_failures: Number of fetches that brought no document.
         parse_failures: Number of fetches that brought an unusable document.
-        rate_limited: Number of requests that got 503 because no fetch was allowed.
+        rate_limited: Number of requests that got 503 because no fetch was allowed; without usable keys, those during a
+            back-off are not counted.
         unknown_kid_rejections: Number of requests that were rejected for a `kid` in the negative cache.
     """
 
@@ -181,28 +182,28 @@ class KeySource:
                 return key
             in_flight = self._fetch_for(kid, loop_state)
             if not await self._wait(loop_state, in_flight, deadline - self._monotonic()):
+                why = "the fetch takes longer than a request waits"
                 break
+        else:
+            why = f"{MAX_FETCHES_PER_REQUEST} fetches ended without a result"
         if key := self.get_if_usable(kid):
             return key
-        raise self._temporarily_unavailable("the fetch takes longer than a request waits")
+        raise self._temporarily_unavailable(why)
 
     def _fetch_for(self, kid: str, loop_state: LoopState) -> InFlightFetch:
         """Return the fetch to wait for; start one if none is in flight and the limits allow it."""
-        now = self._fetcher.now()
-        if self._cache.is_usable(now):
-            self._check_allowed(kid, loop_state, now)
-        elif self._cache.is_backing_off(now) and not loop_state.in_flight:
+        cache, now = self._cache, self._fetcher.now()
+        if cache.is_usable(now):
+            result = cache.may_fetch(kid, now)
+            if result.decision is Decision.NOT_FOUND_CACHED:  # a fetch did not bring the `kid`, now or lately
+                raise UnknownKey("the team has no key of that id")
+            if result.decision is not Decision.FETCH and not loop_state.in_flight:  # back-off, or an empty bucket
+                raise self._limited(result.decision.value, result.retry_after, now)
+        elif cache.is_backing_off(now) and not loop_state.in_flight:  # back-off without usable keys
             raise self._temporarily_unavailable("the last fetch failed", self._until_retry())
-        if loop_state.waiters >= MAX_WAITERS:
+        if loop_state.waiters >= MAX_WAITERS:  # too many requests wait
             raise self._limited("waiters", MIN_RETRY_AFTER, now)
         return self._fetcher.join_or_begin(loop_state, FetchOptions(no_cache=True, requested_kids={kid}))
-
-    def _check_allowed(self, kid: str, loop_state: LoopState, now: ClockReading) -> None:
-        result = self._cache.may_fetch(kid, now)
-        if result.decision is Decision.NOT_FOUND_CACHED:
-            raise UnknownKey("the team has no key of that id")
-        if result.decision is not Decision.FETCH and not loop_state.in_flight:
-            raise self._limited(result.decision.value, result.retry_after, now)
 
     async def _wait(self, loop_state: LoopState, in_flight: InFlightFetch, seconds: float) -> bool:
         loop_state.waiters += 1
@@ -224,6 +225,11 @@ class KeySource:
             return KeyUnconfirmed(f"the key of the token is not known: {why}", retry_after=retry_after)
         have = "the keys are too old" if self._cache.snapshot.fetched else "there are no keys"
         return KeysUnavailable(f"{have}: {self._cache.last_error or why}", retry_after=retry_after)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are keys that are not older than `max_staleness`."""
+        return self._cache.is_usable(self._fetcher.now())
 
     def _until_retry(self) -> float:
         return max(MIN_RETRY_AFTER, self._cache.retry_at - self._monotonic())

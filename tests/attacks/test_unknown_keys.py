@@ -7,8 +7,9 @@ import pytest
 from attacks.workshop import Workshop
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access.errors import CredentialError, KeyUnconfirmed
-from fastapi_cloudflare_access.testing import FakeTeam
+from fastapi_cloudflare_access._verification.token import MAX_UNVERIFIED_PAYLOAD
+from fastapi_cloudflare_access.errors import AccessError, CredentialError, KeyUnconfirmed
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 MINUTE = 60
 
@@ -41,3 +42,27 @@ def test_one_unknown_key_is_looked_for_ever_more_seldom() -> None:
 def test_however_many_unknown_keys_there_are_they_make_no_more_fetches_than_the_allowance(number: int) -> None:
     made = asyncio.run(fetches(*(f"nobody {index}" for index in range(number)), seconds=20, pause=1))
     assert 3 <= len(made) <= 3 + 20 / 5 + 1
+
+
+def test_a_payload_too_long_to_be_read_unverified_is_rejected_only_while_keys_are_usable() -> None:
+    async def reasons(*, keys_first: bool, failing: bool = False) -> tuple[str, int]:
+        team = FakeTeam("acme")
+        certs = MemoryFetch(team)
+        access: CloudflareAccess[Any] = CloudflareAccess(
+            team_domain=team.team_domain, audience=team.audience, fetch=certs, clock=team.clock
+        )
+        if keys_first:
+            await team.clock.run_until(access.keys.refresh())
+            team.rotate()
+        if failing:
+            certs.fail_with(503)
+        token = team.user_token("ada@example.com", groups=["x" * MAX_UNVERIFIED_PAYLOAD])
+        try:
+            await team.clock.run_until(access.verify(token))
+        except AccessError as error:
+            return error.reason, certs.fetches
+        return "accepted", certs.fetches
+
+    assert asyncio.run(reasons(keys_first=False)) == ("accepted", 1)
+    assert asyncio.run(reasons(keys_first=False, failing=True)) == ("keys_unavailable", 1)
+    assert asyncio.run(reasons(keys_first=True)) == ("unknown_key", 1)

@@ -176,6 +176,15 @@ def test_a_valid_cookie_replaces_a_forged_assertion_which_is_ignored() -> None:
     assert kind(outcome(local_access, bogus)) == "login"
 
 
+@pytest.mark.parametrize(
+    ("others", "expected"), [(["bogus"] * 20, "pass"), ([*"1234567"], "pass"), ([*"12345678"], "login")]
+)
+def test_up_to_eight_different_tokens_are_checked(others: list[str], expected: str) -> None:
+    local_access = make_site()
+    cookies = "; ".join(f"CF_Authorization={token}" for token in (*others, user_token(local_access)))
+    assert kind(outcome(local_access, {"cookie": cookies})) == expected
+
+
 def test_other_tokens_of_the_team_are_not_a_login() -> None:
     local_access = make_site()
     app, session = local_access.config.apps[0], local_access.log_in("ada@example.com", ip="")

@@ -280,6 +280,15 @@ def test_a_copy_needs_its_own_override() -> None:
         assert TestClient(shop).get("/").status_code == 200
 
 
+def test_an_override_leaves_no_callback_in_the_key_source() -> None:
+    callbacks = access.keys._cache.refreshed
+    before = len(callbacks)
+    for _ in range(5):
+        with override(access, ada):
+            assert client.get("/any").status_code == 200
+    assert len(callbacks) == before
+
+
 def test_mounted_apps_and_mounted_routers_are_reached() -> None:
     raw = APIRouter()
     raw.add_api_route("/", lambda: "in", dependencies=[Depends(access)])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, cast
 
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
@@ -27,7 +28,7 @@ ResponseKind = Literal[
 MAX_CREDENTIALS = 4096
 """Most characters of service credentials in one header."""
 MAX_TOKENS = 8
-"""Most tokens that are checked for one request."""
+"""Number of different tokens that are checked for one request, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +155,9 @@ def _check_tokens(request: EdgeRequest, app: App, local_access: LocalAccess) -> 
 
 
 def _tokens(request: EdgeRequest) -> Iterator[str]:
-    """Yield every unverified application token of the request, without duplicates."""
+    """Yield the unverified application tokens of the request, without duplicates, up to `MAX_TOKENS`."""
     tokens = [*request.get_all(TOKEN_HEADER), *request.get_all(HEADER.lower()), *request.cookies(COOKIE)]
-    yield from dict.fromkeys(tokens[:MAX_TOKENS])
+    yield from islice(dict.fromkeys(tokens), MAX_TOKENS)
 
 
 def _require_login(request: EdgeRequest, app: App) -> Respond:

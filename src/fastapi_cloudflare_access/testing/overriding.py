@@ -57,7 +57,8 @@ class _FixedCaller(Verifier[Any]):
     """A verifier that returns one caller for every request."""
 
     def __init__(self, real: Verifier[Any], caller: Any) -> None:
-        super().__init__(real.settings, keys=real.keys, user_model=real.user_model)
+        """Copy what `access` reads; without a token cache, which the key source would keep a reference to."""
+        self.settings, self.keys, self.user_model = real.settings, real.keys, real.user_model
         self._caller = caller
 
     async def start(self) -> None:
