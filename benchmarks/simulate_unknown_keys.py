@@ -79,7 +79,11 @@ class Own:
 
     def start(self, kid: str, now: float) -> float | None:
         """As in `Rule`."""
-        return self.policy.reserve(now, cold=False) if self.policy.check(kid, now).decision is Decision.FETCH else None
+        return (
+            self.policy.reserve(now, without_keys=False)
+            if self.policy.check(kid, now).decision is Decision.FETCH
+            else None
+        )
 
     def ended(self, now: float, requested_kids: set[str]) -> None:
         """As in `Rule`."""
@@ -127,7 +131,7 @@ class World:
     def refresh(self, now: float) -> None:
         """A background refresh is due; this package's takes its token of the bucket as well."""
         if self.start == inf:
-            self.begin(self.rule.policy.reserve(now, cold=False) if isinstance(self.rule, Own) else now, set())
+            self.begin(self.rule.policy.reserve(now, without_keys=False) if isinstance(self.rule, Own) else now, set())
 
     def begin(self, start: float, requested_kids: set[str]) -> None:
         """Start a fetch."""

@@ -35,9 +35,11 @@ CONSTANTS = {
         "SHORTEST_FRESHNESS",
         "BACKOFF_BASE",
         "MAX_BACKOFF",
+        "MAX_RETRY_AFTER",
         "FETCH_GAP",
     ),
-    "Unknown keys": ("NEGATIVE_CACHE_TTLS", "MAX_NEGATIVE_CACHE_ENTRIES"),
+    "Unknown keys": ("NEGATIVE_CACHE_TTLS", "MAX_NEGATIVE_CACHE_ENTRIES", "MAX_WAITERS"),
+    "Responses and logs": ("MIN_RETRY_AFTER", "LOG_INTERVAL"),
 }
 """The constants on the page, by heading. Of constants that are assigned together, the first is named."""
 

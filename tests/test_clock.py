@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fastapi_cloudflare_access._clock import SystemClock, ends_within, within
+from fastapi_cloudflare_access._clock import SystemClock, run_with_timeout, wait_until_done
 from fastapi_cloudflare_access.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ async def test_work_that_ends_in_time_gives_its_result() -> None:
     async def work() -> int:
         return 7
 
-    assert await within(FakeClock(), 5, work()) == 7
+    assert await run_with_timeout(FakeClock(), work(), timeout=5) == 7
 
 
 async def test_what_the_work_raises_is_raised() -> None:
@@ -30,7 +30,7 @@ async def test_what_the_work_raises_is_raised() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        await within(FakeClock(), 5, work())
+        await run_with_timeout(FakeClock(), work(), timeout=5)
 
 
 async def test_work_that_takes_too_long_is_cancelled() -> None:
@@ -42,7 +42,7 @@ async def test_work_that_takes_too_long_is_cancelled() -> None:
         finally:
             ended.set()
 
-    task = asyncio.ensure_future(within(clock, 5, work()))
+    task = asyncio.ensure_future(run_with_timeout(clock, work(), timeout=5))
     await clock.run_for(4.9)
     assert not task.done()
     await clock.run_for(0.2)
@@ -62,7 +62,7 @@ async def test_work_that_ignores_cancellation_is_not_waited_for() -> None:
                 continue
         raise LookupError
 
-    task = asyncio.ensure_future(within(clock, 5, work()))
+    task = asyncio.ensure_future(run_with_timeout(clock, work(), timeout=5))
     await clock.run_for(6)
     with pytest.raises(TimeoutError):
         await task
@@ -75,7 +75,7 @@ async def test_work_that_was_cancelled_by_somebody_else_counts_as_timed_out() ->
         raise asyncio.CancelledError
 
     with pytest.raises(TimeoutError):
-        await within(FakeClock(), 5, work())
+        await run_with_timeout(FakeClock(), work(), timeout=5)
 
 
 async def test_cancelling_the_one_who_waits_cancels_the_work() -> None:
@@ -87,7 +87,7 @@ async def test_cancelling_the_one_who_waits_cancels_the_work() -> None:
         finally:
             ended.set()
 
-    task = asyncio.ensure_future(within(clock, 5, work()))
+    task = asyncio.ensure_future(run_with_timeout(clock, work(), timeout=5))
     await clock.run_for(1)
     task.cancel()
     await clock.run_for(1)
@@ -99,17 +99,17 @@ async def test_cancelling_the_one_who_waits_cancels_the_work() -> None:
 async def test_waiting_for_a_task_leaves_the_task_alone() -> None:
     clock, release = FakeClock(), asyncio.Event()
     task = asyncio.ensure_future(release.wait())
-    waiter = asyncio.ensure_future(ends_within(clock, 3, task))
+    waiter = asyncio.ensure_future(wait_until_done(clock, task, timeout=3))
     await clock.run_for(4)
     assert await waiter is False
     assert not task.done()
     release.set()
-    assert await ends_within(clock, 3, task) is True
-    assert await ends_within(clock, 0, task) is True
+    assert await wait_until_done(clock, task, timeout=3) is True
+    assert await wait_until_done(clock, task, timeout=0) is True
     assert clock.sleeping == 0
 
 
 async def test_no_time_is_no_waiting() -> None:
     task = asyncio.ensure_future(asyncio.Event().wait())
-    assert await ends_within(FakeClock(), 0, task) is False
+    assert await wait_until_done(FakeClock(), task, timeout=0) is False
     task.cancel()

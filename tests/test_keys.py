@@ -384,6 +384,15 @@ async def test_who_refreshes_in_person_does_not_wait_for_the_back_off() -> None:
     assert rig.clock.monotonic() - before <= 1
 
 
+async def test_a_probe_with_usable_keys_starts_a_refresh_only_if_one_is_due() -> None:
+    rig = await warm()
+    for seconds, fetches in ((1, 1), (700, 2)):
+        await rig.clock.run_for(seconds)
+        await rig.keys.fetch_if_unusable()
+        await rig.clock.run_for(0)
+        assert rig.certs.fetches == fetches
+
+
 async def test_any_text_at_all_may_be_asked_for() -> None:
     rig = await warm()
     await rig.clock.run_for(2)
@@ -406,7 +415,7 @@ async def test_without_keys_the_first_request_fetches_them_and_all_others_wait_f
 async def test_without_keys_and_with_a_failing_endpoint_every_request_is_503_at_once() -> None:
     rig = KeyRig()
     rig.certs.fail_with(503)
-    with pytest.raises(KeysUnavailable, match="no keys: an answer with HTTP status 503") as refusal:
+    with pytest.raises(KeysUnavailable, match="no keys: a response with HTTP status 503") as refusal:
         await rig.keys.get_or_fetch(rig.kid)
     assert refusal.value.retry_after >= 1
     assert await rig.find(rig.kid) == "keys_unavailable"
@@ -471,7 +480,7 @@ async def test_failed_refresh_keeps_keys() -> None:
         await rig.clock.run_for(30)
         assert rig.keys.get(rig.kid)
     assert rig.keys.health().state == "degraded"
-    assert rig.keys.health().last_error == "an answer with HTTP status 503"
+    assert rig.keys.health().last_error == "a response with HTTP status 503"
 
 
 async def test_an_unknown_key_during_an_outage_is_unconfirmed_not_unknown() -> None:
@@ -705,7 +714,7 @@ async def test_a_drip_of_bytes_ends_with_the_deadline_of_the_whole_fetch() -> No
     assert rig.keys.health().fetching
     await rig.clock.run_for(0.2)
     assert not rig.keys.health().fetching
-    assert rig.keys.health().last_error == "no answer in time"
+    assert rig.keys.health().last_error == "no response in time"
     assert await asked == "key_unconfirmed"
 
 
@@ -739,7 +748,7 @@ async def test_a_fetch_that_ends_the_process_ends_it() -> None:
 
     rig = KeyRig()
     rig.keys = KeySource(rig.settings, fetch=fetch, clock=rig.clock)
-    flight = rig.keys._fetcher.begin(rig.keys._fetcher.current_loop_state(), FetchOptions())
+    flight = rig.keys._fetcher.schedule_fetch(rig.keys._fetcher.current_loop_state(), FetchOptions())
     flight.task.cancel()
     await rig.clock.run_for(1)
     assert flight.task.cancelled()
@@ -998,7 +1007,7 @@ async def test_a_seed_is_no_fetch_and_forgets_no_error_of_one() -> None:
     rig.certs.fail_with(503)
     await rig.find(rig.kid)
     rig.keys.seed(rig.team.certs_body(), fetched_at=rig.clock.now())
-    assert rig.keys.health().last_error == "an answer with HTTP status 503"
+    assert rig.keys.health().last_error == "a response with HTTP status 503"
     assert rig.count("keys_refreshed") == 0
     assert rig.count("key_added") == 2
 

@@ -27,23 +27,26 @@ def is_clock(value: object) -> bool:
     return not isinstance(value, type) and all(map(callable, methods))
 
 
-async def ends_within(clock: Clock, seconds: float, task: "asyncio.Future[Any]") -> bool:
-    """Wait for a task, for at most `seconds`; return whether it ended.
+async def wait_until_done(clock: Clock, future: "asyncio.Future[Any]", *, timeout: float) -> bool:  # noqa: ASYNC109 - on any clock
+    """Wait for a future, for at most `timeout` seconds; return whether it is done.
 
-    The task goes on if the time is up or the caller is cancelled. Its result or exception is not looked at.
+    The future is not cancelled, neither if the time is up nor if the caller is cancelled. Its result or exception is
+    not read.
     """
-    if task.done() or seconds <= 0:
-        return task.done()
-    alarm = asyncio.ensure_future(clock.sleep(seconds))
+    if future.done() or timeout <= 0:
+        return future.done()
+    alarm = asyncio.ensure_future(clock.sleep(timeout))
     try:
-        await asyncio.wait({task, alarm}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({future, alarm}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         alarm.cancel()
-    return task.done()
+    return future.done()
 
 
-async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of `work`; if the time is up or the caller is cancelled, cancel it without waiting for its end.
+async def run_with_timeout(clock: Clock, work: Coroutine[Any, Any, T], *, timeout: float) -> T:  # noqa: ASYNC109 - the same
+    """Run a coroutine for at most `timeout` seconds, and return its result.
+
+    If the time is up or the caller is cancelled, `work` is cancelled, and its end is not waited for.
 
     Raises:
         TimeoutError: `work` took longer, or was cancelled.
@@ -51,7 +54,7 @@ async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> 
     task = asyncio.ensure_future(work)
     task.add_done_callback(_retrieve)
     try:
-        if not await ends_within(clock, seconds, task) or task.cancelled():
+        if not await wait_until_done(clock, task, timeout=timeout) or task.cancelled():
             raise TimeoutError
         return task.result()
     finally:

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 from fastapi_cloudflare_access.events import AccessEvent
 from fastapi_cloudflare_access.protocols import Listener
 
 LOG_INTERVAL = 60.0
-"""Seconds between two equal log records."""
+"""Seconds between two equal log records, at least."""
 MAX_REPEATED = 256
 """Number of different records whose repetition is noticed."""
 
@@ -63,6 +64,15 @@ def place_of(scope: Mapping[str, Any]) -> Place:
     route = getattr(included, "path", None) or getattr(scope.get("route"), "path", None)
     method = "WEBSOCKET" if scope["type"] == "websocket" else str(scope.get("method", ""))
     return Place(method if method.isalpha() and len(method) <= len("VERSION-CONTROL") else "?", route or None)
+
+
+def raised_at(error: BaseException) -> str:
+    """Return the file and line that raised an exception; unlike its message, they contain nothing of a request."""
+    frames = [*walk_tb(error.__traceback__)]
+    if not frames:
+        return "an unknown place"
+    frame, line = frames[-1]
+    return f"{frame.f_code.co_filename}:{line}"
 
 
 def log(

@@ -4,10 +4,9 @@ import logging
 from collections.abc import Callable
 from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import PurePath
-from traceback import extract_tb
 from typing import Any
 
-from fastapi_cloudflare_access._logging import log
+from fastapi_cloudflare_access._logging import log, raised_at
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 
@@ -83,9 +82,8 @@ def allows(policy: Policy, caller: Any) -> bool:
     try:
         decision: Any = policy(caller)
     except Exception as failure:  # noqa: BLE001 - a policy may raise anything
-        place = extract_tb(failure.__traceback__)[-1]
-        where = f"{place.filename}:{place.lineno}"
-        log(logger, logging.ERROR, "a policy failed with %s at %s: refused", type(failure).__name__, where)
+        kind, place = type(failure).__name__, raised_at(failure)
+        log(logger, logging.ERROR, "a policy failed with %s at %s: refused", kind, place)
         return False
     if not isinstance(decision, bool):
         kind = type(decision).__name__

@@ -20,7 +20,10 @@ Listeners are called on the event loop and must be quick. What they raise is log
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
+
+LimitReason: TypeAlias = Literal["bucket", "back_off", "waiters"]
+"""The limit that allowed no fetch: `bucket` (too many fetches for unknown keys), `back_off` or `waiters`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +184,7 @@ class KeyFetchLimited(KeyEvent):
     """
 
     name = "key_fetch_limited"
-    reason: Literal["bucket", "back_off", "waiters"]
+    reason: LimitReason
     retry_after: float
 
 

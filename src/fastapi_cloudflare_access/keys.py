@@ -8,28 +8,33 @@ from weakref import WeakMethod
 
 from pydantic import BaseModel, ConfigDict
 
-from fastapi_cloudflare_access._clock import SystemClock, ends_within
+from fastapi_cloudflare_access._clock import SystemClock, wait_until_done
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, State
-from fastapi_cloudflare_access._keys.fetcher import RESTART_DELAY, InFlightFetch, KeyFetcher, LoopState
+from fastapi_cloudflare_access._keys.fetcher import RECHECK_INTERVAL, FetchTask, KeyFetcher, LoopState
 from fastapi_cloudflare_access._keys.http import default_fetch
 from fastapi_cloudflare_access._keys.rate_limiter import Decision
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency, never_a_dependency
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed, UnknownKey
+from fastapi_cloudflare_access.events import LimitReason
 from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
 from fastapi_cloudflare_access.settings import Settings
 
 _KEY_SOURCE = NotADependency("A KeySource never comes from a request: it is access.keys")
 _NO_DEPENDENCY = never_a_dependency("A method of access.keys admits every client: write Depends(access)")
+_NOT_FROM_REQUEST = NotADependency("A kid never comes from a parameter of a request: write Depends(access)")
 _SEED = NotADependency("Keys never come from a request: call access.keys.seed(…) where the app is defined")
 
 MAX_WAITERS = 1000
-"""Number of requests that may wait for unknown keys at once; the next get 503."""
+"""Number of requests of one event loop that may wait for unknown keys at once; each further one gets 503."""
 MIN_RETRY_AFTER = 1.0
-"""Seconds that `Retry-After` says at least."""
+"""Seconds in `Retry-After`, at least."""
 MAX_FETCHES_PER_REQUEST = 4
-"""Number of fetches that one request waits for at most: one in flight, its own, and two that were cancelled."""
+"""Number of fetches that one request waits for, at most.
+
+Two are enough: the one in flight, and one that is made for its `kid`. The others replace fetches that were cancelled.
+"""
 
 
 class KeysHealth(BaseModel):
@@ -128,8 +133,8 @@ class KeySource:
             self._cache, settings.certs_url, fetch=fetch or default_fetch(settings), clock=self.clock
         )
 
-    def get(self, kid: Annotated[str, _SEED]) -> RS256Key | None:
-        """Return a known key, or None: one read of a dictionary, no lock, no wait.
+    def get(self, kid: Annotated[str, _NOT_FROM_REQUEST]) -> RS256Key | None:
+        """Return a known key, or None, without a lock and without waiting.
 
         A key that is due for a refresh is still returned; the fetch runs in the background.
 
@@ -137,15 +142,26 @@ class KeySource:
             KeysUnavailable: There are no keys, or they are older than `max_staleness`.
         """
         cache = self._cache
-        if self._monotonic() >= cache.next_check_at or self._wall() >= cache.next_check_wall:
+        if self._monotonic() >= cache.next_check_at or self._wall() >= cache.next_check_wall:  # due
             self._check_freshness()
         return cache.snapshot.keys.get(kid)
 
+    def _check_freshness_if_due(self) -> None:
+        """Start a refresh in the background if one is due."""
+        cache = self._cache
+        if self._monotonic() >= cache.next_check_at or self._wall() >= cache.next_check_wall:
+            self._check_freshness()
+
     def _check_freshness(self) -> None:
+        """Start a refresh in the background, if a fetch is possible here and now.
+
+        Raises:
+            KeysUnavailable: There are no keys, or they are older than `max_staleness`.
+        """
         cache, now = self._cache, self._fetcher.now()
         if not cache.is_usable(now):
             raise self._temporarily_unavailable("no fetch has succeeded yet")
-        cache.schedule_next_check(now, max(now.monotonic + RESTART_DELAY, cache.retry_at))
+        cache.schedule_next_check(now, max(now.monotonic + RECHECK_INTERVAL, cache.retry_at))
         cache.check_age(now)
         try:
             loop_state = self._fetcher.current_loop_state()
@@ -153,24 +169,25 @@ class KeySource:
             return
         self._fetcher.ensure_refresher(loop_state)
         if loop_state.in_flight is None and not cache.is_backing_off(now):
-            self._fetcher.begin(loop_state, FetchOptions(may_confirm_removals=True))
+            self._fetcher.schedule_fetch(loop_state, FetchOptions(may_confirm_removals=True))
 
-    def get_if_usable(self, kid: Annotated[str, _SEED]) -> RS256Key | None:
+    def get_if_usable(self, kid: Annotated[str, _NOT_FROM_REQUEST]) -> RS256Key | None:
         """Return a known key, or None, also if the keys are not usable."""
         try:
             return self.get(kid)
         except KeysUnavailable:
             return None
 
-    async def get_or_fetch(self, kid: Annotated[str, _SEED]) -> RS256Key:
-        """Return a known key, or fetch the keys if the limits allow it (listed in `_keys/__init__.py`).
+    async def get_or_fetch(self, kid: Annotated[str, _NOT_FROM_REQUEST]) -> RS256Key:
+        """Return a known key; for an unknown `kid`, join or start a fetch and wait for it.
 
-        Call it only with the `kid` of a token whose unverified claims could pass.
+        `_keys/__init__.py` lists the limits of such fetches. Call it only with the `kid` of a token whose unverified
+        claims could pass: each other call would let a client cause fetches at no cost.
 
         Raises:
-            UnknownKey: A fresh fetch did not bring this `kid`.
-            KeyUnconfirmed: The keys cannot be fetched right now.
-            KeysUnavailable: There are no keys, or they are older than `max_staleness`.
+            UnknownKey: A fetch for this `kid` did not bring it, now or lately.
+            KeyUnconfirmed: The `kid` is unknown, and no fetch is allowed right now or it takes too long.
+            KeysUnavailable: There are no keys, or they are older than `max_staleness`, and they cannot be fetched.
         """
         deadline = self._monotonic() + self.settings.key_settings.key_wait_timeout
         try:
@@ -190,7 +207,7 @@ class KeySource:
             return key
         raise self._temporarily_unavailable(why)
 
-    def _fetch_for(self, kid: str, loop_state: LoopState) -> InFlightFetch:
+    def _fetch_for(self, kid: str, loop_state: LoopState) -> FetchTask:
         """Return the fetch to wait for; start one if none is in flight and the limits allow it."""
         cache, now = self._cache, self._fetcher.now()
         if cache.is_usable(now):
@@ -203,16 +220,16 @@ class KeySource:
             raise self._temporarily_unavailable("the last fetch failed", self._until_retry())
         if loop_state.waiters >= MAX_WAITERS:  # too many requests wait
             raise self._limited("waiters", MIN_RETRY_AFTER, now)
-        return self._fetcher.join_or_begin(loop_state, FetchOptions(no_cache=True, requested_kids={kid}))
+        return self._fetcher.join_or_schedule(loop_state, FetchOptions(no_cache=True, requested_kids={kid}))
 
-    async def _wait(self, loop_state: LoopState, in_flight: InFlightFetch, seconds: float) -> bool:
+    async def _wait(self, loop_state: LoopState, in_flight: FetchTask, seconds: float) -> bool:
         loop_state.waiters += 1
         try:
-            return await ends_within(self.clock, seconds, in_flight.task)
+            return await wait_until_done(self.clock, in_flight.task, timeout=seconds)
         finally:
             loop_state.waiters -= 1
 
-    def _limited(self, reason: str, retry_after: float, now: ClockReading) -> KeysUnavailable | KeyUnconfirmed:
+    def _limited(self, reason: LimitReason, retry_after: float, now: ClockReading) -> KeysUnavailable | KeyUnconfirmed:
         self._cache.record_limited(reason, retry_after, now)
         return self._temporarily_unavailable(
             f"no fetch is allowed for unknown keys now ({reason})", max(MIN_RETRY_AFTER, retry_after)
@@ -242,9 +259,9 @@ class KeySource:
             KeysUnavailable: The fetch failed; the message says why. The keys stay.
         """
         loop_state = self._fetcher.current_loop_state()
-        while (in_flight := loop_state.in_flight) and in_flight.has_begun:
+        while (in_flight := loop_state.in_flight) and in_flight.is_sent:
             await asyncio.wait({in_flight.task})
-        in_flight = self._fetcher.join_or_begin(loop_state, FetchOptions(no_cache=True, force=True))
+        in_flight = self._fetcher.join_or_schedule(loop_state, FetchOptions(no_cache=True, force=True))
         await asyncio.wait({in_flight.task})
         if in_flight.error is not None:
             raise KeysUnavailable(f"the keys could not be fetched: {in_flight.error}", retry_after=self._until_retry())
@@ -303,9 +320,9 @@ class KeySource:
             KeysUnavailable: `fail_fast` is set, and no fetch succeeded within `startup_timeout`.
         """
         loop_state = self._fetcher.current_loop_state()
-        loop_state.users += 1
+        loop_state.start_count += 1
         try:
-            await self._fetcher.first_keys(loop_state)
+            await self._fetcher.fetch_at_startup(loop_state)
         except BaseException:
             await self.stop()
             raise
@@ -315,9 +332,9 @@ class KeySource:
     async def stop(self) -> None:
         """Stop the refresh task, after as many calls as of `start`."""
         loop_state = self._fetcher.current_loop_state()
-        loop_state.users = max(0, loop_state.users - 1)
-        if not loop_state.users:
-            await loop_state.end()
+        loop_state.start_count = max(0, loop_state.start_count - 1)
+        if not loop_state.start_count:
+            await loop_state.cancel_tasks()
 
     @_NO_DEPENDENCY
     async def fetch_if_unusable(self) -> None:
@@ -331,11 +348,14 @@ class KeySource:
             return
         now = self._fetcher.now()
         if self._cache.is_usable(now):
-            self.get("")  # a refresh that is due begins in the background
+            self._check_freshness_if_due()
         elif (loop_state.in_flight or not self._cache.is_backing_off(now)) and loop_state.waiters < MAX_WAITERS:
-            in_flight = self._fetcher.join_or_begin(loop_state, FetchOptions())
+            in_flight = self._fetcher.join_or_schedule(loop_state, FetchOptions())
             await self._wait(loop_state, in_flight, self.settings.key_settings.key_wait_timeout)
 
     def on_refresh(self, callback: Callable[[float], None]) -> None:
-        """Call a bound method with the wall clock after each successful fetch, while its object exists."""
+        """Register a bound method.
+
+        Each successful fetch calls it with the time; the source keeps only a weak reference.
+        """
         self._cache.refreshed.append(WeakMethod(callback))

@@ -104,8 +104,8 @@ def test_staleness_below_the_time_between_two_refreshes_is_refused(name: str) ->
 def test_what_is_no_setting_is_a_constant_with_the_documented_value() -> None:
     assert (jwks.MAX_KEYS, document.MAX_DOCUMENT, http.CONNECT_TIMEOUT, http.READ_TIMEOUT) == (32, 65_536, 2, 3)
     assert (settings.JITTER, fetcher.STARTUP_ATTEMPTS, rate_limiter.FETCH_GAP) == (0.1, 3, 1)
-    assert (rate_limiter.MAX_BACKOFF, rate_limiter.MAX_COLD_BACKOFF) == (60, 5)
-    assert (rate_limiter.MAX_RETRY_AFTER, rate_limiter.MAX_COLD_RETRY_AFTER) == (300, 120)
+    assert (rate_limiter.MAX_BACKOFF, rate_limiter.MAX_BACKOFF_WITHOUT_KEYS) == (60, 5)
+    assert (rate_limiter.MAX_RETRY_AFTER, rate_limiter.MAX_RETRY_AFTER_WITHOUT_KEYS) == (300, 120)
     assert (rate_limiter.NEGATIVE_CACHE_TTLS, rate_limiter.MAX_NEGATIVE_CACHE_ENTRIES) == ((1, 2, 5, 15, 60), 256)
 
 

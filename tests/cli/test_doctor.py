@@ -157,8 +157,8 @@ def test_a_web_page_instead_of_the_certs_is_reported(cli: Cli, server: CertsServ
         ("refuse", "answer", "ORIGIN returned no certs: Connection reset by peer"),
         ("truncate", "answer", "ORIGIN returned no certs: the connection failed or was lost"),
         ("oversize", "answer", "ORIGIN returned no certs: the document is longer than 65536 bytes"),
-        ("hang", "answer", "ORIGIN returned no certs: no answer in time"),
-        ("fail_with", "answer", "ORIGIN returned no certs: an answer with HTTP status 503"),
+        ("hang", "answer", "ORIGIN returned no certs: no response in time"),
+        ("fail_with", "answer", "ORIGIN returned no certs: a response with HTTP status 503"),
     ],
 )
 def test_every_fault_of_the_endpoint_is_reported(

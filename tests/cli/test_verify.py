@@ -340,7 +340,7 @@ def test_two_sources_of_keys_are_a_usage_error(cli: Cli, configured: FakeTeam, s
     [
         ("html", "The response is a web page, not the certs document; allow the team domain in the proxy"),
         ("garbage", "The response of https://acme.cloudflareaccess.com is not a certs document: not UTF-8; try again"),
-        ("hang", "returned no certs: no answer in time; check the network"),
+        ("hang", "returned no certs: no response in time; check the network"),
     ],
 )
 def test_a_failed_fetch_is_reported_in_one_sentence(

@@ -249,8 +249,8 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
             """Take over a fetched document as the key source does, or note that the fetch failed."""
             store, at = self.keys._cache, ClockReading(self.clock.ticks, self.clock.wall)
             wish = key_cache.FetchOptions(may_confirm_removals=bool(arg & 16), force=bool(arg & 32))
-            pending = key_cache.PendingFetch(wish, start=at.monotonic, reserved=0)
-            store.begin(pending)
+            pending = key_cache.PendingFetch(wish, earliest_start=at.monotonic, reserved=0)
+            store.record_start(pending)
             if arg & 64:
                 store.reject(pending, ConnectionError(), at=at)
                 return

@@ -30,20 +30,22 @@ class Row:
 
 
 ROWS = {
-    "503": Row(lambda server: server.fail_with(503), "an answer with HTTP status 503"),
-    "404": Row(lambda server: server.fail_with(404), "an answer with HTTP status 404; is team_domain right?"),
+    "503": Row(lambda server: server.fail_with(503), "a response with HTTP status 503"),
+    "404": Row(lambda server: server.fail_with(404), "a response with HTTP status 404; is team_domain right?"),
     "redirect": Row(
         lambda server: server.redirect("http://127.0.0.1:1/"),
-        "an answer with HTTP status 302; redirects are not followed",
+        "a response with HTTP status 302; redirects are not followed",
     ),
     "html": Row(lambda server: server.html(), "the certs document is unusable: "),
     "empty": Row(lambda server: server.empty(), "the certs document is unusable: "),
     "no keys": Row(lambda server: server.no_keys(), "the certs document has no usable key"),
     "a list": Row(lambda server: server.answer_with(b"[]"), "the certs document is unusable: "),
     "garbage": Row(lambda server: server.garbage(), "the certs document is unusable: "),
-    "304 unasked": Row(lambda server: server.answer_with(b"", status=304), "an answer with HTTP status 304"),
+    "304 unasked": Row(lambda server: server.answer_with(b"", status=304), "a response with HTTP status 304"),
     "oversize": Row(lambda server: server.oversize(5_000_000), "the document is longer than 65536 bytes"),
-    "gzip bomb": Row(lambda server: server.gzip_bomb(), "an encoded answer, which was not asked for"),
+    "gzip bomb": Row(
+        lambda server: server.gzip_bomb(), "a response with a content encoding, which the request did not allow"
+    ),
     "lying length": Row(
         lambda server: server.answer_with(b"{}", headers={"content-length": "9999999"}),
         "the document is longer than 65536 bytes",
@@ -120,7 +122,7 @@ async def test_a_fetch_that_hangs_ends_at_its_deadline(team: Team) -> None:
         began = time.monotonic()
         assert await outcome(keys.refresh) == "keys_unavailable"
         assert FETCH_TIMEOUT - 0.05 < time.monotonic() - began < FETCH_TIMEOUT + SLACK
-        assert keys.health().last_error == "no answer in time"
+        assert keys.health().last_error == "no response in time"
 
 
 async def test_no_fault_makes_memory_grow(team: Team) -> None:

@@ -21,8 +21,8 @@ def store() -> KeySetCache:
 
 
 def begun(subject: KeySetCache) -> PendingFetch:
-    pending = PendingFetch(FetchOptions(force=True), start=0, reserved=1)
-    subject.begin(pending)
+    pending = PendingFetch(FetchOptions(force=True), earliest_start=0, reserved=1)
+    subject.record_start(pending)
     return pending
 
 
@@ -86,7 +86,7 @@ def test_lookups_only_look_until_the_next_refresh_and_never_past_the_hard_limit(
 def test_a_store_can_be_used_after_a_fork_that_caught_another_thread_with_the_lock() -> None:
     subject = store()
     subject._lock.acquire()
-    subject.forked(START)
+    subject.reset_after_fork(START)
     assert begun(subject).sequence == 1
 
 
@@ -95,7 +95,7 @@ def test_processes_forked_with_the_same_keys_refresh_them_at_different_times() -
     for _ in range(20):
         subject = store()
         subject._limiter.refresh_at = later(600).monotonic
-        subject.forked(START)
+        subject.reset_after_fork(START)
         due.add(round(subject.due(), 6))
         assert 300 <= subject.due() - START.monotonic <= 600
     assert len(due) == 20

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import warnings
 from itertools import pairwise
 from typing import Any
@@ -69,7 +70,7 @@ async def test_a_start_that_must_have_keys_refuses_without_and_leaves_nothing_be
     with pytest.raises(KeysUnavailable) as refused:
         await starting
     assert str(refused.value) == (
-        "there are no keys from https://acme.cloudflareaccess.com/cdn-cgi/access/certs: an answer with HTTP status 500"
+        "there are no keys from https://acme.cloudflareaccess.com/cdn-cgi/access/certs: a response with HTTP status 500"
     )
     await rig.clock.run_for(1)
     assert asyncio.all_tasks() == before
@@ -81,7 +82,7 @@ async def test_a_start_that_must_have_keys_says_so_when_nobody_answers() -> None
     rig.certs.hang()
     starting = asyncio.ensure_future(rig.keys.start())
     await rig.clock.run_for(2)
-    with pytest.raises(KeysUnavailable, match="no answer in time"):
+    with pytest.raises(KeysUnavailable, match="no response in time"):
         await starting
 
 
@@ -210,7 +211,9 @@ async def test_failing_refreshes_are_tried_again_within_a_minute_and_recover() -
     await rig.keys.stop()
 
 
-async def test_task_dies_and_health_says_so_and_it_lives_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_task_dies_and_health_says_so_and_it_lives_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     rig = await started()
     with monkeypatch.context() as broken:
         broken.setattr(rig.keys._cache, "due", lambda: 1 / 0)
@@ -218,6 +221,7 @@ async def test_task_dies_and_health_says_so_and_it_lives_again(monkeypatch: pyte
         await rig.clock.run_for(0)
     assert not rig.keys.health().refresher_alive
     assert RefreshTaskCrashed(timestamp=rig.clock.now(), cause="ZeroDivisionError") in rig.events
+    assert re.search(r"the refresh task crashed with ZeroDivisionError at \S+test_fetcher\.py:\d+ and", caplog.text)
     await rig.clock.run_for(1)
     assert rig.keys.health().refresher_alive
     await rig.clock.run_for(700)
@@ -240,6 +244,17 @@ async def test_a_refresher_that_somebody_cancelled_is_replaced_by_a_lookup_that_
     await rig.keys.stop()
 
 
+async def test_the_tasks_have_names() -> None:
+    rig = await started()
+    rig.certs.hang()
+    asked = rig.ask("unknown")
+    await rig.clock.run_for(1)
+    names = {task.get_name() for task in asyncio.all_tasks()}
+    assert {"cloudflare-access-refresh", "cloudflare-access-fetch"} <= names
+    asked.cancel()
+    await rig.keys.stop()
+
+
 async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_finish_a_removal() -> None:
     rig = await started(jitter=False, unknown_kid_burst=1, unknown_kid_interval=60)
     gone = rig.old_kid
@@ -247,7 +262,7 @@ async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_
     await rig.clock.run_for(60)
     await rig.find("first")
     await rig.clock.run_for(20)
-    flight = rig.keys._fetcher.begin(rig.keys._fetcher.current_loop_state(), FetchOptions())
+    flight = rig.keys._fetcher.schedule_fetch(rig.keys._fetcher.current_loop_state(), FetchOptions())
     assert not flight.pending.options.may_confirm_removals
     await rig.clock.run_for(60)
     assert flight.task.done()
@@ -287,7 +302,7 @@ async def test_loops_that_wait_for_their_turn_wait_for_the_back_off_of_the_other
     rig.keys._cache._limiter._uniform = lambda low, high: high
     fetching = rig.keys._fetcher
     for _ in range(4):
-        fetching.begin(LoopState(), FetchOptions())
+        fetching.schedule_fetch(LoopState(), FetchOptions())
     await rig.clock.run_for(20)
     pauses = [late.at - early.at for early, late in pairwise(rig.certs.requests)]
     assert pauses == [1, 2, 4], "and not one gap of a second after another"

@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import re
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from support.key_rig import KeyRig
 
 from fastapi_cloudflare_access._keys.metrics import KeyMetrics
 from fastapi_cloudflare_access._keys.snapshot import ClockReading, Snapshot
+from fastapi_cloudflare_access._logging import raised_at
 from fastapi_cloudflare_access.events import AccessEvent, JwkIgnored, KeyAdded, KeyRemoved, KeysRefreshed
+from fastapi_cloudflare_access.protocols import FetchResponse
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +80,31 @@ async def test_every_failed_fetch_is_a_warning_without_a_word_of_the_answer(capl
     assert "secret" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("problem", "cause"),
+    [
+        (LookupError("secret"), r"LookupError at \S+test_metrics\.py:\d+"),
+        (ConnectionError("secret"), "failed or was lost"),
+    ],
+)
+async def test_only_an_unexpected_error_of_a_fetch_is_logged_with_its_place(
+    problem: Exception, cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fetch(url: str, *, headers: Mapping[str, str]) -> AbstractAsyncContextManager[FetchResponse]:
+        raise problem
+
+    rig = KeyRig()
+    rig.keys._fetcher._fetch = fetch
+    await rig.find(rig.kid)
+    assert re.search(rf": .*{cause}$", caplog.text, re.MULTILINE)
+    assert "secret" not in caplog.text
+    assert ".py" not in str(rig.keys.health().last_error)
+
+
+def test_an_exception_that_was_never_raised_has_no_place() -> None:
+    assert raised_at(LookupError()) == "an unknown place"
+
+
 @pytest.mark.conformance(53)
 async def test_no_kid_of_a_token_is_logged_or_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
@@ -92,7 +121,7 @@ def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(cap
     told: list[AccessEvent] = []
     report = KeyMetrics([told.append], URL)
     for second in range(121):
-        report.limited("bucket", 3.0, ClockReading(second, second))
+        report.report_limited("bucket", 3.0, ClockReading(second, second))
     assert report.counts["rate_limited"] == len(told) == 121
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
     counts = [re.findall(r"(\d+) requests since", record.getMessage()) for record in caplog.records]
@@ -119,20 +148,20 @@ async def test_a_failure_is_logged_once_and_then_once_a_minute_with_the_count_of
 def test_another_cause_and_a_failure_after_a_success_are_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
     report = KeyMetrics((), URL)
     for number, cause in enumerate(["a", "a", "b", "a", "b"]):
-        report.failed(ValueError(), cause, at=ClockReading(number, number), failures=number + 1, retry_in=1)
-    report.refreshed(Snapshot(), Snapshot(), at=ClockReading(5, 5), seconds=0, modified=True)
-    report.failed(ValueError(), "a", at=ClockReading(6, 6), failures=1, retry_in=1)
+        report.report_failure(ConnectionError(), cause, at=ClockReading(number, number), failures=number + 1, retry_in=1)
+    report.report_refresh(Snapshot(), Snapshot(), at=ClockReading(5, 5), seconds=0, modified=True)
+    report.report_failure(ConnectionError(), "a", at=ClockReading(6, 6), failures=1, retry_in=1)
     causes = [record.getMessage()[-1] for record in caplog.records if record.levelname == "WARNING"]
     assert causes == ["a", "b", "a"]
 
 
 def test_without_a_listener_nothing_is_told() -> None:
-    KeyMetrics((), URL).limited("bucket", 1.0, NOW)
+    KeyMetrics((), URL).report_limited("bucket", 1.0, NOW)
 
 
 def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Any] = []
-    KeyMetrics([told.append], URL)._exchanged({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
+    KeyMetrics([told.append], URL)._report_exchange({"a": 1, "b": 2}, {"a": 1, "b": 3}, NOW)
     assert told == [KeyRemoved(timestamp=1e9, kid="b"), KeyAdded(timestamp=1e9, kid="b")], (
         "another key under the same id"
     )

@@ -31,38 +31,38 @@ def test_three_fetches_at_once_then_one_every_five_seconds() -> None:
     subject = policy()
     for second in (100, 101, 102):
         assert subject.check(NEW, second).decision is Decision.FETCH
-        assert subject.reserve(second, cold=False) == second
+        assert subject.reserve(second, without_keys=False) == second
     assert told(subject, 103) == (Decision.RATE_LIMITED, pytest.approx(2))
     assert subject.check(NEW, 105).decision is Decision.FETCH
-    subject.reserve(105, cold=False)
+    subject.reserve(105, without_keys=False)
     assert told(subject, 106) == (Decision.RATE_LIMITED, pytest.approx(4))
 
 
 def test_the_bucket_never_holds_more_than_three() -> None:
     subject = policy()
-    subject.reserve(0, cold=False)
+    subject.reserve(0, without_keys=False)
     for _ in range(3):
-        subject.reserve(1e6, cold=False)
+        subject.reserve(1e6, without_keys=False)
     assert subject.check(NEW, 1e6).decision is Decision.RATE_LIMITED
 
 
 def test_a_second_lies_between_two_starts() -> None:
     subject = policy()
-    assert subject.reserve(100, cold=False) == 100
-    assert subject.reserve(100.4, cold=False) == 101
-    assert subject.reserve(100.5, cold=True) == 102
+    assert subject.reserve(100, without_keys=False) == 100
+    assert subject.reserve(100.4, without_keys=False) == 101
+    assert subject.reserve(100.5, without_keys=True) == 102
 
 
 def test_a_refresh_waits_for_its_token_as_well() -> None:
     subject = policy()
     for second in (100, 101, 102):
-        subject.reserve(second, cold=False)
-    assert subject.reserve(103, cold=False) == pytest.approx(105)
+        subject.reserve(second, without_keys=False)
+    assert subject.reserve(103, without_keys=False) == pytest.approx(105)
 
 
 def test_without_keys_the_bucket_costs_nothing() -> None:
     subject = policy()
-    starts = [subject.reserve(100, cold=True) for _ in range(6)]
+    starts = [subject.reserve(100, without_keys=True) for _ in range(6)]
     assert starts == [100, 101, 102, 103, 104, 105]
     assert subject.check(NEW, 106).decision is Decision.FETCH
 
@@ -105,23 +105,27 @@ def test_256_unknown_keys_are_remembered_the_latest_ones() -> None:
 def test_a_failed_fetch_gives_its_tokens_back() -> None:
     subject = policy()
     for second in range(20):
-        subject.reserve(100 + second, cold=False)
-        subject.failed(100 + second, cold=False, reserved=1)
+        subject.reserve(100 + second, without_keys=False)
+        subject.failed(100 + second, without_keys=False, reserved=1)
     assert subject.check(NEW, 1000).decision is Decision.FETCH
     for second in (1000, 1001, 1002):
-        subject.reserve(second, cold=False)
+        subject.reserve(second, without_keys=False)
     assert subject.check(NEW, 1003).decision is Decision.RATE_LIMITED, "and no more than it had"
 
 
 def test_after_a_failed_fetch_nothing_is_looked_for_until_the_pause_is_over() -> None:
     subject = policy()
-    subject.failed(100, cold=False, reserved=0)
+    subject.failed(100, without_keys=False, reserved=0)
     assert told(subject, 100.25) == (Decision.BACKING_OFF, pytest.approx(0.5))
     assert subject.check(NEW, 100.75).decision is Decision.FETCH
 
 
-@pytest.mark.parametrize(("cold", "longest"), [(False, [1, 2, 4, 8, 16, 32, 60, 60]), (True, [1, 2, 4, 5, 5, 5, 5, 5])])
-def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(*, cold: bool, longest: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("without_keys", "longest"), [(False, [1, 2, 4, 8, 16, 32, 60, 60]), (True, [1, 2, 4, 5, 5, 5, 5, 5])]
+)
+def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(
+    *, without_keys: bool, longest: list[float]
+) -> None:
     asked: list[tuple[float, float]] = []
 
     def highest(low: float, high: float) -> float:
@@ -131,7 +135,7 @@ def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(*, col
     subject = policy(highest)
     pauses: list[float] = []
     for _ in longest:
-        subject.failed(100, cold=cold, reserved=0)
+        subject.failed(100, without_keys=without_keys, reserved=0)
         pauses.append(subject.retry_at - 100)
     assert pauses == longest
     assert asked == [(0.5, high) for high in longest], "full jitter above half a second"
@@ -141,13 +145,13 @@ def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(*, col
 def test_a_hundred_thousand_failures_do_no_harm() -> None:
     subject = policy()
     subject.failures = 100_000
-    subject.failed(100, cold=False, reserved=0)
+    subject.failed(100, without_keys=False, reserved=0)
     assert subject.retry_at < 100 + 60
 
 
 def test_a_good_fetch_ends_the_pause() -> None:
     subject = policy()
-    subject.failed(100, cold=False, reserved=0)
+    subject.failed(100, without_keys=False, reserved=0)
     subject.succeeded(100.1, max_age=None)
     assert subject.failures == 0
     assert subject.check(NEW, 100.1).decision is Decision.FETCH
@@ -184,10 +188,10 @@ def test_max_age_may_only_shorten_and_not_below_a_minute(max_age: float | None, 
 
 def test_a_second_try_takes_a_token_and_there_is_none_after_a_failed_fetch() -> None:
     subject = policy()
-    assert [subject.try_reserve_retry(100, cold=False) for _ in range(4)] == [True, True, True, False]
-    assert subject.try_reserve_retry(100, cold=True)
-    subject.failed(101, cold=True, reserved=0)
-    assert not subject.try_reserve_retry(200, cold=True)
+    assert [subject.try_reserve_retry(100, without_keys=False) for _ in range(4)] == [True, True, True, False]
+    assert subject.try_reserve_retry(100, without_keys=True)
+    subject.failed(101, without_keys=True, reserved=0)
+    assert not subject.try_reserve_retry(200, without_keys=True)
 
 
 def test_chance_has_no_state_that_forked_workers_could_share() -> None:
@@ -203,9 +207,9 @@ def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[floa
     for pause in pauses:
         now += pause
         if chance.random() < 0.2 or subject.check(NEW, now).decision is Decision.FETCH:
-            now = subject.reserve(now, cold=False)
+            now = subject.reserve(now, without_keys=False)
             starts.append(now)
-            if subject.try_reserve_retry(now, cold=False):
+            if subject.try_reserve_retry(now, without_keys=False):
                 starts.append(now)
             subject.succeeded(now, max_age=None)
     for first in range(len(starts)):
@@ -215,18 +219,18 @@ def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[floa
 
 def test_starts_given_before_a_failure_are_put_off_to_the_end_of_the_back_off_one_gap_after_another() -> None:
     subject = policy()
-    starts = [subject.reserve(0, cold=True) for _ in range(4)]
-    subject.failed(0, cold=True, reserved=0)
+    starts = [subject.reserve(0, without_keys=True) for _ in range(4)]
+    subject.failed(0, without_keys=True, reserved=0)
     subject.retry_at = 10
     assert [subject.not_before(start) for start in starts[1:]] == [10, 11, 12]
     assert subject.not_before(10) == 10, "one that was put off already has its turn"
 
 
 @pytest.mark.parametrize(
-    ("cold", "asked", "pause"),
+    ("without_keys", "asked", "pause"),
     [(False, 100, 105), (False, 600, 315), (False, 1e18, 315), (True, 100, 105), (True, 600, 126), (True, 0.1, 0.75)],
 )
-def test_retry_after_is_the_shortest_pause_within_limits(*, cold: bool, asked: float, pause: float) -> None:
+def test_retry_after_is_the_shortest_pause_within_limits(*, without_keys: bool, asked: float, pause: float) -> None:
     subject = policy()
-    subject.failed(1000, cold=cold, reserved=0, retry_after=asked)
+    subject.failed(1000, without_keys=without_keys, reserved=0, retry_after=asked)
     assert subject.retry_at == subject.refresh_at == pytest.approx(1000 + pause)

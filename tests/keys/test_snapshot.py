@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cloudflare_access._keys.jwks import KeySet
-from fastapi_cloudflare_access._keys.snapshot import ClockReading, Fetched, Snapshot, confirmation_due, merge
+from fastapi_cloudflare_access._keys.snapshot import ClockReading, ParsedDocument, Snapshot, confirmation_due, merge
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access.testing import FakeTeam
 
@@ -15,15 +15,17 @@ _JWKS = FakeTeam("acme").certs()["keys"]
 FIRST, SECOND = (RS256Key(n=key["n"], e=key["e"]) for key in _JWKS)
 
 
-def fetched(*kids: str, at: float = 0.0, conflicting_kids: tuple[str, ...] = (), key: RS256Key = FIRST) -> Fetched:
+def fetched(
+    *kids: str, at: float = 0.0, conflicting_kids: tuple[str, ...] = (), key: RS256Key = FIRST
+) -> ParsedDocument:
     key_set = KeySet(MappingProxyType(dict.fromkeys(kids, key)), conflicting_kids=frozenset(conflicting_kids))
-    return Fetched(ClockReading(at, at + 1e9), 1, b"{}", key_set, None)
+    return ParsedDocument(ClockReading(at, at + 1e9), 1, b"{}", key_set, None)
 
 
-def after(*steps: Fetched, delay: float | None = 30, may_confirm_removals: bool = True) -> Snapshot:
+def after(*steps: ParsedDocument, delay: float | None = 30, may_confirm_removals: bool = True) -> Snapshot:
     snapshot = Snapshot()
     for step in steps:
-        snapshot = merge(snapshot, step, removal_delay=delay, may_confirm_removals=may_confirm_removals)
+        snapshot = merge(snapshot, step, removal_grace=delay, may_confirm_removals=may_confirm_removals)
     return snapshot
 
 
@@ -99,7 +101,7 @@ def test_whatever_comes_published_keys_are_used_and_no_other_is_without_being_mi
         snapshot = merge(
             snapshot,
             fetched(*sorted(kids), at=number * 11),
-            removal_delay=30,
+            removal_grace=30,
             may_confirm_removals=may_confirm_removals,
         )
         assert kids <= snapshot.keys.keys()

@@ -14,7 +14,7 @@ What happens to a token whose `kid` is unknown, in this order; each limit ends i
 | the fetch takes longer than `key_wait_timeout` | `KeyUnconfirmed`, 503 | | `get_or_fetch` |
 | the fetch did not bring the `kid` | `UnknownKey`, 401 | | `_fetch_for`, called again |
 
-Without usable keys, `precheck` still answers 401, and passes over a payload that is too long to be read. Every later
+Without usable keys, `precheck` still answers 401, but it is not called for a payload that is too long. Every later
 error is then `KeysUnavailable`, 503. Neither the negative cache nor the bucket then applies, and a request during the
 back-off emits no event of its own: `KeysRefreshFailed` was emitted.
 

@@ -11,8 +11,9 @@ from fastapi_cloudflare_access._keys.document import MAX_DOCUMENT, Document, Fet
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, KeySet, parse_jwks
 from fastapi_cloudflare_access._keys.metrics import KeyMetrics
 from fastapi_cloudflare_access._keys.rate_limiter import CheckResult, Decision, FetchRateLimiter
-from fastapi_cloudflare_access._keys.snapshot import ClockReading, Fetched, Snapshot, confirmation_due, merge
+from fastapi_cloudflare_access._keys.snapshot import ClockReading, ParsedDocument, Snapshot, confirmation_due, merge
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.events import LimitReason
 from fastapi_cloudflare_access.protocols import Listener
 from fastapi_cloudflare_access.settings import Settings
 
@@ -53,21 +54,21 @@ class FetchOptions:
 
 @dataclass(eq=False, slots=True)
 class PendingFetch:
-    """One fetch. Until it begins, callers that join it may add options.
+    """One fetch. Until its request is sent, callers that join it may add options.
 
     Attributes:
         options: The options of this fetch.
-        start: Monotonic time from which it may begin.
-        reserved: Number of tokens that it took from the bucket.
-        known: The snapshot when it began, which a 304 confirms.
-        sequence: Number of this fetch; 0 until it begins.
+        earliest_start: Monotonic time from which the request may be sent.
+        reserved: Number of bucket tokens that it took.
+        base: The snapshot when the request was sent, which a 304 confirms.
+        sequence: Number of this fetch; 0 until the request is sent.
         error: Why it failed, in words; None after it succeeded.
     """
 
     options: FetchOptions
-    start: float
+    earliest_start: float
     reserved: int
-    known: Snapshot = field(default_factory=Snapshot)
+    base: Snapshot = field(default_factory=Snapshot)
     sequence: int = 0
     error: str | None = "the fetch was cancelled"
 
@@ -77,7 +78,7 @@ class KeySetCache:
 
     Attributes:
         snapshot: The current key set.
-        refreshed: Callbacks after each successful fetch.
+        refreshed: Weak references to the bound methods that each successful fetch calls with the time.
         next_check_at: Monotonic time from which the next `get` must check the freshness of the keys.
         next_check_wall: The same on the wall clock, since the monotonic one stops while a machine sleeps.
     """
@@ -154,49 +155,50 @@ class KeySetCache:
         }
 
     def may_fetch(self, kid: str, now: ClockReading) -> CheckResult:
-        """Decide whether an unknown `kid` may cause a fetch, and count a `kid` that was looked for lately."""
+        """Decide whether an unknown `kid` may cause a fetch, and count the rejection of one in the negative cache."""
         result = self._limiter.check(kid, now.monotonic)
         if result.decision is Decision.NOT_FOUND_CACHED:
             self._metrics.counts["unknown_kid_rejections"] += 1
         return result
 
-    def record_limited(self, reason: str, retry_after: float, now: ClockReading) -> None:
+    def record_limited(self, reason: LimitReason, retry_after: float, now: ClockReading) -> None:
         """Report that a request got 503 because no fetch was allowed."""
-        self._metrics.limited(reason, retry_after, now)
+        self._metrics.report_limited(reason, retry_after, now)
 
     def record_crash(self, problem: BaseException, now: ClockReading) -> None:
         """Report that the refresh task crashed."""
-        self._metrics.crashed(problem, now)
+        self._metrics.report_crash(problem, now)
 
     def reserve(self, options: FetchOptions, now: ClockReading) -> PendingFetch:
-        """Return a fetch that starts as soon as the rate limits allow; without usable keys it takes no token."""
-        cold = not self.is_usable(now)
-        return PendingFetch(options, start=self._limiter.reserve(now.monotonic, cold=cold), reserved=not cold)
+        """Return a fetch that starts as soon as the rate limits allow; without usable keys it takes no bucket token."""
+        without_keys = not self.is_usable(now)
+        start = self._limiter.reserve(now.monotonic, without_keys=without_keys)
+        return PendingFetch(options, earliest_start=start, reserved=int(not without_keys))
 
     def not_before(self, start: float) -> float:
-        """Return the start of a fetch, moved behind the back-off of fetches that have failed since."""
+        """Return the start of a fetch, moved to the end of the back-off if fetches have failed since."""
         return self._limiter.not_before(start)
 
-    def begin(self, pending: PendingFetch) -> None:
-        """Number a fetch as it begins, and count it."""
+    def record_start(self, pending: PendingFetch) -> None:
+        """Number a fetch, whose request is now sent, and count it."""
         with self._lock:
             self._sequence += 1
             pending.sequence = self._sequence
         self._metrics.counts["fetches"] += 1
 
     def try_reserve_retry(self, pending: PendingFetch, now: float) -> bool:
-        """Reserve a second attempt of a fetch; return whether the bucket had a token."""
-        cold = not pending.reserved
-        if not self._limiter.try_reserve_retry(now, cold=cold):
+        """Reserve a second attempt of a fetch; return whether there was a bucket token."""
+        without_keys = not pending.reserved
+        if not self._limiter.try_reserve_retry(now, without_keys=without_keys):
             return False
-        pending.reserved += not cold
+        pending.reserved += int(not without_keys)
         self._metrics.counts["fetches"] += 1
         return True
 
-    def forked(self, now: ClockReading) -> None:
+    def reset_after_fork(self, now: ClockReading) -> None:
         """Reset what a forked process must not share: another thread may have held the lock."""
         self._lock = Lock()
-        self._limiter.forked(now.monotonic)
+        self._limiter.reset_after_fork(now.monotonic)
 
     def accept(self, pending: PendingFetch, document: Document, *, at: ClockReading, seconds: float) -> None:
         """Replace the snapshot by a fetched document, unless a later fetch has done so.
@@ -204,30 +206,32 @@ class KeySetCache:
         Raises:
             JwksProblem: The document cannot be used.
         """
-        fetched = self._parse(pending, document, at)
+        parsed = self._parse(pending, document, at)
         with self._lock:
             old = self.snapshot
             if pending.sequence > old.sequence:
-                delay = None if pending.options.force else self.settings.removal_grace or None
+                grace = None if pending.options.force else self.settings.removal_grace or None
                 self.snapshot = merge(
-                    old, fetched, removal_delay=delay, may_confirm_removals=pending.options.may_confirm_removals
+                    old, parsed, removal_grace=grace, may_confirm_removals=pending.options.may_confirm_removals
                 )
             new = self.snapshot
         pending.error = None
         self._limiter.succeeded(at.monotonic, max_age=document.max_age)
         self._remember(pending.options.requested_kids, old, new, at)
         self.schedule_next_check(at, self.due())
-        self._metrics.refreshed(old, new, at=at, seconds=seconds, modified=document.body is not None)
+        self._metrics.report_refresh(old, new, at=at, seconds=seconds, modified=document.body is not None)
         alive = [(weak, callback) for weak in self.refreshed if (callback := weak())]
         self.refreshed = [weak for weak, _ in alive]
         for _, callback in alive:
             callback(at.wall)
 
-    def _parse(self, pending: PendingFetch, document: Document, at: ClockReading) -> Fetched:
+    def _parse(self, pending: PendingFetch, document: Document, at: ClockReading) -> ParsedDocument:
         if document.body is None:
-            return Fetched(at, pending.sequence, pending.known.document, pending.known.published, pending.known.etag)
+            return ParsedDocument(
+                at, pending.sequence, pending.base.document, pending.base.published, pending.base.etag
+            )
         key_set = parse_jwks(document.body)
-        return Fetched(at, pending.sequence, document.body, key_set, document.etag)
+        return ParsedDocument(at, pending.sequence, document.body, key_set, document.etag)
 
     def _remember(self, requested_kids: set[str], old: Snapshot, new: Snapshot, at: ClockReading) -> None:
         for kid in new.keys.keys() - old.keys.keys():
@@ -240,17 +244,18 @@ class KeySetCache:
         pending.error = str(problem) if isinstance(problem, JwksProblem) else describe(problem)
         limiter = self._limiter
         retry_after = problem.retry_after if isinstance(problem, FetchProblem) else 0.0
-        limiter.failed(at.monotonic, cold=not self.is_usable(at), reserved=pending.reserved, retry_after=retry_after)
+        without_keys = not self.is_usable(at)
+        limiter.failed(at.monotonic, without_keys=without_keys, reserved=pending.reserved, retry_after=retry_after)
         self.schedule_next_check(at, self.due())
         retry_in = limiter.retry_at - at.monotonic
-        self._metrics.failed(problem, pending.error, at=at, failures=limiter.failures, retry_in=retry_in)
+        self._metrics.report_failure(problem, pending.error, at=at, failures=limiter.failures, retry_in=retry_in)
         self.check_age(at)
 
     def check_age(self, now: ClockReading) -> None:
         """Report once that the keys are older than `degraded_after`."""
         age = self.age(now)
         if age is not None and age > self.settings.degraded_after:
-            self._metrics.stale(age, now)
+            self._metrics.report_stale(age, now)
 
     def seed(self, document: bytes, fetched_at: float, now: ClockReading) -> None:
         """Replace the snapshot by a document that was fetched elsewhere, unless it is older.
@@ -264,12 +269,13 @@ class KeySetCache:
             if current is not None and current < age:
                 return
             at = ClockReading(now.monotonic - age, now.wall - age)
-            fetched = Fetched(at, old.sequence, document, key_set, None)  # any fetch that has begun brings more
-            new = self.snapshot = merge(old, fetched, removal_delay=None, may_confirm_removals=True)
+            # The sequence stays, so that a fetch whose request was sent replaces the seeded keys.
+            seeded = ParsedDocument(at, old.sequence, document, key_set, None)
+            new = self.snapshot = merge(old, seeded, removal_grace=None, may_confirm_removals=True)
         self._limiter.due_now()
         self._remember(set(), old, new, now)
         self.schedule_next_check(now, self.due())
-        self._metrics.changed(old, new, at=now)
+        self._metrics.report_changes(old, new, at=now)
 
     def _checked_seed(self, document: object, fetched_at: object, now: ClockReading) -> tuple[KeySet, float]:
         if not isinstance(document, bytes) or len(document) > MAX_DOCUMENT:

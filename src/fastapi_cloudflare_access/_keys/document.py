@@ -39,7 +39,7 @@ class FetchProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The result of a successful fetch.
+    """An accepted response, not parsed yet.
 
     Attributes:
         body: The document; None after a 304.
@@ -98,17 +98,26 @@ def describe(problem: BaseException) -> str:
     return _describe_cause(problem)
 
 
+def is_unexpected(problem: BaseException) -> bool:
+    """Check whether only the type of an exception says why the fetch failed, such as a bug in the app's own `Fetch`."""
+    return not isinstance(problem, FetchProblem | ConfigurationError) and _known_cause(problem) is None
+
+
 def _describe_cause(problem: BaseException) -> str:
+    return _known_cause(problem) or f"the fetch failed with {type(problem).__name__}"
+
+
+def _known_cause(problem: BaseException) -> str | None:
     if tls := tls_problem(problem):
         reason = getattr(tls, "verify_message", None) or getattr(tls, "reason", None)
         return f"TLS failed: {reason or type(tls).__name__}{_ca_hint()}"
     if isinstance(problem, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     if errors := [link for link in _chain(problem) if isinstance(link, OSError) and type(link.errno) is int]:
         return "the host name was not found" if isinstance(errors[-1], gaierror) else strerror(errors[-1].errno or 0)
     if isinstance(problem, ConnectionError):
         return "the connection failed or was lost"
-    return f"the fetch failed with {type(problem).__name__}"
+    return None
 
 
 def _ca_hint() -> str:
@@ -141,10 +150,10 @@ def _check(response: FetchResponse) -> None:
     if response.status != OK:
         status = int(response.status)
         raise FetchProblem(
-            f"an answer with HTTP status {status}{_hint(status)}", retry_after=_retry_after(response.headers)
+            f"a response with HTTP status {status}{_hint(status)}", retry_after=_retry_after(response.headers)
         )
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise FetchProblem("an encoded answer, which was not asked for")
+        raise FetchProblem("a response with a content encoding, which the request did not allow")
     length = response.headers.get("content-length", "0")
     if not _LENGTH.fullmatch(length) or int(length) > MAX_DOCUMENT:
         raise FetchProblem(f"the document is longer than {MAX_DOCUMENT} bytes")
@@ -175,7 +184,7 @@ def _etag(headers: Mapping[str, str]) -> str | None:
 
 
 def _max_age(headers: Mapping[str, str]) -> float | None:
-    """Return `max-age` less `Age`; None if the response must not be cached at all."""
+    """Return `max-age` less `Age`; None without a `max-age` above 0, or with `no-cache` or `no-store`."""
     control, age = headers.get("cache-control", "")[:1024], headers.get("age", "0")
     found = _MAX_AGE.search(control)
     if found is None or not int(found[1]) or _NOT_FRESH.search(control):

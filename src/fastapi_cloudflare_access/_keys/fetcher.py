@@ -4,7 +4,7 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 
-from fastapi_cloudflare_access._clock import ends_within, within
+from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, PendingFetch
 from fastapi_cloudflare_access._keys.document import Document, read_document
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
@@ -15,23 +15,28 @@ STARTUP_ATTEMPTS = 3
 """Number of fetches that the lifespan tries within `startup_timeout`."""
 RESTART_DELAY = 1.0
 """Seconds after which a refresh task that crashed is started again."""
+RECHECK_INTERVAL = 1.0
+"""Seconds after which a lookup checks the freshness of the keys again, if the due refresh has not succeeded."""
 WALL_CLOCK_POLL = 30.0
 """Seconds after which a waiting refresh task reads the wall clock: the monotonic one stops while a machine sleeps."""
+
+FETCH_TASK, REFRESH_TASK = "cloudflare-access-fetch", "cloudflare-access-refresh"
+"""Names of the asyncio tasks, as debuggers and asyncio's own log records show them."""
 
 _CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 """Exceptions that end a task or the process, and are not a failed fetch."""
 
 
 @dataclass(eq=False, slots=True)
-class InFlightFetch:
-    """A fetch that has a task: it waits for its start or runs."""
+class FetchTask:
+    """A fetch and its task: scheduled, running or ended."""
 
     pending: PendingFetch
     task: "asyncio.Task[None]"
 
     @property
-    def has_begun(self) -> bool:
-        """Whether the request was sent, so that callers can no longer add options."""
+    def is_sent(self) -> bool:
+        """Whether the request was sent; callers can then no longer add options."""
         return self.pending.sequence > 0
 
     @property
@@ -45,7 +50,7 @@ class LoopState:
     """The tasks and counters of one event loop of one process.
 
     Attributes:
-        users: Number of `start` calls without a matching `stop`.
+        start_count: Number of `start` calls without a matching `stop`.
         waiters: Number of requests that wait for a fetch.
         last_fetch: The in-flight fetch, or the last one.
         refresher: The task that refreshes the keys.
@@ -53,15 +58,15 @@ class LoopState:
         changed: Set when the time of the next refresh may have changed.
     """
 
-    users: int = 0
+    start_count: int = 0
     waiters: int = 0
-    last_fetch: InFlightFetch | None = None
+    last_fetch: FetchTask | None = None
     refresher: "asyncio.Task[None] | None" = None
     alive: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def in_flight(self) -> InFlightFetch | None:
+    def in_flight(self) -> FetchTask | None:
         """The in-flight fetch, or None."""
         return self.last_fetch if self.last_fetch and not self.last_fetch.task.done() else None
 
@@ -70,7 +75,7 @@ class LoopState:
         """Whether the refresh task runs."""
         return self.alive and self.refresher is not None and not self.refresher.done()
 
-    async def end(self) -> None:
+    async def cancel_tasks(self) -> None:
         """Cancel the tasks and wait until they have ended."""
         tasks = [task for task in (self.refresher, self.last_fetch and self.last_fetch.task) if task]
         for task in tasks:
@@ -98,7 +103,7 @@ class KeyFetcher:
 
     def loop_states(self) -> list[tuple[asyncio.AbstractEventLoop, LoopState]]:
         """Return the states of the open event loops of this process."""
-        self._forget_other_process()
+        self._detect_fork()
         return [(loop, loop_state) for loop, loop_state in list(self._loop_states.items()) if not loop.is_closed()]
 
     def current_loop_state(self) -> LoopState:
@@ -111,45 +116,49 @@ class KeyFetcher:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise ConfigurationError("the keys are fetched on an asyncio event loop, and none runs here") from None
-        self._forget_other_process()
+        self._detect_fork()
         if loop not in self._loop_states:
             for closed in [other for other in list(self._loop_states) if other.is_closed()]:
                 self._loop_states.pop(closed, None)
         return self._loop_states.setdefault(loop, LoopState())
 
-    def _forget_other_process(self) -> None:
+    def _detect_fork(self) -> None:
         if self._pid != os.getpid():
             self._pid, self._loop_states = os.getpid(), {}
-            self._cache.forked(self.now())
+            self._cache.reset_after_fork(self.now())
 
-    def begin(self, loop_state: LoopState, options: FetchOptions) -> InFlightFetch:
-        """Start a fetch at the first time that the rate limits allow."""
+    def schedule_fetch(self, loop_state: LoopState, options: FetchOptions) -> FetchTask:
+        """Start the task of a fetch, which sends the request as soon as the rate limits allow."""
         cache, now = self._cache, self.now()
         pending = cache.reserve(options, now)
-        cache.schedule_next_check(now, pending.start + self._settings.fetch_timeout + RESTART_DELAY)
-        in_flight = loop_state.last_fetch = InFlightFetch(
-            pending, asyncio.ensure_future(self._run(loop_state, pending))
-        )
-        return in_flight
+        cache.schedule_next_check(now, pending.earliest_start + self._settings.fetch_timeout + RECHECK_INTERVAL)
+        task = asyncio.create_task(self._run(loop_state, pending), name=FETCH_TASK)
+        loop_state.last_fetch = FetchTask(pending, task)
+        return loop_state.last_fetch
 
-    def join_or_begin(self, loop_state: LoopState, options: FetchOptions) -> InFlightFetch:
-        """Return the in-flight fetch, or start one; options are added to one that has not begun."""
+    def join_or_schedule(self, loop_state: LoopState, options: FetchOptions) -> FetchTask:
+        """Return the in-flight fetch, or schedule one.
+
+        The options are added to an in-flight fetch whose request is not sent yet. A later caller gets the result of the
+        request as it was sent.
+        """
         if (in_flight := loop_state.in_flight) is None:
-            return self.begin(loop_state, options)
-        if not in_flight.has_begun:
+            return self.schedule_fetch(loop_state, options)
+        if not in_flight.is_sent:
             in_flight.pending.options.add(options)
         return in_flight
 
     async def _run(self, loop_state: LoopState, pending: PendingFetch) -> None:
         cache = self._cache
         try:
-            while (pause := self._start_of(pending) - self._clock.monotonic()) > 0:
+            while (pause := self._postpone_by_backoff(pending) - self._clock.monotonic()) > 0:
                 await self._clock.sleep(pause)
-            began = self._clock.monotonic()
-            cache.begin(pending)
-            document = await within(self._clock, self._settings.fetch_timeout, self._fetch_document(pending))
+            started_at = self._clock.monotonic()
+            cache.record_start(pending)
+            work = self._fetch_document(pending)
+            document = await run_with_timeout(self._clock, work, timeout=self._settings.fetch_timeout)
             at = self.now()
-            cache.accept(pending, document, at=at, seconds=at.monotonic - began)
+            cache.accept(pending, document, at=at, seconds=at.monotonic - started_at)
         except _CANCELLATIONS:
             raise
         except BaseException as problem:  # noqa: BLE001 - a fetch may raise anything; the keys stay
@@ -157,11 +166,11 @@ class KeyFetcher:
         finally:
             loop_state.changed.set()
 
-    def _start_of(self, pending: PendingFetch) -> float:
-        """Return when a fetch may begin: after the back-off, unless the operator forced it."""
+    def _postpone_by_backoff(self, pending: PendingFetch) -> float:
+        """Move the start of a fetch to the end of the back-off, unless the fetch is forced; return the start."""
         if not pending.options.force:
-            pending.start = self._cache.not_before(pending.start)
-        return pending.start
+            pending.earliest_start = self._cache.not_before(pending.earliest_start)
+        return pending.earliest_start
 
     async def _fetch_document(self, pending: PendingFetch) -> Document:
         try:
@@ -172,15 +181,15 @@ class KeyFetcher:
         return await self._read(pending)
 
     async def _read(self, pending: PendingFetch) -> Document:
-        pending.known = self._cache.snapshot
+        pending.base = self._cache.snapshot
         return await read_document(
             self._fetch,
             self._certs_url,
-            etag=None if pending.options.no_cache else pending.known.etag,
+            etag=None if pending.options.no_cache else pending.base.etag,
             no_cache=pending.options.no_cache,
         )
 
-    async def first_keys(self, loop_state: LoopState) -> None:
+    async def fetch_at_startup(self, loop_state: LoopState) -> None:
         """Fetch the keys, within `startup_timeout` and `STARTUP_ATTEMPTS`.
 
         Raises:
@@ -193,16 +202,17 @@ class KeyFetcher:
             left = deadline - self._clock.monotonic()
             if cache.is_usable(self.now()) or left <= 0:
                 break
-            await ends_within(self._clock, left, self.join_or_begin(loop_state, FetchOptions()).task)
+            fetch = self.join_or_schedule(loop_state, FetchOptions())
+            await wait_until_done(self._clock, fetch.task, timeout=left)
         if self._settings.fail_fast and not cache.is_usable(self.now()):
-            cause = cache.last_error or "no answer in time"
+            cause = cache.last_error or "no response in time"
             raise KeysUnavailable(f"there are no keys from {self._certs_url}: {cause}")
 
     def ensure_refresher(self, loop_state: LoopState) -> None:
         """Start the refresh task if `start` was called and the task does not run."""
-        if loop_state.users and (loop_state.refresher is None or loop_state.refresher.done()):
+        if loop_state.start_count and (loop_state.refresher is None or loop_state.refresher.done()):
             loop_state.alive = True
-            loop_state.refresher = asyncio.ensure_future(self._supervise(loop_state))
+            loop_state.refresher = asyncio.create_task(self._supervise(loop_state), name=REFRESH_TASK)
 
     async def _supervise(self, loop_state: LoopState) -> None:
         while True:
@@ -220,11 +230,11 @@ class KeyFetcher:
             if (pause := self._cache.due_in(self.now())) > 0:
                 await self._sleep_unless_changed(loop_state, min(pause, WALL_CLOCK_POLL))
                 continue
-            await asyncio.wait({self.join_or_begin(loop_state, FetchOptions(may_confirm_removals=True)).task})
+            await asyncio.wait({self.join_or_schedule(loop_state, FetchOptions(may_confirm_removals=True)).task})
 
     async def _sleep_unless_changed(self, loop_state: LoopState, seconds: float) -> None:
         changed = asyncio.ensure_future(loop_state.changed.wait())
         try:
-            await ends_within(self._clock, seconds, changed)
+            await wait_until_done(self._clock, changed, timeout=seconds)
         finally:
             changed.cancel()

@@ -13,9 +13,11 @@ from fastapi_cloudflare_access._verification.strict import EncodingProblem, deco
 MIN_BITS, MAX_BITS = 2048, 8192
 """Sizes of the accepted moduli, in bits (RFC 7518 section 3.3 requires at least 2048)."""
 MIN_EXPONENT, MAX_EXPONENT = 65537, 2**32 - 1
+"""Accepted public exponents; real ones are 65537, and a large one would make each verification slow."""
 MAX_KEYS = 32
 """Number of entries that a certs document may have."""
 PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+"""Members of private and symmetric keys (RFC 7518 sections 6.3.2 and 6.4.1); a published one is no longer secret."""
 
 
 class JwksProblem(ValueError):
@@ -73,7 +75,7 @@ def _collect(entries: list[Any]) -> tuple[dict[str, RS256Key], list[str], set[st
         except JwksProblem as problem:
             skipped.append(str(problem))
             continue
-        if keys.setdefault(kid, key) != key:
+        if keys.setdefault(kid, key) != key:  # the first entry stays in `keys`, so that a third one is compared too
             conflicting_kids.add(kid)
     for kid in conflicting_kids:
         del keys[kid]
@@ -97,7 +99,7 @@ def _read_key(entry: Any) -> tuple[str, RS256Key]:
     if not _is(str, n) or not _is(str, e):
         raise JwksProblem("no modulus or exponent")
     key = _build_key(n, e)
-    if isinstance(key, JwksProblem):
+    if isinstance(key, JwksProblem):  # from the cache, where its traceback would grow with each raise
         raise key.with_traceback(None)
     return kid, key
 
@@ -107,6 +109,7 @@ def _may_verify(operations: Any) -> bool:
 
 
 def _is(kind: type, value: Any) -> bool:
+    """Check the exact type, as JSON gives it; unlike `isinstance`, this leaves the value untyped for type checkers."""
     return type(value) is kind
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastapi_cloudflare_access._keys.document import is_unexpected
 from fastapi_cloudflare_access._keys.jwks import JwksProblem
 from fastapi_cloudflare_access._keys.snapshot import ClockReading, Snapshot
-from fastapi_cloudflare_access._logging import Throttle, emit, log
+from fastapi_cloudflare_access._logging import Throttle, emit, log, raised_at
 from fastapi_cloudflare_access.events import (
     JwkIgnored,
     KeyAdded,
@@ -18,6 +19,7 @@ from fastapi_cloudflare_access.events import (
     KeysRefreshFailed,
     KeysStale,
     KeyUnpublished,
+    LimitReason,
     RefreshTaskCrashed,
 )
 from fastapi_cloudflare_access.protocols import Listener
@@ -27,7 +29,7 @@ logger = logging.getLogger("fastapi_cloudflare_access.keys")
 
 @dataclass(slots=True)
 class KeyMetrics:
-    """Counts, logs and emits what happens to the keys.
+    """Counts, logs and emits each change of the keys and each fetch.
 
     Attributes:
         listeners: The functions that receive events.
@@ -35,7 +37,7 @@ class KeyMetrics:
         counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
         last_error: Why the last fetch failed, in words; None after a successful one.
         stale_emitted: Whether `KeysStale` was emitted since the last successful fetch.
-        throttle: Selects the records about failed fetches, and about requests without a fetch.
+        throttle: Selects the log records about failed fetches, and about requests that were allowed no fetch.
     """
 
     listeners: Sequence[Listener]
@@ -53,7 +55,7 @@ class KeyMetrics:
         """Emit an event to the listeners."""
         emit(self.listeners, event, logger)
 
-    def refreshed(self, old: Snapshot, new: Snapshot, *, at: ClockReading, seconds: float, modified: bool) -> None:
+    def report_refresh(self, old: Snapshot, new: Snapshot, *, at: ClockReading, seconds: float, modified: bool) -> None:
         """Report a successful fetch and each key that it changed."""
         self.last_error, self.stale_emitted = None, False
         self.throttle.clear()
@@ -63,11 +65,11 @@ class KeyMetrics:
                 timestamp=at.wall, keys=len(new.keys), generation=new.generation, seconds=seconds, modified=modified
             )
         )
-        self.changed(old, new, at=at)
+        self.report_changes(old, new, at=at)
 
-    def changed(self, old: Snapshot, new: Snapshot, *, at: ClockReading) -> None:
+    def report_changes(self, old: Snapshot, new: Snapshot, *, at: ClockReading) -> None:
         """Report each key that was added, removed or is no longer published, and each entry that was ignored."""
-        self._exchanged(old.keys, new.keys, at)
+        self._report_exchange(old.keys, new.keys, at)
         for kid in new.pending_removal.keys() - old.pending_removal.keys():
             log(logger, logging.INFO, "key %s is no longer published", _shown(kid))
             self.emit(KeyUnpublished(timestamp=at.wall, kid=_shown(kid)))
@@ -77,7 +79,7 @@ class KeyMetrics:
         for reason in new.published.skipped:
             self.emit(JwkIgnored(timestamp=at.wall, reason=reason))
 
-    def _exchanged(self, old: Mapping[str, Any], new: Mapping[str, Any], at: ClockReading) -> None:
+    def _report_exchange(self, old: Mapping[str, Any], new: Mapping[str, Any], at: ClockReading) -> None:
         for kid in [kid for kid in old if new.get(kid) != old[kid]]:
             log(logger, logging.INFO, "key %s is no longer in use", _shown(kid))
             self.emit(KeyRemoved(timestamp=at.wall, kid=_shown(kid)))
@@ -85,7 +87,9 @@ class KeyMetrics:
             log(logger, logging.INFO, "key %s is in use from now on", _shown(kid))
             self.emit(KeyAdded(timestamp=at.wall, kid=_shown(kid)))
 
-    def failed(self, problem: BaseException, cause: str, *, at: ClockReading, failures: int, retry_in: float) -> None:
+    def report_failure(
+        self, problem: BaseException, cause: str, *, at: ClockReading, failures: int, retry_in: float
+    ) -> None:
         """Report a failed fetch."""
         parsing = isinstance(problem, JwksProblem)
         self.counts["parse_failures" if parsing else "fetch_failures"] += 1
@@ -98,7 +102,7 @@ class KeyMetrics:
                 self.certs_url,
                 failures,
                 retry_in,
-                cause,
+                f"{cause} at {raised_at(problem)}" if not parsing and is_unexpected(problem) else cause,
             )
         reason: Any = "parse_failed" if parsing else "fetch_failed"
         self.emit(
@@ -107,14 +111,14 @@ class KeyMetrics:
             )
         )
 
-    def stale(self, age: float, at: ClockReading) -> None:
-        """Report once that the keys are stale."""
+    def report_stale(self, age: float, at: ClockReading) -> None:
+        """Report that the keys are older than `degraded_after`, once until a fetch succeeds."""
         if not self.stale_emitted:
             self.stale_emitted = True
             log(logger, logging.WARNING, "the keys are %.0f s old; last error: %s", age, self.last_error or "none")
             self.emit(KeysStale(timestamp=at.wall, age=age))
 
-    def limited(self, reason: Any, retry_after: float, at: ClockReading) -> None:
+    def report_limited(self, reason: LimitReason, retry_after: float, at: ClockReading) -> None:
         """Report that a request got 503 because no fetch was allowed."""
         self.counts["rate_limited"] += 1
         repetitions = self.throttle.repetitions(("limited", reason), at.monotonic)
@@ -130,10 +134,11 @@ class KeyMetrics:
             )
         self.emit(KeyFetchLimited(timestamp=at.wall, reason=reason, retry_after=retry_after))
 
-    def crashed(self, problem: BaseException, at: ClockReading) -> None:
+    def report_crash(self, problem: BaseException, at: ClockReading) -> None:
         """Report that the refresh task crashed."""
-        log(logger, logging.ERROR, "the refresh task crashed with %s and is restarted", type(problem).__name__)
-        self.emit(RefreshTaskCrashed(timestamp=at.wall, cause=type(problem).__name__))
+        kind, place = type(problem).__name__, raised_at(problem)
+        log(logger, logging.ERROR, "the refresh task crashed with %s at %s and is restarted", kind, place)
+        self.emit(RefreshTaskCrashed(timestamp=at.wall, cause=kind))
 
 
 def _shown(kid: str) -> str:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from random import SystemRandom
+from typing import NamedTuple
 
 from fastapi_cloudflare_access.settings import JITTER, KeySettings
 
 BACKOFF_BASE, BACKOFF_FLOOR = 1.0, 0.5
 """Seconds: upper bound of the first pause after a failed fetch, and lower bound of every pause."""
-MAX_BACKOFF, MAX_COLD_BACKOFF = 60.0, 5.0
+MAX_BACKOFF, MAX_BACKOFF_WITHOUT_KEYS = 60.0, 5.0
 """Seconds: longest pause after failed fetches, with usable keys and without."""
-MAX_RETRY_AFTER, MAX_COLD_RETRY_AFTER = 300.0, 120.0
+MAX_RETRY_AFTER, MAX_RETRY_AFTER_WITHOUT_KEYS = 300.0, 120.0
 """Seconds: longest pause that `Retry-After` of the certs endpoint can ask for, with usable keys and without."""
 FETCH_GAP = 1.0
 """Seconds between the starts of two fetches, at least."""
@@ -49,6 +50,18 @@ class CheckResult:
     retry_after: float = 0.0
 
 
+class _Miss(NamedTuple):
+    """An entry of the negative cache.
+
+    Attributes:
+        times: Number of successful fetches that did not bring the `kid`.
+        until: Monotonic time until which the `kid` is not looked for again.
+    """
+
+    times: int
+    until: float
+
+
 class FetchRateLimiter:
     """The rate limits of one process.
 
@@ -70,7 +83,7 @@ class FetchRateLimiter:
         self._level = float(settings.unknown_kid_burst)
         self._level_at = 0.0
         self._free_at = float("-inf")
-        self._misses: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+        self._misses: OrderedDict[bytes, _Miss] = OrderedDict()
         self._first = True
         self.failures = 0
         self.retry_at = self.refresh_at = float("-inf")
@@ -82,20 +95,23 @@ class FetchRateLimiter:
 
     def check(self, kid: str, now: float) -> CheckResult:
         """Decide whether an unknown `kid` may cause a fetch, while other keys are usable."""
-        _, until = self._misses.get(_digest(kid), (0, now))
-        if now < until:
+        miss = self._misses.get(_digest(kid))
+        if miss and now < miss.until:
             return CheckResult(Decision.NOT_FOUND_CACHED)
         if now < self.retry_at:
             return CheckResult(Decision.BACKING_OFF, self.retry_at - now)
-        if (level := self._fill(now)) < 1:
+        if (level := self._refill(now)) < 1:
             return CheckResult(Decision.RATE_LIMITED, (1 - level) * self._settings.unknown_kid_interval)
         return CheckResult(Decision.FETCH)
 
-    def reserve(self, now: float, *, cold: bool) -> float:
-        """Remove a token for one fetch and return when it may start; without usable keys no token is needed."""
+    def reserve(self, now: float, *, without_keys: bool) -> float:
+        """Remove a bucket token for one fetch and return when it may start.
+
+        Without usable keys no bucket token is needed.
+        """
         start = max(now, self._free_at)
-        if not cold:
-            level = self._fill(now)
+        if not without_keys:
+            level = self._refill(now)
             start = max(start, now + (1 - level) * self._settings.unknown_kid_interval)
             self._level -= 1
         self._free_at = start + FETCH_GAP
@@ -108,11 +124,11 @@ class FetchRateLimiter:
             self._free_at = start + FETCH_GAP
         return start
 
-    def try_reserve_retry(self, now: float, *, cold: bool) -> bool:
-        """Remove a token for a second attempt; return False if there is none, or if the last fetch failed."""
-        if self.failures or (not cold and self._fill(now) < 1):
+    def try_reserve_retry(self, now: float, *, without_keys: bool) -> bool:
+        """Remove a bucket token for a second attempt; return False if there is none, or if the last fetch failed."""
+        if self.failures or (not without_keys and self._refill(now) < 1):
             return False
-        if not cold:
+        if not without_keys:
             self._level -= 1
         self._free_at = now + FETCH_GAP
         return True
@@ -129,27 +145,29 @@ class FetchRateLimiter:
         self.retry_at = float("-inf")
         self.refresh_at = now + pause
 
-    def failed(self, now: float, *, cold: bool, reserved: int, retry_after: float = 0.0) -> None:
-        """Record a failed fetch: return its tokens, and back off exponentially with full jitter.
+    def failed(self, now: float, *, without_keys: bool, reserved: int, retry_after: float = 0.0) -> None:
+        """Record a failed fetch: return its bucket tokens, and back off exponentially with full jitter.
 
         The pause is at least `retry_after`, within limits, plus a jitter that keeps workers apart.
         """
-        if not cold:
-            self._level = min(self._fill(now) + reserved, float(self._settings.unknown_kid_burst))
-        cap = MAX_COLD_BACKOFF if cold else MAX_BACKOFF
+        if not without_keys:
+            self._level = min(self._refill(now) + reserved, float(self._settings.unknown_kid_burst))
+        cap = MAX_BACKOFF_WITHOUT_KEYS if without_keys else MAX_BACKOFF
         longest = min(cap, BACKOFF_BASE * 2.0 ** min(self.failures, 32))
         self.failures += 1
         pause = self._uniform(BACKOFF_FLOOR, longest)
         if retry_after:
-            asked = min(retry_after, MAX_COLD_RETRY_AFTER if cold else MAX_RETRY_AFTER)
+            asked = min(retry_after, MAX_RETRY_AFTER_WITHOUT_KEYS if without_keys else MAX_RETRY_AFTER)
             pause = max(pause, asked * self._uniform(1, 1 + JITTER))
         self.retry_at = self.refresh_at = now + pause
 
     def record_miss(self, kid: str, now: float) -> None:
         """Add a `kid` to the negative cache (RFC 2308): a successful fetch made for it did not bring it."""
         digest = _digest(kid)
-        times, _ = self._misses.pop(digest, (0, now))
-        self._misses[digest] = (times + 1, now + NEGATIVE_CACHE_TTLS[min(times, len(NEGATIVE_CACHE_TTLS) - 1)])
+        earlier = self._misses.pop(digest, None)
+        times = earlier.times if earlier else 0
+        ttl = NEGATIVE_CACHE_TTLS[min(times, len(NEGATIVE_CACHE_TTLS) - 1)]
+        self._misses[digest] = _Miss(times + 1, now + ttl)
         while len(self._misses) > MAX_NEGATIVE_CACHE_ENTRIES:
             self._misses.popitem(last=False)
 
@@ -161,12 +179,13 @@ class FetchRateLimiter:
         """Schedule the next refresh for now."""
         self.refresh_at = float("-inf")
 
-    def forked(self, now: float) -> None:
+    def reset_after_fork(self, now: float) -> None:
         """Vary the time of the next refresh in a forked process, since other workers have the same."""
         if self.refresh_at > now:
             self.refresh_at = now + (self.refresh_at - now) * self._uniform(FIRST_PAUSE, 1)
 
-    def _fill(self, now: float) -> float:
+    def _refill(self, now: float) -> float:
+        """Add the bucket tokens that have been gained since the last call, and return their number."""
         gained = max(0.0, now - self._level_at) / self._settings.unknown_kid_interval
         self._level = min(float(self._settings.unknown_kid_burst), self._level + gained)
         self._level_at = max(now, self._level_at)

@@ -19,7 +19,7 @@ class ClockReading:
     wall: float
 
     def until(self, now: "ClockReading") -> float:
-        """Return the seconds from this reading to `now`, by the clock that shows more."""
+        """Return the seconds from this reading to `now`: the larger difference of both clocks, at least 0."""
         return max(now.monotonic - self.monotonic, now.wall - self.wall, 0.0)
 
 
@@ -49,14 +49,14 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """The result of a successful fetch.
+class ParsedDocument:
+    """An accepted response, or a document that the app passed to `seed`, with the keys that were parsed from it.
 
     Attributes:
-        at: Time of its end.
+        at: Time of the end of the fetch.
         sequence: Number of the fetch.
         document: The certs document; after a 304 the previous one.
-        key_set: The keys.
+        key_set: The keys of that document.
         etag: The ETag of the document.
     """
 
@@ -67,22 +67,24 @@ class Fetched:
     etag: str | None
 
 
-def merge(old: Snapshot, new: Fetched, *, removal_delay: float | None, may_confirm_removals: bool) -> Snapshot:
+def merge(old: Snapshot, new: ParsedDocument, *, removal_grace: float | None, may_confirm_removals: bool) -> Snapshot:
     """Return the key set after a fetch: keys are added at once, and removed after a second fetch confirms it.
+
+    A `kid` that appears twice with different keys is removed at once.
 
     Args:
         old: The previous key set.
-        new: The result of the fetch.
-        removal_delay: Seconds for which a key must have been unpublished; None removes it at once.
+        new: The parsed document.
+        removal_grace: Seconds for which a key must have been unpublished; None removes it at once.
         may_confirm_removals: Whether this fetch may remove keys, or only mark them as pending.
     """
     published = new.key_set.keys
     pending: dict[str, float] = {}
     for kid in old.keys:
-        if kid in published or kid in new.key_set.conflicting_kids or removal_delay is None:
+        if kid in published or kid in new.key_set.conflicting_kids or removal_grace is None:
             continue
         since = old.pending_removal.get(kid, new.at.monotonic)
-        if not may_confirm_removals or new.at.monotonic - since < removal_delay:
+        if not may_confirm_removals or new.at.monotonic - since < removal_grace:
             pending[kid] = since
     keys = {**{kid: old.keys[kid] for kid in pending}, **published}
     return replace(
@@ -98,6 +100,6 @@ def merge(old: Snapshot, new: Fetched, *, removal_delay: float | None, may_confi
     )
 
 
-def confirmation_due(snapshot: Snapshot, removal_delay: float) -> float | None:
+def confirmation_due(snapshot: Snapshot, removal_grace: float) -> float | None:
     """Return the monotonic time of the fetch that confirms a removal; None if no removal is pending."""
-    return min(snapshot.pending_removal.values()) + removal_delay if snapshot.pending_removal else None
+    return min(snapshot.pending_removal.values()) + removal_grace if snapshot.pending_removal else None

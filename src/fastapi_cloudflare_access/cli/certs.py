@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from fastapi_cloudflare_access._clock import within
+from fastapi_cloudflare_access._clock import run_with_timeout
 from fastapi_cloudflare_access._keys.document import describe, read_document
 from fastapi_cloudflare_access._keys.environment import EnvironmentProblem
 from fastapi_cloudflare_access._keys.http import default_fetch
@@ -72,7 +72,7 @@ async def fetch_certs(settings: Settings, *, clock: Clock, fetch: Fetch | None) 
     started = clock.monotonic()
     try:
         work = read_document(recorded, settings.certs_url, etag=None, no_cache=True)
-        result.document = (await within(clock, settings.key_settings.fetch_timeout, work)).body
+        result.document = (await run_with_timeout(clock, work, timeout=settings.key_settings.fetch_timeout)).body
     except EnvironmentProblem as wrong:
         result.problem, result.hint = wrong.problem, wrong.hint
     except Exception as problem:  # noqa: BLE001 - a fetch may raise anything
