@@ -74,7 +74,7 @@ def verifying_a_signature() -> FastAPI:
     parsed = parse(os.environ["BENCH_TOKEN"].encode())
     key = RS256Key(**json.loads(os.environ["BENCH_KEY"]))._key.prepared_key  # noqa: SLF001
     padding, digest = PKCS1v15(), SHA256()
-    return app_with(doing(lambda: key.verify(parsed.signature, parsed.signed, padding, digest)))
+    return app_with(doing(lambda: key.verify(parsed.signature, parsed.signing_input, padding, digest)))
 
 
 def ours(**options: Any) -> CloudflareAccess[UserClaims]:

@@ -59,6 +59,6 @@ def verifier(**options: Any) -> Verifier[Any]:
 def bare(token: str, team: FakeTeam[SystemClock] = TEAM) -> Callable[[], object]:
     """Return the RSA-2048 verification by `cryptography` alone, everything prepared: the limit."""
     key, parsed = team.current.private.public_key(), parse(token.encode())
-    verify, signature, signed = key.verify, parsed.signature, parsed.signed
+    verify, signature, signed = key.verify, parsed.signature, parsed.signing_input
     padding, digest = PKCS1v15(), SHA256()
     return lambda: verify(signature, signed, padding, digest)

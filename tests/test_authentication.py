@@ -81,11 +81,19 @@ def test_an_accepted_request_is_one_event_with_the_kind_of_caller_and_the_digest
     assert rig.refusals() == []
 
 
-def test_a_caller_of_the_wrong_kind_was_accepted_and_is_then_refused(rig: Rig) -> None:
+def test_a_caller_of_the_wrong_kind_was_accepted_and_is_then_refused(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
     assert rig.get("/user", **{HEADER: BOT})[0] == 403
+    assert "the route is for users, and the caller is a service" in caplog.text
     (accepted,), (refused,) = rig.accepted(), rig.refusals()
     assert refused.reason == "wrong_caller"
     assert refused.token_digest == accepted.token_digest
+
+
+def test_a_user_on_a_route_for_services_is_named_in_the_log(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    assert rig.get("/service", **{HEADER: ADA})[0] == 403
+    assert "the route is for services, and the caller is a user" in caplog.text
 
 
 def test_without_listeners_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

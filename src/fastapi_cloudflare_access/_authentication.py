@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from fastapi_cloudflare_access._logging import Place, emit, place_of
 from fastapi_cloudflare_access._responses import log_refusal, to_exception
-from fastapi_cloudflare_access._verification.request_token import digest, find_token, is_from_header
+from fastapi_cloudflare_access._verification.request_token import find_token, is_from_header, short_digest
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN
 from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
@@ -44,9 +44,9 @@ class Authenticator(Generic[U]):
         if outcomes is None:
             outcomes = scope[OUTCOMES] = {}
         headers = scope["headers"]
-        known, kept = outcomes.get(self, _NOT_ASKED)
-        outcome: Outcome[U] = kept
-        if known is not headers:  # not asked yet, or a copy of the scope with other headers
+        cached_headers, cached_outcome = outcomes.get(self, _NOT_ASKED)
+        outcome: Outcome[U] = cached_outcome
+        if cached_headers is not headers:  # not asked yet, or a copy of the scope with other headers
             verifier = self.verifier
             found = verifier.authenticate_at_once(headers)
             outcome = await verifier.authenticate_after_fetch(found) if isinstance(found, AwaitingKey) else found
@@ -61,17 +61,17 @@ class Authenticator(Generic[U]):
         """Return the caller that a token identifies, with the same log and events as a request.
 
         Raises:
-            AccessError: The token is refused, or its key cannot be fetched right now.
+            AccessError: The token is not valid, or its key cannot be fetched right now.
         """
         given = b""
         try:
             given = _as_bytes(token)
             caller = await self.verifier.verify(given)
         except AccessError as error:
-            self._refused(error, digest(given) if given else None, Place())
+            self._refused(error, short_digest(given) if given else None, Place())
             raise
         if self.listeners:
-            self._accepted(caller, digest(given))
+            self._accepted(caller, short_digest(given))
         return caller
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
@@ -79,8 +79,8 @@ class Authenticator(Generic[U]):
         self._refused(error, self._digest(connection.scope), place_of(connection.scope))
         return to_exception(error, connection, auth_scheme=self.verifier.settings.auth_scheme)
 
-    def is_old_cookie(self, error: AccessError, scope: Scope) -> bool:
-        """Check whether a rejected token came as a cookie, which a browser sends even if it is old."""
+    def is_rejected_cookie(self, error: AccessError, scope: Scope) -> bool:
+        """Check whether the token was a cookie and was rejected; a browser also sends cookies that have expired."""
         sources = self.verifier.settings.token_sources
         return isinstance(error, CredentialError) and not is_from_header(scope["headers"], sources)
 
@@ -113,7 +113,7 @@ class Authenticator(Generic[U]):
             token = find_token(scope["headers"], self.verifier.settings.token_sources)
         except AccessError:
             return None
-        return digest(token) if token else None
+        return short_digest(token) if token else None
 
 
 def _as_bytes(token: Any) -> bytes:

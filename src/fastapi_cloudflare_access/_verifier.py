@@ -1,4 +1,16 @@
-"""The order of verification: find the token, parse it, get the key, verify, build the claims."""
+"""The verification of a token, in this order.
+
+1. `find_token`: find the one token of the request, in the header or in the cookies.
+2. `parse`: check the size, decode base64url, and read the JOSE header: its `alg` and its `kid`.
+3. `KeySource.get_if_usable`: get the key of that `kid`. If it is unknown, `precheck` checks the unverified claims as in
+   steps 5 and 6, and `KeySource.get_or_fetch` fetches the keys.
+4. `verify`: check the signature with that key.
+5. `parse_and_check_claims`: parse the payload as strict JSON.
+6. `check_claims`: check `type`, then `iss`, `aud`, `exp`, `iat`, `nbf` and `sub`.
+7. `build_claims`: build the model of a user or of a service.
+
+A token in the cache skips steps 2 and 4 to 7. Its key and its times are checked on every hit.
+"""
 
 from hashlib import sha256
 from typing import Any, Generic, NamedTuple, TypeAlias
@@ -11,10 +23,10 @@ from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verification.token import (
     MAX_TOKEN,
     MAX_UNVERIFIED_PAYLOAD,
-    Parsed,
+    ParsedToken,
     parse,
+    parse_and_check_claims,
     precheck,
-    read_claims,
     verify,
 )
 from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
@@ -34,11 +46,11 @@ class AwaitingKey(NamedTuple):
 
     Attributes:
         parsed: The token.
-        digest: Its SHA-256, under which it is cached; empty if there is no cache.
+        cache_key: The key of its cache entry, its SHA-256; empty if it is not cached.
     """
 
-    parsed: Parsed
-    digest: bytes
+    parsed: ParsedToken
+    cache_key: bytes
 
 
 class Verifier(Generic[U]):
@@ -61,7 +73,7 @@ class Verifier(Generic[U]):
         await self.keys.start()
 
     async def stop(self) -> None:
-        """Stop refreshing the keys, once called as often as `start`."""
+        """Stop refreshing the keys after as many calls as of `start`."""
         await self.keys.stop()
 
     def authenticate_at_once(self, headers: Headers) -> Outcome[U] | AwaitingKey:
@@ -73,14 +85,14 @@ class Verifier(Generic[U]):
             token = find_token(headers, self.settings.token_sources)
             return None if token is None else self._verify_at_once(token)
         except AccessError as error:
-            return _bare(error)
+            return _without_traceback(error)
 
     async def authenticate_after_fetch(self, token: AwaitingKey) -> Outcome[U]:
         """Return the outcome for a request whose key has to be fetched."""
         try:
             return await self._verify_after_fetch(token)
         except AccessError as error:
-            return _bare(error)
+            return _without_traceback(error)
 
     async def verify(self, token: bytes) -> U | ServiceClaims:
         """Return the caller that this token identifies.
@@ -88,48 +100,48 @@ class Verifier(Generic[U]):
         Awaits only if the key is unknown.
 
         Raises:
-            CredentialError: The token is refused.
+            CredentialError: The token is not valid.
             TemporarilyUnavailable: Its key cannot be fetched right now.
         """
         caller = self._verify_at_once(token)
         return await self._verify_after_fetch(caller) if isinstance(caller, AwaitingKey) else caller
 
     def _verify_at_once(self, token: bytes) -> U | ServiceClaims | AwaitingKey:
-        cache, digest = self._cache, b""
+        cache, cache_key = self._cache, b""
         if cache and len(token) <= MAX_TOKEN:
-            digest = sha256(token).digest()
-            if known := cache.get(digest):
+            cache_key = sha256(token).digest()
+            if entry := cache.get(cache_key):
                 if (
-                    self.keys.get_if_usable(known.kid) is known.key
-                    and known.starts <= self.keys.clock.now() < known.ends
+                    self.keys.get_if_usable(entry.kid) is entry.key
+                    and entry.starts <= self.keys.clock.now() < entry.ends
                 ):
-                    return known.caller or self._rebuild(known.payload)
-                cache.drop(digest)
+                    return entry.caller or self._rebuild(entry.payload)
+                cache.drop(cache_key)
         parsed = parse(token)
         key = self.keys.get_if_usable(parsed.kid)
-        return self._verify_with(key, parsed, digest) if key else AwaitingKey(parsed, digest)
+        return self._verify_with(key, parsed, cache_key) if key else AwaitingKey(parsed, cache_key)
 
     async def _verify_after_fetch(self, token: AwaitingKey) -> U | ServiceClaims:
-        parsed, digest = token
+        parsed, cache_key = token
         if len(parsed.payload) <= MAX_UNVERIFIED_PAYLOAD or self.keys.ready:
             precheck(parsed, settings=self.settings, now=self.keys.clock.now())
         key = await self.keys.get_or_fetch(parsed.kid)
-        return self._verify_with(key, parsed, digest)
+        return self._verify_with(key, parsed, cache_key)
 
-    def _verify_with(self, key: RS256Key, parsed: Parsed, digest: bytes) -> U | ServiceClaims:
+    def _verify_with(self, key: RS256Key, parsed: ParsedToken, cache_key: bytes) -> U | ServiceClaims:
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
         caller = build_claims(claims, self.user_model)
-        if self._cache and digest:
-            self._cache.put(digest, self._remember(parsed, key, claims, caller))
+        if self._cache and cache_key:
+            self._cache.put(cache_key, self._remember(parsed, key, claims, caller))
         return caller
 
     def _rebuild(self, payload: bytes) -> U | ServiceClaims:
         """Build the caller again from a cached payload: a model of the app may not be frozen."""
-        claims = read_claims(payload, settings=self.settings, now=self.keys.clock.now())
+        claims = parse_and_check_claims(payload, settings=self.settings, now=self.keys.clock.now())
         return build_claims(claims, self.user_model)
 
     def _remember(
-        self, parsed: Parsed, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
+        self, parsed: ParsedToken, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
     ) -> CacheEntry[U]:
         is_frozen = type(caller) in (UserClaims, ServiceClaims)
         return CacheEntry(
@@ -142,7 +154,8 @@ class Verifier(Generic[U]):
         )
 
 
-def _bare(error: AccessError) -> AccessError:
+def _without_traceback(error: AccessError) -> AccessError:
+    """Remove the traceback and the causes of an error: their frames hold the token."""
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 

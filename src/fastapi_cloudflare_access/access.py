@@ -113,14 +113,14 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         keys = KeySource(settings, fetch=fetch, clock=clock, listeners=tuple(listeners))
         authenticator = Authenticator(Verifier(settings, keys=keys, user_model=user_model), tuple(listeners))
         self._begin(authenticator)
-        self.user = Dependency(authenticator, name="access.user", kind=UserClaims)
-        self.service = Dependency(authenticator, name="access.service", kind=ServiceClaims)
-        self.optional = OptionalDependency(authenticator, name="access.optional", kind=CALLERS)
+        self.user = Dependency(authenticator, name="access.user", models=UserClaims)
+        self.service = Dependency(authenticator, name="access.service", models=ServiceClaims)
+        self.optional = OptionalDependency(authenticator, name="access.optional", models=CALLERS)
         _log_warnings(settings)
 
     def _begin(self, authenticator: Authenticator[U]) -> None:
         """Initialise what copies must not share."""
-        super().__init__(authenticator, name="access", kind=CALLERS)
+        super().__init__(authenticator, name="access", models=CALLERS)
         self._started: list[Verifier[U]] = []
         self._required: dict[tuple[type[Any], type[Any], Policy], Dependency[Any]] = {}
 
@@ -178,10 +178,10 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         """
         return self._require(ServiceClaims, policy, "require_service")
 
-    def _require(self, kind: Any, policy: Any, name: str) -> Dependency[Any]:
+    def _require(self, models: Any, policy: Any, name: str) -> Dependency[Any]:
         check_policy(policy)
-        key: Any = (kind, type(policy), policy)  # objects of different types may compare equal
-        node: Dependency[Any] = Dependency(self._authenticator, name=f"access.{name}(…)", kind=kind, policy=policy)
+        key: Any = (models, type(policy), policy)  # objects of different types may compare equal
+        node: Dependency[Any] = Dependency(self._authenticator, name=f"access.{name}(…)", models=models, policy=policy)
         return self._required.setdefault(key, node)
 
     def with_audience(self, *audience: Annotated[str, _COPY]) -> Self:

@@ -50,9 +50,9 @@ _SCHEMES: dict[TokenSource, tuple[APIKeyIn, str, str]] = {
 }
 CALLERS = (UserClaims, ServiceClaims)
 
-_Kind: TypeAlias = type[Any] | tuple[type[Any], ...]
+_Models: TypeAlias = type[Any] | tuple[type[Any], ...]
 _HEADER_ALONE = "The token that Cloudflare Access adds to a request."
-_LEFT_OUT = cast("Any", None)
+_NOT_PASSED = cast("Any", None)
 
 
 def marked_async(function: F) -> F:
@@ -87,18 +87,18 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
     __delattr__ = object.__delattr__
 
     def __init__(
-        self, authenticator: Authenticator[Any], *, name: str, kind: _Kind = CALLERS, policy: Policy | None = None
+        self, authenticator: Authenticator[Any], *, name: str, models: _Models = CALLERS, policy: Policy | None = None
     ) -> None:
-        """Create a dependency that admits callers of this kind for which the policy is true.
+        """Create a dependency that admits callers of these models for which the policy is true.
 
         Args:
             authenticator: Authenticates the request.
             name: The expression in the app's code, such as `access.user`.
-            kind: The model, or models, of the admitted claims.
+            models: The model, or models, of the admitted callers.
             policy: Decides which of these callers are admitted; by default all.
         """
         self._authenticator = authenticator
-        self._name, self._kind, self._policy = name, kind, policy
+        self._name, self._models, self._policy = name, models, policy
         self.model = security_scheme(authenticator.verifier.settings.token_sources)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -129,7 +129,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
     @marked_async
     def __call__(
-        self, connection: HTTPConnection = _LEFT_OUT, security_scopes: SecurityScopes = _LEFT_OUT
+        self, connection: HTTPConnection = _NOT_PASSED, security_scopes: SecurityScopes = _NOT_PASSED
     ) -> Coroutine[Any, Any, T_co]:
         """Return the caller of a request or of a WebSocket handshake; FastAPI calls it.
 
@@ -144,7 +144,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
     async def _admit(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> T_co:
         outcome: Any = await self._authenticator.outcome(connection.scope)
-        if not isinstance(outcome, self._kind):
+        if not isinstance(outcome, self._models):
             raise self._authenticator.refuse(_why_not(outcome), connection)
         if self._policy is not None and not allows(self._policy, outcome):
             name = policy_name(self._policy)
@@ -185,7 +185,7 @@ class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
         self, connection: HTTPConnection, security_scopes: SecurityScopes | None
     ) -> U | ServiceClaims | None:
         outcome = await self._authenticator.outcome(connection.scope)
-        if isinstance(outcome, AccessError) and self._authenticator.is_old_cookie(outcome, connection.scope):
+        if isinstance(outcome, AccessError) and self._authenticator.is_rejected_cookie(outcome, connection.scope):
             self._authenticator.ignore(outcome, connection)
             outcome = None
         if outcome is not None:
@@ -197,4 +197,8 @@ class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
 def _why_not(outcome: Outcome[Any]) -> AccessError:
     if outcome is None:
         return MissingToken("there is no token")
-    return outcome if isinstance(outcome, AccessError) else WrongCallerType("the caller is of the other kind")
+    if isinstance(outcome, AccessError):
+        return outcome
+    if isinstance(outcome, UserClaims):
+        return WrongCallerType("the route is for services, and the caller is a user")
+    return WrongCallerType("the route is for users, and the caller is a service")

@@ -212,13 +212,17 @@ class KeySource:
         cache, now = self._cache, self._fetcher.now()
         if cache.is_usable(now):
             result = cache.may_fetch(kid, now)
-            if result.decision is Decision.NOT_FOUND_CACHED:  # a fetch did not bring the `kid`, now or lately
+            # A fetch did not bring the `kid`: the one that this request waited for, or an earlier one.
+            if result.decision is Decision.NOT_FOUND_CACHED:
                 raise UnknownKey("the team has no key of that id")
-            if result.decision is not Decision.FETCH and not loop_state.in_flight:  # back-off, or an empty bucket
+            # The last fetch failed, or the bucket is empty.
+            if result.decision is not Decision.FETCH and not loop_state.in_flight:
                 raise self._limited(result.decision.value, result.retry_after, now)
-        elif cache.is_backing_off(now) and not loop_state.in_flight:  # back-off without usable keys
+        # Without usable keys only the back-off counts.
+        elif cache.is_backing_off(now) and not loop_state.in_flight:
             raise self._temporarily_unavailable("the last fetch failed", self._until_retry())
-        if loop_state.waiters >= MAX_WAITERS:  # too many requests wait
+        # Too many requests wait.
+        if loop_state.waiters >= MAX_WAITERS:
             raise self._limited("waiters", MIN_RETRY_AFTER, now)
         return self._fetcher.join_or_schedule(loop_state, FetchOptions(no_cache=True, requested_kids={kid}))
 

@@ -24,7 +24,7 @@ def of_size(content: dict[str, Any], size: int) -> bytes:
 
 
 def screened(payload: bytes) -> str:
-    parsed = _token.Parsed("kid", b"", payload, b"")
+    parsed = _token.ParsedToken("kid", b"", payload, b"")
     try:
         _token.precheck(parsed, settings=SETTINGS, now=NOW)
     except errors.CredentialError:
@@ -76,7 +76,9 @@ def test_a_header_that_was_refused_is_not_remembered_as_good() -> None:
             _token.parse(bad)
 
 
-@pytest.mark.parametrize("function", [_token.verify, _token.read_claims, _token.precheck, _token.check_claims])
+@pytest.mark.parametrize(
+    "function", [_token.verify, _token.parse_and_check_claims, _token.precheck, _token.check_claims]
+)
 def test_what_decides_is_given_by_name(function: Any) -> None:
     kinds = {name: parameter.kind for name, parameter in signature(function).parameters.items()}
     first, *others = kinds

@@ -29,7 +29,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
     class Yes:
         """A key that verifies whatever it is shown: everything behind the signature is reached."""
 
-        def verifies(self, signature: bytes, signed: bytes) -> bool:
+        def verifies(self, signature: bytes, signing_input: bytes) -> bool:
             return True
 
     def token(data: bytes) -> None:
@@ -45,7 +45,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
         claims(parsed.payload)
 
     def claims(data: bytes) -> None:
-        parsed = tokens.Parsed("kid", b"", data, b"")
+        parsed = tokens.ParsedToken("kid", b"", data, b"")
         try:
             accepted = tokens.verify(parsed, key=Yes(), settings=settings, now=NOW)
         except errors.CredentialError as refusal:

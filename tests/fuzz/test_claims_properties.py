@@ -8,7 +8,7 @@ from fuzz.target import NOW, right
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access._verification.token import Parsed, precheck, verify
+from fastapi_cloudflare_access._verification.token import ParsedToken, precheck, verify
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import CredentialError
 from fastapi_cloudflare_access.settings import Settings
@@ -26,11 +26,11 @@ NAMES = st.sampled_from(["type", "iss", "aud", "sub", "exp", "iat", "nbf", "comm
 
 
 class Yes:
-    def verifies(self, signature: bytes, signed: bytes) -> bool:
+    def verifies(self, signature: bytes, signing_input: bytes) -> bool:
         return True
 
 
-def outcome(parsed: Parsed) -> tuple[dict[str, Any], CredentialError | None]:
+def outcome(parsed: ParsedToken) -> tuple[dict[str, Any], CredentialError | None]:
     try:
         return verify(parsed, key=Yes(), settings=SETTINGS, now=NOW), None
     except CredentialError as refusal:
@@ -52,7 +52,7 @@ def test_accepted_claims_keep_every_rule_and_the_screen_agrees(
         payload = json.dumps(claims, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return
-    parsed = Parsed("kid", b"", payload, b"")
+    parsed = ParsedToken("kid", b"", payload, b"")
     accepted, refusal = outcome(parsed)
     if refusal is not None:
         with pytest.raises(type(refusal)) as screened:

@@ -148,7 +148,9 @@ async def test_a_failure_is_logged_once_and_then_once_a_minute_with_the_count_of
 def test_another_cause_and_a_failure_after_a_success_are_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
     report = KeyMetrics((), URL)
     for number, cause in enumerate(["a", "a", "b", "a", "b"]):
-        report.report_failure(ConnectionError(), cause, at=ClockReading(number, number), failures=number + 1, retry_in=1)
+        report.report_failure(
+            ConnectionError(), cause, at=ClockReading(number, number), failures=number + 1, retry_in=1
+        )
     report.report_refresh(Snapshot(), Snapshot(), at=ClockReading(5, 5), seconds=0, modified=True)
     report.report_failure(ConnectionError(), "a", at=ClockReading(6, 6), failures=1, retry_in=1)
     causes = [record.getMessage()[-1] for record in caplog.records if record.levelname == "WARNING"]

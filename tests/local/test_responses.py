@@ -19,7 +19,7 @@ def unverified(token: str) -> dict[str, Any]:
 
 def verifies(local_access: LocalAccess, token: str) -> bool:
     parsed, jwk = parse(token.encode()), local_access.team.current.jwk()
-    return RS256Key(n=jwk["n"], e=jwk["e"]).verifies(parsed.signature, parsed.signed)
+    return RS256Key(n=jwk["n"], e=jwk["e"]).verifies(parsed.signature, parsed.signing_input)
 
 
 MACHINES = (Policy(decision="service_auth", everyone=True),)

@@ -8,8 +8,8 @@ from fastapi_cloudflare_access._verification.request_token import (
     MAX_COOKIES,
     MAX_DIGESTED,
     MAX_MENTIONS,
-    digest,
     find_token,
+    short_digest,
 )
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
 from fastapi_cloudflare_access.settings import TokenSource
@@ -132,4 +132,4 @@ def test_sources_narrow_what_is_looked_at() -> None:
 
 
 def test_a_digest_is_short_and_is_not_the_token() -> None:
-    assert digest(b"token") == "3c469e9d6c58"
+    assert short_digest(b"token") == "3c469e9d6c58"

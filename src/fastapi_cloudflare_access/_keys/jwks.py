@@ -75,7 +75,8 @@ def _collect(entries: list[Any]) -> tuple[dict[str, RS256Key], list[str], set[st
         except JwksProblem as problem:
             skipped.append(str(problem))
             continue
-        if keys.setdefault(kid, key) != key:  # the first entry stays in `keys`, so that a third one is compared too
+        # The first entry stays in `keys` until the end, so that a third one is compared too.
+        if keys.setdefault(kid, key) != key:
             conflicting_kids.add(kid)
     for kid in conflicting_kids:
         del keys[kid]

@@ -13,9 +13,9 @@ COOKIE = "CF_Authorization"
 MAX_COOKIES = 32 * 1024
 """Number of bytes of cookies that a request may have."""
 MAX_MENTIONS = 16
-"""Number of cookies whose name or value may contain the name of the cookie."""
+"""Number of cookies of a request that may contain `CF_Authorization`, in the name or in the value."""
 MAX_DIGESTED = 16 * 1024
-"""Number of bytes of a token that its digest covers, since servers pass on headers of megabytes."""
+"""Number of bytes of a token that its digest covers; some servers accept headers of megabytes."""
 
 _HEADER = HEADER.lower().encode()
 _COOKIE = COOKIE.encode()
@@ -27,9 +27,10 @@ Headers = Collection[tuple[bytes, bytes]]
 def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None:
     """Return the one token of a request, or None if it carries none.
 
-    If the header is present, it alone counts, valid or not: the edge sets it, and a cookie can be planted.
+    If the request has the header, cookies are not read, even if the header is not valid. The edge of Access sets the
+    header, while another site of the same domain can set a cookie.
 
-    Blanks around a header's value are not part of it (RFC 9110 section 5.5); some servers pass them on.
+    Spaces and tabs around a header's value are not part of it (RFC 9110 section 5.5), but some servers keep them.
 
     Raises:
         AmbiguousToken: For more than one header, or for cookies with different values.
@@ -54,8 +55,8 @@ def is_from_header(headers: Headers, sources: Sequence[TokenSource]) -> bool:
     return "header" in sources and any(name == _HEADER for name, _ in headers)
 
 
-def digest(token: bytes) -> str:
-    """Return a short name of a token, for logs: 12 hex digits of the SHA-256 of its first 16 KiB."""
+def short_digest(token: bytes) -> str:
+    """Return the digest that identifies a token in logs: 12 hex digits of the SHA-256 of its first 16 KiB."""
     return hashlib.sha256(token[:MAX_DIGESTED]).hexdigest()[:12]
 
 
@@ -76,7 +77,7 @@ def _cookie(headers: Headers) -> bytes | None:
 
 
 def _mentioning(jar: bytes) -> Iterator[bytes]:
-    """Yield each pair that contains the name of the cookie; the others are skipped."""
+    """Yield each `name=value` pair that contains the name of the cookie anywhere."""
     end = 0
     while (at := jar.find(_COOKIE, end)) >= 0:
         start = jar.rfind(b";", end, at) + 1

@@ -40,6 +40,6 @@ class RS256Key:
         """Return a hash of modulus and exponent."""
         return hash(self._material)
 
-    def verifies(self, signature: bytes, signed: bytes) -> bool:
-        """Check a signature over these bytes; it must be as long as the modulus."""
-        return len(signature) == self._size and self._verify(signed, signature) is True
+    def verifies(self, signature: bytes, signing_input: bytes) -> bool:
+        """Check a signature over the signing input (RFC 7515 section 5.2); it must be as long as the modulus."""
+        return len(signature) == self._size and self._verify(signing_input, signature) is True

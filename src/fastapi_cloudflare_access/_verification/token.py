@@ -1,6 +1,7 @@
 """From the bytes of a token to verified claims. Pure: keys, settings and time are arguments.
 
-`parse` checks size and shape. `verify` then checks the signature first, and the claims after it.
+`parse` checks size and shape. `verify` then checks the signature first, and the claims after it. `_verifier` lists the
+whole order.
 """
 
 from functools import lru_cache
@@ -37,18 +38,18 @@ _FORBIDDEN_PARAMETERS = frozenset(
 _TYPES = frozenset({"jwt", "application/jwt"})
 
 
-class Parsed(NamedTuple):
+class ParsedToken(NamedTuple):
     """A well-formed token, none of it verified yet.
 
     Attributes:
         kid: The `kid` of its header.
-        signed: The bytes that the signature covers.
+        signing_input: The bytes that the signature covers: header, dot, payload.
         payload: The decoded payload.
         signature: The decoded signature.
     """
 
     kid: str
-    signed: bytes
+    signing_input: bytes
     payload: bytes
     signature: bytes
 
@@ -56,12 +57,12 @@ class Parsed(NamedTuple):
 class VerifyingKey(Protocol):
     """A key that can verify signatures."""
 
-    def verifies(self, signature: bytes, signed: bytes) -> bool:
-        """Check a signature over these bytes."""
+    def verifies(self, signature: bytes, signing_input: bytes) -> bool:
+        """Check a signature over the signing input."""
         ...
 
 
-def parse(token: bytes) -> Parsed:
+def parse(token: bytes) -> ParsedToken:
     """Parse a compact JWS (RFC 7515 sections 3.1 and 5.2).
 
     Raises:
@@ -70,11 +71,11 @@ def parse(token: bytes) -> Parsed:
     """
     if len(token) > MAX_TOKEN:
         raise MalformedToken("the token is too long")
-    signed, _, signature = token.rpartition(b".")
-    header, _, payload = signed.partition(b".")
+    signing_input, _, signature = token.rpartition(b".")
+    header, _, payload = signing_input.partition(b".")
     try:
         decoded = decode_base64url(payload), decode_base64url(signature)
-        return Parsed(_read_header(header), signed, *decoded)
+        return ParsedToken(_read_header(header), signing_input, *decoded)
     except EncodingProblem as problem:
         raise MalformedToken(f"the token is not three base64url segments around JSON: {problem}") from None
 
@@ -96,19 +97,21 @@ def _read_header(segment: bytes) -> str:
     return str(kid)
 
 
-def verify(parsed: Parsed, *, key: VerifyingKey, settings: Settings, now: float) -> dict[str, Any]:
+def verify(parsed: ParsedToken, *, key: VerifyingKey, settings: Settings, now: float) -> dict[str, Any]:
     """Return the claims of a token that this key signed and these settings accept.
 
     Raises:
         CredentialError: The token is not valid; the class says why.
     """
-    if not key.verifies(parsed.signature, parsed.signed):
+    if not key.verifies(parsed.signature, parsed.signing_input):
         raise InvalidSignature("the signature is wrong")
-    return read_claims(parsed.payload, settings=settings, now=now)
+    return parse_and_check_claims(parsed.payload, settings=settings, now=now)
 
 
-def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, Any]:
-    """Return the claims of a payload whose signature was verified, if these settings accept them.
+def parse_and_check_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, Any]:
+    """Parse a payload and check its claims.
+
+    `verify` calls it after the signature check; `precheck` calls it without one.
 
     Raises:
         CredentialError: The token is not valid; the class says why.
@@ -121,7 +124,7 @@ def read_claims(payload: bytes, *, settings: Settings, now: float) -> dict[str, 
     return claims
 
 
-def precheck(parsed: Parsed, *, settings: Settings, now: float) -> None:
+def precheck(parsed: ParsedToken, *, settings: Settings, now: float) -> None:
     """Check the unverified claims of a token whose key is unknown, before the keys are fetched for it.
 
     Raises:
@@ -130,7 +133,7 @@ def precheck(parsed: Parsed, *, settings: Settings, now: float) -> None:
     try:
         if len(parsed.payload) > MAX_UNVERIFIED_PAYLOAD:
             raise UnknownKey("the key is unknown, and the payload too long to be read without it")
-        read_claims(parsed.payload, settings=settings, now=now)
+        parse_and_check_claims(parsed.payload, settings=settings, now=now)
     except CredentialError as problem:
         problem.unverified = True
         raise
@@ -139,7 +142,7 @@ def precheck(parsed: Parsed, *, settings: Settings, now: float) -> None:
 def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> None:
     """Check the registered claims (RFC 7519 section 4.1) and those of Access; `aud` becomes a tuple.
 
-    Fast path for valid tokens: plain comparisons first; the precise error is worked out only after one fails.
+    Fast path for valid tokens: plain comparisons come first. The precise error is worked out only after one fails.
 
     Raises:
         CredentialError: `WrongType`, `WrongIssuer`, `WrongAudience`, `TokenExpired`, `TokenNotYetValid`, or

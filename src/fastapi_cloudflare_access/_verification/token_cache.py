@@ -32,7 +32,7 @@ class CacheEntry(NamedTuple, Generic[U]):
 
 
 class TokenCache(Generic[U]):
-    """The most recently used tokens, by their SHA-256.
+    """The most recently used tokens. The cache key of a token is its SHA-256.
 
     Strict base64url gives every token one spelling, so equal digests mean equal tokens. Threads may share the cache; a
     race can only lose an entry.
@@ -45,26 +45,26 @@ class TokenCache(Generic[U]):
         self._size = size
         self._entries: OrderedDict[bytes, CacheEntry[U]] = OrderedDict()
 
-    def get(self, digest: bytes) -> CacheEntry[U] | None:
+    def get(self, cache_key: bytes) -> CacheEntry[U] | None:
         """Return the entry of a token and mark it as the most recently used; None if there is none."""
         try:
-            self._entries.move_to_end(digest)
+            self._entries.move_to_end(cache_key)
         except KeyError:
             return None
-        return self._entries.get(digest)
+        return self._entries.get(cache_key)
 
-    def put(self, digest: bytes, entry: CacheEntry[U]) -> None:
+    def put(self, cache_key: bytes, entry: CacheEntry[U]) -> None:
         """Add a token; if the cache is full, remove the least recently used one."""
-        self._entries[digest] = entry
+        self._entries[cache_key] = entry
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
     def expire(self, now: float) -> None:
         """Remove the tokens that have expired by `now`, in seconds since 1970."""
-        for digest, entry in [*self._entries.items()]:
+        for cache_key, entry in [*self._entries.items()]:
             if now >= entry.ends:
-                self._entries.pop(digest, None)
+                self._entries.pop(cache_key, None)
 
-    def drop(self, digest: bytes) -> None:
+    def drop(self, cache_key: bytes) -> None:
         """Remove a token."""
-        self._entries.pop(digest, None)
+        self._entries.pop(cache_key, None)

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-from fastapi_cloudflare_access._verification.request_token import digest, find_token
+from fastapi_cloudflare_access._verification.request_token import find_token, short_digest
 from fastapi_cloudflare_access.cli.reports import CommandError, TokenFacts
 from fastapi_cloudflare_access.errors import CredentialError
 
@@ -47,7 +47,7 @@ def optional_token(argument: str | None) -> bytes | None:
 
 def describe_token(token: bytes) -> TokenFacts:
     """Describe a token without revealing it."""
-    return TokenFacts(digest=digest(token), length=len(token))
+    return TokenFacts(digest=short_digest(token), length=len(token))
 
 
 def _standard_input() -> bytes:

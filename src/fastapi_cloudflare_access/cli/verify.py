@@ -5,7 +5,7 @@ from typing import Literal
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, KeySet, parse_jwks
 from fastapi_cloudflare_access._verification.signature import RS256Key
-from fastapi_cloudflare_access._verification.token import Parsed, parse
+from fastapi_cloudflare_access._verification.token import ParsedToken, parse
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.cli.certs import SAVE_HINT
 from fastapi_cloudflare_access.cli.configuration import Configuration
@@ -80,7 +80,7 @@ def _run_steps(token: bytes, certs: Certs, now: float) -> tuple[list[Step], Verd
         steps.append(Step(name="token", status="ok", text=f"three parts, RS256, its kid is {parsed.kid}"))
         key, described = _find_key(parsed, certs, now)
         steps.append(_key_step(described, certs, now))
-        if not key.verifies(parsed.signature, parsed.signed):
+        if not key.verifies(parsed.signature, parsed.signing_input):
             raise InvalidSignature(_signature_problem(parsed, described))
     except AccessError as error:
         verdict = explain_rejection(error, token=token)
@@ -89,7 +89,7 @@ def _run_steps(token: bytes, certs: Certs, now: float) -> tuple[list[Step], Verd
     return steps, None
 
 
-def _find_key(parsed: Parsed, certs: Certs, now: float) -> tuple[RS256Key, Key]:
+def _find_key(parsed: ParsedToken, certs: Certs, now: float) -> tuple[RS256Key, Key]:
     keys = _key_set(certs)
     described = describe_keys(certs.document, now=now)
     key = keys.keys.get(parsed.kid)
@@ -121,7 +121,7 @@ def _key_step(key: Key, certs: Certs, now: float) -> Step:
     return Step(name="key", status="ok", text=f"{certs.source} {text}, {valid}")
 
 
-def _signature_problem(parsed: Parsed, key: Key) -> str:
+def _signature_problem(parsed: ParsedToken, key: Key) -> str:
     expected = ((key.bits or 0) + 7) // 8
     if len(parsed.signature) == expected:
         return "the signature is wrong"

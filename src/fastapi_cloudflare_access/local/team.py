@@ -63,7 +63,7 @@ class Team(Issuer):
         try:
             parsed = parse(token.encode("ascii"))
             key = self._published_key(parsed.kid)
-            if key is None or not key.verifies(parsed.signature, parsed.signed):
+            if key is None or not key.verifies(parsed.signature, parsed.signing_input):
                 return None
             claims = parse_json_object(parsed.payload)
         except (UnicodeEncodeError, CredentialError, EncodingProblem):
