@@ -49,7 +49,24 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
     Attributes:
         user: The dependency that returns `UserClaims`; a service gets 403.
         service: The dependency that returns `ServiceClaims`; a user gets 403.
-        optional: The dependency that returns the claims, or None without a token or with an old cookie.
+        optional: The dependency that returns the claims, or None without a token or with a rejected cookie.
+
+    Examples:
+        ```python
+        from typing import Annotated
+
+        from fastapi import Depends, FastAPI
+
+        from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+
+        access = CloudflareAccess()  # CF_ACCESS_TEAM_DOMAIN and CF_ACCESS_AUDIENCE are set
+        app = FastAPI(lifespan=access.lifespan)
+
+
+        @app.get("/me")
+        async def me(user: Annotated[UserClaims, Depends(access.user)]) -> str | None:
+            return user.email
+        ```
     """
 
     user: Dependency[U]

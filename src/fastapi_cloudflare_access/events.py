@@ -63,7 +63,7 @@ class RequestRejected(AccessEvent):
         reason: The reason code of the error.
         token_digest: The first 12 hexadecimal digits of the token's SHA-256; None if the request has no single token.
         unverified: Whether the reason comes from unverified claims, since the key is unknown.
-        optional: Whether the request goes on without a caller, since `access.optional` ignores a bad cookie.
+        optional: Whether the request goes on without a caller, since `access.optional` ignores a rejected cookie.
         method: The HTTP method, `WEBSOCKET` for a handshake; None for a call of `verify`.
         route: The template of the path, such as `/items/{id}`; None if no route was found.
         policy: The name of the policy that refused the caller; None if none did.

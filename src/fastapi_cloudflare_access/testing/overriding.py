@@ -44,6 +44,17 @@ def override(access: CloudflareAccess[Any], caller: Any) -> Generator[Any]:
 
     Raises:
         ConfigurationError: The caller is of another type, or is not valid for the app's `user_model`.
+
+    Examples:
+        ```python
+        from fastapi.testclient import TestClient
+        from quickstart_app import access, app  # the app of the README
+
+        from fastapi_cloudflare_access.testing import FakeTeam, override
+
+        with override(access, FakeTeam().user("ada@example.com")):
+            assert TestClient(app).get("/me").json()["email"] == "ada@example.com"
+        ```
     """
     if not isinstance(caller, UserClaims | ServiceClaims | None):  # every route would answer 403
         raise ConfigurationError(f"a caller must be team.user(…), team.service(…) or None, not {type(caller).__name__}")

@@ -86,12 +86,6 @@ class FakeTeam(Issuer, Generic[K]):
         Inside the context the team takes the issuer and the audiences of the objects. The objects take the keys and the
         clock of the team. The verification is complete. Afterwards everything is restored.
 
-        ```python
-        with team.patch(access) as certs, TestClient(app) as client:
-            certs.fail_with(503)
-            assert client.get("/me", headers=team.headers(team.user("ada@example.com"))).status_code == 200
-        ```
-
         Args:
             *accesses: The app's object, and its copies made by `with_audience`.
 
@@ -100,6 +94,21 @@ class FakeTeam(Issuer, Generic[K]):
 
         Raises:
             ConfigurationError: There is no object, or the objects have several teams.
+
+        Examples:
+            ```python
+            from fastapi.testclient import TestClient
+            from quickstart_app import access, app  # the app of the README
+
+            from fastapi_cloudflare_access.testing import FakeTeam
+
+            team = FakeTeam()
+            with team.patch(access) as certs, TestClient(app) as client:
+                ada = team.user("ada@example.com")
+                assert client.get("/me", headers=team.headers(ada)).status_code == 200
+                certs.fail_with(503)  # the app keeps its keys
+                assert client.get("/me", headers=team.headers(ada)).status_code == 200
+            ```
         """
         return patched(self, accesses)
 
