@@ -137,7 +137,7 @@ def test_a_secret_among_the_keys_is_told_by_a_warning_that_does_not_repeat_it(
     certs.answer_with(document(*TEAM.certs()["keys"], entry))
     asyncio.run(TEAM.clock.run_until(access.keys.refresh()))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == [f"an entry of the certs document is skipped: {said}"]
+    assert warnings == [f"an entry of the certs document is ignored: {said}"]
 
 
 @pytest.mark.conformance(17)

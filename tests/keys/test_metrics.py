@@ -56,7 +56,7 @@ async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(ca
     assert [event.reason for event in skipped] == ["not an RSA key"] * rig.count("keys_refreshed")
     assert rig.count("keys_refreshed") > 1
     assert rig.keys.health().skipped == 1
-    assert caplog.text.count("skipped") == 1
+    assert caplog.text.count("is ignored") == 1
     assert "forged" not in caplog.text
 
 

@@ -35,7 +35,7 @@ class FetchOptions:
     Attributes:
         no_cache: Whether to send `Cache-Control: no-cache` and no `If-None-Match`.
         may_confirm_removals: Whether this fetch may confirm that a key is no longer published.
-        force: Whether to ignore back-off and to remove unpublished keys at once.
+        force: Whether to ignore back-off, and to remove at once the keys that are no longer published.
         requested_kids: The unknown `kid`s that requests wait for.
     """
 

@@ -1,4 +1,4 @@
-"""From the bytes of a certs document to an immutable key set; each unusable entry is skipped alone."""
+"""From the bytes of a certs document to an immutable key set; an unusable entry is ignored, and the others are used."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class KeySet:
 
     Attributes:
         keys: Key by `kid`; never empty.
-        skipped: The reason for each entry that is not used.
+        skipped: The reason for each entry that is ignored.
         conflicting_kids: Each `kid` that appears twice with different keys, of which none is used.
     """
 
@@ -43,7 +43,7 @@ def parse_jwks(document: bytes) -> KeySet:
     """Parse the `keys` member of a certs document (RFC 7517 section 5).
 
     The whole document must be strict JSON: a duplicate member, a lone surrogate or a giant number in any entry makes it
-    unusable. Entries that are not an RS256 verification key of 2048 to 8192 bits are skipped. If a `kid` appears twice
+    unusable. Entries that are not an RS256 verification key of 2048 to 8192 bits are ignored. If a `kid` appears twice
     with the same material, one entry is used; with different material, none.
 
     Raises:

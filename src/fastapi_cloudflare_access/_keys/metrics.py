@@ -75,7 +75,7 @@ class KeyMetrics:
             self.emit(KeyUnpublished(timestamp=at.wall, kid=_shown(kid)))
         if new.published.skipped != old.published.skipped:
             for reason in new.published.skipped:
-                log(logger, logging.WARNING, "an entry of the certs document is skipped: %s", reason)
+                log(logger, logging.WARNING, "an entry of the certs document is ignored: %s", reason)
         for reason in new.published.skipped:
             self.emit(JwkIgnored(timestamp=at.wall, reason=reason))
 
