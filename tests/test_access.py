@@ -1,6 +1,7 @@
 """The face: one object as dependency, on every kind of route."""
 
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from fastapi_cloudflare_access import (
     ServiceClaims,
     UserClaims,
 )
+from fastapi_cloudflare_access._policy import policy_name
 from fastapi_cloudflare_access._verification.token import verify as real_verify
 from fastapi_cloudflare_access.events import AccessEvent, RequestRejected
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch, SystemClock
@@ -516,8 +518,12 @@ def test_what_cannot_be_a_policy_is_refused_where_it_is_given(access: Cloudflare
             require(policy)
 
 
+def annotated(claims: Any) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
-    "policy", [bool, int.__call__, lambda caller, group="x": True, lambda *callers: True], ids=[*"abcd"]
+    "policy", [bool, int.__call__, lambda caller, group="x": True, lambda *callers: True, annotated], ids=[*"abcde"]
 )
 def test_a_function_that_can_be_called_with_the_claims_is_a_policy(access: CloudflareAccess[Any], policy: Any) -> None:
     assert access.require(policy) is access.require(policy)
@@ -810,3 +816,24 @@ def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(token: str, reaso
     assert token[:12] not in repr(
         [{name: vars(value) if name == "error" else value for name, value in frame.items()} for frame in frames]
     )
+
+
+class Nameless:
+    """A policy whose repr fails, or is long and has control characters."""
+
+    def __init__(self, shown: str | None) -> None:
+        self.shown = shown
+
+    def __call__(self, claims: Any) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        if self.shown is None:
+            raise RuntimeError
+        return self.shown
+
+
+def test_a_policy_is_named_in_one_short_line() -> None:
+    names = [policy_name(policy) for policy in (Nameless(None), Nameless("a\nb" + "c" * 500), lambda _: True)]
+    assert names[:2] == ["Nameless", "a?b" + "c" * 197]
+    assert re.fullmatch(r"lambda at test_access\.py:\d+", names[2])

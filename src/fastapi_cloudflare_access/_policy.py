@@ -48,7 +48,7 @@ def _takes_claims(function: Any) -> bool:
 
 
 def _admits_claims(annotation: Any) -> bool:
-    if not isinstance(annotation, type) or annotation is Parameter.empty:
+    if not isinstance(annotation, type) or annotation in (Parameter.empty, Any):
         return True
     try:
         return any(issubclass(kind, annotation) or issubclass(annotation, kind) for kind in (UserClaims, ServiceClaims))
@@ -75,7 +75,12 @@ def policy_name(policy: Policy) -> str:
 
 
 def allows(policy: Policy, caller: Any) -> bool:
-    """Return whether the policy is True for a caller.
+    """Return whether the policy is True for a caller."""
+    return ask(policy, caller) is True
+
+
+def ask(policy: Policy, caller: Any) -> bool | None:
+    """Return what the policy returns for a caller; None if it fails, or returns neither True nor False.
 
     The log shows no claim, so it does not show the message of an exception either.
     """
@@ -84,8 +89,9 @@ def allows(policy: Policy, caller: Any) -> bool:
     except Exception as failure:  # noqa: BLE001 - a policy may raise anything
         kind, place = type(failure).__name__, raised_at(failure)
         log(logger, logging.ERROR, "a policy failed with %s at %s: refused", kind, place)
-        return False
+        return None
     if not isinstance(decision, bool):
         kind = type(decision).__name__
         log(logger, logging.ERROR, "a policy gave %s instead of True or False: refused", kind)
-    return decision is True
+        return None
+    return decision

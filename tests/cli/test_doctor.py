@@ -2,7 +2,9 @@
 
 import json
 import socket
-from collections.abc import Iterator
+import ssl
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,6 +15,7 @@ import pytest
 from support.command_line import Cli, Skewed, over
 
 from fastapi_cloudflare_access._keys import environment
+from fastapi_cloudflare_access.protocols import FetchResponse
 from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, FakeTeam, MemoryFetch, SystemClock
 
 EMAIL = "ada@example.com"
@@ -330,6 +333,19 @@ def test_unusable_ca_certificates_are_reported(
     problem = "SSL_CERT_FILE names a file without usable certificates in PEM form"
     assert (code, steps["ca"]["text"], steps["ca"]["hint"]) == (1, problem, "correct or unset SSL_CERT_FILE")
     assert (steps["answer"]["text"], steps["answer"]["hint"]) == (problem, "correct or unset SSL_CERT_FILE")
+
+
+def test_tls_that_fails_gets_the_advice_about_proxies_that_decrypt(
+    cli: Cli, configured: FakeTeam, resolved: None
+) -> None:
+    @asynccontextmanager
+    async def failing(url: str, *, headers: Mapping[str, str]) -> AsyncGenerator[FetchResponse]:
+        raise ssl.SSLCertVerificationError("secret")
+        yield
+
+    answer = run_doctor(cli, fetch=failing)[1]["answer"]
+    assert "TLS failed: SSLCertVerificationError" in answer["text"]
+    assert answer["hint"] == "if a proxy decrypts TLS, set SSL_CERT_FILE to its CA certificate"
 
 
 def test_without_settings_it_names_the_variables_and_stops(cli: Cli) -> None:

@@ -184,6 +184,12 @@ async def test_the_environment_is_believed_only_where_asked_for(monkeypatch: pyt
         assert (server.fetches, proxy.fetches) == (1, 0)
 
 
+@pytest.mark.parametrize("problem", [httpx.UnsupportedProtocol("secret"), httpx.ProxyError("secret")])
+def test_an_error_that_has_no_words_of_its_own_stays_what_it_is(problem: httpx.TransportError) -> None:
+    assert http._translated(problem, None) is None
+    assert "secret" not in describe(problem)
+
+
 @pytest.mark.conformance(57)
 def test_neither_the_package_nor_a_key_source_loads_httpx() -> None:
     code = (
