@@ -1,0 +1,323 @@
+"""Policies as values, and what they decide: truth tables, groups, domains, and expressions of any depth."""
+
+import pickle
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserClaims, policies
+from fastapi_cloudflare_access.policies import (
+    Anyone,
+    Claim,
+    Country,
+    Decision,
+    Email,
+    EmailDomain,
+    Group,
+    Policy,
+    Predicate,
+    ServiceToken,
+)
+from fastapi_cloudflare_access.testing import FakeTeam
+
+TEAM = FakeTeam("acme")
+YES, NO, UNKNOWN = Decision.ALLOW, Decision.DENY, Decision.UNKNOWN
+SERVICE = TEAM.service("backup")
+
+
+def user(email: str | None = "ada@acme.example", **claims: Any) -> UserClaims:
+    base = TEAM.user("ada@acme.example").model_dump() | {"custom": {}, "email": email}
+    return UserClaims.model_validate(base | claims)
+
+
+class Fixed(Policy):
+    """A policy with this decision."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+
+    def _evaluate(self, subject: Any) -> Decision:
+        return self.decision
+
+
+AND = {
+    (YES, YES): YES, (YES, UNKNOWN): UNKNOWN, (YES, NO): NO,
+    (UNKNOWN, YES): UNKNOWN, (UNKNOWN, UNKNOWN): UNKNOWN, (UNKNOWN, NO): NO,
+    (NO, YES): NO, (NO, UNKNOWN): NO, (NO, NO): NO,
+}  # fmt: skip
+OR = {
+    (YES, YES): YES, (YES, UNKNOWN): YES, (YES, NO): YES,
+    (UNKNOWN, YES): YES, (UNKNOWN, UNKNOWN): UNKNOWN, (UNKNOWN, NO): UNKNOWN,
+    (NO, YES): YES, (NO, UNKNOWN): UNKNOWN, (NO, NO): NO,
+}  # fmt: skip
+NOT = {YES: NO, UNKNOWN: UNKNOWN, NO: YES}
+
+
+@pytest.mark.parametrize(("left", "right"), [*product(Decision, repeat=2)])
+def test_and_and_or_follow_kleenes_tables(left: Decision, right: Decision) -> None:
+    caller = user()
+    assert (Fixed(left) & Fixed(right)).evaluate(caller) is AND[left, right]
+    assert (Fixed(left) | Fixed(right)).evaluate(caller) is OR[left, right]
+
+
+@pytest.mark.parametrize("decision", Decision)
+def test_not_follows_kleenes_table_and_only_true_admits(decision: Decision) -> None:
+    assert (~Fixed(decision)).evaluate(user()) is NOT[decision]
+    assert Fixed(decision)(user()) is (decision is YES)
+
+
+def expressions(leaves: list[Policy]) -> st.SearchStrategy[Policy]:
+    return st.recursive(
+        st.sampled_from(leaves),
+        lambda inner: st.one_of(
+            st.builds(lambda left, right: left & right, inner, inner),
+            st.builds(lambda left, right: left | right, inner, inner),
+            st.builds(lambda part: ~part, inner),
+        ),
+        max_leaves=12,
+    )
+
+
+@given(expressions([Group("a"), Group("b"), Email("ada@acme.example"), Anyone(), Country("DE")]))
+def test_an_expression_that_is_decided_without_groups_is_not_changed_by_them(policy: Policy) -> None:
+    """What the token leaves open may be filled in either way; a decision that does not depend on it stays."""
+    decided = policy.evaluate(user())
+    filled = {policy.evaluate(user(custom={"groups": groups})) for groups in ([], ["a"], ["b"], ["a", "b"])}
+    assert decided is UNKNOWN or filled == {decided}
+
+
+@given(expressions([Group("a"), Group("b"), Email("ada@acme.example"), Anyone(), Country("DE")]))
+def test_a_group_claim_that_cannot_be_read_refuses_every_expression_that_asks_for_groups(policy: Policy) -> None:
+    unreadable: list[Any] = [[5], {"banned": True}, [["a"]], 5, True, ["a", None], [{}], [{"id": 5}], [{"name": ["a"]}]]
+    for groups in unreadable:
+        decision = policy.evaluate(user(custom={"groups": groups}))
+        if "Group(" in repr(policy):
+            assert decision is NO
+
+
+@pytest.mark.parametrize(
+    ("claims", "decision"),
+    [
+        ({"custom": {"groups": ["admins"]}}, YES),
+        ({"custom": {"groups": "admins"}}, YES),
+        ({"custom": {"groups": "not-admins"}}, NO),
+        ({"custom": {"groups": "admins,users"}}, NO),
+        ({"custom": {"groups": []}}, NO),
+        ({"custom": {"groups": [""]}}, NO),
+        ({"custom": {"groups": ["Admins"]}}, NO),
+        ({"custom": {"groups": [{"id": "1", "name": "admins"}]}}, YES),
+        ({"custom": {"groups": [{"id": "admins"}]}}, YES),
+        ({"custom": {"groups": {"id": "admins", "name": None}}}, YES),
+        ({"custom": {"groups": [{"id": "1", "name": "users"}, "x"]}}, NO),
+        ({"custom": {"groups": None}}, UNKNOWN),
+        ({"custom": {}}, UNKNOWN),
+        ({}, UNKNOWN),
+        ({"groups": ["admins"]}, YES),
+        ({"custom": {"groups": None}, "groups": ["admins"]}, YES),
+        ({"custom": {"groups": ["users"]}, "groups": ["admins"]}, NO),
+    ],
+)
+def test_groups_are_read_from_the_first_claim_that_is_present(claims: dict[str, Any], decision: Decision) -> None:
+    assert Group("admins").evaluate(user(**claims)) is decision
+    assert (~Group("admins")).evaluate(user(**claims)) is NOT[decision]
+
+
+def test_other_paths_for_groups_can_be_given() -> None:
+    caller = user(custom={"roles": {"names": ["admins"]}, "groups": ["users"]})
+    assert Group("admins").evaluate(caller, group_claims=("custom.roles.names",)) is YES
+    assert Group("admins").evaluate(caller, group_claims=("email.x", "custom.groups.x", "sub")) is NO
+    assert Group("admins").evaluate(caller, group_claims=("nothing.here",)) is UNKNOWN
+
+
+def test_a_service_has_no_groups_and_no_address_and_its_country_is_unknown() -> None:
+    banned = ServiceClaims.model_validate(SERVICE.model_dump() | {"custom": {"groups": ["admins"]}})
+    assert [policy.evaluate(banned) for policy in (Group("admins"), ~Group("admins"))] == [NO, YES]
+    assert [policy.evaluate(SERVICE) for policy in (Email("a@b.c"), EmailDomain("b.c"), Country("DE"))] == [
+        NO,
+        NO,
+        UNKNOWN,
+    ]
+    assert (~Country("DE")).evaluate(SERVICE) is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("email", "decision"),
+    [
+        ("ada@acme.example", YES),
+        ("ada@ACME.Example", YES),
+        ("ada@sub.acme.example", NO),
+        ("ada@evil-acme.example", NO),
+        ("ada@acme.example.evil.example", NO),
+        ("ada@acme.exampl", NO),
+        ("ada@аcme.example", NO),  # noqa: RUF001 - a Cyrillic a
+        (None, UNKNOWN),
+    ],
+)
+def test_a_domain_matches_exactly(email: str | None, decision: Decision) -> None:
+    assert EmailDomain("acme.example").evaluate(user(email)) is decision
+    assert (~EmailDomain("acme.example")).evaluate(user(email)) is NOT[decision]
+
+
+@pytest.mark.parametrize(
+    "email", ["ada@acme.example@evil.example", "a@evil.example@acme.example", "acme.example", "@acme.example",
+              "ada@acme.example.", "ada@", "ada@acme..example", "ada@acme example", "ada@-acme.example", "x" * 300]
+)  # fmt: skip
+def test_what_is_not_an_address_is_refused_also_negated(email: str) -> None:
+    for policy in (EmailDomain("acme.example"), Email("ada@acme.example")):
+        assert (policy.evaluate(user(email)), (~policy).evaluate(user(email))) == (NO, NO)
+
+
+def test_international_domains_compare_as_idna_and_addresses_in_any_case() -> None:
+    assert EmailDomain("büro.example") == EmailDomain("xn--bro-hoa.example") == EmailDomain("BÜRO.example")
+    assert EmailDomain("büro.example").evaluate(user("ada@xn--bro-hoa.example")) is YES
+    assert EmailDomain("straße.example") != EmailDomain("strasse.example")
+    assert Email("Ada@Acme.Example").evaluate(user("aDA@acme.example")) is YES
+    assert Email("ada@acme.example").evaluate(user("eve@acme.example")) is NO
+    assert Email("k@acme.example").evaluate(user("\u212a@acme.example")) is NO, "the Kelvin sign is not a k"
+    assert Email("strasse@acme.example").evaluate(user("straße@acme.example")) is NO
+
+
+def test_countries_and_service_tokens() -> None:
+    assert Country("de").evaluate(user(country="DE")) is YES
+    assert Country("FR", "DE").evaluate(user(country="US")) is NO
+    assert Country("DE").evaluate(user(country=None)) is UNKNOWN
+    assert ServiceToken(SERVICE.client_id).evaluate(SERVICE) is YES
+    assert ServiceToken("other.access").evaluate(SERVICE) is NO
+    assert ServiceToken(SERVICE.client_id).evaluate(user(common_name=SERVICE.client_id)) is NO
+    assert Anyone().evaluate(SERVICE) is Anyone().evaluate(user()) is YES
+
+
+@pytest.mark.parametrize(
+    ("custom", "decision"),
+    [
+        ({"level": 1}, YES), ({"level": "1"}, NO), ({"level": True}, NO), ({"level": 1.0}, NO),
+        ({"level": [2, 1]}, YES),
+        ({"level": []}, NO), ({"level": {"a": 1}}, NO), ({"level": None}, UNKNOWN), ({}, UNKNOWN),
+    ],
+)  # fmt: skip
+def test_a_claim_compares_by_type_and_an_absent_one_is_unknown(custom: dict[str, Any], decision: Decision) -> None:
+    assert Claim("custom.level", 1).evaluate(user(custom=custom)) is decision
+
+
+def test_a_claim_has_a_path_of_names_with_dots_too() -> None:
+    caller = user(custom={"https://acme.example/role": "admin"}, organisation={"unit": "x"})
+    assert Claim(("custom", "https://acme.example/role"), "admin").evaluate(caller) is YES
+    assert Claim("organisation.unit", "x", "y").evaluate(caller) is YES
+    assert Claim("email", "ada@acme.example").evaluate(caller) is YES
+    assert Claim("model_fields", "x").evaluate(caller) is UNKNOWN
+
+
+wrong: Any = policies
+"""The module without its types, for calls that a type checker refuses."""
+
+
+def is_ada(claims: UserClaims) -> bool:
+    return claims.email == "ada@acme.example"
+
+
+def test_a_plain_function_is_a_part_of_an_expression() -> None:
+    for policy in (is_ada & Anyone(), Anyone() & is_ada, is_ada | ~Anyone(), ~Anyone() | is_ada):
+        assert [policy.evaluate(user()), policy.evaluate(user("eve@acme.example"))] == [YES, NO]
+    assert repr(Predicate(is_ada, name="is Ada")) == "is Ada"
+    assert repr(Predicate(is_ada)).endswith(".is_ada")
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes", [True]])
+def test_a_predicate_that_fails_refuses_also_negated(answer: object, caplog: pytest.LogCaptureFixture) -> None:
+    def odd(_: Any) -> Any:
+        if answer is None:
+            raise ValueError("secret")
+        return answer
+
+    for policy in (Predicate(odd), ~Predicate(odd), Anyone() | odd):
+        assert policy.evaluate(user()) is NO
+    assert "secret" not in caplog.text
+    assert len(caplog.records) == 3
+
+
+VALUES: list[Policy] = [
+    Anyone(), Email("a@b.example"), EmailDomain("b.example"), Group("a", "b"), Country("DE"), ServiceToken("a.access"),
+    Claim("custom.x", 1), Predicate(is_ada), Group("a") & Group("b"), Group("a") | Group("b"), ~Group("a"),
+]  # fmt: skip
+
+
+def test_policies_are_values_with_equality_hash_and_a_readable_repr() -> None:
+    for one, other in product(VALUES, repeat=2):
+        assert (one == other) is (one is other)
+    for value in VALUES:
+        copied = pickle.loads(pickle.dumps(value))  # noqa: S301 - made here
+        assert (copied, hash(copied), repr(copied)) == (value, hash(value), repr(value))
+        assert value.__eq__(5) in (NotImplemented, False)
+    assert Group("b", "a", "a") == Group("a", "b")
+    assert Claim("custom.x", 1) != Claim("custom.x", 1.0)
+    assert ServiceToken("a.access", name="backup") == ServiceToken("a.access")
+
+
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        (Group("a", "b"), "Group('a', 'b')"),
+        (ServiceToken("b.access", "a.access"), "ServiceToken('a.access, b.access')"),
+        (ServiceToken("a.access", name="backup"), "ServiceToken('backup')"),
+        (Claim("custom.x", 1, "y"), "Claim('custom.x', 1, 'y')"),
+        (Anyone(), "Anyone()"),
+        (Group("a") & (Group("b") | ~Group("c")), "Group('a') & (Group('b') | ~Group('c'))"),
+        (~(Group("a") & Group("b")) | Group("c"), "~(Group('a') & Group('b')) | Group('c')"),
+    ],
+)
+def test_the_repr_is_what_one_would_write(policy: Policy, shown: str) -> None:
+    assert repr(policy) == shown
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (wrong.Email, r"Email\(\) names nothing"),
+        (lambda: wrong.Email("ada"), "Email takes addresses"),
+        (lambda: wrong.Email("a@b@c.example"), "Email takes addresses"),
+        (lambda: wrong.Email("a@localhost"), "Email takes addresses"),
+        (lambda: wrong.EmailDomain("@acme.example"), "EmailDomain takes domains"),
+        (lambda: wrong.EmailDomain("acme.example."), "EmailDomain takes domains"),
+        (lambda: wrong.EmailDomain("acme"), "EmailDomain takes domains"),
+        (lambda: wrong.EmailDomain("*.acme.example"), "EmailDomain takes domains"),
+        (wrong.Group, r"Group\(\) names nothing: write Group\('…'\)"),
+        (lambda: wrong.Group(""), "not blank"),
+        (lambda: wrong.Group(" "), "not blank"),
+        (lambda: wrong.Group("admins "), "no blanks around them"),
+        (lambda: wrong.Group(["a"]), "Group takes text, not list"),
+        (lambda: wrong.Group(5), "Group takes text, not int"),
+        (lambda: wrong.Country("Germany"), "codes of two letters"),
+        (lambda: wrong.Country("ÄÖ"), "codes of two letters"),
+        (lambda: wrong.Country("D1"), "codes of two letters"),
+        (wrong.ServiceToken, "Client IDs"),
+        (lambda: wrong.ServiceToken(" a"), "Client IDs"),
+        (lambda: wrong.ServiceToken(5), "Client IDs"),
+        (lambda: wrong.ServiceToken("a.access", name=" "), "name of a ServiceToken"),
+        (lambda: wrong.ServiceToken("a.access", name=5), "name of a ServiceToken"),
+        (lambda: wrong.Claim("custom.x"), "values that are text"),
+        (lambda: wrong.Claim("custom.x", None), "values that are text"),
+        (lambda: wrong.Claim("custom.x", ["a"]), "values that are text"),
+        (lambda: wrong.Claim("", "a"), "a path of names"),
+        (lambda: wrong.Claim("custom..x", "a"), "a path of names"),
+        (lambda: wrong.Claim((), "a"), "a path of names"),
+        (lambda: wrong.Predicate(5), "plain function"),
+        (lambda: wrong.Predicate(is_ada, name=" "), "name of a Predicate"),
+        (lambda: wrong.Predicate(is_ada, name=5), "name of a Predicate"),
+        (lambda: wrong.Anyone() & "admins", "plain function"),
+        (lambda: wrong.Group("a") and wrong.Group("b"), "with &, | and ~, not with and, or, not"),
+        (lambda: wrong.Group("a") or wrong.Group("b"), "with &, | and ~, not with and, or, not"),
+        (lambda: not wrong.Group("a"), "with &, | and ~, not with and, or, not"),
+    ],
+    ids=range(35),
+)
+def test_a_policy_that_is_written_wrongly_is_refused_where_it_is_written(make: Any, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        make()
+
+
+def test_a_policy_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Group("a").names = ("b",)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - on purpose
