@@ -5,10 +5,12 @@ from itertools import product
 from typing import Any
 
 import pytest
+from fastapi import Depends, FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastapi_cloudflare_access import ConfigurationError, ServiceClaims, UserClaims, policies
+from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims, policies
 from fastapi_cloudflare_access.policies import (
     Anyone,
     Claim,
@@ -21,7 +23,7 @@ from fastapi_cloudflare_access.policies import (
     Predicate,
     ServiceToken,
 )
-from fastapi_cloudflare_access.testing import FakeTeam
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 TEAM = FakeTeam("acme")
 YES, NO, UNKNOWN = Decision.ALLOW, Decision.DENY, Decision.UNKNOWN
@@ -321,3 +323,52 @@ def test_a_policy_that_is_written_wrongly_is_refused_where_it_is_written(make: A
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Group("a").names = ("b",)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - on purpose
+
+
+def served(policy: Policy, **options: Any) -> tuple[FakeTeam, TestClient]:
+    access = CloudflareAccess(
+        team_domain="acme", audience=TEAM.audience, fetch=MemoryFetch(TEAM), clock=TEAM.clock, **options
+    )
+    app = FastAPI()
+    app.get("/", dependencies=[Depends(access.require(policy))])(lambda: "ok")
+    return TEAM, TestClient(app)
+
+
+@pytest.mark.parametrize(
+    ("custom", "status", "why"),
+    [
+        ({"groups": ["admins"]}, 200, None),
+        ({"groups": ["users"]}, 403, "the policy Group('admins') refused the caller"),
+        ({}, 403, "the policy Group('admins') needs a claim that the token does not have"),
+        ({"groups": [5]}, 403, "the policy Group('admins') refused the caller"),
+    ],
+)
+def test_a_route_asks_a_policy_and_the_log_says_why_it_refused(
+    custom: dict[str, Any], status: int, why: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    team, client = served(Group("admins"))
+    answer = client.get("/", headers=team.headers(team.user("ada@acme.example", custom=custom)))
+    assert answer.status_code == status
+    assert (why in caplog.text) if why else not caplog.records
+    assert "Group" not in answer.text + str(answer.headers)
+
+
+def test_a_route_looks_for_groups_where_the_settings_say() -> None:
+    team, client = served(Group("admins"), group_claims=["custom.roles", "custom.teams"])
+    statuses = [
+        client.get("/", headers=team.headers(team.user("ada@acme.example", custom=custom))).status_code
+        for custom in ({"teams": ["admins"]}, {"roles": ["admins"]}, {"groups": ["admins"]})
+    ]
+    assert statuses == [200, 200, 403]
+
+
+@pytest.mark.parametrize("paths", [[], "", "custom..groups", ".", [""], [5], 5, "a,,b", [" a"], None])
+def test_group_claims_that_are_not_paths_are_refused(paths: Any) -> None:
+    with pytest.raises(ConfigurationError, match="group_claims must be paths of claims"):
+        CloudflareAccess(team_domain="acme", audience=TEAM.audience, group_claims=paths)
+
+
+def test_group_claims_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CF_ACCESS_GROUP_CLAIMS", "custom.roles, groups")
+    access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)
+    assert access.settings.group_claims == ("custom.roles", "groups")

@@ -24,8 +24,16 @@ from fastapi_cloudflare_access.dependencies import CALLERS, Dependency, Optional
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, PolicyDenied
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
-from fastapi_cloudflare_access.settings import KeySettings, Settings, TokenSource, left_out, unknown_setting
+from fastapi_cloudflare_access.settings import (
+    GROUP_CLAIMS,
+    KeySettings,
+    Settings,
+    TokenSource,
+    left_out,
+    unknown_setting,
+)
 
+_GROUP_CLAIMS: Any = left_out(GROUP_CLAIMS)
 _TOKEN_SOURCES: Any = left_out(("header", "cookie"))
 _NO_REQUEST: Any = None
 
@@ -79,6 +87,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         team_domain: str = left_out(),
         audience: str | Sequence[str] = left_out(),
         user_model: type[U] = UserClaims,  # type: ignore[assignment]  # pyright: ignore - fits the default of U
+        group_claims: Sequence[str] = _GROUP_CLAIMS,
         token_sources: TokenSource | Sequence[TokenSource] = _TOKEN_SOURCES,
         exp_leeway: float = left_out(10.0),
         nbf_leeway: float = left_out(30.0),
@@ -99,6 +108,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
             team_domain: The team: `acme`, `acme.cloudflareaccess.com`, or a loopback origin.
             audience: The AUD tag of the application, or several.
             user_model: Your own subclass of `UserClaims`, with typed `custom` claims.
+            group_claims: Paths of the claims in which policies look for groups.
             token_sources: Where the token is read from: `header`, `cookie` or both.
             exp_leeway: Seconds for which a token is accepted after `exp`.
             nbf_leeway: Seconds by which `nbf` and `iat` may be in the future.
@@ -120,6 +130,7 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
         settings = Settings.load(
             team_domain=team_domain,
             audience=audience,
+            group_claims=group_claims,
             token_sources=token_sources,
             exp_leeway=exp_leeway,
             nbf_leeway=nbf_leeway,

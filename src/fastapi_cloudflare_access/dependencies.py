@@ -21,7 +21,8 @@ from starlette.requests import HTTPConnection
 from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
-from fastapi_cloudflare_access._policy import Policy, allows, policy_name
+from fastapi_cloudflare_access._policy import Policy as PolicyFunction
+from fastapi_cloudflare_access._policy import allows, policy_name
 from fastapi_cloudflare_access._route_check import misuse_of
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access._verifier import Outcome, U
@@ -33,6 +34,7 @@ from fastapi_cloudflare_access.errors import (
     PolicyDenied,
     WrongCallerType,
 )
+from fastapi_cloudflare_access.policies import Decision, Policy
 from fastapi_cloudflare_access.settings import TokenSource
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -87,7 +89,12 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
     __delattr__ = object.__delattr__
 
     def __init__(
-        self, authenticator: Authenticator[Any], *, name: str, models: _Models = CALLERS, policy: Policy | None = None
+        self,
+        authenticator: Authenticator[Any],
+        *,
+        name: str,
+        models: _Models = CALLERS,
+        policy: PolicyFunction | None = None,
     ) -> None:
         """Create a dependency that admits callers of these models for which the policy is true.
 
@@ -146,12 +153,23 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         outcome: Any = await self._authenticator.outcome(connection.scope)
         if not isinstance(outcome, self._models):
             raise self._authenticator.refuse(_why_not(outcome), connection)
-        if self._policy is not None and not allows(self._policy, outcome):
-            name = policy_name(self._policy)
-            denied = PolicyDenied(f"the policy {name} refused the caller", policy=name)
+        if self._policy is not None and (denied := self._denied(self._policy, outcome)):
             raise self._authenticator.refuse(denied, connection)
         self._check_scopes(connection, security_scopes)
         return cast("T_co", outcome)
+
+    def _denied(self, policy: PolicyFunction, caller: Any) -> PolicyDenied | None:
+        """Return why the policy refuses a caller, or None."""
+        if isinstance(policy, Policy):
+            group_claims = self._authenticator.verifier.settings.group_claims
+            decision = policy.evaluate(caller, group_claims=group_claims)
+        else:
+            decision = Decision.ALLOW if allows(policy, caller) else Decision.DENY
+        if decision is Decision.ALLOW:
+            return None
+        name = policy_name(policy)
+        why = "refused the caller" if decision is Decision.DENY else "needs a claim that the token does not have"
+        return PolicyDenied(f"the policy {name} {why}", policy=name)
 
     def _check_scopes(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> None:
         """Refuse every caller if this dependency itself asks for scopes; scopes of other dependencies do not count."""

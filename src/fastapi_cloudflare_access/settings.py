@@ -27,6 +27,9 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 CERTS_PATH = "/cdn-cgi/access/certs"
 """Path of the certs document, below the issuer."""
 
+GROUP_CLAIMS = ("custom.groups", "groups")
+"""Paths of the claims in which groups are looked for, by default."""
+
 DAY = 86_400.0
 MAX_PORT = 65_535
 ENVIRONMENT_PREFIX = "CF_ACCESS_"
@@ -102,6 +105,17 @@ def _sources(value: Any) -> object:
     if not _is_one_of(named, list, tuple) or not named or any(name not in ("header", "cookie") for name in named):
         raise ValueError("must be 'header', 'cookie' or both")
     return tuple(source for source in ("header", "cookie") if source in named)
+
+
+def _paths(value: Any) -> object:
+    named: Any = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    if not _is_one_of(named, list, tuple) or not named or not all(_is_path(path) for path in named):
+        raise ValueError("must be paths of claims, such as 'custom.groups', separated by commas or as a list")
+    return tuple(named)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and all(name and name == name.strip() for name in value.split("."))
 
 
 def _no_boolean(value: object) -> object:
@@ -236,6 +250,8 @@ class Settings(_Group):
     """The team: `acme`, `acme.cloudflareaccess.com`, or a loopback origin for local work."""
     audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_audiences_of)]
     """The AUD tags of the applications whose tokens are accepted; comma-separated in the environment."""
+    group_claims: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_paths)] = GROUP_CLAIMS
+    """Paths of the claims in which policies look for groups; the first claim that is present decides."""
     token_sources: Annotated[tuple[TokenSource, ...], NoDecode, BeforeValidator(_sources)] = ("header", "cookie")
     """Places that the token is read from; if the header is present, it alone counts."""
     exp_leeway: Number = Field(10.0, ge=0, le=300)

@@ -1,0 +1,197 @@
+"""The logic of policies: decisions, their combination, and functions as policies."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple, cast
+
+from fastapi_cloudflare_access._policy import ask, check_policy, policy_name
+from fastapi_cloudflare_access.claims import Claims
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.policies.reading import UnreadableClaim
+from fastapi_cloudflare_access.settings import GROUP_CLAIMS
+
+
+class Decision(Enum):
+    """The value of a policy for a caller."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    UNKNOWN = "unknown"
+
+    def __and__(self, other: "Decision") -> "Decision":
+        """Return the conjunction: false if either is false, true if both are."""
+        if Decision.DENY in (self, other):
+            return Decision.DENY
+        return Decision.UNKNOWN if Decision.UNKNOWN in (self, other) else Decision.ALLOW
+
+    def __or__(self, other: "Decision") -> "Decision":
+        """Return the disjunction: true if either is true, false if both are."""
+        return ~(~self & ~other)
+
+    def __invert__(self) -> "Decision":
+        """Return the negation; that of unknown is unknown."""
+        return {Decision.ALLOW: Decision.DENY, Decision.DENY: Decision.ALLOW}.get(self, Decision.UNKNOWN)
+
+
+class Subject(NamedTuple):
+    """The input of a policy.
+
+    Attributes:
+        caller: The verified claims.
+        group_claims: Paths of the claims in which groups are looked for.
+    """
+
+    caller: Claims
+    group_claims: Sequence[str]
+
+
+class Policy(ABC):
+    """The base of the policies; an immutable value, equal to others of the same content."""
+
+    def evaluate(self, caller: Claims, *, group_claims: Sequence[str] = GROUP_CLAIMS) -> Decision:
+        """Return the decision for a caller; every part is evaluated.
+
+        Args:
+            caller: The verified claims.
+            group_claims: Paths of the claims in which groups are looked for; the first that is present decides.
+        """
+        try:
+            return self._evaluate(Subject(caller, group_claims))
+        except UnreadableClaim:
+            return Decision.DENY
+
+    @abstractmethod
+    def _evaluate(self, subject: Subject) -> Decision: ...
+
+    def __call__(self, caller: Any, /) -> bool:
+        """Return whether the policy admits a caller by the token alone, with the default `group_claims`."""
+        return self.evaluate(caller) is Decision.ALLOW
+
+    def __and__(self, other: "Policy | Callable[[Any], bool]") -> "Policy":
+        """Return the policy that is true if both are."""
+        return Both((self, as_policy(other)))
+
+    def __rand__(self, other: Callable[[Any], bool]) -> "Policy":
+        """Return the policy that is true if both are."""
+        return Both((as_policy(other), self))
+
+    def __or__(self, other: "Policy | Callable[[Any], bool]") -> "Policy":
+        """Return the policy that is true if either is."""
+        return Either((self, as_policy(other)))
+
+    def __ror__(self, other: Callable[[Any], bool]) -> "Policy":
+        """Return the policy that is true if either is."""
+        return Either((as_policy(other), self))
+
+    def __invert__(self) -> "Policy":
+        """Return the policy that is true if this one is false; unknown stays unknown."""
+        return Not(self)
+
+    def __bool__(self) -> bool:
+        """Fail, since `and`, `or` and `not` would drop a part of the policy.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise ConfigurationError("a policy has no truth value: combine policies with &, | and ~, not with and, or, not")
+
+
+@dataclass(frozen=True, slots=True)
+class Both(Policy):
+    """The conjunction of two policies, made by `&`."""
+
+    parts: tuple[Policy, Policy]
+
+    def _evaluate(self, subject: Subject) -> Decision:
+        left, right = (part._evaluate(subject) for part in self.parts)  # noqa: SLF001 - of this class
+        return left & right
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({part!r})" if isinstance(part, Either) else repr(part) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Either(Policy):
+    """The disjunction of two policies, made by `|`."""
+
+    parts: tuple[Policy, Policy]
+
+    def _evaluate(self, subject: Subject) -> Decision:
+        left, right = (part._evaluate(subject) for part in self.parts)  # noqa: SLF001 - of this class
+        return left | right
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Policy):
+    """The negation of a policy, made by `~`."""
+
+    part: Policy
+
+    def _evaluate(self, subject: Subject) -> Decision:
+        return ~self.part._evaluate(subject)  # noqa: SLF001 - of this class
+
+    def __repr__(self) -> str:
+        return f"~({self.part!r})" if isinstance(self.part, Both | Either) else f"~{self.part!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Anyone(Policy):
+    """Every caller with a valid token."""
+
+    def _evaluate(self, subject: Subject) -> Decision:  # noqa: ARG002 - nothing has to be known
+        return Decision.ALLOW
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Predicate(Policy):
+    """Callers for which a function of the claims returns True.
+
+    A function that raises, or returns something other than True or False, refuses the caller, also negated.
+
+    Attributes:
+        function: The function.
+        name: What logs and events show.
+    """
+
+    function: Callable[[Any], bool]
+    name: str = field(compare=False)
+
+    def __init__(self, function: Callable[[Any], bool], /, *, name: str | None = None) -> None:
+        """Create the policy.
+
+        Raises:
+            ConfigurationError: The function cannot be called with the claims, or the name is blank.
+        """
+        check_policy(function)
+        if name is not None and not (isinstance(cast("object", name), str) and name.strip()):
+            raise ConfigurationError("the name of a Predicate must be text that is not blank")
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "name", name or policy_name(function))
+
+    def _evaluate(self, subject: Subject) -> Decision:
+        decision = ask(self.function, subject.caller)
+        if decision is None:
+            raise UnreadableClaim
+        return decision_of(decision)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def as_policy(policy: Any) -> Policy:
+    """Return a policy as it is, and a plain function as a `Predicate`.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    return policy if isinstance(policy, Policy) else Predicate(policy)
+
+
+def decision_of(value: bool) -> Decision:  # noqa: FBT001 - the value of a comparison
+    """Return the decision for a value that is known."""
+    return Decision.ALLOW if value else Decision.DENY

@@ -1,0 +1,71 @@
+"""Reading claims for policies: by path, as groups, and as addresses in one spelling."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+import idna
+from pydantic import BaseModel
+
+from fastapi_cloudflare_access.claims import Claims
+
+
+class UnreadableClaim(Exception):
+    """A claim has a part that cannot be read, so that the whole policy refuses the caller."""
+
+
+def read_claim(caller: Claims, path: Sequence[str]) -> object:
+    """Return the claim at a path; None if it is absent or null, or if a part on the way is not an object."""
+    value: object = caller
+    for name in path:
+        if isinstance(value, BaseModel):
+            is_field = name in type(value).model_fields
+            value = getattr(value, name) if is_field else (value.model_extra or {}).get(name)
+        else:
+            value = cast("Mapping[str, object]", value).get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def group_names(value: object) -> Iterator[str]:
+    """Yield the names and ids of the groups in a claim: a text is one group, an object has `id` or `name`.
+
+    Raises:
+        UnreadableClaim: A part is something else.
+    """
+    for group in cast("Sequence[object]", value) if isinstance(value, list | tuple) else (value,):
+        if isinstance(group, str):
+            yield group
+            continue
+        if not isinstance(group, Mapping):
+            raise UnreadableClaim
+        members = cast("Mapping[str, object]", group)
+        names = [members[name] for name in ("id", "name") if members.get(name) is not None]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise UnreadableClaim
+        yield from cast("list[str]", names)
+
+
+def normal_address(text: str, error: Exception) -> str:
+    """Return an address in one spelling: its domain as `normal_domain`, an ASCII local part in lower case.
+
+    Raises:
+        Exception: The given error; it is not an address.
+    """
+    local, _, domain = text.partition("@")
+    if not local or "@" in domain:
+        raise error
+    return f"{local.lower() if local.isascii() else local}@{normal_domain(domain, error)}"
+
+
+def normal_domain(text: str, error: Exception) -> str:
+    """Return a domain in lower case and as IDNA (UTS 46, nontransitional); a trailing dot is an error.
+
+    Raises:
+        Exception: The given error; it is not a domain.
+    """
+    try:
+        encoded = idna.encode(text, strict=True, uts46=True, std3_rules=True).decode()
+    except (idna.IDNAError, UnicodeError):
+        raise error from None
+    if "." not in encoded or encoded.endswith("."):
+        raise error
+    return encoded
