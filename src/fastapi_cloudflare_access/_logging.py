@@ -11,6 +11,8 @@ from fastapi_cloudflare_access.protocols import Listener
 
 LOG_INTERVAL = 60.0
 """Seconds between two equal log records, at least."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""HTTP methods that are shown as they are (RFC 9110 section 9, RFC 5789); a client could make up others."""
 MAX_REPEATED = 256
 """Number of different records whose repetition is noticed."""
 
@@ -33,8 +35,9 @@ class Throttle:
         if now - logged_at < LOG_INTERVAL:
             self._last[kind] = logged_at, left_out + 1
             return None
+        self._last.pop(kind, None)
         if len(self._last) >= MAX_REPEATED:
-            self._last.clear()
+            self._last.pop(next(iter(self._last)))
         self._last[kind] = now, 0
         return left_out
 
@@ -63,7 +66,7 @@ def place_of(scope: Mapping[str, Any]) -> Place:
     included = scope.get("fastapi", {}).get("effective_route_context")
     route = getattr(included, "path", None) or getattr(scope.get("route"), "path", None)
     method = "WEBSOCKET" if scope["type"] == "websocket" else str(scope.get("method", ""))
-    return Place(method if method.isalpha() and len(method) <= len("VERSION-CONTROL") else "?", route or None)
+    return Place(method if method in METHODS or method == "WEBSOCKET" else "?", route or None)
 
 
 def raised_at(error: BaseException) -> str:

@@ -4,7 +4,6 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
 WRITE_TEAM = "write the team name, such as 'acme', or its team domain"
 WHERE_IS_AUD = "copy the Application Audience (AUD) Tag of the application in Zero Trust"
@@ -135,7 +134,7 @@ def _without_prefix(name: str) -> str:
 def unread_sources(setting: str) -> str:
     """Return a note about a similar environment variable and an `.env` file, which are not read; else nothing."""
     notes = [f"{name} is set, and is not read" for name in os.environ if _names(name.lower(), setting)][:1]
-    if Path(".env").is_file():
+    if os.path.isfile(".env"):  # noqa: PTH113 - a Path raises if the folder cannot be read
         notes.append("the file .env is not read by itself: load it, such as with uvicorn --env-file .env")
     return f" ({'; '.join(notes)})" if notes else ""
 

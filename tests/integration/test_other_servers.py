@@ -11,7 +11,6 @@ from collections.abc import Generator
 from contextlib import suppress
 from email.message import Message
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -67,32 +66,37 @@ def certs(team: FakeTeam[SystemClock]) -> Generator[CertsServer]:
 def address(
     request: pytest.FixtureRequest, certs: CertsServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[str]:
-    """Run the app by this server, and give its address."""
-    folder, port = tmp_path_factory.mktemp(request.param), free_port()
+    """Run the app by this server, and give its address; if another process takes the port first, try again."""
+    folder = tmp_path_factory.mktemp(request.param)
     (folder / "app.py").write_text(APP)
-    arguments = [part.format(port=port) for part in COMMANDS[request.param]]
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"CF_ACCESS_TEAM_DOMAIN": certs.origin, "CF_ACCESS_AUDIENCE": certs.team.audience}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        wait_for(process, port, folder / "log")
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    for _ in range(5):
+        port = free_port()
+        arguments = [part.format(port=port) for part in COMMANDS[request.param]]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        try:
+            if answers(process, f"127.0.0.1:{port}"):
+                yield f"127.0.0.1:{port}"
+                return
+        finally:
+            process.terminate()
+            process.wait(30)
+    pytest.fail((folder / "log").read_text())
 
 
-def wait_for(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def answers(process: "subprocess.Popen[bytes]", address: str) -> bool:
+    """Wait until this process, and no other one, answers at the address."""
     deadline = time.monotonic() + 60
-    while True:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError, ValueError):
+            if get(address).body == {"detail": "No Cloudflare Access token"}:
+                return process.poll() is None
         time.sleep(0.05)
+    return False
 
 
 class Answer(NamedTuple):

@@ -6,7 +6,6 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -199,9 +198,15 @@ async def test_a_chain_of_causes_that_bites_its_tail_is_described() -> None:
     assert describe(first) == "the fetch failed with ValueError"
 
 
-def test_ca_certificates_that_have_gone_since_are_no_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
-    assert describe(ssl.SSLError("x")) == "TLS failed: SSLError"
+def test_tls_that_fails_names_the_variable_with_the_ca_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "ca.pem")
+    assert (
+        describe(ssl.SSLError("x")) == "TLS failed: SSLError; SSL_CERT_FILE names the CA certificates that are trusted"
+    )
+
+
+def test_an_error_number_that_no_system_has_is_described() -> None:
+    assert describe(OSError(2**40, "secret")) == "an unknown system error"
 
 
 @pytest.mark.parametrize(

@@ -452,3 +452,12 @@ async def test_after_retry_after_a_request_is_told_how_long_to_wait() -> None:
     await rig.clock.run_for(45)
     rig.certs.recover()
     assert await rig.find(rig.kid) == "ok"
+
+
+async def test_the_start_does_not_wait_for_a_fetch_that_retry_after_forbids() -> None:
+    rig = KeyRig()
+    rig.certs.answer_with(b"", status=503, headers={"retry-after": "3600"})
+    before = rig.clock.monotonic()
+    await rig.clock.run_until(rig.keys.start())
+    assert rig.clock.monotonic() - before < 1
+    await rig.keys.stop()

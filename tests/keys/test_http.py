@@ -161,7 +161,7 @@ async def test_tls_that_fails_stays_what_it_is_and_is_described(monkeypatch: pyt
 @pytest.mark.conformance(20)
 async def test_tls_is_verified_with_the_certificates_of_the_machine() -> None:
     fetch = httpx_fetch()
-    fetch._tls = http._load_tls(encrypted=True, trust_env=False)
+    fetch._tls = http.load_tls(encrypted=True, trust_env=False)
     assert fetch._tls.verify_mode is ssl.CERT_REQUIRED
     assert fetch._tls.check_hostname
     assert fetch._tls.get_ca_certs()
@@ -176,9 +176,10 @@ async def test_a_wrong_ssl_cert_file_is_a_failed_fetch_that_says_so(
         await read(fetch)
 
 
-async def test_the_environment_is_believed_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY", "all_proxy"])
+async def test_the_environment_is_believed_only_where_asked_for(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with CertsServer(FakeTeam("acme")) as proxy, CertsServer(FakeTeam("acme")) as server:
-        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        monkeypatch.setenv(variable, proxy.origin)
         async with httpx_fetch()(server.origin + CERTS_PATH, headers={}):
             pass
         assert (server.fetches, proxy.fetches) == (1, 0)

@@ -167,3 +167,11 @@ def test_the_same_key_again_is_no_change(caplog: pytest.LogCaptureFixture) -> No
     assert told == [KeyRemoved(timestamp=1e9, kid="b"), KeyAdded(timestamp=1e9, kid="b")], (
         "another key under the same id"
     )
+
+
+def test_a_success_forgets_failures_and_not_the_records_of_a_flood(caplog: pytest.LogCaptureFixture) -> None:
+    report = KeyMetrics((), URL)
+    for second in range(30):
+        report.report_limited("bucket", 3.0, ClockReading(second, second))
+        report.report_refresh(Snapshot(), Snapshot(), at=ClockReading(second, second), seconds=0, modified=True)
+    assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1

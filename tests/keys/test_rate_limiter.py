@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.options import no_jitter
 
 from fastapi_cloudflare_access._keys.rate_limiter import Decision, FetchRateLimiter
-from fastapi_cloudflare_access.settings import KeySettings
+from fastapi_cloudflare_access.settings import DAY, KeySettings
 
 NEW = "new-key"
 
@@ -106,7 +106,7 @@ def test_a_failed_fetch_gives_its_tokens_back() -> None:
     subject = policy()
     for second in range(20):
         subject.reserve(100 + second, without_keys=False)
-        subject.failed(100 + second, without_keys=False, reserved=1)
+        subject.failed(100 + second, usable_for=DAY, reserved=1)
     assert subject.check(NEW, 1000).decision is Decision.FETCH
     for second in (1000, 1001, 1002):
         subject.reserve(second, without_keys=False)
@@ -115,7 +115,7 @@ def test_a_failed_fetch_gives_its_tokens_back() -> None:
 
 def test_after_a_failed_fetch_nothing_is_looked_for_until_the_pause_is_over() -> None:
     subject = policy()
-    subject.failed(100, without_keys=False, reserved=0)
+    subject.failed(100, usable_for=DAY, reserved=0)
     assert told(subject, 100.25) == (Decision.BACKING_OFF, pytest.approx(0.5))
     assert subject.check(NEW, 100.75).decision is Decision.FETCH
 
@@ -135,7 +135,7 @@ def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(
     subject = policy(highest)
     pauses: list[float] = []
     for _ in longest:
-        subject.failed(100, without_keys=without_keys, reserved=0)
+        subject.failed(100, usable_for=0 if without_keys else DAY, reserved=0)
         pauses.append(subject.retry_at - 100)
     assert pauses == longest
     assert asked == [(0.5, high) for high in longest], "full jitter above half a second"
@@ -145,13 +145,13 @@ def test_pauses_after_failures_double_to_60_seconds_and_without_keys_to_5(
 def test_a_hundred_thousand_failures_do_no_harm() -> None:
     subject = policy()
     subject.failures = 100_000
-    subject.failed(100, without_keys=False, reserved=0)
+    subject.failed(100, usable_for=DAY, reserved=0)
     assert subject.retry_at < 100 + 60
 
 
 def test_a_good_fetch_ends_the_pause() -> None:
     subject = policy()
-    subject.failed(100, without_keys=False, reserved=0)
+    subject.failed(100, usable_for=DAY, reserved=0)
     subject.succeeded(100.1, max_age=None)
     assert subject.failures == 0
     assert subject.check(NEW, 100.1).decision is Decision.FETCH
@@ -190,7 +190,7 @@ def test_a_second_try_takes_a_token_and_there_is_none_after_a_failed_fetch() -> 
     subject = policy()
     assert [subject.try_reserve_retry(100, without_keys=False) for _ in range(4)] == [True, True, True, False]
     assert subject.try_reserve_retry(100, without_keys=True)
-    subject.failed(101, without_keys=True, reserved=0)
+    subject.failed(101, usable_for=0, reserved=0)
     assert not subject.try_reserve_retry(200, without_keys=True)
 
 
@@ -220,7 +220,7 @@ def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[floa
 def test_starts_given_before_a_failure_are_put_off_to_the_end_of_the_back_off_one_gap_after_another() -> None:
     subject = policy()
     starts = [subject.reserve(0, without_keys=True) for _ in range(4)]
-    subject.failed(0, without_keys=True, reserved=0)
+    subject.failed(0, usable_for=0, reserved=0)
     subject.retry_at = 10
     assert [subject.not_before(start) for start in starts[1:]] == [10, 11, 12]
     assert subject.not_before(10) == 10, "one that was put off already has its turn"
@@ -232,5 +232,11 @@ def test_starts_given_before_a_failure_are_put_off_to_the_end_of_the_back_off_on
 )
 def test_retry_after_is_the_shortest_pause_within_limits(*, without_keys: bool, asked: float, pause: float) -> None:
     subject = policy()
-    subject.failed(1000, without_keys=without_keys, reserved=0, retry_after=asked)
+    subject.failed(1000, usable_for=0 if without_keys else DAY, reserved=0, retry_after=asked)
     assert subject.retry_at == subject.refresh_at == pytest.approx(1000 + pause)
+
+
+def test_retry_after_keeps_a_worker_whose_keys_expire_meanwhile_no_longer_than_one_without_keys() -> None:
+    subject = policy()
+    subject.failed(1000, usable_for=6, reserved=0, retry_after=600)
+    assert subject.retry_at == pytest.approx(1000 + 1.05 * (6 + 120))

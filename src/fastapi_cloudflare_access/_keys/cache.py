@@ -244,8 +244,9 @@ class KeySetCache:
         pending.error = str(problem) if isinstance(problem, JwksProblem) else describe(problem)
         limiter = self._limiter
         retry_after = problem.retry_after if isinstance(problem, FetchProblem) else 0.0
-        without_keys = not self.is_usable(at)
-        limiter.failed(at.monotonic, without_keys=without_keys, reserved=pending.reserved, retry_after=retry_after)
+        age = self.age(at)
+        usable_for = 0.0 if age is None else max(0.0, self.settings.max_staleness - age)
+        limiter.failed(at.monotonic, usable_for=usable_for, reserved=pending.reserved, retry_after=retry_after)
         self.schedule_next_check(at, self.due())
         retry_in = limiter.retry_at - at.monotonic
         self._metrics.report_failure(problem, pending.error, at=at, failures=limiter.failures, retry_in=retry_in)

@@ -1,5 +1,6 @@
 """Reading the certs document from any `Fetch`, within fixed limits, and describing why a fetch failed."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from os import strerror
 from socket import gaierror
 from ssl import SSLError
 
-from fastapi_cloudflare_access._keys.environment import ca_certificates
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
 
@@ -114,19 +114,23 @@ def _known_cause(problem: BaseException) -> str | None:
     if isinstance(problem, TimeoutError):
         return "no response in time"
     if errors := [link for link in _chain(problem) if isinstance(link, OSError) and type(link.errno) is int]:
-        return "the host name was not found" if isinstance(errors[-1], gaierror) else strerror(errors[-1].errno or 0)
+        return "the host name was not found" if isinstance(errors[-1], gaierror) else _strerror(errors[-1].errno or 0)
     if isinstance(problem, ConnectionError):
         return "the connection failed or was lost"
     return None
 
 
-def _ca_hint() -> str:
-    """Return which CA certificates were trusted, if the environment names them."""
+def _strerror(number: int) -> str:
     try:
-        source = ca_certificates().source
-    except ConfigurationError:
-        return ""
-    return f"; only the CA certificates of {source} are trusted" if source else ""
+        return strerror(number)
+    except OverflowError:  # an exception of the app
+        return "an unknown system error"
+
+
+def _ca_hint() -> str:
+    """Return a note about the variable that names the CA certificates."""
+    source = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
+    return f"; {source} names the CA certificates that are trusted" if source else ""
 
 
 def _request_headers(etag: str | None, *, no_cache: bool) -> dict[str, str]:

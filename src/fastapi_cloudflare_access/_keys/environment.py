@@ -3,7 +3,7 @@
 import os
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -43,7 +43,7 @@ class Proxy:
         source: The variable that names it.
     """
 
-    url: str
+    url: str = field(repr=False)
     source: str
 
     @property
@@ -56,7 +56,7 @@ class Proxy:
 def proxy_for(url: str) -> Proxy | None:
     """Return the proxy for an `https` URL, or None.
 
-    The variables are those of curl and Python: an empty lower-case variable hides the upper-case one. If none of them
+    The variables are read as Python reads them: an empty lower-case variable hides the upper-case one. If none of them
     is set, the proxy of macOS or Windows is used.
 
     Raises:
@@ -75,16 +75,18 @@ def proxy_for(url: str) -> Proxy | None:
 def excluding_entry(url: str) -> str | None:
     """Return the entry of `NO_PROXY` that excludes this URL from the proxy, or None.
 
-    An entry is a host, with its subdomains, and may have a port; `*` means every host. Networks and addresses are
-    allowed and never match, since the host is a name.
+    An entry is a host, with its subdomains, and may have a port; `*` means every host. An entry with another scheme, a
+    network or an address is allowed and never matches, since the host is a name.
     """
     target = urlsplit(url)
     name = next((name for name in NO_PROXY_VARIABLES if name in os.environ), "")
     host, port = target.hostname or "", str(target.port or 443)
     for entry in re.split(r"[,\s]+", os.environ.get(name, "")):
-        wanted, _, wanted_port = entry.rpartition("://")[2].lower().partition(":")
+        scheme, _, rest = entry.lower().rpartition("://")
+        wanted, _, wanted_port = rest.partition(":")
         wanted = wanted.removeprefix("*").strip(".")
-        if entry == "*" or (wanted and wanted_port in ("", port) and f".{host}".endswith(f".{wanted}")):
+        fits = wanted and scheme in ("", target.scheme) and wanted_port in ("", port)
+        if entry == "*" or (fits and f".{host}".endswith(f".{wanted}")):
             return entry
     return None
 
@@ -102,6 +104,10 @@ def _checked(value: str, name: str) -> str:
         raise EnvironmentProblem(f"{name} is not a valid URL", hint)
     if not host:
         raise EnvironmentProblem(f"{name} has no host", hint)
+    if parts.path not in ("", "/") or "?" in url or "#" in url:
+        raise EnvironmentProblem(
+            f"{name} has more than a host and a port", f"{hint}; write / ? # in a password as %2F %3F %23"
+        )
     if parts.scheme not in PROXY_SCHEMES:
         raise EnvironmentProblem(f"{name} has a scheme that is not one of {', '.join(PROXY_SCHEMES)}", hint)
     if parts.scheme.startswith("socks") and find_spec("socksio") is None:
@@ -150,8 +156,8 @@ def _file_problem(path: str) -> str | None:
 
 
 def _folder_problem(path: str) -> str | None:
-    try:
-        names = [entry.name for entry in Path(path).iterdir()]
+    try:  # OpenSSL takes a list of folders
+        names = [entry.name for folder in path.split(os.pathsep) if folder for entry in Path(folder).iterdir()]
     except (OSError, ValueError) as problem:
         return f"names a folder that cannot be read ({getattr(problem, 'strerror', None) or 'not a valid path'})"
     if not any(map(_HASHED.fullmatch, names)):

@@ -197,8 +197,10 @@ class KeyFetcher:
         """
         cache, deadline = self._cache, self._clock.monotonic() + self._settings.startup_timeout
         for attempt in range(STARTUP_ATTEMPTS):
+            if attempt and cache.retry_at > deadline:
+                break
             if attempt:
-                await self._clock.sleep(min(cache.retry_at, deadline) - self._clock.monotonic())
+                await self._clock.sleep(cache.retry_at - self._clock.monotonic())
             left = deadline - self._clock.monotonic()
             if cache.is_usable(self.now()) or left <= 0:
                 break

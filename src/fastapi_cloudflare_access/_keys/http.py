@@ -10,7 +10,13 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi_cloudflare_access._keys.document import FetchProblem, ProxyUsed, tls_problem
-from fastapi_cloudflare_access._keys.environment import Proxy, ca_certificates, proxy_for
+from fastapi_cloudflare_access._keys.environment import (
+    CaCertificates,
+    EnvironmentProblem,
+    Proxy,
+    ca_certificates,
+    proxy_for,
+)
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
 from fastapi_cloudflare_access.settings import Settings
 
@@ -60,10 +66,8 @@ class HttpxFetch:
         """
         proxy = proxy_for(url) if self._trust_env else None
         if self._tls is None:
+            self._tls = await asyncio.to_thread(load_tls, encrypted=url.startswith("https:"), trust_env=self._trust_env)
             _count_sources(url)
-            self._tls = await asyncio.to_thread(
-                _load_tls, encrypted=url.startswith("https:"), trust_env=self._trust_env
-            )
         import httpx  # noqa: PLC0415 - the import takes 100 ms; a thread has done it by now
 
         try:
@@ -79,9 +83,22 @@ class HttpxFetch:
         import httpx  # noqa: PLC0415 - as above
 
         timeout = httpx.Timeout(self._read_timeout, connect=self._connect_timeout)
-        return httpx.AsyncClient(
-            verify=tls, trust_env=False, proxy=proxy.url if proxy else None, timeout=timeout, follow_redirects=False
-        )
+        through = httpx_proxy(proxy, tls) if proxy else None
+        return httpx.AsyncClient(verify=tls, trust_env=False, proxy=through, timeout=timeout, follow_redirects=False)
+
+
+def httpx_proxy(proxy: Proxy, tls: ssl.SSLContext | None = None) -> "httpx.Proxy":
+    """Return the proxy for httpx; an `https` proxy is verified with the same CA certificates as the team.
+
+    Raises:
+        EnvironmentProblem: httpx does not accept its URL.
+    """
+    import httpx  # noqa: PLC0415 - as above
+
+    try:
+        return httpx.Proxy(proxy.url, ssl_context=tls if proxy.url.lower().startswith("https:") else None)
+    except (httpx.InvalidURL, ValueError):
+        raise EnvironmentProblem(f"{proxy.source} is not a valid URL", f"correct or unset {proxy.source}") from None
 
 
 def _translated(problem: "httpx.TransportError", proxy: Proxy | None) -> Exception | None:
@@ -120,7 +137,7 @@ def default_fetch(settings: Settings) -> Fetch:
     return HttpxFetch(trust_env=not settings.is_local)
 
 
-def _load_tls(*, encrypted: bool, trust_env: bool) -> ssl.SSLContext:
+def load_tls(*, encrypted: bool, trust_env: bool) -> ssl.SSLContext:
     """Return the TLS context.
 
     Raises:
@@ -130,9 +147,13 @@ def _load_tls(*, encrypted: bool, trust_env: bool) -> ssl.SSLContext:
 
     if not encrypted:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    given = ca_certificates() if trust_env else None
-    if given and given.source == "SSL_CERT_FILE":
-        return ssl.create_default_context(cafile=given.path)
-    if given and given.source:
-        return ssl.create_default_context(capath=given.path)
-    return httpx.create_ssl_context(trust_env=False)
+    given = ca_certificates() if trust_env else CaCertificates()
+    try:
+        if given.source == "SSL_CERT_FILE":
+            return ssl.create_default_context(cafile=given.path)
+        if given.source:
+            return ssl.create_default_context(capath=given.path)
+        return httpx.create_ssl_context(trust_env=False)
+    except OSError as problem:  # such as a log of keys that cannot be written
+        why = problem.strerror or type(problem).__name__
+        raise EnvironmentProblem(f"TLS cannot be set up ({why})", "check SSLKEYLOGFILE and SSL_CERT_FILE") from None

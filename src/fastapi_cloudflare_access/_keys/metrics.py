@@ -37,7 +37,8 @@ class KeyMetrics:
         counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
         last_error: Why the last fetch failed, in words; None after a successful one.
         stale_emitted: Whether `KeysStale` was emitted since the last successful fetch.
-        throttle: Selects the log records about failed fetches, and about requests that were allowed no fetch.
+        failures: Selects the log records about failed fetches.
+        limits: Selects the log records about requests that were allowed no fetch.
     """
 
     listeners: Sequence[Listener]
@@ -49,7 +50,8 @@ class KeyMetrics:
     )
     last_error: str | None = None
     stale_emitted: bool = False
-    throttle: Throttle = field(default_factory=Throttle)
+    failures: Throttle = field(default_factory=Throttle)
+    limits: Throttle = field(default_factory=Throttle)
 
     def emit(self, event: KeyEvent) -> None:
         """Emit an event to the listeners."""
@@ -58,7 +60,7 @@ class KeyMetrics:
     def report_refresh(self, old: Snapshot, new: Snapshot, *, at: ClockReading, seconds: float, modified: bool) -> None:
         """Report a successful fetch and each key that it changed."""
         self.last_error, self.stale_emitted = None, False
-        self.throttle.clear()
+        self.failures.clear()
         log(logger, logging.DEBUG, "the keys were fetched: %d keys, generation %d", len(new.keys), new.generation)
         self.emit(
             KeysRefreshed(
@@ -94,7 +96,7 @@ class KeyMetrics:
         parsing = isinstance(problem, JwksProblem)
         self.counts["parse_failures" if parsing else "fetch_failures"] += 1
         self.last_error = cause
-        if self.throttle.repetitions(cause, at.monotonic) is not None:
+        if self.failures.repetitions(cause, at.monotonic) is not None:
             log(
                 logger,
                 logging.WARNING,
@@ -121,7 +123,7 @@ class KeyMetrics:
     def report_limited(self, reason: LimitReason, retry_after: float, at: ClockReading) -> None:
         """Report that a request got 503 because no fetch was allowed."""
         self.counts["rate_limited"] += 1
-        repetitions = self.throttle.repetitions(("limited", reason), at.monotonic)
+        repetitions = self.limits.repetitions(reason, at.monotonic)
         if repetitions is not None:
             log(
                 logger,

@@ -18,7 +18,10 @@ BACKOFF_BASE, BACKOFF_FLOOR = 1.0, 0.5
 MAX_BACKOFF, MAX_BACKOFF_WITHOUT_KEYS = 60.0, 5.0
 """Seconds: longest pause after failed fetches, with usable keys and without."""
 MAX_RETRY_AFTER, MAX_RETRY_AFTER_WITHOUT_KEYS = 300.0, 120.0
-"""Seconds: longest pause that `Retry-After` of the certs endpoint can ask for, with usable keys and without."""
+"""Seconds: longest pause that `Retry-After` of the certs endpoint can ask for, with usable keys and without.
+
+A jitter of up to a tenth is added, so that workers do not fetch at the same time.
+"""
 FETCH_GAP = 1.0
 """Seconds between the starts of two fetches, at least."""
 NEGATIVE_CACHE_TTLS = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -145,11 +148,16 @@ class FetchRateLimiter:
         self.retry_at = float("-inf")
         self.refresh_at = now + pause
 
-    def failed(self, now: float, *, without_keys: bool, reserved: int, retry_after: float = 0.0) -> None:
+    def failed(self, now: float, *, usable_for: float, reserved: int, retry_after: float = 0.0) -> None:
         """Record a failed fetch: return its bucket tokens, and back off exponentially with full jitter.
 
-        The pause is at least `retry_after`, within limits, plus a jitter that keeps workers apart.
+        Args:
+            now: Monotonic time of the failure.
+            usable_for: Seconds for which the keys stay usable; 0 without usable keys.
+            reserved: Number of bucket tokens that the fetch had taken.
+            retry_after: Seconds that the certs endpoint asks to wait; the pause is at least as long, within limits.
         """
+        without_keys = usable_for <= 0
         if not without_keys:
             self._level = min(self._refill(now) + reserved, float(self._settings.unknown_kid_burst))
         cap = MAX_BACKOFF_WITHOUT_KEYS if without_keys else MAX_BACKOFF
@@ -157,7 +165,7 @@ class FetchRateLimiter:
         self.failures += 1
         pause = self._uniform(BACKOFF_FLOOR, longest)
         if retry_after:
-            asked = min(retry_after, MAX_RETRY_AFTER_WITHOUT_KEYS if without_keys else MAX_RETRY_AFTER)
+            asked = min(retry_after, MAX_RETRY_AFTER, usable_for + MAX_RETRY_AFTER_WITHOUT_KEYS)
             pause = max(pause, asked * self._uniform(1, 1 + JITTER))
         self.retry_at = self.refresh_at = now + pause
 

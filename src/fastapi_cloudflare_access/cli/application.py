@@ -138,8 +138,12 @@ def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
 
 
 def _load_env_file(path: Path | None) -> None:
-    if path is not None:
+    if path is None:
+        return
+    try:
         load_dotenv(path)
+    except ValueError:
+        raise CommandError(f"{path} is not an env file: it must be UTF-8 text without null bytes.") from None
 
 
 def _global_options(

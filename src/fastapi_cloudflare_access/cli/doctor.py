@@ -15,6 +15,7 @@ from fastapi_cloudflare_access._keys.environment import (
     excluding_entry,
     proxy_for,
 )
+from fastapi_cloudflare_access._keys.http import httpx_proxy, load_tls
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
 from fastapi_cloudflare_access._setting_hints import WHERE_IS_AUD, audience_problem
 from fastapi_cloudflare_access.cli.certs import FetchResult, explain_failure, fetch_certs
@@ -80,7 +81,7 @@ class Doctor:
 
     def _check_answer(self, team: Settings) -> Step:
         if self.result.problem is None and self.result.document is None:
-            return _step("answer", "skipped", "not checked: the host cannot be reached")
+            return _step("answer", "skipped", "not checked: see the failed steps above")
         if self.result.document is None:
             return _step("answer", "failed", *explain_failure(self.result, team))
         return _step("answer", "ok", f"{team.certs_url} answered in {self.result.seconds * 1000:.0f} ms")
@@ -124,7 +125,8 @@ def check_proxy(settings: Settings) -> Step:
     if settings.is_local:
         return _step("proxy", "ok", "none: a local team needs no proxy")
     try:
-        proxy = proxy_for(settings.certs_url)
+        if proxy := proxy_for(settings.certs_url):
+            httpx_proxy(proxy)
     except EnvironmentProblem as wrong:
         return _step("proxy", "failed", wrong.problem, wrong.hint)
     if proxy:
@@ -140,6 +142,7 @@ def check_ca(settings: Settings) -> Step:
     if settings.is_local:
         return _step("ca", "ok", "none: a local team needs no TLS")
     try:
+        load_tls(encrypted=True, trust_env=True)
         given = ca_certificates()
     except EnvironmentProblem as wrong:
         return _step("ca", "failed", wrong.problem, wrong.hint)

@@ -1,5 +1,6 @@
 """Hints and details for rejected tokens, by reason code."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from fastapi_cloudflare_access.errors import (
 from fastapi_cloudflare_access.settings import Settings
 
 TOKEN_DOTS = 2
+_SAAS_ISSUER = re.compile(r"https://[a-z0-9.-]+\.cloudflareaccess\.com/cdn-cgi/access/sso/oidc/")
 OPAQUE_HINT = "verify the token that reaches the app: Access adds a JWT in the header Cf-Access-Jwt-Assertion"
 SAAS_HINT = "this is an ID token of Access for SaaS, for the SaaS application alone: use the token that reaches the app"
 FOREIGN_ISSUER_HINT = (
@@ -69,7 +71,9 @@ def explain_rejection(
 def is_saas_id_token(claims: Mapping[str, Any]) -> bool:
     """Check whether claims are those of an ID token of Access for SaaS, whose issuer has a path of its own."""
     issuer = claims.get("iss")
-    return isinstance(issuer, str) and "/cdn-cgi/access/sso/oidc/" in issuer
+    return (
+        isinstance(issuer, str) and re.match(r"https://[a-z0-9.-]+\.cloudflareaccess\.com/cdn-cgi/", issuer) is not None
+    )
 
 
 def _is_team_domain(issuer: object) -> bool:
