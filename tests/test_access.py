@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import sha256
 from traceback import walk_tb
 from typing import Annotated, Any, NamedTuple
@@ -818,22 +819,30 @@ def test_the_refusal_holds_neither_the_token_nor_a_trace_of_it(token: str, reaso
     )
 
 
-class Nameless:
-    """A policy whose repr fails, or is long and has control characters."""
-
-    def __init__(self, shown: str | None) -> None:
-        self.shown = shown
+class AllowList:
+    """A policy of the app whose repr has addresses and secrets."""
 
     def __call__(self, claims: Any) -> bool:
         return False
 
     def __repr__(self) -> str:
-        if self.shown is None:
-            raise RuntimeError
-        return self.shown
+        return "AllowList('ada@example.com', key='secret')"
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError(name)
 
 
-def test_a_policy_is_named_in_one_short_line() -> None:
-    names = [policy_name(policy) for policy in (Nameless(None), Nameless("a\nb" + "c" * 500), lambda _: True)]
-    assert names[:2] == ["Nameless", "a?b" + "c" * 197]
-    assert re.fullmatch(r"lambda at test_access\.py:\d+", names[2])
+def in_group(claims: Any, key: str = "") -> bool:
+    return False
+
+
+def test_a_policy_is_named_by_its_function_or_class_and_never_by_its_repr() -> None:
+    policies = (in_group, partial(in_group, key="secret"), AllowList(), AllowList, len, lambda _: True)
+    names = [policy_name(policy).rpartition(".")[2] for policy in policies]
+    assert names[:5] == ["in_group", "in_group", "AllowList", "AllowList", "len"]
+    assert re.fullmatch(r"lambda at test_access\.py:\d+", policy_name(policies[5]))
+    in_group.__qualname__ = "a\nb" + "c" * 500
+    try:
+        assert policy_name(in_group).endswith("a?b" + "c" * (200 - 3 - len(f"{__name__}.")))
+    finally:
+        in_group.__qualname__ = "in_group"

@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from fastapi_cloudflare_access._logging import log, raised_at
@@ -62,15 +64,17 @@ def is_async(function: Any) -> bool:
     return iscoroutinefunction(function) or iscoroutinefunction(call) or hasattr(call, "_is_coroutine")
 
 
-def policy_name(policy: Policy) -> str:
-    """Return how log records and events name a policy: where a function is defined, or the `repr` of an object."""
-    code = getattr(policy, "__code__", None)
-    if getattr(policy, "__name__", "") == "<lambda>" and code:
-        return f"lambda at {PurePath(code.co_filename).name}:{code.co_firstlineno}"
-    try:
-        name = f"{policy.__module__}.{policy.__qualname__}" if hasattr(policy, "__qualname__") else repr(policy)
-    except Exception:  # noqa: BLE001 - a policy may raise anything
-        name = type(policy).__qualname__
+def policy_name(policy: Any) -> str:
+    """Return how log records and events name a policy: by the place where its function or its class is defined.
+
+    The `repr` is not shown, since it can contain addresses and secrets; policies of this package have one that is safe.
+    """
+    while isinstance(policy, partial):
+        policy = policy.func
+    if isinstance(policy, FunctionType) and policy.__name__ == "<lambda>":
+        return f"lambda at {PurePath(policy.__code__.co_filename).name}:{policy.__code__.co_firstlineno}"
+    named = policy if isinstance(policy, FunctionType | MethodType | BuiltinFunctionType | type) else type(policy)
+    name = f"{named.__module__}.{named.__qualname__}"
     return "".join(character if character.isprintable() else "?" for character in name[:MAX_NAME])
 
 

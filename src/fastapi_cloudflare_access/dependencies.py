@@ -106,6 +106,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         """
         self._authenticator = authenticator
         self._name, self._models, self._policy = name, models, policy
+        self._policy_name = repr(policy) if isinstance(policy, Policy) else policy_name(policy)
         self.model = security_scheme(authenticator.verifier.settings.token_sources)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -167,7 +168,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
             decision = Decision.ALLOW if allows(policy, caller) else Decision.DENY
         if decision is Decision.ALLOW:
             return None
-        name = policy_name(policy)
+        name = self._policy_name
         why = "refused the caller" if decision is Decision.DENY else "needs a claim that the token does not have"
         return PolicyDenied(f"the policy {name} {why}", policy=name)
 

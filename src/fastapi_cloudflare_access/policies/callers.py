@@ -88,7 +88,7 @@ class Group(_OneOf):
         if isinstance(subject.caller, ServiceClaims):
             return Decision.DENY
         for path in subject.group_claims:
-            if (value := read_claim(subject.caller, path.split("."))) is not None:
+            if (value := read_claim(subject.caller, path)) is not None:
                 return decision_of(not set(group_names(value)).isdisjoint(self.names))
         return Decision.UNKNOWN
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from fastapi_cloudflare_access._policy import ask, check_policy, policy_name
@@ -44,7 +45,7 @@ class Subject(NamedTuple):
     """
 
     caller: Claims
-    group_claims: Sequence[str]
+    group_claims: tuple[tuple[str, ...], ...]
 
 
 class Policy(ABC):
@@ -58,7 +59,7 @@ class Policy(ABC):
             group_claims: Paths of the claims in which groups are looked for; the first that is present decides.
         """
         try:
-            return self._evaluate(Subject(caller, group_claims))
+            return self._evaluate(Subject(caller, _paths(tuple(group_claims))))
         except UnreadableClaim:
             return Decision.DENY
 
@@ -181,6 +182,11 @@ class Predicate(Policy):
 
     def __repr__(self) -> str:
         return self.name
+
+
+@lru_cache(maxsize=64)
+def _paths(group_claims: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(path.split(".")) for path in group_claims)
 
 
 def as_policy(policy: Any) -> Policy:

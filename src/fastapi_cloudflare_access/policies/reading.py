@@ -1,5 +1,6 @@
 """Reading claims for policies: by path, as groups, and as addresses in one spelling."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
@@ -7,6 +8,9 @@ import idna
 from pydantic import BaseModel
 
 from fastapi_cloudflare_access.claims import Claims
+
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_ASCII_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+")
 
 
 class UnreadableClaim(Exception):
@@ -18,8 +22,8 @@ def read_claim(caller: Claims, path: Sequence[str]) -> object:
     value: object = caller
     for name in path:
         if isinstance(value, BaseModel):
-            is_field = name in type(value).model_fields
-            value = getattr(value, name) if is_field else (value.model_extra or {}).get(name)
+            fields, extra = value.__dict__, value.__pydantic_extra__ or {}
+            value = fields[name] if name in fields else extra.get(name)
         else:
             value = cast("Mapping[str, object]", value).get(name) if isinstance(value, Mapping) else None
     return value
@@ -62,10 +66,15 @@ def normal_domain(text: str, error: Exception) -> str:
     Raises:
         Exception: The given error; it is not a domain.
     """
+    if text.isascii():
+        domain = text.lower()
+        if not _ASCII_DOMAIN.fullmatch(domain):
+            raise error
+        return domain
     try:
         encoded = idna.encode(text, strict=True, uts46=True, std3_rules=True).decode()
     except (idna.IDNAError, UnicodeError):
         raise error from None
-    if "." not in encoded or encoded.endswith("."):
+    if not _ASCII_DOMAIN.fullmatch(encoded):
         raise error
     return encoded
