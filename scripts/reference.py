@@ -193,6 +193,11 @@ These settings depend on each other:
 - `unknown_kid_interval` must be at most half of `refresh_interval`, because both share one rate limit.
 - `startup_timeout` must not be 0 if `fail_fast` is set.
 
+## Errors
+
+A wrong or unknown setting raises `ConfigurationError` with one sentence. The file
+`tests/vectors/setting_messages.json` lists more than 140 wrong settings, and the sentence for each.
+
 ## The environment and `.env` files
 
 The package reads only the environment of the process. It does **not** read a `.env` file. Use one of these

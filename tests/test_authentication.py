@@ -162,7 +162,7 @@ def test_an_emptied_cookie_and_two_of_them_are_no_caller_on_a_public_page(rig: R
     assert rig.get("/user", Cookie=cookie)[0] == 401
 
 
-def test_what_cannot_be_told_stays_503_on_a_public_page(rig: Rig) -> None:
+def test_a_token_that_cannot_be_checked_stays_503_on_a_public_page(rig: Rig) -> None:
     rig.certs.fail_with(500)
     assert rig.get("/optional", Cookie=f"CF_Authorization={ADA}")[0] == 503
 
@@ -173,7 +173,7 @@ def test_where_only_the_cookie_is_read_a_header_makes_no_difference() -> None:
     assert rig.get("/optional", **headers) == (200, None)
 
 
-async def test_authenticate_tells_an_old_cookie_from_no_token(rig: Rig) -> None:
+async def test_authenticate_distinguishes_an_old_cookie_from_no_token(rig: Rig) -> None:
     @rig.app.get("/by-hand")
     async def by_hand(request: Request) -> bool:
         return await rig.access.authenticate(request) is None
@@ -225,7 +225,7 @@ async def test_verify_returns_what_a_request_with_the_token_would_get(rig: Rig) 
     ],
     ids=[*"abcdefghijk"],
 )
-async def test_verify_raises_the_typed_error_and_tells_it_as_for_a_request(
+async def test_verify_raises_the_typed_error_and_emits_it_as_for_a_request(
     rig: Rig, token: Any, error: type[AccessError], caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(error):

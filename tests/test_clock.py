@@ -10,7 +10,7 @@ from fastapi_cloudflare_access.testing import FakeClock
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_system_clock_tells_the_time_of_the_machine_and_sleeps() -> None:
+async def test_the_system_clock_shows_the_time_of_the_machine_and_sleeps() -> None:
     clock = SystemClock()
     before = clock.monotonic()
     await clock.sleep(0.001)
@@ -70,7 +70,7 @@ async def test_work_that_ignores_cancellation_is_not_waited_for() -> None:
     await clock.run_for(0)
 
 
-async def test_work_that_was_cancelled_by_somebody_else_counts_as_timed_out() -> None:
+async def test_work_that_another_task_cancelled_counts_as_timed_out() -> None:
     async def work() -> None:
         raise asyncio.CancelledError
 

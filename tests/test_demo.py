@@ -1,4 +1,4 @@
-"""The demo shows the main job: whom the quickstart app lets in, and whom it does not."""
+"""The demo shows the main job: which callers the quickstart app admits, and which it refuses."""
 
 import re
 import subprocess

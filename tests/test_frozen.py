@@ -218,7 +218,7 @@ def test_what_is_made_from_a_frozen_container_can_be_changed(frozen: Any, derive
     assert repr(frozen) == before
 
 
-def test_nobody_makes_a_frozen_dict_from_keys() -> None:
+def test_fromkeys_makes_no_frozen_dict() -> None:
     with pytest.raises(TypeError, match="cannot be changed"):
         FrozenDict.fromkeys(["a"])
     assert FrozenDict.fromkeys([]) == {}

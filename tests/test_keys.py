@@ -160,7 +160,7 @@ async def test_a_key_that_is_not_there_is_unknown_and_for_a_second_without_anoth
     assert rig.keys.health().unknown_kid_rejections == 3
 
 
-async def test_with_an_empty_bucket_a_key_is_unconfirmed_and_the_caller_told_when_to_come_back() -> None:
+async def test_with_an_empty_bucket_a_key_is_unconfirmed_and_the_error_says_when_to_retry() -> None:
     rig = await warm(unknown_kid_burst=1)
     await rig.clock.run_for(2)
     assert await rig.find("a") == "unknown_key"
@@ -267,7 +267,7 @@ async def test_cancelled_waiter_does_not_cancel_fetch_and_engages_the_limiter() 
     assert await rig.find(NOBODYS) == "key_unconfirmed", "the token of the bucket is spent"
 
 
-async def test_a_fetch_that_somebody_cancelled_is_begun_again() -> None:
+async def test_a_cancelled_fetch_is_started_again() -> None:
     rig = await warm()
     await rig.clock.run_for(2)
     rig.certs.hang(times=1)
@@ -295,14 +295,14 @@ async def test_a_fetch_that_is_cancelled_again_and_again_ends_the_waiting() -> N
         await asked
 
 
-async def test_a_crowd_waits_and_whoever_comes_after_it_is_told_to_come_back() -> None:
+async def test_a_thousand_requests_wait_and_the_next_get_retry_after() -> None:
     rig = await warm()
     await rig.clock.run_for(2)
     rig.certs.slow(1)
     kid = rig.rotate()
-    crowd = [rig.ask(kid) for _ in range(MAX_WAITERS + 5)]
+    waiting = [rig.ask(kid) for _ in range(MAX_WAITERS + 5)]
     await rig.clock.run_for(2)
-    assert Counter([await one for one in crowd]) == {"ok": MAX_WAITERS, "key_unconfirmed": 5}
+    assert Counter([await one for one in waiting]) == {"ok": MAX_WAITERS, "key_unconfirmed": 5}
     assert rig.keys.health().waiters == 0
 
 
@@ -319,7 +319,7 @@ async def test_a_probe_does_not_wait_when_as_many_requests_wait_as_may() -> None
     assert rig.keys.health().waiters == 0
 
 
-async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
+async def test_a_request_beyond_the_waiters_leaves_nothing_behind() -> None:
     rig = await warm()
     refreshing = asyncio.ensure_future(rig.keys.refresh())
     await rig.clock.run_for(0)
@@ -335,7 +335,7 @@ async def test_whoever_comes_after_the_crowd_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 1.0), (2, 2.0), (3, 4.0)])
-async def test_who_refreshed_in_vain_is_told_when_the_back_off_ends(failures: int, seconds: float) -> None:
+async def test_a_failed_refresh_says_when_the_back_off_ends(failures: int, seconds: float) -> None:
     rig = KeyRig()
     rig.keys._cache._limiter._uniform = lambda low, high: high if failures > 1 else low
     rig.certs.fail_with(503)
@@ -348,7 +348,7 @@ async def test_who_refreshed_in_vain_is_told_when_the_back_off_ends(failures: in
     assert told[-1] == seconds
 
 
-async def test_who_waited_in_vain_or_came_after_the_crowd_may_come_back_in_a_second() -> None:
+async def test_a_request_that_waited_in_vain_or_could_not_wait_may_retry_in_a_second() -> None:
     rig = await warm()
     await rig.clock.run_for(2)
     rig.certs.hang()
@@ -433,12 +433,12 @@ async def test_no_keys_backoff_caps_at_5s_and_starts_one_fetch_in_two_and_a_half
     assert max(late - early for early, late in pairwise(starts)) <= 5.3
 
 
-async def test_a_crowd_without_keys_is_told_that_there_are_none() -> None:
+async def test_waiting_requests_without_keys_get_keys_unavailable() -> None:
     rig = KeyRig()
     rig.certs.hang()
-    crowd = [rig.ask(rig.kid) for _ in range(MAX_WAITERS + 1)]
+    waiting = [rig.ask(rig.kid) for _ in range(MAX_WAITERS + 1)]
     await rig.clock.run_for(4)
-    assert {await one for one in crowd} == {"keys_unavailable"}
+    assert {await one for one in waiting} == {"keys_unavailable"}
 
 
 # Ages
@@ -515,7 +515,7 @@ async def test_outage_longer_than_max_staleness_ends_with_the_first_good_fetch()
     assert rig.keys.health().state == "ok"
 
 
-async def test_from_30_minutes_on_health_says_degraded_and_it_is_told_once() -> None:
+async def test_after_30_minutes_health_reports_degraded_and_one_event_is_emitted() -> None:
     rig = await warm()
     rig.certs.fail_with(503)
     await rig.clock.run_for(1799)
@@ -546,7 +546,7 @@ async def test_a_machine_that_slept_refreshes_its_keys_at_the_first_lookup() -> 
         rig.keys.get(rig.kid)
 
 
-async def test_a_machine_that_slept_refreshes_its_keys_though_nobody_looks() -> None:
+async def test_a_machine_that_slept_refreshes_its_keys_without_a_request() -> None:
     """A readiness probe keeps requests away from an app whose keys are too old."""
     rig = KeyRig(jitter=False)
     await rig.keys.start()
@@ -895,7 +895,7 @@ async def test_refresh_that_fails_says_why_and_keeps_the_keys() -> None:
     assert rig.keys.get(rig.kid)
 
 
-async def test_refresh_that_somebody_cancels_says_so() -> None:
+async def test_a_cancelled_refresh_says_so() -> None:
     rig = await warm()
     await rig.clock.run_for(2)
     rig.certs.hang()

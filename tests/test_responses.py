@@ -104,7 +104,7 @@ def test_the_scheme_of_the_challenge_is_a_setting() -> None:
 
 
 @pytest.mark.conformance(41)
-def test_what_tells_keys_apart_is_told_to_nobody() -> None:
+def test_no_client_learns_what_distinguishes_keys() -> None:
     """An unknown key, a wrong signature and a foreign audience look the same from outside."""
     answers = [
         to_exception(kind("x"), connection(), auth_scheme="x")

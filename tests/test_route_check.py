@@ -1,6 +1,7 @@
 """What is wrong in the declaration of a route is found before it is asked."""
 
 import logging
+from collections.abc import Hashable
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access._route_check import misuse_of, misuses
+from fastapi_cloudflare_access._route_check import _classes, _shown, misuse_of, misuses
+from fastapi_cloudflare_access.claims import BaseClaims, Claims
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
@@ -113,7 +115,7 @@ def test_scopes_of_a_dependency_of_access_are_an_error_at_the_start_that_says_wh
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_without_a_lifespan_they_refuse_everybody(place: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_lifespan_they_refuse_every_caller(place: Any, caplog: pytest.LogCaptureFixture) -> None:
     client = TestClient(place())
     assert client.get("/x", headers=ADA).status_code == 403
     assert client.get("/x").status_code == 401
@@ -147,11 +149,11 @@ def test_scopes_of_the_apps_own_dependency_go_on_to_work() -> None:
         assert client.get("/x").status_code == 401
 
 
-def test_a_route_that_cannot_be_told_is_refused_where_scopes_are_asked() -> None:
+def test_an_unknown_route_is_refused_if_it_asks_for_scopes() -> None:
     assert "not known to which route" in str(misuse_of({"app": FastAPI()}, Dependency))
 
 
-def test_readiness_as_a_dependency_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
+def test_readiness_as_a_dependency_admits_no_caller(caplog: pytest.LogCaptureFixture) -> None:
     app = FastAPI()
     app.add_api_route("/x", ok, dependencies=[Depends(access.readiness)])
     assert TestClient(app).get("/x", headers=ADA).status_code == 403
@@ -161,7 +163,7 @@ def test_readiness_as_a_dependency_lets_nobody_in(caplog: pytest.LogCaptureFixtu
         pytest.fail("it started")
 
 
-def test_readiness_as_a_dependency_of_a_websocket_lets_nobody_in() -> None:
+def test_readiness_as_a_dependency_of_a_websocket_admits_no_caller() -> None:
     app = FastAPI()
     app.add_api_websocket_route("/x", talk, dependencies=[Depends(access.readiness)])
     with pytest.raises(WebSocketDenialResponse) as caught, TestClient(app).websocket_connect("/x", headers=ADA):
@@ -194,7 +196,7 @@ def test_claims_as_a_parameter_are_an_error_at_the_start_that_says_what_to_write
 
     route.__annotations__["user"] = annotation
     app.add_api_route("/x", route, methods=["POST"])
-    write = r"write user: Annotated\[UserClaims.*, Depends\(access\.user\)\]"
+    write = r"write user: Annotated\[UserClaims.*, Depends\(access(\.user)?\)\]"
     with (
         pytest.raises(ConfigurationError, match=rf"^/x: the parameter user takes UserClaims .*{write}"),
         TestClient(app),
@@ -262,3 +264,95 @@ def test_an_app_without_a_mistake_and_what_is_no_app_have_none() -> None:
         return user
 
     assert [*sentences(app), *sentences(None), *sentences(object())] == []
+
+
+class Employee(UserClaims):
+    """A model of the app's own."""
+
+
+STAFF = CloudflareAccess(team_domain="acme", audience=TEAM.audience, user_model=Employee)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "dependency", "also", "write"),
+    [
+        (UserClaims, "optional", "ServiceClaims | None", "UserClaims | ServiceClaims | None, Depends(access.optional)"),
+        (UserClaims | None, "optional", "ServiceClaims", "or use access.optional"),
+        (UserClaims | ServiceClaims, "optional", "None", "or use access"),
+        (UserClaims, "access", "ServiceClaims", "or use access.user"),
+        (ServiceClaims, "access", "UserClaims", "or use access.service"),
+        (ServiceClaims, "user", "UserClaims", "or use access.service"),
+        (UserClaims, "service", "ServiceClaims", "or use access.user"),
+        (None | UserClaims, "access", "ServiceClaims", "or use access.optional"),
+        (Employee, "user", "UserClaims", "or use access.user"),
+    ],
+)
+def test_a_parameter_that_is_annotated_with_less_than_it_receives_is_an_error_at_the_start(
+    annotation: Any, dependency: str, also: str, write: str
+) -> None:
+    access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)
+    node = access if dependency == "access" else getattr(access, dependency)
+    app = FastAPI(lifespan=access.lifespan)
+
+    async def handler(caller: Any) -> None: ...
+
+    handler.__annotations__["caller"] = Annotated[annotation, Depends(node)]
+    app.add_api_route("/", handler)
+    with pytest.raises(ConfigurationError) as wrong, TestClient(app):
+        pass
+    assert f"/: the parameter caller is annotated with {_shown(_classes(annotation))}, and " in str(wrong.value)
+    assert f"also returns {also}: write caller: Annotated[" in str(wrong.value)
+    assert write in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "node"),
+    [
+        (UserClaims | ServiceClaims | None, STAFF.optional), (Employee | ServiceClaims, STAFF), (Employee, STAFF.user),
+        (UserClaims, STAFF.user), (BaseClaims, STAFF), (Claims, STAFF), (Any, STAFF.optional), (object, STAFF.optional),
+        ("Any", STAFF), (Hashable, STAFF), (list[UserClaims], STAFF), (UserClaims | str, STAFF),
+    ],
+    ids=range(12),
+)  # fmt: skip
+def test_an_annotation_that_covers_the_result_or_says_nothing_of_claims_is_admitted(annotation: Any, node: Any) -> None:
+    app = FastAPI(lifespan=STAFF.lifespan)
+
+    async def handler(caller: Any) -> None: ...
+
+    handler.__annotations__["caller"] = Annotated[annotation, Depends(node)]
+    app.add_api_route("/", handler)
+    assert [*misuses(app, Dependency)] == []
+
+
+@pytest.mark.parametrize("place", ["route", "router", "app"])
+def test_the_optional_dependency_guards_nothing_and_is_an_error_where_its_result_is_lost(place: str) -> None:
+    access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)
+    given = {one: [Depends(access.optional)] if one == place else [] for one in ("route", "router", "app")}
+    app = FastAPI(lifespan=access.lifespan, dependencies=given["app"])
+    router = APIRouter(dependencies=given["router"])
+    router.add_api_route("/", lambda: None, dependencies=given["route"])
+    app.include_router(router)
+    with (
+        pytest.raises(ConfigurationError, match=r"access\.optional in dependencies=\[…\] guards nothing"),
+        TestClient(app),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("annotation", "write"),
+    [
+        (ServiceClaims, "Annotated[ServiceClaims, Depends(access.service)]"),
+        (UserClaims | ServiceClaims, "Annotated[UserClaims | ServiceClaims, Depends(access)]"),
+        (UserClaims, "Annotated[UserClaims, Depends(access.user)]"),
+    ],
+)
+def test_the_advice_for_claims_as_a_parameter_fits_their_kind(annotation: Any, write: str) -> None:
+    app = FastAPI()
+
+    async def handler(caller: Any) -> None: ...
+
+    handler.__annotations__["caller"] = annotation
+    app.add_api_route("/", handler, methods=["POST"])
+    (mistake,) = misuses(app, Dependency)
+    assert mistake.endswith(f"write caller: {write}")

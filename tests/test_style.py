@@ -71,6 +71,16 @@ def test_no_sentence_has_a_metaphor_or_a_pronoun_for_an_actor(path: Path) -> Non
     assert [f"{number}: {line.strip()}" for number, line in lines if FORBIDDEN.search(line)] == []
 
 
+def test_no_name_of_a_test_has_a_metaphor_or_a_pronoun_for_an_actor() -> None:
+    names = [
+        node.name
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+    assert [name for name in names if re.search(rf"_(?:{PRONOUNS}|crowds?|errand|wish)(?:_|$)", name)] == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=of_path)
 def test_no_line_of_code_on_a_page_is_wider_than_84_columns(path: Path) -> None:
     lines = [line for block in code_blocks(path.read_text()) for line in block.splitlines()]

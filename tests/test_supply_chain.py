@@ -81,7 +81,7 @@ def test_another_backend_in_its_place_is_refused_at_import() -> None:
 
 @pytest.mark.conformance(8)
 def test_the_verifier_of_another_is_not_used_though_registered_with_python_jose() -> None:
-    """python-jose lets anybody replace the class for an algorithm, in the whole process."""
+    """python-jose allows any code to replace the class for an algorithm, in the whole process."""
     register = """
 from jose import jwk
 from jose.backends.base import Key

@@ -1,4 +1,4 @@
-"""The tokens that Cloudflare documents, member by member, signed by keys of our own: who gets in, and as whom."""
+"""The tokens that Cloudflare documents, member by member, signed by keys of our own: which callers they identify."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -52,7 +52,7 @@ async def test_the_service_token_as_measured_is_a_service() -> None:
 
 
 @pytest.mark.parametrize("kind", ["org", "meta", "match"])
-async def test_what_else_the_team_signs_lets_nobody_in(kind: str) -> None:
+async def test_other_tokens_of_the_team_admit_no_caller(kind: str) -> None:
     assert await verified(kind) == "wrong_type"
 
 

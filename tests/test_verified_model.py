@@ -1,4 +1,4 @@
-"""A model whose instances come from verification is never made from what a schema of somebody else validates."""
+"""A model whose instances come from verification is never made by the schema of another model."""
 
 import pickle
 from dataclasses import dataclass

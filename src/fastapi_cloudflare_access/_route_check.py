@@ -1,16 +1,19 @@
 """Mistakes in route declarations that would admit everyone, or could never work."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, ForwardRef, get_args
+from inspect import Parameter
+from types import NoneType, UnionType
+from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
 
 from fastapi import routing
 from fastapi.dependencies.models import Dependant
-from fastapi.dependencies.utils import get_parameterless_sub_dependant
+from fastapi.dependencies.utils import get_parameterless_sub_dependant, get_typed_signature
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 
 from fastapi_cloudflare_access._verified_model import VerifiedModel
+from fastapi_cloudflare_access.claims import ServiceClaims
 from fastapi_cloudflare_access.keys import KeySource
 
 _checked: dict[int, tuple[object, int, str | None]] = {}
@@ -74,7 +77,49 @@ def _mistakes(dependant: Dependant, ours: type[Any]) -> Iterator[str]:
     yield from _claims_from_requests(dependant)
     for sub in dependant.dependencies:
         yield from _mistakes_of_call(sub.call, sub.own_oauth_scopes, ours)
+        if isinstance(sub.call, ours):
+            yield from _mistakes_of_result(sub.call, sub.name, dependant.call)
         yield from _mistakes(sub, ours)
+
+
+def _mistakes_of_result(call: Any, parameter: str | None, function: Any) -> Iterator[str]:
+    """Yield why the result of a dependency is lost, or is not what the parameter that receives it is annotated with."""
+    if parameter is None:
+        if NoneType in call.result_types:
+            yield (
+                f"{call.expression} in dependencies=[…] guards nothing, since it admits clients without a token: "
+                "write Depends(access), or receive the caller in a parameter"
+            )
+        return
+    annotated = _classes(get_typed_signature(function).parameters[parameter].annotation)
+    missing = [kind for kind in call.result_types if not any(issubclass(kind, one) for one in annotated)]
+    if missing and all(issubclass(one, VerifiedModel | NoneType) for one in annotated):
+        write = f"{parameter}: Annotated[{_shown(call.result_types)}, Depends({call.expression})]"
+        yield (
+            f"the parameter {parameter} is annotated with {_shown(annotated)}, and {call.expression} also returns "
+            f"{_shown(missing)}: write {write}, or use {_dependency_for(annotated)}"
+        )
+
+
+def _classes(annotation: Any) -> tuple[type[Any], ...]:
+    """Return the classes of an annotation; `object`, which covers everything, for what is not a class."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(kind if isinstance(kind, type) and kind is not Parameter.empty else object for kind in kinds)
+
+
+def _shown(kinds: Iterable[type[Any]]) -> str:
+    return " | ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+
+
+def _dependency_for(kinds: Iterable[type[Any]]) -> str:
+    """Return the dependency that returns these classes."""
+    kinds = tuple(kinds)
+    if NoneType in kinds:
+        return "access.optional"
+    services = [issubclass(kind, ServiceClaims) for kind in kinds]
+    return "access.service" if all(services) else "access" if any(services) else "access.user"
 
 
 def _mistakes_of_call(call: Any, scopes: Sequence[str] | None, ours: type[Any]) -> Iterator[str]:
@@ -82,7 +127,7 @@ def _mistakes_of_call(call: Any, scopes: Sequence[str] | None, ours: type[Any]) 
         call = call.func
     if isinstance(call, ours) and scopes:
         yield (
-            f"Security({call!r}, scopes={[*scopes]!r}) asks for scopes, and no Access token has any: "
+            f"Security({call.expression}, scopes={[*scopes]!r}) asks for scopes, and no Access token has any: "
             "write Depends(access.require(policy))"
         )
     owner = getattr(call, "__self__", None)
@@ -104,14 +149,14 @@ def _claims_from_requests(dependant: Dependant) -> Iterator[str]:
                 f"the annotation of the parameter {field.name} cannot be resolved, so a Depends in it is ignored: "
                 "define what it names at the top of the module"
             )
-        if models := " | ".join(sorted(_verified_models(field.field_info.annotation), reverse=True)):
+        if models := sorted(_verified_models(field.field_info.annotation), key=_name_of, reverse=True):
             yield (
-                f"the parameter {field.name} takes {models} from the request, where claims never come from: write "
-                f"{field.name}: Annotated[{models}, Depends(access.user)] or another dependency of access"
+                f"the parameter {field.name} takes {_shown(models)} from the request, where claims never come from: "
+                f"write {field.name}: Annotated[{_shown(models)}, Depends({_dependency_for(models)})]"
             )
 
 
-def _verified_models(annotation: Any) -> set[str]:
+def _verified_models(annotation: Any) -> set[type[Any]]:
     if isinstance(annotation, type) and issubclass(annotation, VerifiedModel):
-        return {annotation.__name__}
-    return {name for argument in get_args(annotation) for name in _verified_models(argument)}
+        return {annotation}
+    return {model for argument in get_args(annotation) for model in _verified_models(argument)}

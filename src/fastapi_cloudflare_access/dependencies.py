@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from copy import copy
+from types import NoneType
 from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
 
 from fastapi import params
@@ -116,6 +117,18 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
     def __repr__(self) -> str:
         return self._name
 
+    @property
+    def expression(self) -> str:
+        """The expression in the app's code, such as `access.user`."""
+        return self._name
+
+    @property
+    def result_types(self) -> tuple[type[Any], ...]:
+        """The classes of what this dependency returns, `NoneType` included."""
+        models = self._models if isinstance(self._models, tuple) else (self._models,)
+        user_model = self._authenticator.verifier.user_model
+        return tuple(user_model if model is UserClaims else model for model in models)
+
     def belongs_to(self, authenticator: Authenticator[Any]) -> bool:
         """Check whether this dependency uses that authenticator."""
         return self._authenticator is authenticator
@@ -191,6 +204,11 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
 class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
     """The dependency that returns None without a token, or if the only token is a rejected cookie."""
+
+    @property
+    def result_types(self) -> tuple[type[Any], ...]:
+        """The classes of what this dependency returns: the claims, and `NoneType`."""
+        return (*super().result_types, NoneType)
 
     @property
     def openapi_extra(self) -> dict[str, Any]:

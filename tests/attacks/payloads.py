@@ -145,7 +145,7 @@ def wrong(shop: Workshop) -> Iterator[tuple[str, str, bytes]]:
         yield "wrong_type", f"type {value!r}", shop.signed(type=value)
     yield "wrong_type", "the global session", shop.team.org_token("ada@example.com").encode()
     yield "wrong_type", "the login redirect", shop.team.meta_token().encode()
-    yield "wrong_type", "what anybody gets", shop.team.match_token().encode()
+    yield "wrong_type", "a token that every visitor gets", shop.team.match_token().encode()
     for exp in (0, 1, now - 3600, now - 60):
         yield "token_expired", f"exp {exp - now if exp > 1 else exp}", shop.signed(exp=exp)
     yield "token_expired", "exp before iat", shop.signed(exp=now - 7200, iat=now - 3600)

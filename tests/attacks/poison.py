@@ -10,7 +10,7 @@ from fastapi_cloudflare_access.testing.team import shared_key
 
 EVIL = shared_key("stranger", 0)
 PRIME = 2**2203 - 1
-"""A prime modulus: whoever sees it knows the private exponent."""
+"""A prime modulus: from it follows the private exponent."""
 
 
 def number(value: int) -> str:

@@ -80,7 +80,7 @@ def test_a_key_id_has_1_to_256_printable_ascii_characters() -> None:
 
 @pytest.mark.conformance(15)
 def test_a_forgery_for_a_prime_modulus_is_possible_and_the_key_is_not_used() -> None:
-    """Without the check, anybody who reads the certs document could sign."""
+    """Without the check, every client that reads the certs document could sign."""
     claims = TEAM.user_claims("root@example.com")
     signed = f"{base64url(compact_json({'alg': 'RS256', 'kid': 'prime'}))}.{base64url(compact_json(claims))}".encode()
     assert len(forged_for_prime(signed)) == 276
@@ -131,7 +131,7 @@ def test_a_poisoned_set_takes_no_good_key_away_and_brings_none(
     [(jwk(d="AAAA"), "a private key"), ({"kty": "oct", "kid": "secret", "k": "AAAA"}, "not an RSA key")],
     ids=["private", "symmetric"],
 )
-def test_a_secret_among_the_keys_is_told_by_a_warning_that_does_not_repeat_it(
+def test_a_private_key_among_the_keys_is_a_warning_that_does_not_repeat_it(
     entry: Any, said: str, access: CloudflareAccess[Any], certs: MemoryFetch, caplog: pytest.LogCaptureFixture
 ) -> None:
     certs.answer_with(document(*TEAM.certs()["keys"], entry))
@@ -141,7 +141,7 @@ def test_a_secret_among_the_keys_is_told_by_a_warning_that_does_not_repeat_it(
 
 
 @pytest.mark.conformance(17)
-def test_a_torn_kid_is_used_by_nobody_and_the_rest_of_the_set_is(
+def test_a_conflicting_kid_is_not_used_and_the_other_keys_are(
     access: CloudflareAccess[Any], certs: MemoryFetch
 ) -> None:
     async def scenario() -> list[str]:

@@ -43,7 +43,7 @@ def signing(private: RSAPrivateKey) -> Callable[[bytes], bytes]:
 
 
 def weak_keys() -> Iterator[tuple[str, dict[str, Any], Callable[[bytes], bytes]]]:
-    """Keys that anybody can break and somebody has: with each, what signs for it."""
+    """Keys that are easy to break, each with the private key that signs for it."""
     for name, bits, exponent in (("1024 bits", 1024, 65_537), ("exponent 3", 2048, 3)):
         private = generate_private_key(exponent, bits)
         numbers = private.public_key().public_numbers()

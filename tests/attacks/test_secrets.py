@@ -256,7 +256,7 @@ asyncio.run(verify_all())
 
 
 def test_a_plugin_of_pydantic_is_shown_nothing_of_a_token(tmp_path: Path) -> None:
-    """Such plugins log what is validated, or send it to whoever watches the app."""
+    """Such plugins log what is validated, or send it to a monitoring service."""
     distribution = tmp_path / "watch-1.dist-info"
     distribution.mkdir()
     (distribution / "METADATA").write_text("Metadata-Version: 2.1\nName: watch\nVersion: 1\n")

@@ -80,7 +80,7 @@ def test_a_setting_that_is_a_number_takes_nothing_else(name: str, value: Any) ->
 
 
 @pytest.mark.conformance(57)
-def test_apps_start_without_keys_unless_told_otherwise() -> None:
+def test_apps_start_without_keys_by_default() -> None:
     assert load(**GIVEN).fail_fast is False
 
 
@@ -115,7 +115,7 @@ def test_unknown_keys_leave_half_of_the_allowance_to_refreshes() -> None:
         load(**GIVEN, refresh_interval=61, unknown_kid_interval=30.6)
 
 
-def test_no_value_is_repeated_even_where_pydantic_tells_of_it() -> None:
+def test_no_value_is_repeated_even_if_pydantic_shows_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(**GIVEN, auth_scheme="a value of one's own")
     assert "of one's own" not in str(caught.value)

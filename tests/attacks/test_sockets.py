@@ -90,7 +90,7 @@ def by_request(target: Target, odd: list[Odd]) -> Wrong:
 
 
 def nothing_fetched(target: Target) -> None:
-    """No header made anybody fetch anything: the trap heard nothing, the certs were asked for seldom."""
+    """No header caused a fetch: the trap got no request, and the certs endpoint few."""
     target.trap.settimeout(0)
     with pytest.raises(BlockingIOError):
         target.trap.accept()

@@ -42,7 +42,7 @@ class Workshop:
 
     Attributes:
         team: The team whose apps are attacked.
-        trap: A URL of the attacker, which nobody may ever fetch.
+        trap: A URL of the attacker, which must never be fetched.
     """
 
     def __init__(self, team: Issuer, trap: str = "https://evil.example/certs") -> None:

@@ -88,12 +88,12 @@ def test_a_good_token_is_let_in_and_nothing_is_logged_of_it(
     assert [record for record in caplog.records if record.name.startswith(LOGGER)] == []
 
 
-def test_nobody_is_somebody_where_a_caller_is_optional(client: httpx.Client) -> None:
+def test_without_a_token_the_optional_caller_is_none(client: httpx.Client) -> None:
     assert client.get("/optional").json() == "let in"
 
 
 def test_the_cookie_is_not_looked_at_beside_a_header(client: httpx.Client, table: Rig) -> None:
-    """Through the edge the header is always there, and anybody can plant a cookie."""
+    """Through the edge the header is always there, and any site below the same domain can plant a cookie."""
     planted: Headers = [(HEADER, ada(table.team)), ("Cookie", "CF_Authorization=a; CF_Authorization=b")]
     assert client.get("/user", headers=planted).status_code == 200
 

@@ -46,8 +46,8 @@ def app_of(access: CloudflareAccess[Any], **options: Any) -> FastAPI:
     async def me(user: Annotated[UserClaims, Depends(access.user)]) -> str | None:
         return user.email
 
-    @app.get("/maybe", dependencies=[Depends(access.optional)])
-    async def maybe(request: Request) -> bool:
+    @app.get("/maybe")
+    async def maybe(request: Request, caller: Annotated[Any, Depends(access.optional)]) -> bool:
         return hasattr(request.state, "cloudflare_access")
 
     return app
@@ -94,7 +94,7 @@ def test_two_event_loops_one_after_another_share_the_keys(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_an_app_that_starts_before_its_keys_can_be_had_says_503_and_then_lets_in(
+def test_an_app_that_starts_without_keys_responds_with_503_and_then_admits_callers(
     certs: CertsServer, team: Team
 ) -> None:
     certs.refuse()

@@ -68,7 +68,7 @@ def test_a_good_token_opens_the_socket(address: str, table: Rig, path: str, carr
         assert socket.recv() == "let in"
 
 
-def test_nobody_is_somebody_where_a_caller_is_optional(address: str) -> None:
+def test_without_a_token_the_optional_caller_is_none(address: str) -> None:
     with connect(f"ws://{address}/optional", proxy=None) as socket:
         assert socket.recv() == "let in"
 

@@ -22,7 +22,7 @@ from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 PAGE = (Path(__file__).parents[2] / "docs/guides/logging.md").read_text()
 HEADER = "Cf-Access-Jwt-Assertion"
 APP = """
-from typing import Annotated
+from typing import Annotated, Any
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 
@@ -38,8 +38,8 @@ def me() -> None: ...
 @app.get("/reports/{number}", dependencies=[Depends(access.require_user(is_admin))])
 def report(number: int) -> None: ...
 
-@app.get("/greeting", dependencies=[Depends(access.optional)])
-def greeting() -> None: ...
+@app.get("/greeting")
+def greeting(caller: Annotated[Any, Depends(access.optional)]) -> None: ...
 
 @app.websocket("/feed", dependencies=[Depends(access.user)])
 async def feed(websocket: WebSocket) -> None: ...
@@ -68,7 +68,7 @@ def records(block: str) -> list[str]:
 
 def masked(line: str, page: list[str]) -> str:
     """Return the line of the page that a line of the log has the form of, or the line itself."""
-    patterns = {shown: re.escape(shown).replace("…", ".{1,12}") for shown in page}
+    patterns = {shown: re.escape(shown).replace("…", ".{1,30}") for shown in page}
     return next((shown for shown, pattern in patterns.items() if re.fullmatch(pattern, line)), line)
 
 

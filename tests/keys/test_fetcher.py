@@ -77,7 +77,7 @@ async def test_a_start_that_must_have_keys_refuses_without_and_leaves_nothing_be
     assert not rig.keys.health().refresher_alive
 
 
-async def test_a_start_that_must_have_keys_says_so_when_nobody_answers() -> None:
+async def test_a_start_with_fail_fast_fails_if_no_server_responds() -> None:
     rig = KeyRig(fail_fast=True, startup_timeout=2)
     rig.certs.hang()
     starting = asyncio.ensure_future(rig.keys.start())
@@ -229,7 +229,7 @@ async def test_task_dies_and_health_says_so_and_it_lives_again(
     await rig.keys.stop()
 
 
-async def test_a_refresher_that_somebody_cancelled_is_replaced_by_a_lookup_that_finds_the_keys_due() -> None:
+async def test_a_cancelled_refresh_task_is_replaced_by_a_get_that_finds_the_keys_due() -> None:
     rig = await started()
     task = rig.keys._fetcher.current_loop_state().refresher
     assert task
@@ -271,7 +271,7 @@ async def test_the_refresher_joins_a_fetch_that_waits_for_its_turn_and_may_then_
     await rig.keys.stop()
 
 
-async def test_a_refresher_tells_that_the_keys_are_stale_though_nobody_looks() -> None:
+async def test_the_refresh_task_reports_stale_keys_without_a_request() -> None:
     rig = await started(jitter=False)
     rig.certs.fail_with(503)
     await rig.clock.run_for(1800)
@@ -381,7 +381,7 @@ async def test_two_live_loops_each_have_their_own_fetch_over_the_same_keys() -> 
     assert await asyncio.to_thread(other_thread) == "ok"
     assert rig.keys.get(rig.kid)
     await rig.clock.run_for(10)
-    assert await mine == "ok", "whoever brought the key"
+    assert await mine == "ok", "either fetch may bring the key"
 
 
 @pytest.mark.conformance(56)
@@ -442,7 +442,7 @@ async def test_an_hour_of_429_with_retry_after_costs_few_fetches(
     assert 10 <= rig.certs.fetches - before <= most
 
 
-async def test_after_retry_after_a_request_is_told_how_long_to_wait() -> None:
+async def test_after_retry_after_a_request_gets_how_long_to_wait() -> None:
     rig = KeyRig(jitter=False)
     rig.certs.answer_with(b"", status=503, headers={"retry-after": "40"})
     await rig.find(rig.kid)

@@ -121,7 +121,7 @@ def test_a_key_source_has_the_default_fetch() -> None:
     assert not fetch._trust_env
 
 
-async def test_nobody_listening_is_a_connection_error() -> None:
+async def test_a_closed_port_is_a_connection_error() -> None:
     with CertsServer(FakeTeam("acme")) as server:
         gone = server.origin
     with pytest.raises(ConnectionError) as failed:

@@ -24,7 +24,7 @@ LOGGER = "fastapi_cloudflare_access.keys"
 NOW = ClockReading(0, 1e9)
 
 
-async def test_a_good_fetch_tells_of_each_key_by_the_beginning_of_its_id() -> None:
+async def test_a_successful_fetch_reports_each_key_by_the_beginning_of_its_id() -> None:
     rig = KeyRig()
     await rig.find(rig.kid)
     at = rig.clock.now()
@@ -33,7 +33,7 @@ async def test_a_good_fetch_tells_of_each_key_by_the_beginning_of_its_id() -> No
     assert added == [KeyAdded(timestamp=at, kid=rig.old_kid[:16]), KeyAdded(timestamp=at, kid=rig.kid[:16])]
 
 
-async def test_a_rotation_tells_of_the_key_that_comes_and_of_the_one_that_goes() -> None:
+async def test_a_rotation_reports_the_added_and_the_removed_key() -> None:
     rig = KeyRig(removal_grace=0)
     await rig.find(rig.kid)
     await rig.clock.run_for(2)
@@ -43,7 +43,7 @@ async def test_a_rotation_tells_of_the_key_that_comes_and_of_the_one_that_goes()
     assert rig.events[-2:] == [KeyRemoved(timestamp=at, kid=gone[:16]), KeyAdded(timestamp=at, kid=kid[:16])]
 
 
-async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_ignored_entry_is_an_event_each_time_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     rig = KeyRig(jitter=False)
     document = rig.team.certs()
     document["keys"].append({"kty": "EC", "kid": "\r\nforged"})
@@ -60,7 +60,7 @@ async def test_an_entry_that_cannot_be_used_is_told_each_time_and_logged_once(ca
     assert "forged" not in caplog.text
 
 
-async def test_a_listener_that_fails_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_listener_that_fails_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def listener(event: AccessEvent) -> None:
         raise LookupError(event.name)
 
@@ -106,7 +106,7 @@ def test_an_exception_that_was_never_raised_has_no_place() -> None:
 
 
 @pytest.mark.conformance(53)
-async def test_no_kid_of_a_token_is_logged_or_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_kid_of_a_token_is_logged_or_emitted(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     rig = KeyRig()
     await rig.find(rig.kid)
@@ -139,7 +139,7 @@ async def test_a_failure_is_logged_once_and_then_once_a_minute_with_the_count_of
     await starting
     await rig.keys.stop()
     logged = [record.getMessage() for record in caplog.records if "could not be fetched" in record.getMessage()]
-    failures = [int(re.findall(r"\((\d+) failures in a row", message)[0]) for message in logged]
+    failures = [int(re.findall(r"\(failure (\d+) in a row", message)[0]) for message in logged]
     assert rig.keys.health().fetch_failures > len(logged) > 50
     assert failures == sorted(set(failures))
     assert all(rig.settings.certs_url in message for message in logged)
@@ -157,7 +157,7 @@ def test_another_cause_and_a_failure_after_a_success_are_logged_at_once(caplog: 
     assert causes == ["a", "b", "a"]
 
 
-def test_without_a_listener_nothing_is_told() -> None:
+def test_without_a_listener_nothing_is_emitted() -> None:
     KeyMetrics((), URL).report_limited("bucket", 1.0, NOW)
 
 

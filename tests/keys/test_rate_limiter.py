@@ -200,7 +200,7 @@ def test_chance_has_no_state_that_forked_workers_could_share() -> None:
 
 @settings(deadline=None)
 @given(pauses=st.lists(st.floats(0, 30), min_size=50, max_size=120), seed=st.integers(0, 1000))
-def test_whoever_asks_whenever_an_hour_sees_at_most_723_starts(pauses: list[float], seed: int) -> None:
+def test_an_hour_has_at_most_723_starts_whenever_requests_come(pauses: list[float], seed: int) -> None:
     """Refreshes, second tries and unknown keys together; 3 of the bucket, and one for each 5 s."""
     chance, subject, now = Random(seed), policy(), 1000.0
     starts: list[float] = []

@@ -20,5 +20,5 @@ async def protected(caller: Annotated[Claims, Depends(access)]) -> dict[str, Any
 
 @app.get("/health")
 async def health() -> dict[str, Any]:
-    """For anybody."""
+    """For every client."""
     return {"pid": os.getpid(), **access.keys.health().model_dump()}

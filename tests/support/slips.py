@@ -229,7 +229,7 @@ _FORWARD_REBUILT = f"{_FORWARD}\nForward.model_rebuild(force=True)\nForwardRebui
 
 def _taken(code: str, name: str = "UserClaims", **options: Any) -> Slip:
     """A parameter that would take claims from the request."""
-    return Slip(code, "at start", f"write user: Annotated[{name}, Depends(access.", **options)
+    return Slip(code, "at start", f"write user: Annotated[{name}, Depends(access", **options)
 
 
 def _unknown(code: str, **options: Any) -> Slip:

@@ -27,8 +27,8 @@ with override(mine, team.user("ada@example.com")) as of_the_app:
     assert_type(of_the_app, MyClaims)
 with override(mine, team.service("deploy-bot")) as service:
     assert_type(service, ServiceClaims)
-with override(mine, None) as nobody:
-    assert_type(nobody, None)
+with override(mine, None) as no_caller:
+    assert_type(no_caller, None)
 
 
 def either(caller: UserClaims | ServiceClaims | None) -> None:

@@ -108,7 +108,7 @@ async def test_a_token_that_is_too_long_is_refused_before_it_is_hashed(monkeypat
 
 
 async def test_of_our_own_models_the_same_caller_is_given_again() -> None:
-    """They are frozen all the way down, so nobody can change what another gets."""
+    """They are frozen at every depth, so no request can change the claims of another."""
     rig = Rig()
     for token in (rig.team.user_token("ada@example.com", groups=["engines"]), rig.team.service_token("bot")):
         caller = await rig.verify(token)
@@ -281,7 +281,7 @@ async def test_a_refresh_forgets_the_copies_that_are_gone() -> None:
     assert len(rig.access.keys._cache.refreshed) == before
 
 
-async def test_an_answer_from_the_cache_is_told_like_any_other() -> None:
+async def test_an_answer_from_the_cache_emits_the_same_events() -> None:
     events: list[AccessEvent] = []
     rig = Rig(listeners=[events.append])
     token = rig.team.user_token("ada@example.com")

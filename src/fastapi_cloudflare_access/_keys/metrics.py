@@ -100,7 +100,7 @@ class KeyMetrics:
             log(
                 logger,
                 logging.WARNING,
-                "%s could not be fetched (%d failures in a row, next attempt in %.1f s): %s",
+                "%s could not be fetched (failure %d in a row, next attempt in %.1f s): %s",
                 self.certs_url,
                 failures,
                 retry_in,
