@@ -849,3 +849,37 @@ def test_a_policy_is_named_by_its_function_or_class_and_never_by_its_repr() -> N
         assert policy_name(in_group).endswith("a?b" + "c" * (200 - 3 - len(f"{__name__}.")))
     finally:
         in_group.__qualname__ = "in_group"
+
+
+def about_users(user: UserClaims) -> bool:
+    return user.email == "ada@example.com"
+
+
+def about_services(service: ServiceClaims) -> bool:
+    return service.client_id == "x.access"
+
+
+@pytest.mark.parametrize(
+    ("require", "policy", "write"),
+    [
+        (
+            "require",
+            about_users,
+            "does not take ServiceClaims, .* write access.require_user",
+        ),
+        (
+            "require",
+            about_services,
+            "does not take UserClaims, .* write access.require_service",
+        ),
+        ("require_user", about_services, "does not take UserClaims"),
+        ("require_service", about_users, "does not take ServiceClaims"),
+    ],
+)
+def test_a_policy_about_one_kind_of_caller_is_not_asked_about_the_other(
+    access: CloudflareAccess[Any], require: str, policy: Any, write: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=write):
+        getattr(access, require)(policy)
+    assert repr(access.require_user(about_users)) == "access.require_user(…)"
+    assert repr(access.require_service(about_services)) == "access.require_service(…)"

@@ -57,6 +57,7 @@ def test_an_env_file_that_is_not_read_is_named(tmp_path: Path) -> None:
         ("A" * 64, "it has upper-case letters"),
         ("YOUR_AUD_TAG", "it has 12 characters, not 64 hexadecimal digits"),
         ("x", "it has 1 character, not 64 hexadecimal digits"),
+        ("O" + "a" * 63, "it contains the character 'O', which is not a hexadecimal digit"),
     ],
 )
 def test_an_audience_that_is_probably_wrong_is_a_warning_at_construction(
@@ -91,3 +92,20 @@ def test_a_team_in_the_code_beside_a_local_access_in_the_environment_is_a_warnin
     CloudflareAccess(audience=AUD)
     assert "for development only" in caplog.text
     assert "the code sets" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "closest"),
+    [("CF_ACCESS_TOKEN_SOURCE", "CF_ACCESS_TOKEN_SOURCES"), ("CF_ACCESS_FAILFAST", "CF_ACCESS_FAIL_FAST"),
+     ("CF_ACCESS_EXP_LEWAY", "CF_ACCESS_EXP_LEEWAY"), ("CF_ACCESS_AUDIANCE", "CF_ACCESS_AUDIENCE")],
+)  # fmt: skip
+def test_a_variable_that_is_nearly_one_of_ours_is_a_warning(
+    variable: str, closest: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("CF_ACCESS_CLIENT_ID", "x")
+    monkeypatch.setenv("CF_ACCESS_TOKEN", "x")
+    CloudflareAccess(team_domain="acme", audience=AUD)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the environment variable {variable} is not read; did you mean {closest}?"
+    ]

@@ -1,7 +1,7 @@
 """Checking and calling the app's policies: only `True` admits a caller; an exception is logged and refuses."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import PurePath
@@ -56,6 +56,17 @@ def _admits_claims(annotation: Any) -> bool:
         return any(issubclass(kind, annotation) or issubclass(annotation, kind) for kind in (UserClaims, ServiceClaims))
     except TypeError:  # a protocol
         return True
+
+
+def unasked_model(policy: Any, models: Iterable[type[Any]]) -> type[Any] | None:
+    """Return a model that the annotation of a policy's parameter excludes, or None."""
+    try:
+        annotation = next(iter(signature(policy).parameters.values())).annotation
+    except (TypeError, ValueError, StopIteration):
+        return None
+    if not isinstance(annotation, type) or not issubclass(annotation, (UserClaims, ServiceClaims)):
+        return None
+    return next((model for model in models if not issubclass(annotation, model)), None)
 
 
 def is_async(function: Any) -> bool:

@@ -7,8 +7,11 @@ from collections.abc import Collection, Mapping
 
 WRITE_TEAM = "write the team name, such as 'acme', or its team domain"
 WHERE_IS_AUD = "copy the Application Audience (AUD) Tag of the application in Zero Trust"
+WITHOUT_QUOTES = "remove the quotes, which docker run --env-file keeps"
+QUOTES = ("'", '"')
 MAX_TEAM_NAME = 63
 MAX_AUDIENCE = 256
+AUD_DIGITS = 64
 
 _TEAM_SUFFIX = ".cloudflareaccess.com"
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -51,7 +54,7 @@ def team_domain_problem(team_domain: str) -> str:
     upper_case = re.search("[A-Z]", rest)
     if upper_case and re.fullmatch(r"[A-Za-z0-9.-]+", rest):
         return f"contains the upper-case letter '{upper_case[0]}'; write it in lower case"
-    return f"{_host_problem(rest)}; {WRITE_TEAM}"
+    return f"{_host_problem(rest)}; {WITHOUT_QUOTES if rest[:1] in QUOTES else WRITE_TEAM}"
 
 
 def _host_problem(rest: str) -> str:
@@ -86,8 +89,13 @@ def _describe(character: str) -> str:
 
 def entry_problem(tag: str) -> str:
     """Return why an entry of `audience` can never be one; it begins with a verb."""
+    if tag[0] in QUOTES:
+        return f"begins with a quote; {WITHOUT_QUOTES}"
+    if " " in tag or ";" in tag:
+        return "contains a blank or a semicolon; separate tags with commas"
     wrong = next((character for character in tag if not re.match(r"[A-Za-z0-9._~-]", character)), None)
-    return f"contains {_describe(wrong)}" if wrong else f"is longer than {MAX_AUDIENCE} characters"
+    problem = f"contains {_describe(wrong)}" if wrong else f"is longer than {MAX_AUDIENCE} characters"
+    return f"{problem}; {WHERE_IS_AUD}"
 
 
 def audience_problem(tag: str) -> str | None:
@@ -98,6 +106,9 @@ def audience_problem(tag: str) -> str | None:
         return "it looks like the application's id"
     if _AUD_TAG.fullmatch(tag.lower()):
         return "it has upper-case letters"
+    if len(tag) == AUD_DIGITS:
+        wrong = next(character for character in tag if character not in "0123456789abcdef")
+        return f"it contains {_describe(wrong)}, which is not a hexadecimal digit"
     return f"it has {len(tag)} character{'' if len(tag) == 1 else 's'}, not 64 hexadecimal digits"
 
 
@@ -129,6 +140,19 @@ def unknown_setting(name: str, group: str, parameters: Mapping[str, Collection[s
 def _without_prefix(name: str) -> str:
     prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
     return name.removeprefix(prefix)
+
+
+def unread_variables(settings: Collection[str]) -> list[str]:
+    """Return a sentence for each environment variable that is not read, and nearly has the name of one that is."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for such a variable only
+
+    read = {f"CF_ACCESS_{name.upper()}" for name in settings}
+    others = sorted(name for name in os.environ if name.startswith("CF_ACCESS_") and name not in read)
+    return [
+        f"the environment variable {variable} is not read; did you mean {closest}?"
+        for variable in others
+        for closest in get_close_matches(variable, read, n=1, cutoff=0.9)
+    ]
 
 
 def unread_sources(setting: str) -> str:

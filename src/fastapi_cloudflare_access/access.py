@@ -15,7 +15,7 @@ from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._clock import is_clock
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
-from fastapi_cloudflare_access._policy import Policy, check_policy, is_async
+from fastapi_cloudflare_access._policy import Policy, check_policy, is_async, policy_name, unasked_model
 from fastapi_cloudflare_access._responses import RESPONSES, readiness
 from fastapi_cloudflare_access._route_check import misuse_of, misuses
 from fastapi_cloudflare_access._verifier import U, Verifier
@@ -208,6 +208,13 @@ class CloudflareAccess(Dependency[U | ServiceClaims], Generic[U]):
 
     def _require(self, models: Any, policy: Any, name: str) -> Dependency[Any]:
         check_policy(policy)
+        asked = CALLERS if models is CALLERS else (models,)
+        if unasked := unasked_model(policy, asked):
+            only = "require_user" if unasked is ServiceClaims else "require_service"
+            raise ConfigurationError(
+                f"the policy {policy_name(policy)} does not take {unasked.__name__}, about which access.{name} asks it "
+                f"too: write access.{only}(…), or annotate its parameter with both"
+            )
         key: Any = (models, type(policy), policy)  # objects of different types may compare equal
         node: Dependency[Any] = Dependency(self._authenticator, name=f"access.{name}(…)", models=models, policy=policy)
         return self._required.setdefault(key, node)

@@ -20,6 +20,7 @@ from fastapi_cloudflare_access._setting_hints import (
     entry_problem,
     team_domain_problem,
     unread_sources,
+    unread_variables,
 )
 from fastapi_cloudflare_access._setting_hints import unknown_setting as hint_unknown_setting
 from fastapi_cloudflare_access.errors import ConfigurationError
@@ -86,7 +87,7 @@ def _audience_of(tag: object) -> str:
     if not tag.strip():
         raise ValueError("has a blank entry; each must be the AUD tag of an application")
     if not _AUDIENCE.fullmatch(tag.strip()):
-        raise ValueError(f"has an entry that {entry_problem(tag.strip())}; {WHERE_IS_AUD}")
+        raise ValueError(f"has an entry that {entry_problem(tag.strip())}")
     return tag.strip()
 
 
@@ -299,6 +300,7 @@ class Settings(_Group):
         """One sentence for each setting that is accepted and is probably wrong, or for development only."""
         problems = [(tag, audience_problem(tag)) for tag in self.audience]
         found = [f"audience {tag[:8]}… is not an AUD tag: {why}; {WHERE_IS_AUD}" for tag, why in problems if why]
+        found += unread_variables([*Settings.model_fields, *KeySettings.model_fields])
         expected = os.environ.get(f"{ENVIRONMENT_PREFIX}TEAM_DOMAIN", "")
         if _LOOPBACK.fullmatch(expected) and expected != self.issuer:
             found.append(

@@ -385,3 +385,18 @@ def test_an_env_file_that_does_not_exist_is_a_usage_error(cli: Cli, tmp_path: Pa
     result = cli("--env-file", str(tmp_path / "none.env"), "keys")
     assert result.code == 2
     assert "does not exist" in result.err
+
+
+def test_an_env_file_after_the_command_gets_its_place(cli: Cli) -> None:
+    result = cli("doctor", "--env-file", ".env")
+    assert (result.code, result.err) == (
+        2,
+        "cf-access: --env-file comes before the command: cf-access --env-file FILE doctor.\n",
+    )
+
+
+def test_a_file_that_is_no_text_is_not_an_env_file(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "latin.env"
+    path.write_bytes(b"A=\xe9")
+    result = cli("--env-file", str(path), "keys")
+    assert "is not an env file: it must be UTF-8 text" in result.err

@@ -383,3 +383,27 @@ def test_a_name_that_is_not_a_host_is_not_found(
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     assert run_doctor(cli)[1]["host"]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "hint"),
+    [
+        ("http://proxy.invalid:3128", "check the host in https_proxy"),
+        ("http://127.0.0.1:1", "check the network, the firewall, and https_proxy"),
+    ],
+)
+def test_a_proxy_that_cannot_be_reached_is_named_in_the_hint(
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch, proxy: str, hint: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    answer = run_doctor(cli, fetch=None, clock=SystemClock())[1]["answer"]
+    assert answer["hint"] == hint
+
+
+def test_audiences_that_differ_late_are_shown_whole(
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = configured.audience[:-1] + ("0" if configured.audience[-1] != "0" else "1")
+    monkeypatch.setenv("CF_ACCESS_AUDIENCE", other)
+    verdict = cli("inspect", configured.user_token(EMAIL), "--json").json["verdict"]
+    assert verdict["text"].endswith(f"it is {configured.audience}, not {other}")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, FastAPI, WebSocket
 from support.options import grouped
@@ -226,7 +226,7 @@ def rig() -> Generator[Rig]:
             "/access": access,
             "/user": access.user,
             "/service": access.service,
-            "/optional": access.optional,
+            "/optional": receiver(access.optional),
             "/forbidden": access.require(lambda _: False),
         }
         teams: dict[str, Team] = {}
@@ -242,6 +242,15 @@ def rig() -> Generator[Rig]:
             app.add_api_route(path, _answer, dependencies=[Depends(node)])
             app.add_api_websocket_route(path, _converse, dependencies=[Depends(node)])
         yield Rig(app, certs, teams)
+
+
+def receiver(node: Any) -> Callable[..., Any]:
+    """Return a dependency of the app that receives the result of this one."""
+
+    async def receive(caller: Any) -> None: ...
+
+    receive.__annotations__["caller"] = Annotated[Any, Depends(node)]
+    return receive
 
 
 WITHOUT_KEYS: list[tuple[str, float | None, Callable[[CertsServer], None]]] = [

@@ -118,6 +118,8 @@ def _message(error: Exception) -> str:
         return f"The settings are not valid: {error}."
     if isinstance(error, _UsageError):
         text: Callable[[], str] = getattr(error, "format_message")  # noqa: B009 - has no public type
+        if f"No such option: {ENV_FILE}" in text():
+            return f"{ENV_FILE} comes before the command: {NAME} {ENV_FILE} FILE doctor."
         return f"{text().rstrip('.')}; see {NAME} --help."
     return str(error)
 

@@ -114,6 +114,8 @@ def explain_failure(result: FetchResult, settings: Settings) -> tuple[str, str]:
 def _fetch_hint(problem: str, status: int | None, settings: Settings) -> str:
     if settings.is_local:
         return LOCAL_HINT
+    if via := re.match(r"through the proxy of (\S+): (the host name)?", problem):
+        return f"check {'the host in' if via[2] else 'the network, the firewall, and'} {via[1]}"
     if "TLS" in problem or "CA certificates" in problem:
         return "if a proxy decrypts TLS, set SSL_CERT_FILE to its CA certificate"
     if "host name" in problem:

@@ -4,7 +4,6 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -155,9 +154,11 @@ async def check_host(settings: Settings) -> Step:
     """Check that the host name of the team resolves."""
     parts = urlsplit(settings.issuer)
     host = parts.hostname or ""
-    with suppress(EnvironmentProblem):
+    try:
         if not settings.is_local and proxy_for(settings.certs_url):
             return _step("host", "skipped", f"the proxy resolves {host}")
+    except EnvironmentProblem:
+        return _step("host", "skipped", "not checked: the proxy cannot be used")
     try:
         async with asyncio.timeout(settings.key_settings.fetch_timeout):
             found = await asyncio.get_running_loop().getaddrinfo(host, parts.port, type=socket.SOCK_STREAM)
@@ -172,7 +173,7 @@ def check_clock(result: FetchResult, settings: Settings) -> Step:
     """Compare this machine's clock with the server's `Date`, which has whole seconds."""
     server_time = _server_time(result)
     if server_time is None:
-        return _step("clock", "skipped", "not checked: the response has no Date header")
+        return _step("clock", "skipped", "not checked: there is no response with a Date header")
     skew = result.received_at - server_time
     if abs(skew) < SKEW_WARNING:
         return _step("clock", "ok", "same time as the server")

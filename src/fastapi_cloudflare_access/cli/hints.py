@@ -1,7 +1,7 @@
 """Hints and details for rejected tokens, by reason code."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso_and_relative, printable, short
@@ -89,8 +89,7 @@ def _detail(error: AccessError, claims: Mapping[str, Any], settings: Settings, n
         case WrongIssuer():
             return f"it is {_format_text(claims.get('iss'))}, not {settings.issuer}"
         case WrongAudience():
-            configured = ", ".join(short(tag) for tag in settings.audience)
-            return f"it is {_format_audience(claims.get('aud'))}, not {configured}"
+            return _audience_detail(as_list(claims.get("aud")) or [claims.get("aud")], settings.audience)
         case WrongType():
             return f"its type is {_format_text(claims.get('type'))}"
         case TokenExpired():
@@ -102,9 +101,14 @@ def _detail(error: AccessError, claims: Mapping[str, Any], settings: Settings, n
             return None
 
 
-def _format_audience(value: Any) -> str:
-    tags = as_list(value) or [value]
-    return ", ".join(printable(short(str(tag)), limit=40) for tag in tags[:3]) + (", …" if len(tags) > 3 else "")  # noqa: PLR2004
+def _audience_detail(given: list[Any], configured: Sequence[str]) -> str:
+    """Return both audiences, shortened unless that makes two of them look alike."""
+    first = [str(tag) for tag in given[:3]]
+    alike = {*map(short, first)} & {*map(short, configured)}
+    there, here = (
+        ", ".join(printable(tag if alike else short(tag), limit=80) for tag in tags) for tags in (first, configured)
+    )
+    return f"it is {there}{', …' if len(given) > len(first) else ''}, not {here}"
 
 
 def _format_text(value: Any) -> str:
