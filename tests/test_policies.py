@@ -165,7 +165,8 @@ def test_a_domain_matches_exactly(email: str | None, decision: Decision) -> None
 
 @pytest.mark.parametrize(
     "email", ["ada@acme.example@evil.example", "a@evil.example@acme.example", "acme.example", "@acme.example",
-              "ada@acme.example.", "ada@", "ada@acme..example", "ada@acme example", "ada@-acme.example", "ada@ü", "ada@ü..example", "x" * 300]
+              "ada@acme.example.", "ada@", "ada@acme..example", "ada@acme example", "ada@-acme.example", "ada@ü",
+              "ada@ü..example", "x" * 300]
 )  # fmt: skip
 def test_what_is_not_an_address_is_refused_also_negated(email: str) -> None:
     for policy in (EmailDomain("acme.example"), Email("ada@acme.example")):
