@@ -144,10 +144,12 @@ def _without_prefix(name: str) -> str:
 
 def unread_variables(settings: Collection[str]) -> list[str]:
     """Return a sentence for each environment variable that is not read, and nearly has the name of one that is."""
-    from difflib import get_close_matches  # noqa: PLC0415 - for such a variable only
-
     read = {f"CF_ACCESS_{name.upper()}" for name in settings}
     others = sorted(name for name in os.environ if name.startswith("CF_ACCESS_") and name not in read)
+    if not others:
+        return []
+    from difflib import get_close_matches  # noqa: PLC0415 - for such a variable only
+
     return [
         f"the environment variable {variable} is not read; did you mean {closest}?"
         for variable in others
