@@ -89,11 +89,6 @@ def policy_name(policy: Any) -> str:
     return "".join(character if character.isprintable() else "?" for character in name[:MAX_NAME])
 
 
-def allows(policy: Policy, caller: Any) -> bool:
-    """Return whether the policy is True for a caller."""
-    return ask(policy, caller) is True
-
-
 def ask(policy: Policy, caller: Any) -> bool | None:
     """Return what the policy returns for a caller; None if it fails, or returns neither True nor False.
 

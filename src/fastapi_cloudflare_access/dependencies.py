@@ -23,7 +23,6 @@ from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access._policy import Policy as PolicyFunction
-from fastapi_cloudflare_access._policy import allows, policy_name
 from fastapi_cloudflare_access._route_check import misuse_of
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access._verifier import Outcome, U
@@ -36,6 +35,7 @@ from fastapi_cloudflare_access.errors import (
     WrongCallerType,
 )
 from fastapi_cloudflare_access.policies import Decision, Policy
+from fastapi_cloudflare_access.policies.logic import as_policy
 from fastapi_cloudflare_access.settings import TokenSource
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -106,8 +106,9 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
             policy: Decides which of these callers are admitted; by default all.
         """
         self._authenticator = authenticator
-        self._name, self._models, self._policy = name, models, policy
-        self._policy_name = repr(policy) if isinstance(policy, Policy) else policy_name(policy)
+        self._name, self._models = name, models
+        self._policy = None if policy is None else as_policy(policy)
+        self._policy_name = repr(self._policy)
         self.model = security_scheme(authenticator.verifier.settings.token_sources)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -172,13 +173,9 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         self._check_scopes(connection, security_scopes)
         return cast("T_co", outcome)
 
-    def _denied(self, policy: PolicyFunction, caller: Any) -> PolicyDenied | None:
+    def _denied(self, policy: Policy, caller: Any) -> PolicyDenied | None:
         """Return why the policy refuses a caller, or None."""
-        if isinstance(policy, Policy):
-            group_claims = self._authenticator.verifier.settings.group_claims
-            decision = policy.evaluate(caller, group_claims=group_claims)
-        else:
-            decision = Decision.ALLOW if allows(policy, caller) else Decision.DENY
+        decision = policy.evaluate(caller, group_claims=self._authenticator.verifier.settings.group_claims)
         if decision is Decision.ALLOW:
             return None
         name = self._policy_name
