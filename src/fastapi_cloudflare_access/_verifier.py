@@ -37,6 +37,8 @@ from fastapi_cloudflare_access.settings import Settings
 
 U = TypeVar("U", bound=UserClaims, default=UserClaims)
 
+_FROZEN = (UserClaims, ServiceClaims)
+
 Outcome: TypeAlias = U | ServiceClaims | AccessError | None
 """The caller of a request, the error, or None if the request carries no token."""
 
@@ -143,15 +145,12 @@ class Verifier(Generic[U]):
     def _remember(
         self, parsed: ParsedToken, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
     ) -> CacheEntry[U]:
-        is_frozen = type(caller) in (UserClaims, ServiceClaims)
-        return CacheEntry(
-            kid=parsed.kid,
-            key=key,
-            starts=max(claims["iat"], claims.get("nbf", 0)) - self.settings.nbf_leeway,
-            ends=claims["exp"] + self.settings.exp_leeway,
-            caller=caller if is_frozen else None,
-            payload=b"" if is_frozen else parsed.payload,
-        )
+        settings = self.settings
+        starts = max(claims["iat"], claims.get("nbf", 0)) - settings.nbf_leeway
+        ends = claims["exp"] + settings.exp_leeway
+        if type(caller) in _FROZEN:
+            return CacheEntry(parsed.kid, key, starts, ends, caller, b"")
+        return CacheEntry(parsed.kid, key, starts, ends, None, parsed.payload)
 
 
 def _without_traceback(error: AccessError) -> AccessError:
