@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 import griffe
@@ -39,6 +40,16 @@ CONSTANTS = {
         "FETCH_GAP",
     ),
     "Unknown keys": ("NEGATIVE_CACHE_TTLS", "MAX_NEGATIVE_CACHE_ENTRIES", "MAX_WAITERS"),
+    "Identities": (
+        "MAX_IDENTITY",
+        "MAX_IDENTITY_AGE",
+        "MAX_ENTRIES",
+        "MAX_IN_FLIGHT",
+        "USER_BURST",
+        "FAILURES",
+        "PAUSE",
+        "SHORTEST_RECHECK",
+    ),
     "Responses and logs": ("MIN_RETRY_AFTER", "LOG_INTERVAL"),
 }
 """The constants on the page, by heading. Of constants that are assigned together, the first is named."""
@@ -77,6 +88,8 @@ def default(field: FieldInfo) -> str:
     """Return the default as the environment would set it."""
     if field.is_required():
         return "none"
+    if field.default is None or field.default == ():
+        return "not set"
     if isinstance(field.default, bool | int | float):
         return number(field.default)
     parts: Any = (field.default,) if isinstance(field.default, str) else field.default
@@ -91,6 +104,8 @@ def values(field: FieldInfo) -> str:
     if limits := {name: limit for part in field.metadata for name, limit in vars_of(part).items()}:
         low = number(limits["ge"]) if "ge" in limits else f"above {number(limits['gt'])},"
         return f"{low} to {number(limits['le'])}"
+    if isinstance(kind, UnionType):
+        kind = get_args(kind)[0]
     several = get_origin(kind) is tuple
     kind = get_args(kind)[0] if several else kind
     if get_origin(kind) is Literal:

@@ -224,6 +224,8 @@ def test_the_default_on_the_page_is_the_one_in_force(name: str, configured: pyte
         configured.delenv(variable)
         with pytest.raises(ConfigurationError, match=f"set {variable}"):
             CloudflareAccess()
+    elif default == "not set":
+        assert not in_force(name)
     else:
         without = in_force(name)
         configured.setenv(variable, default)

@@ -340,7 +340,7 @@ def served(policy: Policy, **options: Any) -> tuple[FakeTeam, TestClient]:
     [
         ({"groups": ["admins"]}, 200, None),
         ({"groups": ["users"]}, 403, "the policy Group('admins') refused the caller"),
-        ({}, 403, "the policy Group('admins') needs a claim that the token does not have"),
+        ({}, 403, "the policy Group('admins') needs a claim that is not known of the caller"),
         ({"groups": [5]}, 403, "the policy Group('admins') refused the caller"),
     ],
 )

@@ -52,6 +52,7 @@ TABLE: list[tuple[type[errors.AccessError], str, int, str | None]] = [
     (errors.PolicyDenied, "forbidden", 403, NOT_ALLOWED),
     (errors.KeysUnavailable, "keys_unavailable", 503, None),
     (errors.KeyUnconfirmed, "key_unconfirmed", 503, None),
+    (errors.IdentityUnavailable, "identity_unavailable", 503, None),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access.access import CloudflareAccess
+from fastapi_cloudflare_access.any_access import AnyAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
 from fastapi_cloudflare_access.keys import KeysHealth
@@ -11,6 +12,7 @@ __all__ = [
     "AccessError",
     "AccessHTTPException",
     "AccessWebSocketException",
+    "AnyAccess",
     "Claims",
     "CloudflareAccess",
     "ConfigurationError",

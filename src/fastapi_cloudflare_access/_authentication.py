@@ -7,20 +7,26 @@ from typing import Any, Generic, Literal
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._logging import Place, emit, place_of
+from fastapi_cloudflare_access._logging import Place, emit, log, place_of
 from fastapi_cloudflare_access._responses import log_refusal, to_exception
 from fastapi_cloudflare_access._verification.request_token import find_token, is_from_header, short_digest
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN
 from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, MissingToken
-from fastapi_cloudflare_access.events import RequestAccepted, RequestRejected
+from fastapi_cloudflare_access.events import FormerTeamDomainSeen, RequestAccepted, RequestRejected
+from fastapi_cloudflare_access.identity import Identity
+from fastapi_cloudflare_access.policies import Decision, Policy
 from fastapi_cloudflare_access.protocols import Listener
+from fastapi_cloudflare_access.settings import TokenSource
 
 logger = logging.getLogger("fastapi_cloudflare_access")
 
 OUTCOMES = "fastapi_cloudflare_access.outcomes"
 """The private key of the scope under which each authenticator keeps its outcome."""
+
+FORMER_NAME_INTERVAL = 3600.0
+"""Seconds between two events about one former name of the team, at least."""
 
 _NOT_ASKED: tuple[Any, Any] = (None, None)
 
@@ -37,6 +43,17 @@ class Authenticator(Generic[U]):
         """Create an authenticator."""
         self.verifier = verifier
         self.listeners = listeners
+        self._former_names: dict[str, float] = {}
+
+    @property
+    def token_sources(self) -> tuple[TokenSource, ...]:
+        """The places that a token is read from."""
+        return self.verifier.settings.token_sources
+
+    @property
+    def user_models(self) -> tuple[type[UserClaims], ...]:
+        """The models of users' claims."""
+        return (self.verifier.user_model,)
 
     async def outcome(self, scope: Scope) -> Outcome[U]:
         """Return the caller of a request, the error, or None without a token; a token is verified once per request."""
@@ -50,12 +67,32 @@ class Authenticator(Generic[U]):
             verifier = self.verifier
             found = verifier.authenticate_at_once(headers)
             outcome = await verifier.authenticate_after_fetch(found) if isinstance(found, AwaitingKey) else found
+            if verifier.rechecks and isinstance(outcome, UserClaims):
+                token = find_token(headers, verifier.settings.token_sources) or b""
+                outcome = await verifier.recheck(token, outcome) or outcome
             outcomes[self] = headers, outcome
             if outcome is not None and not isinstance(outcome, AccessError):
                 scope.setdefault("state", {})["cloudflare_access"] = outcome
-                if self.listeners:
-                    self._accepted(outcome, self._digest(scope) or "")
+                self._accepted(outcome, scope)
         return outcome
+
+    async def identity(self, scope: Scope, user: UserClaims) -> Identity | AccessError:
+        """Return the identity of the verified user of a request, or why there is none."""
+        return await self.verifier.identity(scope["headers"], user)
+
+    async def decide(self, policies: Sequence[Policy], caller: Any, scope: Scope) -> list[Decision] | AccessError:
+        """Return the decision of each policy; the identity is asked only if a policy needs it.
+
+        An error means that it is needed, and cannot be had.
+        """
+        group_claims = self.verifier.settings.group_claims
+        decisions = [policy.evaluate(caller, group_claims=group_claims) for policy in policies]
+        if Decision.UNKNOWN not in decisions or not isinstance(caller, UserClaims):
+            return decisions
+        identity = await self.identity(scope, caller)
+        if isinstance(identity, AccessError):
+            return identity
+        return [policy.evaluate(caller, group_claims=group_claims, identity=identity) for policy in policies]
 
     async def verify(self, token: str | bytes | None) -> U | ServiceClaims:
         """Return the caller that a token identifies, with the same log and events as a request.
@@ -67,17 +104,24 @@ class Authenticator(Generic[U]):
         try:
             given = _as_bytes(token)
             caller = await self.verifier.verify(given)
+            if self.verifier.rechecks and isinstance(caller, UserClaims):
+                error = await self.verifier.recheck(given, caller)
+                if error is not None:
+                    raise error
         except AccessError as error:
-            self._refused(error, short_digest(given) if given else None, Place())
+            self.refuse_call(error, given)
             raise
-        if self.listeners:
-            self._accepted(caller, short_digest(given))
+        self._accepted(caller, given)
         return caller
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
         """Log a refusal, emit its event, and return the exception to raise."""
         self._refused(error, self._digest(connection.scope), place_of(connection.scope))
         return to_exception(error, connection, auth_scheme=self.verifier.settings.auth_scheme)
+
+    def refuse_call(self, error: AccessError, token: bytes) -> None:
+        """Log the refusal of a token that did not come with a request, and emit its event."""
+        self._refused(error, short_digest(token) if token else None, Place())
 
     def is_rejected_cookie(self, error: AccessError, scope: Scope) -> bool:
         """Check whether the token was a cookie and was rejected; a browser also sends cookies that have expired."""
@@ -88,10 +132,25 @@ class Authenticator(Generic[U]):
         """Log and emit that a request goes on without a caller, although it has a token."""
         self._refused(error, self._digest(connection.scope), place_of(connection.scope), optional=True)
 
-    def _accepted(self, caller: U | ServiceClaims, token_digest: str) -> None:
-        kind: Literal["user", "service"] = "user" if isinstance(caller, UserClaims) else "service"
-        now = self.verifier.keys.clock.now()
-        emit(self.listeners, RequestAccepted(timestamp=now, caller=kind, token_digest=token_digest), logger)
+    def _accepted(self, caller: U | ServiceClaims, source: Scope | bytes) -> None:
+        """Emit that a token was accepted: that of a request, or these bytes."""
+        settings = self.verifier.settings
+        if caller.iss != settings.issuer and caller.iss in settings.former_team_domains:
+            self._former_name_seen(caller.iss)
+        if self.listeners:
+            kind: Literal["user", "service"] = "user" if isinstance(caller, UserClaims) else "service"
+            digest = short_digest(source) if isinstance(source, bytes) else self._digest(source) or ""
+            now = self.verifier.keys.clock.now()
+            emit(self.listeners, RequestAccepted(timestamp=now, caller=kind, token_digest=digest), logger)
+
+    def _former_name_seen(self, issuer: str) -> None:
+        """Log and emit once an hour that a token carries a former name of the team."""
+        clock = self.verifier.keys.clock
+        if clock.monotonic() < self._former_names.get(issuer, float("-inf")) + FORMER_NAME_INTERVAL:
+            return
+        self._former_names[issuer] = clock.monotonic()
+        log(logger, logging.INFO, "tokens still carry %s, a former name of the team", issuer)
+        emit(self.listeners, FormerTeamDomainSeen(timestamp=clock.now(), issuer=issuer), logger)
 
     def _refused(self, error: AccessError, token_digest: str | None, place: Place, *, optional: bool = False) -> None:
         log_refusal(error, token_digest, place, optional=optional)

@@ -42,9 +42,15 @@ def never_a_dependency(sentence: str) -> Callable[[F], F]:
     return forbid
 
 
-def forbid_as_dependency(kind: type[Any], sentence: str) -> None:
-    """Make `Depends(kind)` an error when a route is defined, by one more parameter in the signature of the class."""
-    kind.__signature__ = _ClassSignature(_marked(inspect.signature(kind), sentence))
+def forbid_as_dependency(kind: type[Any], sentence: str, *, signature: inspect.Signature | None = None) -> None:
+    """Make `Depends(kind)` an error when a route is defined, by one more parameter in the signature of the class.
+
+    Args:
+        kind: The class.
+        sentence: What is wrong, and what to write.
+        signature: The signature of its constructor; by default the one that `inspect` finds.
+    """
+    kind.__signature__ = _ClassSignature(_marked(signature or inspect.signature(kind), sentence))
 
 
 def _marked(signature: inspect.Signature, sentence: str) -> inspect.Signature:

@@ -116,6 +116,8 @@ def _shown(kinds: Iterable[type[Any]]) -> str:
 def _dependency_for(kinds: Iterable[type[Any]]) -> str:
     """Return the dependency that returns these classes."""
     kinds = tuple(kinds)
+    if dependency := next((named for kind in kinds if (named := getattr(kind, "dependency", None))), None):
+        return str(dependency)
     if NoneType in kinds:
         return "access.optional"
     services = [issubclass(kind, ServiceClaims) for kind in kinds]

@@ -22,6 +22,8 @@ _ALIASES = {
     "audience": "aud auds aud_tag aud_tags audiences audience_tag policy_aud app_aud application_aud client_id",
     "team_domain": "team team_name teamname team_url team_domains domain auth_domain access_domain issuer iss "
     "organization organisation certs_url jwks_url jwks_uri",
+    "former_team_domains": "former_team former_teams former_issuers old_team_domain old_team_domains other_issuers",
+    "recheck_session": "recheck recheck_interval session_recheck check_session identity_ttl",
     "exp_leeway or nbf_leeway": "leeway clock_skew skew clock_skew_seconds",
     "user_model": "user_claims claims_model claims model user_class",
     "token_sources": "token_source sources header_name cookie_name",

@@ -21,9 +21,12 @@ _FACTORY = NotADependency("Claims never come from a request: write Depends(acces
 
 def never_from_a_request(kind: type[Any]) -> str:
     """Return the error message for a class whose instances FastAPI must not create."""
+    example = "UserClaims, Depends(access.user)"
+    if (dependency := getattr(kind, "dependency", None)) is not None:
+        example = f"{kind.__name__}, Depends({dependency})"
     return (
         f"{kind.__name__} never comes from a request: declare the parameter with a dependency of your CloudflareAccess "
-        "object, such as Annotated[UserClaims, Depends(access.user)]"
+        f"object, such as Annotated[{example}]"
     )
 
 
@@ -58,6 +61,8 @@ class VerifiedModel(BaseModel, metaclass=_VerifiedMeta):
     own constructor and `model_validate` work as those of any model.
     """
 
+    dependency: ClassVar[str | None] = None
+    """The dependency that returns this model, if it is not one for claims."""
     _builds_itself: ClassVar[bool]
 
     @classmethod

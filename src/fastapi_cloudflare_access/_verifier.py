@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
+from fastapi_cloudflare_access._identity.source import IdentitySource
 from fastapi_cloudflare_access._verification.request_token import Headers, find_token
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verification.token import (
@@ -31,7 +32,8 @@ from fastapi_cloudflare_access._verification.token import (
 )
 from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import AccessError, InvalidClaims
+from fastapi_cloudflare_access.errors import AccessError, IdentityUnavailable, InvalidClaims
+from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.settings import Settings
 
@@ -58,13 +60,27 @@ class AwaitingKey(NamedTuple):
 class Verifier(Generic[U]):
     """Verifies tokens by one set of settings over one key source."""
 
-    __slots__ = ("_cache", "keys", "settings", "user_model")
+    __slots__ = ("_cache", "identities", "keys", "rechecks", "settings", "user_model")
 
-    def __init__(self, settings: Settings, *, keys: KeySource, user_model: type[U]) -> None:
-        """Create a verifier; nothing is fetched."""
+    reads_tokens = True
+    """Whether the caller depends on the token; the testing kit can fix the caller."""
+
+    def __init__(
+        self, settings: Settings, *, keys: KeySource, user_model: type[U], identities: IdentitySource | None = None
+    ) -> None:
+        """Create a verifier; nothing is fetched.
+
+        Args:
+            settings: The settings.
+            keys: The key source.
+            user_model: The model of a user's claims.
+            identities: Asks get-identity; None for code that verifies tokens and nothing else.
+        """
         self.settings = settings
         self.keys = keys
+        self.identities = identities
         self.user_model = user_model
+        self.rechecks = identities is not None and settings.recheck_session > 0
         size = settings.token_cache_size
         self._cache = TokenCache[U](size) if size else None
         if self._cache:
@@ -108,6 +124,16 @@ class Verifier(Generic[U]):
         caller = self._verify_at_once(token)
         return await self._verify_after_fetch(caller) if isinstance(caller, AwaitingKey) else caller
 
+    async def identity(self, headers: Headers, user: UserClaims) -> Identity | AccessError:
+        """Return the identity of the verified user of a request, or why there is none."""
+        if self.identities is None:
+            return IdentityUnavailable("identities are not asked here")
+        return await self.identities.identity(find_token(headers, self.settings.token_sources) or b"", user)
+
+    async def recheck(self, token: bytes, user: UserClaims) -> AccessError | None:
+        """Return None if the session of a verified user is alive, or else the error."""
+        return await self.identities.recheck(token, user, self.settings) if self.identities else None
+
     def _verify_at_once(self, token: bytes) -> U | ServiceClaims | AwaitingKey:
         cache, cache_key = self._cache, b""
         if cache and len(token) <= MAX_TOKEN:
@@ -132,7 +158,7 @@ class Verifier(Generic[U]):
 
     def _verify_with(self, key: RS256Key, parsed: ParsedToken, cache_key: bytes) -> U | ServiceClaims:
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
-        caller = build_claims(claims, self.user_model)
+        caller = build_claims(claims, self.user_model, issuer=self.settings.issuer)
         if self._cache and cache_key:
             self._cache.put(cache_key, self._remember(parsed, key, claims, caller))
         return caller
@@ -140,7 +166,7 @@ class Verifier(Generic[U]):
     def _rebuild(self, payload: bytes) -> U | ServiceClaims:
         """Build the caller again from a cached payload: a model of the app may not be frozen."""
         claims = parse_and_check_claims(payload, settings=self.settings, now=self.keys.clock.now())
-        return build_claims(claims, self.user_model)
+        return build_claims(claims, self.user_model, issuer=self.settings.issuer)
 
     def _remember(
         self, parsed: ParsedToken, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
@@ -159,8 +185,13 @@ def _without_traceback(error: AccessError) -> AccessError:
     return error.with_traceback(None)
 
 
-def build_claims(claims: dict[str, Any], user_model: type[U]) -> U | ServiceClaims:
+def build_claims(claims: dict[str, Any], user_model: type[U], *, issuer: str) -> U | ServiceClaims:
     """Return the caller that checked claims identify, as a user of this model or as a service.
+
+    Args:
+        claims: The checked claims.
+        user_model: The model of a user's claims.
+        issuer: The team domain of today, which `principal` has even if `iss` is a former one.
 
     Raises:
         InvalidClaims: They do not fit the model.
@@ -175,4 +206,6 @@ def build_claims(claims: dict[str, Any], user_model: type[U]) -> U | ServiceClai
         raise InvalidClaims(f"the claims model failed with {type(failure).__name__}") from None
     if not isinstance(caller, model):
         raise InvalidClaims("the claims model did not return an instance of itself")
+    if claims["iss"] != issuer:
+        caller._set_current_issuer(issuer)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - made for here
     return caller

@@ -32,6 +32,8 @@ Seconds = Annotated[StrictInt, Field(ge=0, le=MAX_TIME)]
 Text = StrictStr
 
 
+_CURRENT_ISSUER = "_current_issuer"
+
 _ATTRIBUTES = "\n\nAttributes:\n"
 """Separates the docstring of a model from the descriptions of its fields, which `help()` shows."""
 
@@ -97,6 +99,16 @@ class BaseClaims(VerifiedModel):
         return described
 
     @property
+    def current_issuer(self) -> str:
+        """The team domain of today; it differs from `iss` if the token carries a former name of the team."""
+        return str((self.__pydantic_private__ or {}).get(_CURRENT_ISSUER, self.iss))
+
+    def _set_current_issuer(self, issuer: str) -> None:
+        """Set the team domain of today. No private attribute is declared, since each instance would have to set it."""
+        private = {**(self.__pydantic_private__ or {}), _CURRENT_ISSUER: issuer}
+        object.__setattr__(self, "__pydantic_private__", private)
+
+    @property
     def expires_at(self) -> datetime:
         """Time of expiry, as an aware UTC datetime."""
         return datetime.fromtimestamp(self.exp, UTC)
@@ -150,8 +162,8 @@ class UserClaims(BaseClaims):
 
     @property
     def principal(self) -> Principal:
-        """The lasting identity of this user: `(issuer, sub)`."""
-        return Principal(self.iss, self.sub)
+        """The lasting identity of this user: `(current_issuer, sub)`."""
+        return Principal(self.current_issuer, self.sub)
 
 
 class ServiceClaims(BaseClaims):
@@ -174,8 +186,8 @@ class ServiceClaims(BaseClaims):
 
     @property
     def principal(self) -> Principal:
-        """The lasting identity of this service: `(issuer, client_id)`."""
-        return Principal(self.iss, self.common_name)
+        """The lasting identity of this service: `(current_issuer, client_id)`."""
+        return Principal(self.current_issuer, self.common_name)
 
 
 for _model in (UserClaims, ServiceClaims):

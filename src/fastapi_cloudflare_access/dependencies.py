@@ -34,8 +34,10 @@ from fastapi_cloudflare_access.errors import (
     PolicyDenied,
     WrongCallerType,
 )
+from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.policies import Decision, Policy
 from fastapi_cloudflare_access.policies.logic import as_policy
+from fastapi_cloudflare_access.policies.roles import Roles
 from fastapi_cloudflare_access.settings import TokenSource
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -109,11 +111,14 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         self._name, self._models = name, models
         self._policy = None if policy is None else as_policy(policy)
         self._policy_name = repr(self._policy)
-        self.model = security_scheme(authenticator.verifier.settings.token_sources)
+        self.model = security_scheme(authenticator.token_sources)
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        forbid_as_dependency(cls, f"{cls.__name__} is a class: write Depends(access), where access = {cls.__name__}(…)")
+        own = inspect.signature(cls.__init__)  # `inspect.signature(cls)` would find the marked one of a base
+        own = own.replace(parameters=[*own.parameters.values()][1:])
+        sentence = f"{cls.__name__} is a class: write Depends(access), where access = {cls.__name__}(…)"
+        forbid_as_dependency(cls, sentence, signature=own)
 
     def __repr__(self) -> str:
         return self._name
@@ -127,8 +132,8 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
     def result_types(self) -> tuple[type[Any], ...]:
         """The classes of what this dependency returns, `NoneType` included."""
         models = self._models if isinstance(self._models, tuple) else (self._models,)
-        user_model = self._authenticator.verifier.user_model
-        return tuple(user_model if model is UserClaims else model for model in models)
+        user_models = self._authenticator.user_models
+        return tuple(kind for model in models for kind in (user_models if model is UserClaims else (model,)))
 
     def belongs_to(self, authenticator: Authenticator[Any]) -> bool:
         """Check whether this dependency uses that authenticator."""
@@ -168,18 +173,20 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         outcome: Any = await self._authenticator.outcome(connection.scope)
         if not isinstance(outcome, self._models):
             raise self._authenticator.refuse(_why_not(outcome), connection)
-        if self._policy is not None and (denied := self._denied(self._policy, outcome)):
+        if self._policy is not None and (denied := await self._denied(self._policy, outcome, connection)):
             raise self._authenticator.refuse(denied, connection)
         self._check_scopes(connection, security_scopes)
         return cast("T_co", outcome)
 
-    def _denied(self, policy: Policy, caller: Any) -> PolicyDenied | None:
+    async def _denied(self, policy: Policy, caller: Any, connection: HTTPConnection) -> AccessError | None:
         """Return why the policy refuses a caller, or None."""
-        decision = policy.evaluate(caller, group_claims=self._authenticator.verifier.settings.group_claims)
-        if decision is Decision.ALLOW:
+        decisions = await self._authenticator.decide((policy,), caller, connection.scope)
+        if isinstance(decisions, AccessError):
+            return decisions
+        if decisions[0] is Decision.ALLOW:
             return None
         name = self._policy_name
-        why = "refused the caller" if decision is Decision.DENY else "needs a claim that the token does not have"
+        why = "refused the caller" if decisions[0] is Decision.DENY else "needs a claim that is not known of the caller"
         return PolicyDenied(f"the policy {name} {why}", policy=name)
 
     def _check_scopes(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> None:
@@ -226,6 +233,44 @@ class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
             return await super()._admit(connection, security_scopes)
         self._check_scopes(connection, security_scopes)
         return None
+
+
+class IdentityDependency(Dependency[Identity]):
+    """The dependency that returns the identity of a user, which get-identity has; a service is refused."""
+
+    @property
+    def result_types(self) -> tuple[type[Any], ...]:
+        """The class of what this dependency returns."""
+        return (Identity,)
+
+    async def _admit(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> Identity:
+        user: Any = await super()._admit(connection, security_scopes)
+        identity = await self._authenticator.identity(connection.scope, user)
+        if isinstance(identity, AccessError):
+            raise self._authenticator.refuse(identity, connection)
+        return identity
+
+
+class RolesDependency(Dependency[frozenset[str]]):
+    """The dependency that returns the names of the roles that the caller has."""
+
+    def __init__(self, authenticator: Authenticator[Any], roles: Roles) -> None:
+        """Create a dependency for these roles."""
+        super().__init__(authenticator, name="access.roles(…)")
+        self._roles = roles
+
+    @property
+    def result_types(self) -> tuple[type[Any], ...]:
+        """The class of what this dependency returns."""
+        return (frozenset,)
+
+    async def _admit(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> frozenset[str]:
+        caller: Any = await super()._admit(connection, security_scopes)
+        decisions = await self._authenticator.decide([policy for _, policy in self._roles], caller, connection.scope)
+        if isinstance(decisions, AccessError):
+            raise self._authenticator.refuse(decisions, connection)
+        named = zip(self._roles, decisions, strict=True)
+        return frozenset(name for (name, _), decision in named if decision is Decision.ALLOW)
 
 
 def _why_not(outcome: Outcome[Any]) -> AccessError:

@@ -22,7 +22,8 @@ AccessError
 │   └── PolicyDenied
 └── TemporarilyUnavailable    the token cannot be checked right now      503
     ├── KeysUnavailable
-    └── KeyUnconfirmed
+    ├── KeyUnconfirmed
+    └── IdentityUnavailable
 ```
 
 Each class carries a stable `reason` code for logs, metrics and handlers. Messages are for operators and never
@@ -133,7 +134,7 @@ class TokenNotYetValid(CredentialError):
 
 
 class TokenRevoked(CredentialError):
-    """The token or its session was revoked. Reserved: no code raises it yet."""
+    """The token or its session was revoked at Cloudflare; only get-identity says so, where the app asks it."""
 
     reason = "token_revoked"
 
@@ -188,3 +189,9 @@ class KeyUnconfirmed(TemporarilyUnavailable):
     """The `kid` of an otherwise acceptable token is unknown, and the keys cannot be fetched for it right now."""
 
     reason = "key_unconfirmed"
+
+
+class IdentityUnavailable(TemporarilyUnavailable):
+    """get-identity is needed for this request, and cannot be asked right now."""
+
+    reason = "identity_unavailable"

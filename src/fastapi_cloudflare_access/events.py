@@ -4,6 +4,8 @@
 AccessEvent
 ├── RequestAccepted         a request was accepted
 ├── RequestRejected         a request was rejected
+├── FormerTeamDomainSeen    a token carries a former name of the team
+├── IdentityFetched         get-identity was asked for a user
 └── KeyEvent                the root of the events of the key source
     ├── KeysRefreshed       a fetch brought a usable document, or 304
     ├── KeysRefreshFailed   a fetch failed; the keys stay
@@ -77,6 +79,32 @@ class RequestRejected(AccessEvent):
     method: str | None = None
     route: str | None = None
     policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormerTeamDomainSeen(AccessEvent):
+    """An accepted token carries a former name of the team; emitted once an hour for each name.
+
+    Attributes:
+        issuer: The former team domain.
+    """
+
+    name = "former_team_domain_seen"
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityFetched(AccessEvent):
+    """get-identity was asked for the identity of a user, or a limit did not allow it.
+
+    Attributes:
+        outcome: `identity`, `no_session`, `failed` or `limited`.
+        seconds: Duration of the fetch.
+    """
+
+    name = "identity_fetched"
+    outcome: Literal["identity", "no_session", "failed", "limited"]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

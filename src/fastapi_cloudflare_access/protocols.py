@@ -42,9 +42,11 @@ class FetchResponse:
 
 
 class Fetch(Protocol):
-    """A function that fetches the certs document; the default uses httpx.
+    """A function that fetches the certs document, and identities where they are asked for; the default uses httpx.
 
-    The key source bounds time and size. An implementation must verify TLS, must not follow redirects, must not decode
+    The headers of a fetch for an identity contain the user's token: never log them.
+
+    The callers bound time and size. An implementation must verify TLS, must not follow redirects, must not decode
     the body, and must end when it is cancelled.
     """
 

@@ -4,7 +4,6 @@ Each setting is described once, at its field; the reference page is made from th
 """
 
 import os
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Never, Self
@@ -17,22 +16,35 @@ from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access._setting_hints import (
     WHERE_IS_AUD,
     audience_problem,
-    entry_problem,
-    team_domain_problem,
     unread_sources,
     unread_variables,
 )
 from fastapi_cloudflare_access._setting_hints import unknown_setting as hint_unknown_setting
+from fastapi_cloudflare_access._setting_values import (
+    LOOPBACK,
+    audiences_of,
+    auth_scheme_of,
+    claim_paths_of,
+    former_issuers,
+    issuer_of,
+    not_a_boolean,
+    recheck_choice_of,
+    token_sources_of,
+)
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 CERTS_PATH = "/cdn-cgi/access/certs"
 """Path of the certs document, below the issuer."""
 
+IDENTITY_PATH = "/cdn-cgi/access/get-identity"
+"""Path of the identity document, below the issuer."""
+
 GROUP_CLAIMS = ("custom.groups", "groups")
 """Paths of the claims in which groups are looked for, by default."""
 
 DAY = 86_400.0
-MAX_PORT = 65_535
+SHORTEST_RECHECK = 5.0
+"""Seconds that `recheck_session` must be at least, if sessions are checked."""
 ENVIRONMENT_PREFIX = "CF_ACCESS_"
 JITTER = 0.1
 """Share by which each pause between refreshes varies."""
@@ -40,93 +52,14 @@ JITTER = 0.1
 PORTS = ("user_model", "fetch", "clock", "listeners")
 """The parameters of `CloudflareAccess` that are objects, and cannot come from the environment."""
 
-_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_TEAM_NAME = re.compile(_LABEL)
-_TEAM_DOMAIN = re.compile(rf"(?:https://)?({_LABEL}(?:\.fed)?\.cloudflareaccess\.com)")
-_LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost|\[::1\]):([1-9][0-9]{0,4})")
-_AUDIENCE = re.compile(r"[A-Za-z0-9._~-]{1,256}")
-_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-
 TokenSource = Literal["header", "cookie"]
 """A place that a token may be read from."""
 
-
-def _issuer_of(team_domain: object) -> str:
-    if isinstance(team_domain, str):
-        team_domain = team_domain.strip()
-        team_domain = team_domain if team_domain.endswith("//") else team_domain.removesuffix("/")
-    if not isinstance(team_domain, str):
-        raise ValueError("must be text, such as 'acme'; leave it out to read CF_ACCESS_TEAM_DOMAIN")  # noqa: TRY004
-    if not team_domain.strip():
-        raise ValueError("is blank; set it to your team name, such as 'acme'")
-    if _TEAM_NAME.fullmatch(team_domain):
-        return f"https://{team_domain}.cloudflareaccess.com"
-    if match := _TEAM_DOMAIN.fullmatch(team_domain):
-        return f"https://{match[1]}"
-    if (match := _LOOPBACK.fullmatch(team_domain)) and int(match[1]) <= MAX_PORT:
-        return team_domain
-    raise ValueError(team_domain_problem(team_domain))
+TOKEN_SOURCES: tuple[TokenSource, ...] = ("header", "cookie")
 
 
-def _audiences_of(audience: Any) -> tuple[str, ...]:
-    tags: Any = audience
-    if isinstance(audience, str):
-        tags = audience.split(",") if audience.strip() else ()
-    if not _is_one_of(tags, list, tuple, set, frozenset):
-        raise ValueError("must be the AUD tag of your application, or several; leave it out to read CF_ACCESS_AUDIENCE")
-    if not tags:
-        raise ValueError("is empty; set it to the AUD tag of your application")
-    return tuple(dict.fromkeys(_audience_of(tag) for tag in tags))
-
-
-def _audience_of(tag: object) -> str:
-    if isinstance(tag, list | tuple):
-        raise ValueError("has a list as an entry; pass the tags one by one, or as one list")  # noqa: TRY004
-    if not isinstance(tag, str):
-        raise ValueError("has an entry that is not text; each must be the AUD tag of an application")  # noqa: TRY004
-    if not tag.strip():
-        raise ValueError("has a blank entry; each must be the AUD tag of an application")
-    if not _AUDIENCE.fullmatch(tag.strip()):
-        raise ValueError(f"has an entry that {entry_problem(tag.strip())}")
-    return tag.strip()
-
-
-def _is_one_of(value: object, *kinds: type[Any]) -> bool:
-    return isinstance(value, kinds)
-
-
-def _scheme(auth_scheme: str) -> str:
-    if not _SCHEME.fullmatch(auth_scheme):
-        raise ValueError("must be one HTTP token, such as 'Cloudflare-Access' (RFC 9110 section 5.6.2)")
-    return auth_scheme
-
-
-def _sources(value: Any) -> object:
-    named: Any = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-    if not _is_one_of(named, list, tuple) or not named or any(name not in ("header", "cookie") for name in named):
-        raise ValueError("must be 'header', 'cookie' or both")
-    return tuple(source for source in ("header", "cookie") if source in named)
-
-
-def _paths(value: Any) -> object:
-    named: Any = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-    if not _is_one_of(named, list, tuple) or not named or not all(_is_path(path) for path in named):
-        raise ValueError("must be paths of claims, such as 'custom.groups', separated by commas or as a list")
-    return tuple(named)
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) and all(name and name == name.strip() for name in value.split("."))
-
-
-def _no_boolean(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic wants a ValueError
-    return value
-
-
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_boolean)]
-Count = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(not_a_boolean)]
+Count = Annotated[int, BeforeValidator(not_a_boolean)]
 
 
 class LeftOut:
@@ -247,22 +180,30 @@ def _key_settings(value: object) -> object:
 class Settings(_Group):
     """The settings of one `CloudflareAccess`; each is read from `CF_ACCESS_<NAME>` if left out."""
 
-    team_domain: Annotated[str, BeforeValidator(_issuer_of)]
+    team_domain: Annotated[str, BeforeValidator(issuer_of)]
     """The team: `acme`, `acme.cloudflareaccess.com`, or a loopback origin for local work."""
-    audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_audiences_of)]
+    audience: Annotated[tuple[str, ...], NoDecode, BeforeValidator(audiences_of)]
     """The AUD tags of the applications whose tokens are accepted; comma-separated in the environment."""
-    group_claims: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_paths)] = GROUP_CLAIMS
+    former_team_domains: Annotated[tuple[str, ...], NoDecode, BeforeValidator(former_issuers)] = ()
+    """Names that the team had before; tokens with these issuers are accepted over the team's own keys."""
+    group_claims: Annotated[tuple[str, ...], NoDecode, BeforeValidator(claim_paths_of)] = GROUP_CLAIMS
     """Paths of the claims in which policies look for groups; the first claim that is present decides."""
-    token_sources: Annotated[tuple[TokenSource, ...], NoDecode, BeforeValidator(_sources)] = ("header", "cookie")
+    token_sources: Annotated[tuple[TokenSource, ...], NoDecode, BeforeValidator(token_sources_of)] = TOKEN_SOURCES
     """Places that the token is read from; if the header is present, it alone counts."""
     exp_leeway: Number = Field(10.0, ge=0, le=300)
     """Seconds for which a token is accepted after `exp`."""
     nbf_leeway: Number = Field(30.0, ge=0, le=300)
     """Seconds by which `nbf` and `iat` may lie in the future."""
-    auth_scheme: Annotated[str, AfterValidator(_scheme)] = "Cloudflare-Access"
+    auth_scheme: Annotated[str, AfterValidator(auth_scheme_of)] = "Cloudflare-Access"
     """The auth-scheme of `WWW-Authenticate` (RFC 9110 section 11.1)."""
     token_cache_size: Count = Field(1024, ge=0, le=100_000)
     """Number of verified tokens that are kept, some 3 kB each; 0 for none."""
+    recheck_session: Number = Field(0.0, ge=0, le=DAY)
+    """Seconds after which a user's session is checked again at get-identity, for each token; 0 for never."""
+    recheck_unavailable: Annotated[Literal["allow", "deny"] | None, BeforeValidator(recheck_choice_of)] = None
+    """The fate of users whose session cannot be checked: `allow` or `deny`; no default with `recheck_session`."""
+    recheck_grace: Number = Field(0.0, ge=0, le=7 * DAY)
+    """Seconds for which `recheck_unavailable="allow"` admits a user after the check was due."""
     key_settings: Annotated[KeySettings, NoDecode, BeforeValidator(_key_settings)] = Field(default_factory=KeySettings)
     """The numbers of the key source; see [`KeySettings`][fastapi_cloudflare_access.settings.KeySettings]."""
 
@@ -270,6 +211,27 @@ class Settings(_Group):
 
         def __init__(self, **options: Any) -> None:
             self._validate(options)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.issuer in self.former_team_domains:
+            raise ValueError(f"former_team_domains has the current team domain {self.issuer}: remove it there")
+        if any(issuer.startswith("http://") != self.is_local for issuer in self.former_team_domains):
+            raise ValueError("former_team_domains must not have a loopback origin beside a real team, or the reverse")
+        if not self.recheck_session and (self.recheck_unavailable or self.recheck_grace):
+            raise ValueError("recheck_unavailable and recheck_grace need recheck_session: set it, or leave them out")
+        if self.recheck_session and self.recheck_session < SHORTEST_RECHECK:
+            raise ValueError(f"recheck_session must be 0 or from {SHORTEST_RECHECK:g} seconds")
+        if self.recheck_session and not self.recheck_unavailable:
+            raise ValueError(
+                "recheck_session needs recheck_unavailable, which says what happens when sessions cannot be checked: "
+                "'deny', or 'allow' with recheck_grace"
+            )
+        if self.recheck_unavailable == "allow" and not self.recheck_grace:
+            raise ValueError("recheck_unavailable='allow' needs recheck_grace, the seconds for which it holds")
+        if self.recheck_unavailable == "deny" and self.recheck_grace:
+            raise ValueError("recheck_grace has no meaning with recheck_unavailable='deny': leave it out")
+        return self
 
     def with_audience(self, audience: tuple[str, ...]) -> Self:
         """Return the same settings for other audiences.
@@ -284,6 +246,11 @@ class Settings(_Group):
     def issuer(self) -> str:
         """The value that `iss` must have, byte for byte."""
         return self.team_domain
+
+    @cached_property
+    def identity_url(self) -> str:
+        """The URL of the identity of a token's user."""
+        return self.issuer + IDENTITY_PATH
 
     @cached_property
     def certs_url(self) -> str:
@@ -302,7 +269,7 @@ class Settings(_Group):
         found = [f"audience {tag[:8]}… is not an AUD tag: {why}; {WHERE_IS_AUD}" for tag, why in problems if why]
         found += unread_variables([*Settings.model_fields, *KeySettings.model_fields])
         expected = os.environ.get(f"{ENVIRONMENT_PREFIX}TEAM_DOMAIN", "")
-        if _LOOPBACK.fullmatch(expected) and expected != self.issuer:
+        if LOOPBACK.fullmatch(expected) and expected != self.issuer:
             found.append(
                 f"the code sets team_domain to {self.issuer}, and the environment names the local Access {expected}, "
                 "whose tokens are rejected: leave team_domain and audience out to read them from the environment"

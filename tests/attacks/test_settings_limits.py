@@ -27,6 +27,8 @@ LIMITS: dict[str, tuple[float, float, float]] = {
     "unknown_kid_burst": (3, 1, 10),
     "unknown_kid_interval": (5, 1, 300),
     "token_cache_size": (1024, 0, 100_000),
+    "recheck_session": (0, 0, DAY),
+    "recheck_grace": (0, 0, 7 * DAY),
 }
 
 
@@ -36,9 +38,11 @@ def load(**options: Any) -> Any:
     return SimpleNamespace(**settings.key_settings.model_dump(), **settings.model_dump(exclude={"key_settings"}))
 
 
-TOGETHER: dict[str, dict[str, float]] = {
+TOGETHER: dict[str, dict[str, Any]] = {
     "refresh_interval": {"degraded_after": 7 * DAY, "max_staleness": 7 * DAY},
     "degraded_after": {"max_staleness": 7 * DAY},
+    "recheck_session": {"recheck_unavailable": "deny"},
+    "recheck_grace": {"recheck_session": 60, "recheck_unavailable": "allow"},
     "unknown_kid_interval": {"refresh_interval": 3600, "degraded_after": 7 * DAY, "max_staleness": 7 * DAY},
 }
 """What else has to be given for the highest value of a setting to be possible."""

@@ -35,9 +35,9 @@ def test_an_ended_session_has_no_identity() -> None:
     browser = Browser(make_local_access())
     browser.log_in()
     browser.local_access.end_sessions("ada@example.com", "revoked")
-    assert browser.open(APP + PATH).status_code == 401
+    assert browser.open(APP + PATH).json() == {"err": "no app token set"}
     browser.jar["localhost"]["CF_Authorization"] = "forged"
-    assert browser.open(APP + PATH).status_code == 401
+    assert browser.open(APP + PATH).status_code == 400
 
 
 def test_a_service_token_has_no_identity() -> None:

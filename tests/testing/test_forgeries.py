@@ -39,6 +39,10 @@ async def user(_: Annotated[UserClaims, Depends(access.user)]) -> None: ...
 async def forbidden() -> None: ...
 
 
+@app.get("/identity", dependencies=[Depends(access.identity)])
+async def identity() -> None: ...
+
+
 @pytest.fixture
 def team() -> FakeTeam:
     return FakeTeam("acme")
@@ -145,6 +149,16 @@ def key_that_cannot_be_looked_for(client: TestClient, team: FakeTeam, certs: Mem
     client.get("/", headers=team.headers(team.forge("unknown_kid")))
 
 
+def session_that_ended(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
+    team.end_sessions("ada@example.com")
+    client.get("/identity", headers=team.headers(team.user("ada@example.com")))
+
+
+def identity_that_cannot_be_asked(client: TestClient, team: FakeTeam, certs: MemoryFetch) -> None:
+    certs.identity.fail_with(503)
+    client.get("/identity", headers=team.headers(team.user("ada@example.com")))
+
+
 NOT_BY_A_TOKEN: dict[str, Callable[[TestClient, FakeTeam, MemoryFetch], None]] = {
     "missing_token": no_token,
     "ambiguous_token": two_headers,
@@ -152,8 +166,9 @@ NOT_BY_A_TOKEN: dict[str, Callable[[TestClient, FakeTeam, MemoryFetch], None]] =
     "forbidden": refused_by_a_policy,
     "keys_unavailable": keys_too_old,
     "key_unconfirmed": key_that_cannot_be_looked_for,
+    "token_revoked": session_that_ended,
+    "identity_unavailable": identity_that_cannot_be_asked,
 }
-NOT_YET = {"token_revoked"}  # no code raises it yet
 
 
 @pytest.mark.parametrize("reason", NOT_BY_A_TOKEN)
@@ -171,5 +186,5 @@ def test_every_reason_code_of_the_package_is_caused_by_the_kit() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, errors.AccessError) and not kind.__subclasses__()
     }
-    caused = {forgery.reason for forgery in FORGERIES.values()} | set(NOT_BY_A_TOKEN) | NOT_YET
+    caused = {forgery.reason for forgery in FORGERIES.values()} | set(NOT_BY_A_TOKEN)
     assert caused == leaves - {"configuration_error"}

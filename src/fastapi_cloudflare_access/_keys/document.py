@@ -65,16 +65,31 @@ async def read_document(fetch: Fetch, url: str, *, etag: str | None, no_cache: b
         FetchProblem: The response is unusable.
         Exception: Any exception of `fetch`.
     """
-    async with fetch(url, headers=_request_headers(etag, no_cache=no_cache)) as response:
+    headers = request_headers()
+    if etag is not None:
+        headers["If-None-Match"] = etag
+    if no_cache:
+        headers["Cache-Control"] = "no-cache"
+    async with fetch(url, headers=headers) as response:
         if response.status == NOT_MODIFIED and etag is not None:
             return Document(None, etag, _max_age(response.headers))
         _check(response)
-        body = bytearray()
-        async for piece in response.body:
-            if len(body) + len(piece) > MAX_DOCUMENT:
-                raise FetchProblem(f"the document is longer than {MAX_DOCUMENT} bytes")
-            body += piece
-        return Document(bytes(body), _etag(response.headers), _max_age(response.headers))
+        body = await read_body(response, limit=MAX_DOCUMENT)
+        return Document(body, _etag(response.headers), _max_age(response.headers))
+
+
+async def read_body(response: FetchResponse, *, limit: int) -> bytes:
+    """Read the body of a response, of at most `limit` bytes.
+
+    Raises:
+        FetchProblem: It is longer.
+    """
+    body = bytearray()
+    async for piece in response.body:
+        if len(body) + len(piece) > limit:
+            raise FetchProblem(f"the document is longer than {limit} bytes")
+        body += piece
+    return bytes(body)
 
 
 class ProxyUsed:
@@ -133,13 +148,9 @@ def _ca_hint() -> str:
     return f"; {source} names the CA certificates that are trusted" if source else ""
 
 
-def _request_headers(etag: str | None, *, no_cache: bool) -> dict[str, str]:
-    headers = {"User-Agent": _user_agent(), "Accept": "application/json", "Accept-Encoding": "identity"}
-    if etag is not None:
-        headers["If-None-Match"] = etag
-    if no_cache:
-        headers["Cache-Control"] = "no-cache"
-    return headers
+def request_headers() -> dict[str, str]:
+    """Return the headers of every fetch."""
+    return {"User-Agent": _user_agent(), "Accept": "application/json", "Accept-Encoding": "identity"}
 
 
 @cache

@@ -151,7 +151,7 @@ def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> N
     if claims.get("type") != "app":
         _text(claims, "type")
         raise WrongType("the token is not one for an application")
-    if claims.get("iss") != settings.issuer:
+    if (iss := claims.get("iss")) != settings.issuer and iss not in settings.former_team_domains:
         _text(claims, "iss")
         raise WrongIssuer("the issuer is not the configured team")
     claims["aud"] = audience = _audience(claims.get("aud"))

@@ -32,13 +32,17 @@ HINTS: Mapping[str, str] = {
     "unknown_key": "check that the token is from this team, and log in again for a token signed by a current key",
     "invalid_signature": "it was truncated, changed or signed by another key: copy it again, or log in again",
     "invalid_claims": "Access does not issue such tokens: check the source of this token",
-    "wrong_issuer": "set CF_ACCESS_TEAM_DOMAIN to the team whose tokens reach the app",
+    "wrong_issuer": (
+        "set CF_ACCESS_TEAM_DOMAIN to the team whose tokens reach the app; if the team was renamed, add the name in "
+        "the token to CF_ACCESS_FORMER_TEAM_DOMAINS"
+    ),
     "wrong_audience": "set CF_ACCESS_AUDIENCE to the AUD tag of the application in front of the app",
     "wrong_type": "use the token that reaches the app: its Cf-Access-Jwt-Assertion header or CF_Authorization cookie",
     "token_expired": "log in again; if the token is new, this machine's clock is ahead: see `cf-access doctor`",
     "token_not_yet_valid": "set this machine's clock: see `cf-access doctor`",
     "keys_unavailable": "run `cf-access doctor` to find out why the keys cannot be fetched",
     "key_unconfirmed": "try again in a few seconds",
+    "identity_unavailable": "check that the app can reach get-identity on the team domain, as it reaches the keys",
 }
 """Hints by reason code."""
 

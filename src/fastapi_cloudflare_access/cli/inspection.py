@@ -86,7 +86,7 @@ def _verdict(token: bytes, claims: dict[str, Any] | None, configuration: Configu
             return Verdict(accepted=None, text=f"the decision of the app is not known: {configuration.problem}")
         checked = dict(claims)
         check_claims(checked, settings=configuration.settings, now=now)
-        build_claims(checked, UserClaims)
+        build_claims(checked, UserClaims, issuer=configuration.settings.issuer)
     except CredentialError as error:
         return explain_rejection(error, token=token, claims=claims, settings=configuration.settings, now=now)
     return Verdict(accepted=None, text="this configuration accepts the token if its signature is valid")

@@ -7,7 +7,7 @@ from starlette.types import Receive, Send
 
 from fastapi_cloudflare_access.local.edge_request import EdgeRequest
 from fastapi_cloudflare_access.testing import CertsEndpoint
-from fastapi_cloudflare_access.testing.certs import Answer
+from fastapi_cloudflare_access.testing.endpoint import Answer
 
 CLOSE_CONNECTION = "close_connection"
 """Key, in the `state` of a scope, of a function that closes the connection."""

@@ -13,13 +13,13 @@ from fastapi_cloudflare_access.local.control import CONTROL_PATH, control
 from fastapi_cloudflare_access.local.cookies import service_cookie
 from fastapi_cloudflare_access.local.decision import Forward, decide
 from fastapi_cloudflare_access.local.edge_request import EdgeRequest, headers_for_app, new_ray
-from fastapi_cloudflare_access.local.identity import IDENTITY_PATH, get_identity
+from fastapi_cloudflare_access.local.identity import get_identity
 from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.login import AUTHORIZED_PATH, LOGOUT_PATH, authorized, login, logout
 from fastapi_cloudflare_access.local.pages import message
 from fastapi_cloudflare_access.local.responses import LOGIN_PATH, RESOURCE_PATH, build_response
 from fastapi_cloudflare_access.local.upstream import Upstream
-from fastapi_cloudflare_access.settings import CERTS_PATH
+from fastapi_cloudflare_access.settings import CERTS_PATH, IDENTITY_PATH
 
 
 class Edge:

@@ -9,7 +9,9 @@ is unknown. Only a policy that is true admits a caller. A claim that cannot be r
 """
 
 from fastapi_cloudflare_access.policies.callers import Claim, Country, Email, EmailDomain, Group, ServiceToken
+from fastapi_cloudflare_access.policies.expressions import parse_policy
 from fastapi_cloudflare_access.policies.logic import Anyone, Decision, Policy, Predicate
+from fastapi_cloudflare_access.policies.roles import roles_from_environment, roles_from_file
 
 __all__ = [
     "Anyone",
@@ -22,4 +24,7 @@ __all__ = [
     "Policy",
     "Predicate",
     "ServiceToken",
+    "parse_policy",
+    "roles_from_environment",
+    "roles_from_file",
 ]

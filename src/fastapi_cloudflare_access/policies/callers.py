@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.policies.logic import Decision, Policy, Subject, decision_of
 from fastapi_cloudflare_access.policies.reading import (
@@ -12,7 +12,6 @@ from fastapi_cloudflare_access.policies.reading import (
     group_names,
     normal_address,
     normal_domain,
-    read_claim,
 )
 
 _SCALARS = (str, int, float, bool)
@@ -59,7 +58,7 @@ class Email(_OneOf):
         return normal_address(name, ConfigurationError("Email takes addresses, such as Email('ada@acme.example')"))
 
     def _evaluate(self, subject: Subject) -> Decision:
-        address = _address_of(subject.caller)
+        address = _address_of(subject)
         return address if isinstance(address, Decision) else decision_of(address in self.names)
 
 
@@ -75,7 +74,7 @@ class EmailDomain(_OneOf):
         return normal_domain(name, ConfigurationError("EmailDomain takes domains, such as EmailDomain('acme.example')"))
 
     def _evaluate(self, subject: Subject) -> Decision:
-        address = _address_of(subject.caller)
+        address = _address_of(subject)
         return address if isinstance(address, Decision) else decision_of(address.partition("@")[2] in self.names)
 
 
@@ -87,10 +86,8 @@ class Group(_OneOf):
     def _evaluate(self, subject: Subject) -> Decision:
         if isinstance(subject.caller, ServiceClaims):
             return Decision.DENY
-        for path in subject.group_claims:
-            if (value := read_claim(subject.caller, path)) is not None:
-                return decision_of(not set(group_names(value)).isdisjoint(self.names))
-        return Decision.UNKNOWN
+        value = subject.read(*subject.group_claims)
+        return Decision.UNKNOWN if value is None else decision_of(not set(group_names(value)).isdisjoint(self.names))
 
 
 class Country(_OneOf):
@@ -104,8 +101,9 @@ class Country(_OneOf):
         return name.upper()
 
     def _evaluate(self, subject: Subject) -> Decision:
-        caller = subject.caller
-        country = caller.country if isinstance(caller, UserClaims) else None
+        country = subject.caller.country if isinstance(subject.caller, UserClaims) else None
+        if country is None and subject.identity is not None and subject.identity.geo is not None:
+            country = subject.identity.geo.country
         return Decision.UNKNOWN if country is None else decision_of(country.upper() in self.names)
 
 
@@ -179,7 +177,7 @@ class Claim(Policy):
         object.__setattr__(self, "values", values)
 
     def _evaluate(self, subject: Subject) -> Decision:
-        found = read_claim(subject.caller, self.path)
+        found = subject.read(self.path)
         if found is None:
             return Decision.UNKNOWN
         items = cast("Sequence[object]", found) if isinstance(found, list | tuple) else (found,)
@@ -201,12 +199,15 @@ class Claim(Policy):
         return f"Claim({', '.join(map(repr, ('.'.join(self.path), *self.values)))})"
 
 
-def _address_of(caller: Claims) -> str | Decision:
+def _address_of(subject: Subject) -> str | Decision:
     """Return the normal form of a user's address, or the decision without one: a service has none.
 
     Raises:
         UnreadableClaim: The address is not one.
     """
-    if isinstance(caller, ServiceClaims):
+    if isinstance(subject.caller, ServiceClaims):
         return Decision.DENY
-    return Decision.UNKNOWN if caller.email is None else normal_address(caller.email, UnreadableClaim())
+    address = subject.caller.email
+    if address is None and subject.identity is not None:
+        address = subject.identity.email
+    return Decision.UNKNOWN if address is None else normal_address(address, UnreadableClaim())

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, cast
 from fastapi_cloudflare_access._policy import ask, check_policy, policy_name
 from fastapi_cloudflare_access.claims import Claims
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.policies.reading import UnreadableClaim
+from fastapi_cloudflare_access.identity import Identity
+from fastapi_cloudflare_access.policies.reading import UnreadableClaim, read_claim, read_identity
 from fastapi_cloudflare_access.settings import GROUP_CLAIMS
 
 
@@ -42,25 +43,51 @@ class Subject(NamedTuple):
     Attributes:
         caller: The verified claims.
         group_claims: Paths of the claims in which groups are looked for.
+        identity: The identity of the user, if it was needed and is known.
     """
 
     caller: Claims
     group_claims: tuple[tuple[str, ...], ...]
+    identity: Identity | None = None
+
+    def read(self, *paths: Sequence[str]) -> object:
+        """Return the first claim at one of the paths that the token has, or else the identity; None if neither has."""
+        for path in paths:
+            if (value := read_claim(self.caller, path)) is not None:
+                return value
+        if self.identity is not None:
+            for path in paths:
+                if (value := read_identity(self.identity, path)) is not None:
+                    return value
+        return None
 
 
 class Policy(ABC):
     """The base of the policies; an immutable value, equal to others of the same content."""
 
-    def evaluate(self, caller: Claims, *, group_claims: Sequence[str] = GROUP_CLAIMS) -> Decision:
+    def evaluate(
+        self, caller: Claims, *, group_claims: Sequence[str] = GROUP_CLAIMS, identity: Identity | None = None
+    ) -> Decision:
         """Return the decision for a caller; every part is evaluated.
+
+        The token alone is read first. If that leaves the decision unknown, the whole policy is evaluated again with the
+        identity, which adds what the token does not have.
 
         Args:
             caller: The verified claims.
             group_claims: Paths of the claims in which groups are looked for; the first that is present decides.
+            identity: The identity of the user, if it is known.
         """
+        subject = Subject(caller, _paths(tuple(group_claims)))
+        decision = self._decide(subject)
+        if decision is Decision.UNKNOWN and identity is not None:
+            return self._decide(subject._replace(identity=identity))
+        return decision
+
+    def _decide(self, subject: Subject) -> Decision:
         try:
-            return self._evaluate(Subject(caller, _paths(tuple(group_claims))))
-        except UnreadableClaim:
+            return self._evaluate(subject)
+        except (UnreadableClaim, RecursionError):
             return Decision.DENY
 
     @abstractmethod

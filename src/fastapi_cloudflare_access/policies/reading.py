@@ -8,6 +8,7 @@ import idna
 from pydantic import BaseModel
 
 from fastapi_cloudflare_access.claims import Claims
+from fastapi_cloudflare_access.identity import Identity
 
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _ASCII_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+")
@@ -19,7 +20,10 @@ class UnreadableClaim(Exception):
 
 def read_claim(caller: Claims, path: Sequence[str]) -> object:
     """Return the claim at a path; None if it is absent or null, or if a part on the way is not an object."""
-    value: object = caller
+    return _read(caller, path)
+
+
+def _read(value: object, path: Sequence[str]) -> object:
     for name in path:
         if isinstance(value, BaseModel):
             fields, extra = value.__dict__, value.__pydantic_extra__ or {}
@@ -27,6 +31,17 @@ def read_claim(caller: Claims, path: Sequence[str]) -> object:
         else:
             value = cast("Mapping[str, object]", value).get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def read_identity(identity: Identity, path: Sequence[str]) -> object:
+    """Return what an identity has for the path of a claim; None if it is absent or null.
+
+    What a token has under `custom`, an identity has under `oidc_fields` or `saml`.
+    """
+    if path[0] != "custom":
+        return _read(identity, path)
+    found = _read(identity.oidc_fields, path[1:])
+    return _read(identity.saml, path[1:]) if found is None else found
 
 
 def group_names(value: object) -> Iterator[str]:

@@ -11,13 +11,16 @@ from hashlib import sha256
 from typing import Any, Unpack
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
+from fastapi_cloudflare_access._verification.token import parse
+from fastapi_cloudflare_access.errors import ConfigurationError, CredentialError
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.testing._minting import Minter, ServiceOptions, UserOptions, as_json
 
@@ -115,6 +118,8 @@ class Issuer:
         self._new_key = new_key
         self._issued: dict[str, float] = {}
         self._certificates: dict[str, str] = {}
+        self._identities: dict[str, dict[str, Any]] = {}
+        self._without_session: set[str] = set()
         self.previous: SigningKey | None = self._add_key()
         self.current = self._add_key()
 
@@ -135,6 +140,36 @@ class Issuer:
     def withdraw(self) -> None:
         """Remove the previous key, as Cloudflare does seven days after a rotation."""
         self.previous = None
+
+    def set_identity(self, email: str, **fields: Any) -> None:
+        """Set fields of what get-identity has for a user, such as `groups=[{"id": "1", "name": "admins"}]`.
+
+        Raises:
+            ConfigurationError: A field cannot be encoded as JSON.
+        """
+        as_json(fields, what="the identity")
+        self._identities[email] = {**self._identities.get(email, {}), **fields}
+
+    def end_sessions(self, email: str) -> None:
+        """End the sessions of a user, as a logout or a revocation does: get-identity then knows none of the tokens."""
+        self._without_session.add(email)
+
+    def identity_of(self, token: str) -> dict[str, Any] | None:
+        """Return what get-identity has for a token; None if it is not a user's token, or has no session."""
+        claims = self._own_claims(token)
+        if claims is None or not isinstance(email := claims.get("email"), str) or email in self._without_session:
+            return None
+        return {**self._minter.identity(email), "user_uuid": claims["sub"], **self._identities.get(email, {})}
+
+    def _own_claims(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of a token that a published key of this team signed, or None."""
+        try:
+            parsed = parse(token.encode("ascii"))
+            key = next(key for key in self.keys if key.kid == parsed.kid)
+            key.private.public_key().verify(parsed.signature, parsed.signing_input, PKCS1v15(), hashes.SHA256())
+            return parse_json_object(parsed.payload)
+        except (UnicodeEncodeError, CredentialError, EncodingProblem, StopIteration, InvalidSignature):
+            return None
 
     def certs(self) -> dict[str, Any]:
         """Return the document at `<team domain>/cdn-cgi/access/certs`."""

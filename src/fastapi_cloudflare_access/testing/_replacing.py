@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._authentication import Authenticator
-from fastapi_cloudflare_access.access import CloudflareAccess
+from fastapi_cloudflare_access.any_access import AnyAccess
 
 _stacks: WeakKeyDictionary[object, dict[str, list[list[Any]]]] = WeakKeyDictionary()
 """The original value of each replaced attribute, then the value of each open context, each in a list of one."""
@@ -28,6 +29,11 @@ def replaced(target: object, name: str, value: object) -> Generator[None]:
             _stacks[target].pop(name, None)
 
 
-def authenticator_of(access: CloudflareAccess[Any]) -> Authenticator[Any]:
+def authenticator_of(access: AccessBase[Any]) -> Authenticator[Any]:
     """Return the part of an object that authenticates requests."""
     return access._authenticator  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - made to be used here
+
+
+def authenticators_of(access: AccessBase[Any]) -> list[Authenticator[Any]]:
+    """Return the authenticators of an object, or of the objects that it combines."""
+    return [authenticator_of(member) for member in (access.members if isinstance(access, AnyAccess) else (access,))]

@@ -1,75 +1,25 @@
 """A team's certs endpoint with exact counts and scripted faults; `MemoryFetch` and `CertsServer` serve it."""
 
-import gzip
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from hashlib import sha256
-from threading import Lock
-from typing import Literal
 
-from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.testing._argument_checks import (
-    check_body,
-    check_headers,
-    check_seconds,
-    check_size,
-    check_status,
-    check_times,
-)
+from fastapi_cloudflare_access.settings import IDENTITY_PATH
+from fastapi_cloudflare_access.testing._argument_checks import check_seconds
 from fastapi_cloudflare_access.testing._issuer import Issuer
-
-_HTML = b"<!DOCTYPE html><title>Error</title><h1>Unable to find your Access organization!</h1>"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One response of the endpoint, correct or faulty.
-
-    Attributes:
-        status: The HTTP status code.
-        headers: The response headers, names in lower case.
-        pieces: The chunks of the body.
-        delay: Seconds before the response begins.
-        pause: Seconds before each chunk except the first.
-        ending: The end of the response: complete, a reset connection, or a hang; `refused` resets the connection
-            before the response.
-    """
-
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    pieces: tuple[bytes, ...] = ()
-    delay: float = 0.0
-    pause: float = 0.0
-    ending: Literal["complete", "reset", "hang", "refused"] = "complete"
+from fastapi_cloudflare_access.testing.endpoint import Answer, Endpoint, SeenRequest, with_body
+from fastapi_cloudflare_access.testing.identities import IdentityEndpoint
 
 
-@dataclass(frozen=True, slots=True)
-class SeenRequest:
-    """One fetch as the endpoint received it.
-
-    Attributes:
-        url: The URL in memory, or the path on a server.
-        headers: The request headers, names in lower case.
-        at: The time on the team's monotonic clock, in seconds.
-    """
-
-    url: str
-    headers: Mapping[str, str]
-    at: float
-
-
-Maker = Callable[[Answer], Answer]
-
-
-class CertsEndpoint:
-    """The certs endpoint of a team.
+class CertsEndpoint(Endpoint):
+    """The certs endpoint of a team, and its get-identity endpoint.
 
     Faults take effect in the order of their calls. With `times` a fault lasts for that many fetches, otherwise until
     the next fault or `recover()`. A fault with an invalid argument raises `ConfigurationError`.
 
     Attributes:
         team: The team whose certs are served.
-        requests: Every fetch so far.
+        requests: Every fetch of the certs so far.
+        identity: The get-identity endpoint, with counts and faults of its own.
     """
 
     def __init__(self, team: Issuer, *, headers: Mapping[str, str] | None = None, etag: bool = False) -> None:
@@ -83,91 +33,19 @@ class CertsEndpoint:
         Raises:
             ConfigurationError: The team is not a `FakeTeam`, or a header is not text.
         """
-        if not isinstance(team, Issuer):
-            raise ConfigurationError(f"team must be a FakeTeam, not {type(team).__name__}")
-        check_headers(headers)
-        self.team = team
-        self.requests: list[SeenRequest] = []
-        self._headers = {"content-type": "application/json", **(headers or {})}
+        super().__init__(team, headers=headers)
+        self.identity = IdentityEndpoint(team)
         self._etag = etag
-        self._script: list[tuple[Maker, int | None]] = []
-        self._lock = Lock()
 
-    @property
-    def fetches(self) -> int:
-        """The number of fetches that have begun."""
-        return len(self.requests)
-
-    def recover(self) -> None:
-        """Remove all faults."""
-        with self._lock:
-            self._script.clear()
-
-    def fail_with(self, status: int = 503, *, times: int | None = None) -> None:
-        """Answer with this status and an HTML page."""
-        self.answer_with(_HTML, status=status, headers={"content-type": "text/html"}, times=times)
-
-    def html(self, *, times: int | None = None) -> None:
-        """Answer 200 with an HTML page, as a captive portal does."""
-        self.fail_with(200, times=times)
-
-    def empty(self, *, times: int | None = None) -> None:
-        """Answer 200 with no body."""
-        self.answer_with(b"", times=times)
+    def answer(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """Record a fetch and return its response."""
+        if url.endswith(IDENTITY_PATH):
+            return self.identity.answer(url, headers)
+        return super().answer(url, headers)
 
     def no_keys(self, *, times: int | None = None) -> None:
         """Answer 200 with a document that contains no keys."""
         self.answer_with(b'{"keys":[],"public_cert":null,"public_certs":[]}', times=times)
-
-    def garbage(self, *, times: int | None = None) -> None:
-        """Answer 200 with bytes that are not JSON."""
-        self.answer_with(b"\x00\xff{garbage", times=times)
-
-    def redirect(self, location: str, *, times: int | None = None) -> None:
-        """Answer 302 with this location."""
-        self.answer_with(b"", status=302, headers={"location": location}, times=times)
-
-    def oversize(self, size: int = 2_000_000, *, times: int | None = None) -> None:
-        """Answer with the document after `size` bytes of white space, without `Content-Length`."""
-        check_size(size)
-        self._add(lambda good: _oversized(good, size), times)
-
-    def gzip_bomb(self, size: int = 50_000_000, *, times: int | None = None) -> None:
-        """Answer with a small gzip body that decompresses to `size` bytes."""
-        check_size(size)
-        body = gzip.compress(bytes(size), compresslevel=9)
-        self.answer_with(body, headers={"content-encoding": "gzip"}, times=times)
-
-    def truncate(self, *, times: int | None = None) -> None:
-        """End the response in the middle of the document, with the `Content-Length` of the whole."""
-        self._add(_truncated, times)
-
-    def reset(self, *, times: int | None = None) -> None:
-        """Reset the connection in the middle of the document."""
-        self._add(lambda good: replace(_truncated(good), ending="reset"), times)
-
-    def refuse(self, *, times: int | None = None) -> None:
-        """Reset the connection before the response."""
-        self._add(lambda good: replace(good, ending="refused"), times)
-
-    def hang(self, *, times: int | None = None) -> None:
-        """Wait without an answer, for ever."""
-        self._add(lambda good: replace(good, delay=float("inf")), times)
-
-    def stall(self, *, times: int | None = None) -> None:
-        """Send half of the document, then hang."""
-        self._add(lambda good: replace(_truncated(good), ending="hang"), times)
-
-    def slow(self, seconds: float, *, times: int | None = None) -> None:
-        """Answer correctly after a delay in seconds."""
-        check_seconds("seconds", seconds)
-        self._add(lambda good: replace(good, delay=seconds), times)
-
-    def drip(self, pause: float, *, size: int = 1, times: int | None = None) -> None:
-        """Send the document in chunks of `size` bytes, with a pause in seconds between them."""
-        check_seconds("pause", pause)
-        check_size(size)
-        self._add(lambda good: replace(good, pieces=_cut(b"".join(good.pieces), size), pause=pause), times)
 
     def flap(self, *, times: int | None = None) -> None:
         """Alternate between the present and the latest document, as two edges do after a rotation."""
@@ -175,7 +53,7 @@ class CertsEndpoint:
 
         def answer(good: Answer) -> Answer:
             is_former[0] = not is_former[0]
-            return _with_body(good, former) if is_former[0] else good
+            return with_body(good, former) if is_former[0] else good
 
         self._add(answer, times)
 
@@ -183,69 +61,14 @@ class CertsEndpoint:
         """Serve the present document for this many seconds on the team's clock, like an edge with a stale cache."""
         check_seconds("seconds", seconds)
         former, end = self.team.certs_body(), self.team.clock.monotonic() + seconds
-        self._add(lambda good: _with_body(good, former) if self.team.clock.monotonic() < end else good, None)
-
-    def answer_with(
-        self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None, times: int | None = None
-    ) -> None:
-        """Answer with this body, status and headers.
-
-        Raises:
-            ConfigurationError: The body is not bytes, a header is not text, or a number is out of range.
-        """
-        check_body(body)
-        check_status(status)
-        check_headers(headers)
-        answer = _with_body(Answer(status, self._headers), body)
-        answer = replace(answer, headers={**answer.headers, **(headers or {})})
-        self._add(lambda _: answer, times)
-
-    def _add(self, maker: Maker, times: int | None) -> None:
-        check_times(times)
-        with self._lock:
-            if self._script and self._script[-1][1] is None:
-                self._script.pop()
-            self._script.append((maker, times))
-
-    def answer(self, url: str, headers: Mapping[str, str]) -> Answer:
-        """Record a fetch and return its response."""
-        request = SeenRequest(
-            url, {name.lower(): value for name, value in headers.items()}, self.team.clock.monotonic()
-        )
-        with self._lock:
-            self.requests.append(request)
-            good = self._good(request)
-            if not self._script:
-                return good
-            maker, times = self._script.pop(0)
-            if times is None or times > 1:
-                self._script.insert(0, (maker, times and times - 1))
-        return maker(good)
+        self._add(lambda good: with_body(good, former) if self.team.clock.monotonic() < end else good, None)
 
     def _good(self, request: SeenRequest) -> Answer:
         body = self.team.certs_body()
         if not self._etag:
-            return _with_body(Answer(headers=self._headers), body)
+            return with_body(Answer(headers=self._headers), body)
         etag = f'"{sha256(body).hexdigest()[:16]}"'
         headers = {**self._headers, "etag": etag}
         if request.headers.get("if-none-match") == etag:
             return Answer(304, headers)
-        return _with_body(Answer(headers=headers), body)
-
-
-def _with_body(answer: Answer, body: bytes) -> Answer:
-    return replace(answer, headers={**answer.headers, "content-length": str(len(body))}, pieces=(body,) if body else ())
-
-
-def _oversized(good: Answer, size: int) -> Answer:
-    headers = {name: value for name, value in good.headers.items() if name != "content-length"}
-    return replace(good, headers=headers, pieces=(*_cut(b" " * size, 65_536), *good.pieces))
-
-
-def _cut(body: bytes, size: int) -> tuple[bytes, ...]:
-    return tuple(body[start : start + size] for start in range(0, len(body), size))
-
-
-def _truncated(good: Answer) -> Answer:
-    body = b"".join(good.pieces)
-    return replace(good, pieces=(body[: len(body) // 2],))
+        return with_body(Answer(headers=headers), body)

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from math import isinf
 
 from fastapi_cloudflare_access.protocols import Clock, FetchResponse
-from fastapi_cloudflare_access.testing.certs import Answer, CertsEndpoint
+from fastapi_cloudflare_access.testing.certs import CertsEndpoint
+from fastapi_cloudflare_access.testing.endpoint import Answer
 
 
 class MemoryFetch(CertsEndpoint):

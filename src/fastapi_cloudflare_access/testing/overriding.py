@@ -1,32 +1,35 @@
 """Override of the caller without a token, for tests of how an app handles a caller."""
 
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
 
+from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._verification.request_token import Headers
 from fastapi_cloudflare_access._verifier import Outcome, U, Verifier
-from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import ConfigurationError, MissingToken
-from fastapi_cloudflare_access.testing._replacing import authenticator_of, replaced
+from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, IdentityUnavailable, MissingToken
+from fastapi_cloudflare_access.identity import Identity
+from fastapi_cloudflare_access.testing._replacing import authenticators_of, replaced
 from fastapi_cloudflare_access.testing.team import wire_claims
 
 S = TypeVar("S", bound=ServiceClaims | None)
 
 
 @overload
-def override(access: CloudflareAccess[U], caller: UserClaims) -> AbstractContextManager[U]: ...
+def override(
+    access: AccessBase[U], caller: UserClaims, *, identity: Identity | None = None
+) -> AbstractContextManager[U]: ...
 
 
 @overload
-def override(access: CloudflareAccess[Any], caller: S) -> AbstractContextManager[S]: ...
+def override(access: AccessBase[Any], caller: S) -> AbstractContextManager[S]: ...
 
 
 @contextmanager
-def override(access: CloudflareAccess[Any], caller: Any) -> Generator[Any]:
+def override(access: AccessBase[Any], caller: Any, *, identity: Identity | None = None) -> Generator[Any]:
     """Replace the caller of every request in the process, with or without a token.
 
     Every dependency of `access` returns or rejects this caller: it still checks the type and runs the policies. Nothing
@@ -38,6 +41,7 @@ def override(access: CloudflareAccess[Any], caller: Any) -> Generator[Any]:
     Args:
         access: The object that the routes depend on.
         caller: The result of `team.user(…)` or `team.service(…)`, or None for requests without a token.
+        identity: The identity of the user; by default one with the user's id and address alone, so without groups.
 
     Yields:
         The caller as handlers receive it, an instance of the app's `user_model`.
@@ -58,19 +62,25 @@ def override(access: CloudflareAccess[Any], caller: Any) -> Generator[Any]:
     """
     if not isinstance(caller, UserClaims | ServiceClaims | None):  # every route would answer 403
         raise ConfigurationError(f"a caller must be team.user(…), team.service(…) or None, not {type(caller).__name__}")
-    given = _as_user_model(access, caller)
-    authenticator = authenticator_of(access)
-    with replaced(authenticator, "verifier", _FixedCaller(authenticator.verifier, given)):
+    authenticators = authenticators_of(access)
+    given = _as_user_model(authenticators[0].verifier.user_model, caller)
+    with ExitStack() as stack:
+        for authenticator in authenticators:
+            fixed = _FixedCaller(authenticator.verifier, given, _identity_of(given, identity))
+            stack.enter_context(replaced(authenticator, "verifier", fixed))
         yield given
 
 
 class _FixedCaller(Verifier[Any]):
     """A verifier that returns one caller for every request."""
 
-    def __init__(self, real: Verifier[Any], caller: Any) -> None:
+    reads_tokens = False
+
+    def __init__(self, real: Verifier[Any], caller: Any, identity: Identity | None) -> None:
         """Copy what `access` reads; without a token cache, which the key source would keep a reference to."""
         self.settings, self.keys, self.user_model = real.settings, real.keys, real.user_model
-        self._caller = caller
+        self.identities, self.rechecks = real.identities, False
+        self._caller, self._identity = caller, identity
 
     async def start(self) -> None:
         """Return without fetching keys."""
@@ -81,6 +91,10 @@ class _FixedCaller(Verifier[Any]):
     def authenticate_at_once(self, headers: Headers) -> Outcome[Any]:  # noqa: ARG002 - the caller is fixed
         """Return the caller."""
         return self._caller
+
+    async def identity(self, headers: Headers, user: UserClaims) -> Identity | AccessError:  # noqa: ARG002 - fixed
+        """Return the identity of the caller."""
+        return self._identity or IdentityUnavailable("the caller has no identity")
 
     async def verify(self, token: bytes) -> Any:  # noqa: ARG002 - the caller is fixed
         """Return the caller.
@@ -93,8 +107,16 @@ class _FixedCaller(Verifier[Any]):
         return self._caller
 
 
-def _as_user_model(access: CloudflareAccess[Any], caller: Any) -> Any:
-    model: type[UserClaims] = access.user_model
+def _identity_of(caller: Any, identity: Any) -> Identity | None:
+    """Return the identity of a user: the given one, or one with nothing but the id and the address."""
+    if identity is None and isinstance(caller, UserClaims):
+        return Identity(user_uuid=caller.sub, email=caller.email)
+    if identity is None or (isinstance(identity, Identity) and isinstance(caller, UserClaims)):
+        return identity
+    raise ConfigurationError("identity must be an Identity, and the caller a user: write Identity(user_uuid=…, …)")
+
+
+def _as_user_model(model: type[UserClaims], caller: Any) -> Any:
     if not isinstance(caller, UserClaims) or isinstance(caller, model):
         return caller
     try:

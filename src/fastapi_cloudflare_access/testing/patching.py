@@ -6,10 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
+from fastapi_cloudflare_access._identity.source import IdentitySource
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.access import CloudflareAccess
-from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.claims import UserClaims
+from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
+from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Listener
 from fastapi_cloudflare_access.settings import Settings
@@ -35,10 +38,18 @@ def patched(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Genera
             authenticator = authenticator_of(access)
             if id(access.keys) not in sources:
                 sources[id(access.keys)] = _key_source(team, certs, access.settings, authenticator.listeners)
-            verifier = Verifier(access.settings, keys=sources[id(access.keys)], user_model=access.user_model)
+            verifier = _verifier(access, sources[id(access.keys)], certs, authenticator.listeners)
             stack.enter_context(replaced(authenticator, "verifier", verifier))
         certs.requests.clear()
         yield certs
+
+
+def _verifier(
+    access: CloudflareAccess[Any], keys: KeySource, fetch: MemoryFetch, listeners: Sequence[Listener]
+) -> Verifier[Any]:
+    source_type = _FakeClockIdentitySource if isinstance(keys.clock, FakeClock) else IdentitySource
+    identities = source_type(access.settings, fetch=fetch, clock=keys.clock, listeners=listeners)
+    return Verifier(access.settings, keys=keys, identities=identities, user_model=access.user_model)
 
 
 def _key_source(team: Issuer, certs: MemoryFetch, settings: Settings, listeners: Sequence[Listener]) -> KeySource:
@@ -48,6 +59,13 @@ def _key_source(team: Issuer, certs: MemoryFetch, settings: Settings, listeners:
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, keys.refresh()).result()
     return keys
+
+
+class _FakeClockIdentitySource(IdentitySource):
+    """An identity source that advances the fake clock while the app waits for an identity."""
+
+    async def _answer(self, token: bytes, caller: UserClaims, *, max_age: float) -> Identity | AccessError:
+        return await cast("FakeClock", self._clock).run_until(super()._answer(token, caller, max_age=max_age))
 
 
 class _FakeClockKeySource(KeySource):
@@ -72,6 +90,8 @@ class _FakeClockKeySource(KeySource):
 def _check_objects(accesses: tuple[CloudflareAccess[Any], ...]) -> None:
     if not accesses:
         raise ConfigurationError("patch() needs the CloudflareAccess object of your app")
+    if not all(isinstance(cast("object", access), CloudflareAccess) for access in accesses):
+        raise ConfigurationError("patch() takes CloudflareAccess objects: of first | second patch each one")
     issuers = sorted({access.settings.issuer for access in accesses})
     if len(issuers) > 1:
         raise ConfigurationError(f"one FakeTeam cannot replace several teams: {', '.join(issuers)}")

@@ -13,7 +13,8 @@ from typing import Any, Self, cast
 from fastapi_cloudflare_access.settings import CERTS_PATH
 from fastapi_cloudflare_access.testing._issuer import Issuer
 from fastapi_cloudflare_access.testing._replacing import replaced
-from fastapi_cloudflare_access.testing.certs import Answer, CertsEndpoint
+from fastapi_cloudflare_access.testing.certs import CertsEndpoint
+from fastapi_cloudflare_access.testing.endpoint import Answer
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

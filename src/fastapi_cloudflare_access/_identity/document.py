@@ -1,0 +1,71 @@
+"""One question to get-identity, and what its answer means."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from fastapi_cloudflare_access._keys.document import FetchProblem, read_body, request_headers
+from fastapi_cloudflare_access._verification.request_token import COOKIE
+from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
+from fastapi_cloudflare_access.identity import Identity
+from fastapi_cloudflare_access.protocols import Fetch
+
+OK, BAD_REQUEST = 200, 400
+MAX_IDENTITY = 64 * 1024
+"""Number of bytes that an identity document may have."""
+NO_SESSION = "no app token set"
+"""The `err` of the one documented refusal, which has status 400: the token has no session."""
+
+
+class WrongAnswer(FetchProblem):
+    """The endpoint answered, and the answer is not usable for this user; the message never quotes it."""
+
+
+async def ask(fetch: Fetch, url: str, token: bytes, *, user_id: str) -> tuple[Identity | None, int]:
+    """Ask for the identity of the user of a verified token.
+
+    Args:
+        fetch: The function that fetches.
+        url: The URL of get-identity, on the team domain.
+        token: The verified token.
+        user_id: Its `sub`, which the identity must have too.
+
+    Returns:
+        The identity and its size in bytes; no identity if the token has no session.
+
+    Raises:
+        WrongAnswer: The answer is of another shape, or about another user.
+        FetchProblem: The endpoint answered with another status.
+        Exception: Any exception of `fetch`.
+    """
+    headers = request_headers() | {"Cookie": f"{COOKIE}={token.decode('ascii')}"}
+    async with fetch(url, headers=headers) as response:
+        status = response.status
+        if status not in (OK, BAD_REQUEST):
+            raise FetchProblem(f"a response with HTTP status {int(status)}")
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise WrongAnswer("a response with a content encoding, which the request did not allow")
+        body = await read_body(response, limit=MAX_IDENTITY)
+    document = _parse(body)
+    if status == BAD_REQUEST:
+        if document.get("err") != NO_SESSION:
+            raise WrongAnswer("a response with HTTP status 400 that is not documented")
+        return None, len(body)
+    if document.get("user_uuid") != user_id:
+        raise WrongAnswer("the identity is not the one of the token's user")
+    return _identity(document), len(body)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        return parse_json_object(body)
+    except EncodingProblem as problem:
+        raise WrongAnswer(f"the document is malformed: {problem}") from None
+
+
+def _identity(document: dict[str, Any]) -> Identity:
+    try:
+        identity: Identity = Identity.__pydantic_validator__.validate_python(document)
+    except ValidationError:  # such as a `user_uuid` that equals by value, and is not text
+        raise WrongAnswer("the document is not an identity") from None
+    return identity

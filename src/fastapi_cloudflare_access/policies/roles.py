@@ -1,0 +1,84 @@
+"""Roles: names that the app gives to policies, in the code, in a TOML file or in one environment variable."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.policies.expressions import parse_policy
+from fastapi_cloudflare_access.policies.logic import Policy, as_policy
+
+Roles: TypeAlias = tuple[tuple[str, Policy], ...]
+"""Roles that are checked: name and policy of each."""
+
+
+def check_roles(roles: Any) -> Roles:
+    """Return the roles of a mapping from names to policies.
+
+    Raises:
+        ConfigurationError: There is none, a name is not text or has blanks around it, or a policy is not one.
+    """
+    if not isinstance(roles, Mapping) or not roles:
+        raise ConfigurationError("roles must be a mapping with at least one role, such as {'admin': Group('admins')}")
+    for name in cast("Mapping[object, object]", roles):
+        if not isinstance(name, str) or not name or name != name.strip():
+            raise ConfigurationError("the name of a role must be text, not blank and without blanks around it")
+    checked: list[tuple[str, Policy]] = []
+    for name, policy in cast("Mapping[str, Any]", roles).items():
+        if isinstance(policy, str):
+            raise ConfigurationError(f"the policy of the role {name!r} is text: write parse_policy(…) around it")
+        try:
+            checked.append((name, as_policy(policy)))
+        except ConfigurationError as problem:
+            raise ConfigurationError(f"the policy of the role {name!r}: {problem}") from None
+    return tuple(checked)
+
+
+def roles_from_file(path: str | os.PathLike[str]) -> dict[str, Policy]:
+    """Return the roles of a TOML file for `access.roles`.
+
+    ```toml
+    admin = "Group('admins') | Email('root@acme.example')"
+    auditor = "EmailDomain('audit.example')"
+    ```
+
+    Raises:
+        ConfigurationError: The file cannot be read, is not TOML, or a role in it is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as problem:
+        why = getattr(problem, "strerror", None) or "it is not UTF-8"
+        raise ConfigurationError(f"the file of roles {os.fspath(path)} cannot be read: {why}") from None
+    return _parse(text, f"the file of roles {os.fspath(path)}")
+
+
+def roles_from_environment(variable: str) -> dict[str, Policy]:
+    """Return the roles of an environment variable for `access.roles`: the same TOML as in a file.
+
+    Raises:
+        ConfigurationError: The variable is not set, is not TOML, or a role in it is wrong.
+    """
+    text = os.environ.get(variable, "")
+    if not text.strip():
+        raise ConfigurationError(f"{variable} is not set: set it to roles, such as admin = \"Group('admins')\"")
+    return _parse(text, variable)
+
+
+def _parse(text: str, source: str) -> dict[str, Policy]:
+    try:
+        entries = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigurationError(f"{source} is not TOML: {problem}") from None
+    if not entries:
+        raise ConfigurationError(f"{source} has no roles: write admin = \"Group('admins')\"")
+    return {name: _role(name, entry, source) for name, entry in entries.items()}
+
+
+def _role(name: str, entry: object, source: str) -> Policy:
+    try:
+        return parse_policy(cast("str", entry))
+    except ConfigurationError as problem:
+        raise ConfigurationError(f"{source}, role {name!r}: {problem}") from None

@@ -1,0 +1,400 @@
+"""Asking get-identity: what an answer means, what is kept, what is shared, and what is limited."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from support.options import load
+
+from fastapi_cloudflare_access import UserClaims
+from fastapi_cloudflare_access._identity import limits, source
+from fastapi_cloudflare_access._identity.document import MAX_IDENTITY
+from fastapi_cloudflare_access._identity.source import IdentitySource
+from fastapi_cloudflare_access.errors import AccessError, IdentityUnavailable, TokenRevoked
+from fastapi_cloudflare_access.events import AccessEvent, IdentityFetched
+from fastapi_cloudflare_access.identity import Identity
+from fastapi_cloudflare_access.protocols import FetchResponse
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
+
+pytestmark = pytest.mark.anyio
+
+
+class Rig:
+    """A source over the get-identity endpoint of a team of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        self.team = FakeTeam("acme")
+        self.settings = load(team_domain="acme", audience=self.team.audience, **options)
+        self.certs = MemoryFetch(self.team)
+        self.endpoint = self.certs.identity
+        self.events: list[AccessEvent] = []
+        self.source = IdentitySource(
+            self.settings, fetch=self.certs, clock=self.team.clock, listeners=[self.events.append]
+        )
+
+    def token(self, email: str = "ada@acme.example", **options: Any) -> tuple[bytes, UserClaims]:
+        claims = self.team.user_claims(email, **options)
+        return self.team.sign(claims).encode(), UserClaims.model_validate(claims)
+
+    async def ask(self, email: str = "ada@acme.example", **options: Any) -> Identity | AccessError:
+        return await self.team.clock.run_until(self.source.identity(*self.token(email, **options)))
+
+    async def recheck(self, token: bytes, caller: UserClaims) -> AccessError | None:
+        return await self.team.clock.run_until(self.source.recheck(token, caller, self.settings))
+
+    def outcomes(self) -> list[str]:
+        return [event.outcome for event in self.events if isinstance(event, IdentityFetched)]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def name_of(answer: Any) -> str:
+    return "identity" if isinstance(answer, Identity) else answer.reason if answer else "alive"
+
+
+# What an answer means
+
+
+async def test_the_identity_of_a_user_is_typed_and_has_the_unknown_fields(rig: Rig) -> None:
+    rig.team.set_identity("ada@acme.example", groups=[{"id": "1", "name": "admins"}], new_field={"a": [1]})
+    identity = await rig.ask()
+    assert isinstance(identity, Identity)
+    assert (identity.email, identity.groups) == ("ada@acme.example", [{"id": "1", "name": "admins"}])
+    assert identity.model_extra == {"new_field": {"a": [1]}}
+    [request] = rig.endpoint.requests
+    assert request.url == "https://acme.cloudflareaccess.com/cdn-cgi/access/get-identity"
+    assert request.headers["cookie"] == f"CF_Authorization={rig.token()[0].decode()}"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"email": 5, "amr": "pwd", "geo": [], "idp": "x", "is_warp": "yes", "iat": "now", "oidc_fields": [1]},
+        {"email": None, "groups": None, "geo": {"country": 7}, "version": {}, "amr": [1]},
+        {},
+    ],
+)
+async def test_a_field_of_another_type_is_none_and_does_not_lock_a_user_out(rig: Rig, document: dict[str, Any]) -> None:
+    user_id = rig.token()[1].sub
+    rig.endpoint.answer_with(json.dumps({**document, "user_uuid": user_id}).encode())
+    identity = await rig.ask()
+    assert isinstance(identity, Identity)
+    assert [getattr(identity, name) for name in document if name not in ("geo", "oidc_fields")] == [
+        None for name in document if name not in ("geo", "oidc_fields")
+    ]
+
+
+async def test_nothing_of_an_identity_can_be_changed(rig: Rig) -> None:
+    rig.team.set_identity("ada@acme.example", groups=["a"], oidc_fields={"b": ["c"]})
+    identity: Any = await rig.ask()
+    changes: list[Callable[[], object]] = [
+        lambda: identity.groups.append("admins"),
+        lambda: identity.oidc_fields.update(b=1),
+        lambda: identity.oidc_fields["b"].append("d"),
+        lambda: identity.amr.append("mfa"),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="cannot be changed"):
+            change()
+
+
+ANSWERS: dict[str, tuple[int, bytes, dict[str, str], str]] = {
+    "the documented refusal": (400, b'{"err":"no app token set"}', {}, "token_revoked"),
+    "another refusal": (400, b'{"err":"invalid"}', {}, "identity_unavailable"),
+    "a refusal as a list": (400, b'["no app token set"]', {}, "identity_unavailable"),
+    "a refusal as HTML": (400, b"<h1>no app token set</h1>", {}, "identity_unavailable"),
+    "the refusal with 401": (401, b'{"err":"no app token set"}', {}, "identity_unavailable"),
+    "the refusal with 200": (200, b'{"err":"no app token set"}', {}, "identity_unavailable"),
+    "403": (403, b"{}", {}, "identity_unavailable"),
+    "404 as of a renamed team": (404, b"<h1>Unable to find your Access organization!</h1>", {}, "identity_unavailable"),
+    "a redirect": (302, b"", {"location": "https://evil.example/"}, "identity_unavailable"),
+    "an outage": (503, b"", {}, "identity_unavailable"),
+    "an empty body": (200, b"", {}, "identity_unavailable"),
+    "HTML": (200, b"<html>", {}, "identity_unavailable"),
+    "null": (200, b"null", {}, "identity_unavailable"),
+    "another person": (200, b'{"user_uuid":"somebody else"}', {}, "identity_unavailable"),
+    "no person": (200, b'{"email":"ada@acme.example"}', {}, "identity_unavailable"),
+    "a person by number": (200, b'{"user_uuid":1}', {}, "identity_unavailable"),
+    "twice the same member": (200, b'{"user_uuid":"x","user_uuid":"y"}', {}, "identity_unavailable"),
+    "deep nesting": (200, b'{"a":' + b"[" * 40 + b"]" * 40 + b"}", {}, "identity_unavailable"),
+    "too many bytes": (200, b'{"a":"' + b"x" * MAX_IDENTITY + b'"}', {}, "identity_unavailable"),
+    "a compressed body": (200, b"{}", {"content-encoding": "gzip"}, "identity_unavailable"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
+async def test_only_the_documented_refusal_means_that_the_session_is_gone(
+    rig: Rig, answer: tuple[int, bytes, dict[str, str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    status, body, headers, reason = answer
+    caplog.set_level(logging.DEBUG, "fastapi_cloudflare_access")
+    rig.endpoint.answer_with(body, status=status, headers=headers)
+    found = await rig.ask()
+    assert name_of(found) == reason
+    assert rig.endpoint.fetches == 1, "no redirect is followed"
+    assert rig.outcomes() == ["no_session" if reason == "token_revoked" else "failed"]
+    said = f"{found} {[record.getMessage() for record in caplog.records]}"
+    assert "evil" not in said
+    assert "<h" not in said
+    assert rig.token()[0].decode() not in said
+
+
+@pytest.mark.parametrize("fault", ["reset", "refuse", "truncate", "gzip_bomb", "oversize", "hang", "stall", "garbage"])
+async def test_a_fault_of_the_endpoint_ends_within_the_deadline_as_503(rig: Rig, fault: str) -> None:
+    getattr(rig.endpoint, fault)()
+    started_at = rig.team.clock.monotonic()
+    assert name_of(await rig.ask()) == "identity_unavailable"
+    assert rig.team.clock.monotonic() - started_at <= rig.settings.key_settings.fetch_timeout
+
+
+async def test_a_fetch_of_the_app_that_raises_anything_becomes_503(rig: Rig) -> None:
+    @asynccontextmanager
+    async def broken(url: str, *, headers: Mapping[str, str]) -> AsyncIterator[FetchResponse]:
+        raise ValueError(headers["Cookie"])
+        yield
+
+    asked = IdentitySource(rig.settings, fetch=broken, clock=rig.team.clock)
+    answer = await rig.team.clock.run_until(asked.identity(*rig.token()))
+    assert str(answer) == "get-identity could not be asked: the fetch failed with ValueError"
+
+
+# What is kept, and what is shared
+
+
+async def test_an_identity_is_asked_once_a_minute_for_each_token(rig: Rig) -> None:
+    for _ in range(3):
+        assert name_of(await rig.ask()) == "identity"
+    assert rig.endpoint.fetches == 1
+    rig.team.clock.advance(source.MAX_IDENTITY_AGE - 0.1)
+    await rig.ask("ada@acme.example", claims={"iat": rig.token()[1].iat})
+    rig.team.clock.advance(0.2)
+    await rig.ask()
+    assert rig.endpoint.fetches == 3, "each token has an entry of its own"
+
+
+async def test_the_identity_of_one_token_is_never_given_to_another(rig: Rig) -> None:
+    answers = [await rig.ask(email) for email in ("ada@acme.example", "bob@acme.example", "ada@acme.example")]
+    assert [answer.email for answer in answers if isinstance(answer, Identity)] == [
+        "ada@acme.example",
+        "bob@acme.example",
+        "ada@acme.example",
+    ]
+
+
+async def test_requests_of_one_token_share_one_fetch_and_other_tokens_do_not_wait_for_it(rig: Rig) -> None:
+    rig.endpoint.hang(times=1)
+    hanging = [asyncio.ensure_future(rig.source.identity(*rig.token())) for _ in range(50)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    before = rig.team.clock.monotonic()
+    assert name_of(await rig.source.identity(*rig.token("bob@acme.example"))) == "identity"
+    assert rig.team.clock.monotonic() == before
+    hanging[0].cancel()
+    await rig.team.clock.run_for(6)
+    assert {name_of(await each) for each in hanging[1:]} == {"identity_unavailable"}
+    assert rig.endpoint.fetches == 2
+
+
+async def test_a_cancelled_request_does_not_end_the_fetch_of_the_others(rig: Rig) -> None:
+    rig.endpoint.slow(2, times=1)
+    first, second = (asyncio.ensure_future(rig.source.identity(*rig.token())) for _ in range(2))
+    await rig.team.clock.run_for(1)
+    first.cancel()
+    await rig.team.clock.run_for(1.5)
+    assert name_of(await second) == "identity"
+
+
+async def test_a_fetch_that_is_cancelled_from_outside_is_an_outage_to_its_waiters(rig: Rig) -> None:
+    rig.endpoint.hang()
+    waiting = asyncio.ensure_future(rig.source.identity(*rig.token()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    [task] = [task for task in asyncio.all_tasks() if task.get_name() == source.FETCH_TASK]
+    task.cancel()
+    assert name_of(await waiting) == "identity_unavailable"
+
+
+def test_each_event_loop_makes_its_own_fetch(rig: Rig) -> None:
+    rig.endpoint.hang(times=1)
+
+    async def abandoned() -> None:
+        _ = asyncio.ensure_future(rig.source.identity(*rig.token()))  # noqa: RUF006 - the loop ends first
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(abandoned())
+    assert name_of(asyncio.run(rig.ask())) == "identity"
+
+
+@pytest.mark.parametrize(("name", "value", "padding"), [("MAX_ENTRIES", 3, 0), ("MAX_BYTES", 4_000, 500)])
+async def test_the_number_and_the_size_of_kept_identities_are_bounded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str, value: int, padding: int
+) -> None:
+    monkeypatch.setattr(source, name, value)
+    for number in range(5):
+        email = f"user{number}@acme.example"
+        rig.team.set_identity(email, padding="x" * padding)
+        await rig.ask(email)
+    await rig.ask("user4@acme.example")
+    assert rig.endpoint.fetches == 5, "the last one is kept"
+    await rig.ask("user0@acme.example")
+    assert rig.endpoint.fetches == 6, "the first one is not"
+
+
+async def test_asking_again_replaces_the_entry_and_counts_its_bytes_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MAX_BYTES", 3_000)
+    token, caller = rig.token()
+    for _ in range(10):
+        await rig.team.clock.run_until(rig.source.identity(token, caller))
+        rig.team.clock.advance(source.MAX_IDENTITY_AGE + 1)
+    await rig.ask("bob@acme.example")
+    assert rig.source._bytes == sum(entry.size for entry in rig.source._entries.values())
+    assert len(rig.source._entries) == 2
+
+
+# What is limited
+
+
+async def test_one_user_with_many_tokens_is_limited_and_others_are_not(rig: Rig) -> None:
+    answers = [await rig.ask(claims={"jti": str(number)}) for number in range(limits.USER_BURST + 5)]
+    assert [name_of(answer) for answer in answers] == ["identity"] * limits.USER_BURST + ["identity_unavailable"] * 5
+    assert rig.outcomes()[-5:] == ["limited"] * 5
+    limited = answers[-1]
+    assert isinstance(limited, IdentityUnavailable)
+    assert limited.retry_after == pytest.approx(limits.USER_INTERVAL)
+    assert name_of(await rig.ask("bob@acme.example")) == "identity"
+    rig.team.clock.advance(limits.USER_INTERVAL)
+    assert name_of(await rig.ask(claims={"jti": "later"})) == "identity"
+    assert name_of(await rig.ask(claims={"jti": "too soon"})) == "identity_unavailable"
+
+
+async def test_a_flood_of_users_opens_a_bounded_number_of_connections(rig: Rig) -> None:
+    rig.endpoint.hang()
+    many = limits.MAX_IN_FLIGHT + 20
+    asked = [
+        asyncio.ensure_future(rig.source.identity(*rig.token(f"user{number}@acme.example"))) for number in range(many)
+    ]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert rig.endpoint.fetches == limits.MAX_IN_FLIGHT
+    assert sum(task.done() for task in asked) == 20
+    await rig.team.clock.run_for(6)
+    assert {name_of(await task) for task in asked} == {"identity_unavailable"}
+
+
+async def test_an_outage_costs_a_request_its_timeout_only_while_it_is_not_known(rig: Rig) -> None:
+    rig.endpoint.fail_with(503)
+    for number in range(limits.FAILURES + 20):
+        await rig.ask(f"user{number}@acme.example")
+    assert rig.endpoint.fetches == limits.FAILURES
+    rig.team.clock.advance(limits.PAUSE)
+    await rig.ask("later@acme.example")
+    await rig.ask("too-soon@acme.example")
+    assert rig.endpoint.fetches == limits.FAILURES + 1
+    rig.endpoint.recover()
+    rig.team.clock.advance(2 * limits.PAUSE)
+    assert [name_of(await rig.ask(f"user{number}@acme.example")) for number in range(3)] == ["identity"] * 3
+
+
+async def test_an_answer_that_is_odd_for_one_user_pauses_no_other(rig: Rig) -> None:
+    rig.endpoint.answer_with(b'{"user_uuid":"somebody else"}', times=limits.FAILURES + 2)
+    for number in range(limits.FAILURES + 2):
+        await rig.ask(f"user{number}@acme.example")
+    assert name_of(await rig.ask("bob@acme.example")) == "identity"
+
+
+def test_the_limiter_counts_a_bounded_number_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_USERS", 2)
+    limiter = limits.Limiter()
+    for user in ("a", "b", "c"):
+        assert limiter.wait(user, 0, in_flight=0) is None
+    assert [*limiter._users] == ["b", "c"]
+
+
+def test_the_pause_grows_to_its_maximum() -> None:
+    limiter = limits.Limiter()
+    for _ in range(limits.FAILURES + 30):
+        limiter.record_failure(0)
+    assert limiter.wait("a", 0, in_flight=0) == (limits.MAX_PAUSE, "the last fetches failed")
+
+
+# Rechecking sessions
+
+RECHECK: dict[str, Any] = {"recheck_session": 60, "recheck_unavailable": "allow", "recheck_grace": 300}
+
+
+async def test_a_session_is_asked_for_at_most_once_in_the_interval(rig: Rig) -> None:
+    rig = Rig(**RECHECK)
+    token, caller = rig.token()
+    for seconds in (0, 30, 29.9, 0.2, 59):
+        rig.team.clock.advance(seconds)
+        assert await rig.recheck(token, caller) is None
+    assert rig.endpoint.fetches == 2
+
+
+async def test_a_session_that_ended_is_refused_after_the_interval_and_stays_refused_in_an_outage() -> None:
+    rig = Rig(**RECHECK)
+    token, caller = rig.token()
+    assert await rig.recheck(token, caller) is None
+    rig.team.end_sessions("ada@acme.example")
+    assert await rig.recheck(token, caller) is None, "it is not asked before the interval has passed"
+    rig.team.clock.advance(60)
+    assert isinstance(await rig.recheck(token, caller), TokenRevoked)
+    rig.endpoint.fail_with(503)
+    rig.team.clock.advance(61)
+    assert isinstance(await rig.recheck(token, caller), TokenRevoked)
+
+
+async def test_allow_admits_for_the_grace_after_the_check_was_due_and_no_longer() -> None:
+    rig = Rig(**RECHECK)
+    token, caller = rig.token()
+    assert await rig.recheck(token, caller) is None
+    rig.endpoint.fail_with(503)
+    rig.team.clock.advance(359)
+    assert await rig.recheck(token, caller) is None
+    rig.team.clock.advance(2)
+    assert name_of(await rig.recheck(token, caller)) == "identity_unavailable"
+
+
+async def test_a_token_that_was_never_checked_has_its_grace_from_its_issue() -> None:
+    """Else a worker that starts in an outage, or an entry that was removed, would give a new grace for ever."""
+    rig = Rig(**RECHECK)
+    rig.endpoint.fail_with(503)
+    fresh = rig.token()
+    old = rig.token("bob@acme.example", claims={"iat": int(rig.team.clock.now()) - 361})
+    ahead = rig.token("eve@acme.example", claims={"iat": int(rig.team.clock.now()) + 30})
+    assert [name_of(await rig.recheck(*each)) for each in (fresh, old, ahead)] == [
+        "alive",
+        "identity_unavailable",
+        "alive",
+    ]
+    rig.team.clock.advance(361)
+    assert name_of(await rig.recheck(*ahead)) == "alive", "its issue is 30 s later"
+
+
+async def test_deny_refuses_at_once_a_user_that_cannot_be_checked() -> None:
+    rig = Rig(recheck_session=60, recheck_unavailable="deny")
+    rig.endpoint.fail_with(503)
+    assert name_of(await rig.recheck(*rig.token())) == "identity_unavailable"
+
+
+def test_the_endpoint_of_the_kit_knows_only_tokens_of_its_team() -> None:
+    rig = Rig()
+    token = rig.token()[0].decode()
+    assert rig.team.identity_of(token) is not None
+    assert rig.team.identity_of(FakeTeam("other").user_token("ada@acme.example")) is None
+    assert rig.team.identity_of(rig.team.service_token("bot")) is None
+    assert [rig.team.identity_of(text) for text in ("", "a.b.c", "ä", token[:-8] + "AAAAAAAA")] == [None] * 4
+    answer = rig.endpoint.answer("…", {})
+    assert (answer.status, b"".join(answer.pieces)) == (400, b'{"err":"no app token set"}')
+    assert sha256(token.encode()).digest() not in rig.source._entries
