@@ -10,7 +10,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self, cast
 
-from fastapi_cloudflare_access.settings import CERTS_PATH
+from fastapi_cloudflare_access.settings import CERTS_PATH, IDENTITY_PATH
 from fastapi_cloudflare_access.testing._issuer import Issuer
 from fastapi_cloudflare_access.testing._replacing import replaced
 from fastapi_cloudflare_access.testing.certs import CertsEndpoint
@@ -93,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.close_connection = True
-        if self.path != CERTS_PATH:
+        if self.path not in (CERTS_PATH, IDENTITY_PATH):
             self.send_error(404)
             return
         answer = self._certs_server.endpoint.answer(self.path, dict(self.headers.items()))
