@@ -17,6 +17,7 @@ from fastapi_cloudflare_access.errors import AccessError, CredentialError, Malfo
 from fastapi_cloudflare_access.events import FormerTeamDomainSeen, RequestAccepted, RequestRejected
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.policies import Decision, Policy
+from fastapi_cloudflare_access.policies.logic import Subject, split_paths
 from fastapi_cloudflare_access.protocols import Listener
 from fastapi_cloudflare_access.settings import TokenSource
 
@@ -85,14 +86,16 @@ class Authenticator(Generic[U]):
 
         An error means that it is needed, and cannot be had.
         """
-        group_claims = self.verifier.settings.group_claims
-        decisions = [policy.evaluate(caller, group_claims=group_claims) for policy in policies]
+        subject = Subject(caller, split_paths(self.verifier.settings.group_claims))
+        decisions = [policy.decide(subject) for policy in policies]
         if Decision.UNKNOWN not in decisions or not isinstance(caller, UserClaims):
             return decisions
         identity = await self.identity(scope, caller)
         if isinstance(identity, AccessError):
             return identity
-        return [policy.evaluate(caller, group_claims=group_claims, identity=identity) for policy in policies]
+        informed = subject._replace(identity=identity)
+        pairs = zip(policies, decisions, strict=True)
+        return [policy.decide(informed) if first is Decision.UNKNOWN else first for policy, first in pairs]
 
     async def verify(self, token: str | bytes | None) -> U | ServiceClaims:
         """Return the caller that a token identifies, with the same log and events as a request.

@@ -24,17 +24,24 @@ class Decision(Enum):
 
     def __and__(self, other: "Decision") -> "Decision":
         """Return the conjunction: false if either is false, true if both are."""
-        if Decision.DENY in (self, other):
-            return Decision.DENY
-        return Decision.UNKNOWN if Decision.UNKNOWN in (self, other) else Decision.ALLOW
+        if self is _DENY or other is _DENY:
+            return _DENY
+        return _UNKNOWN if self is _UNKNOWN or other is _UNKNOWN else _ALLOW
 
     def __or__(self, other: "Decision") -> "Decision":
         """Return the disjunction: true if either is true, false if both are."""
-        return ~(~self & ~other)
+        if self is _ALLOW or other is _ALLOW:
+            return _ALLOW
+        return _UNKNOWN if self is _UNKNOWN or other is _UNKNOWN else _DENY
 
     def __invert__(self) -> "Decision":
         """Return the negation; that of unknown is unknown."""
-        return {Decision.ALLOW: Decision.DENY, Decision.DENY: Decision.ALLOW}.get(self, Decision.UNKNOWN)
+        if self is _UNKNOWN:
+            return _UNKNOWN
+        return _DENY if self is _ALLOW else _ALLOW
+
+
+_ALLOW, _DENY, _UNKNOWN = Decision  # fast path: a look-up on the class of an enum costs as much as the logic
 
 
 class Subject(NamedTuple):
@@ -78,17 +85,18 @@ class Policy(ABC):
             group_claims: Paths of the claims in which groups are looked for; the first that is present decides.
             identity: The identity of the user, if it is known.
         """
-        subject = Subject(caller, _paths(tuple(group_claims)))
-        decision = self._decide(subject)
-        if decision is Decision.UNKNOWN and identity is not None:
-            return self._decide(subject._replace(identity=identity))
+        subject = Subject(caller, split_paths(tuple(group_claims)))
+        decision = self.decide(subject)
+        if decision is _UNKNOWN and identity is not None:
+            return self.decide(subject._replace(identity=identity))
         return decision
 
-    def _decide(self, subject: Subject) -> Decision:
+    def decide(self, subject: Subject) -> Decision:
+        """Return the decision by what this subject has: one step of `evaluate`."""
         try:
             return self._evaluate(subject)
         except (UnreadableClaim, RecursionError):
-            return Decision.DENY
+            return _DENY
 
     @abstractmethod
     def _evaluate(self, subject: Subject) -> Decision: ...
@@ -133,8 +141,8 @@ class Both(Policy):
     parts: tuple[Policy, Policy]
 
     def _evaluate(self, subject: Subject) -> Decision:
-        left, right = (part._evaluate(subject) for part in self.parts)  # noqa: SLF001 - of this class
-        return left & right
+        left, right = self.parts
+        return left._evaluate(subject) & right._evaluate(subject)  # noqa: SLF001 - of this class
 
     def __repr__(self) -> str:
         return " & ".join(f"({part!r})" if isinstance(part, Either) else repr(part) for part in self.parts)
@@ -147,8 +155,8 @@ class Either(Policy):
     parts: tuple[Policy, Policy]
 
     def _evaluate(self, subject: Subject) -> Decision:
-        left, right = (part._evaluate(subject) for part in self.parts)  # noqa: SLF001 - of this class
-        return left | right
+        left, right = self.parts
+        return left._evaluate(subject) | right._evaluate(subject)  # noqa: SLF001 - of this class
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.parts))
@@ -212,7 +220,8 @@ class Predicate(Policy):
 
 
 @lru_cache(maxsize=64)
-def _paths(group_claims: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+def split_paths(group_claims: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of each path."""
     return tuple(tuple(path.split(".")) for path in group_claims)
 
 
@@ -227,4 +236,4 @@ def as_policy(policy: Any) -> Policy:
 
 def decision_of(value: bool) -> Decision:  # noqa: FBT001 - the value of a comparison
     """Return the decision for a value that is known."""
-    return Decision.ALLOW if value else Decision.DENY
+    return _ALLOW if value else _DENY

@@ -25,7 +25,9 @@ def read_claim(caller: Claims, path: Sequence[str]) -> object:
 
 def _read(value: object, path: Sequence[str]) -> object:
     for name in path:
-        if isinstance(value, BaseModel):
+        if isinstance(value, dict):  # fast path: the checks below are those of abstract classes
+            value = cast("dict[str, object]", value).get(name)
+        elif isinstance(value, BaseModel):
             fields, extra = value.__dict__, value.__pydantic_extra__ or {}
             value = fields[name] if name in fields else extra.get(name)
         else:
@@ -50,7 +52,7 @@ def group_names(value: object) -> Iterator[str]:
     Raises:
         UnreadableClaim: A part is something else.
     """
-    for group in cast("Sequence[object]", value) if isinstance(value, list | tuple) else (value,):
+    for group in cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else (value,):
         if isinstance(group, str):
             yield group
             continue
