@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from pydantic import ValidationError
-
 from fastapi_cloudflare_access._keys.document import FetchProblem, read_body, request_headers
 from fastapi_cloudflare_access._verification.request_token import COOKIE
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
@@ -53,7 +51,8 @@ async def ask(fetch: Fetch, url: str, token: bytes, *, user_id: str) -> tuple[Id
         return None, len(body)
     if document.get("user_uuid") != user_id:
         raise WrongAnswer("the identity is not the one of the token's user")
-    return _identity(document), len(body)
+    identity: Identity = Identity.__pydantic_validator__.validate_python(document)  # admits any field but `user_uuid`
+    return identity, len(body)
 
 
 def _parse(body: bytes) -> dict[str, Any]:
@@ -61,11 +60,3 @@ def _parse(body: bytes) -> dict[str, Any]:
         return parse_json_object(body)
     except EncodingProblem as problem:
         raise WrongAnswer(f"the document is malformed: {problem}") from None
-
-
-def _identity(document: dict[str, Any]) -> Identity:
-    try:
-        identity: Identity = Identity.__pydantic_validator__.validate_python(document)
-    except ValidationError:  # such as a `user_uuid` that equals by value, and is not text
-        raise WrongAnswer("the document is not an identity") from None
-    return identity
