@@ -115,6 +115,7 @@ def test_a_wrong_team_name_is_reported(cli: Cli, server: CertsServer, resolved: 
     assert (code, steps["host"]["status"]) == (1, "ok")
     assert steps["answer"]["text"] == "there is no such team: https://acmee.cloudflareaccess.com answers 404"
     assert "Zero Trust" in steps["answer"]["hint"]
+    assert "if it was renamed, set CF_ACCESS_TEAM_DOMAIN to the new name" in steps["answer"]["hint"]
     assert steps["certs"]["status"] == "skipped"
     code, steps, _ = run_doctor(cli, **at(server))
     assert (steps["answer"]["status"], "local Access" in steps["answer"]["hint"]) == ("failed", True)

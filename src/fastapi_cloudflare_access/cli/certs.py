@@ -26,6 +26,10 @@ MAX_FILE = 1_048_576
 """Maximum size of a file in bytes."""
 MAX_CERTIFICATES = 256
 NOT_FOUND = 404
+TEAM_HINT = (
+    "check the team's name in the Settings of Zero Trust; if it was renamed, set CF_ACCESS_TEAM_DOMAIN to the new name "
+    "and CF_ACCESS_FORMER_TEAM_DOMAINS to this one"
+)
 SAVE_HINT = "save the response of <team domain>/cdn-cgi/access/certs unchanged"
 LOCAL_HINT = "check that the local Access runs there; `cf-access dev` starts it"
 
@@ -96,7 +100,7 @@ def _recording(fetch: Fetch, result: FetchResult, clock: Clock) -> Fetch:
 def explain_failure(result: FetchResult, settings: Settings) -> tuple[str, str]:
     """Return the problem of a failed fetch, and a hint."""
     if result.status == NOT_FOUND:
-        hint = LOCAL_HINT if settings.is_local else "check the team's name; compare it with Settings in Zero Trust"
+        hint = LOCAL_HINT if settings.is_local else TEAM_HINT
         return f"there is no such team: {settings.issuer} answers 404", hint
     if result.is_web_page:
         return (
