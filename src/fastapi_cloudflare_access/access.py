@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Literal, Never, Self, cast
 from starlette.responses import Response
 from typing_extensions import TypeVar
 
+from fastapi_cloudflare_access import _urls
 from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._clock import is_clock
@@ -42,6 +43,8 @@ _TOKEN_SOURCES: Any = left_out(("header", "cookie"))
 logger = logging.getLogger("fastapi_cloudflare_access")
 
 _COPY = NotADependency("Depends(access.with_audience) admits every client: write Depends(access.with_audience(…))")
+_LOGIN = NotADependency("Depends(access.login_url) admits every client: write Depends(access)")
+_LOGOUT = NotADependency("Depends(access.logout_url) admits every client: write Depends(access)")
 
 
 class CloudflareAccess(AccessBase[U], Generic[U]):
@@ -191,6 +194,30 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
                     "keep each of them in an attribute of its own"
                 )
         return other
+
+    def login_url(self, host: Annotated[str, _LOGIN], *, return_to: str = "/", audience: str | None = None) -> str:
+        """Return the URL at which a browser logs in to an app, and then returns to a page of it.
+
+        Args:
+            host: The public host of the app, such as `app.example.com`; never the Host header of a request.
+            return_to: Path and query of the page; `/` replaces what is not a path of the app.
+            audience: The AUD tag of the app, if several are configured.
+
+        Raises:
+            ConfigurationError: The host or the audience is wrong.
+        """
+        return _urls.login_url(self.settings, host, return_to=return_to, audience=audience)
+
+    def logout_url(self, *, return_to: Annotated[str | None, _LOGOUT] = None) -> str:
+        """Return the URL at which a browser logs out of all apps of the team.
+
+        Args:
+            return_to: The URL of the page to show then, of an app of the team; by default a page of Access.
+
+        Raises:
+            ConfigurationError: `return_to` is not a URL.
+        """
+        return _urls.logout_url(self.settings, return_to=return_to)
 
     @asynccontextmanager
     async def _running(self) -> AsyncGenerator[None]:
