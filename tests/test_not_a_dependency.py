@@ -18,6 +18,7 @@ from fastapi_cloudflare_access import (
     settings,
 )
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
+from fastapi_cloudflare_access.browser import SameOrigin
 
 access = CloudflareAccess(team_domain="acme", audience="tag")
 METHODS = [
@@ -28,7 +29,7 @@ METHODS = [
 PARAMETERLESS = {"readiness"}
 """Also an endpoint, so FastAPI must be able to read it: it is found at the start, see test_route_check."""
 CLASSES = [
-    *(CloudflareAccess, UserClaims, ServiceClaims, claims.Principal),
+    *(SameOrigin, CloudflareAccess, UserClaims, ServiceClaims, claims.Principal),
     *(settings.Settings, settings.KeySettings, keys.KeySource, keys.KeysHealth, keys.ExportedKeys),
 ]
 

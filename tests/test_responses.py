@@ -50,6 +50,7 @@ TABLE: list[tuple[type[errors.AccessError], str, int, str | None]] = [
     (errors.TokenRevoked, "token_revoked", 401, NOT_ACCEPTABLE),
     (errors.WrongCallerType, "wrong_caller", 403, NOT_ALLOWED),
     (errors.PolicyDenied, "forbidden", 403, NOT_ALLOWED),
+    (errors.CrossOriginRequest, "cross_origin", 403, None),
     (errors.KeysUnavailable, "keys_unavailable", 503, None),
     (errors.KeyUnconfirmed, "key_unconfirmed", 503, None),
     (errors.IdentityUnavailable, "identity_unavailable", 503, None),
@@ -85,7 +86,8 @@ def test_an_error_gives_its_reason_its_status_and_its_challenge(
     assert headers.get("WWW-Authenticate") == challenge
     assert ("Retry-After" in headers) == (status == 503)
     assert headers["Cache-Control"] == "no-store"
-    assert headers["Vary"] == "Cf-Access-Jwt-Assertion, Cookie"
+    read = "Origin, Sec-Fetch-Site" if kind is errors.CrossOriginRequest else "Cf-Access-Jwt-Assertion, Cookie"
+    assert headers["Vary"] == read
     assert "why" not in str(refused.detail)
     assert reason not in str(refused.detail)
 

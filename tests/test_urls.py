@@ -71,17 +71,14 @@ def test_a_host_is_accepted(host: str) -> None:
         *("user@app.example.com", "app.example.com#", "app.example.com?", "app.example.com\\x", "app.example.com."),
         *(".app.example.com", "app..example.com", "-app.example.com", "app-.example.com", "a" * 64, "a." * 127 + "a"),
         *("app.example.com:", "app.example.com:0", "app.example.com:65536", "app.example.com:80:80", "app:99999999"),
-        *("app.example.com\r\nx: y", "app.example.com\n", "app example.com", "bücher.example", "app.example.com\x00"),
+        *("app.example.com\r\nx: y", "app example.com", "bücher.example", "app.example.com\x00"),
         *("[::1", "[::2]", "::1", "*.example.com", "app%2eexample.com", None, 1, b"app.example.com"),
     ],
 )
 def test_what_is_not_a_host_is_refused_and_not_repeated(host: Any) -> None:
-    if host == "app.example.com\n":
-        assert public_host(host) == HOST  # blanks around it are taken off
-        return
     with pytest.raises(ConfigurationError, match=r"^the host must be the public host") as error:
         access.login_url(host)
-    assert not host or str(host) not in str(error.value).replace("'app.example.com'", "")
+    assert str(error.value).endswith("such as 'app.example.com', in ASCII")
 
 
 SAFE = {

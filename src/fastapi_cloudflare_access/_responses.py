@@ -19,6 +19,7 @@ from fastapi_cloudflare_access.errors import (
     AmbiguousToken,
     AuthorizationError,
     CredentialError,
+    CrossOriginRequest,
     MalformedToken,
     MissingToken,
     TemporarilyUnavailable,
@@ -39,6 +40,7 @@ _FAULTS: dict[type[AccessError], tuple[str | None, str]] = {
     TokenExpired: ("invalid_token", "The Cloudflare Access token has expired"),
     CredentialError: ("invalid_token", "The Cloudflare Access token is not acceptable"),
     AuthorizationError: ("insufficient_scope", "This caller is not allowed here"),
+    CrossOriginRequest: (None, "A page of another origin sent this request"),
     TemporarilyUnavailable: (None, "Cloudflare Access tokens cannot be checked right now, try again shortly"),
 }
 
@@ -99,7 +101,7 @@ for _exception in (AccessHTTPException, AccessWebSocketException):
 
 
 def to_exception(
-    error: AccessError, connection: HTTPConnection, *, auth_scheme: str
+    error: AccessError, connection: HTTPConnection, *, auth_scheme: str = ""
 ) -> AccessHTTPException | AccessWebSocketException:
     """Return the exception that makes FastAPI refuse this connection."""
     scope = connection.scope
@@ -137,10 +139,12 @@ def _fault(error: AccessError) -> tuple[str | None, str]:
 def _status(error: AccessError) -> int:
     if isinstance(error, TemporarilyUnavailable):
         return 503
-    return 403 if isinstance(error, AuthorizationError) else 401
+    return 403 if isinstance(error, AuthorizationError | CrossOriginRequest) else 401
 
 
 def _headers(error: AccessError, auth_scheme: str, code: str | None, description: str) -> dict[str, str]:
+    if isinstance(error, CrossOriginRequest):  # no credential would help, so there is no challenge
+        return {"Cache-Control": "no-store", "Vary": "Origin, Sec-Fetch-Site"}
     headers = {"Cache-Control": "no-store", "Vary": "Cf-Access-Jwt-Assertion, Cookie"}
     if isinstance(error, TemporarilyUnavailable):
         return headers | {"Retry-After": str(max(1, ceil(error.retry_after)))}

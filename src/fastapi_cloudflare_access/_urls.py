@@ -113,13 +113,14 @@ def is_host(text: str) -> bool:
 
 
 def _audience_of(settings: Settings, audience: str | None) -> str:
-    if audience is None and len(settings.audience) > 1:
+    first, *others = settings.audience
+    if audience is None and others:
         raise ConfigurationError(
             "login_url needs the AUD tag of the app, since several are configured: pass audience=…"
         )
     if audience is not None and audience not in settings.audience:
         raise ConfigurationError("the audience of login_url must be one of the configured AUD tags")
-    return audience or settings.audience[0]
+    return audience or first
 
 
 def _is_url(text: Any, *, local: bool) -> bool:

@@ -20,6 +20,7 @@ AccessError
 ├── AuthorizationError        a valid token, its caller not authorized   403
 │   ├── WrongCallerType
 │   └── PolicyDenied
+├── CrossOriginRequest        a page of another origin sent the request  403
 └── TemporarilyUnavailable    the token cannot be checked right now      503
     ├── KeysUnavailable
     ├── KeyUnconfirmed
@@ -163,6 +164,12 @@ class PolicyDenied(AuthorizationError):
     def __init__(self, message: str, *, policy: str | None = None) -> None:
         super().__init__(message)
         self.policy = policy
+
+
+class CrossOriginRequest(AccessError):
+    """A page of another origin sent the request, or may have sent it; `SameOrigin` refuses it."""
+
+    reason = "cross_origin"
 
 
 class TemporarilyUnavailable(AccessError):

@@ -1,0 +1,191 @@
+"""Refusals as problem details: the body of RFC 9457, with the status and the headers of the contract."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
+from openapi_spec_validator import validate
+from starlette.testclient import TestClient, WebSocketDenialResponse
+
+from fastapi_cloudflare_access import (
+    AccessHTTPException,
+    AccessWebSocketException,
+    CloudflareAccess,
+    ConfigurationError,
+    UserClaims,
+)
+from fastapi_cloudflare_access.browser import SameOrigin
+from fastapi_cloudflare_access.errors import MissingToken
+from fastapi_cloudflare_access.problems import problem_details, problem_responses
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
+
+access = CloudflareAccess(team_domain="acme", audience=FakeTeam().audience)
+CurrentUser = Annotated[UserClaims, Depends(access.user)]
+
+
+async def me(user: CurrentUser) -> str | None:
+    return user.email
+
+
+async def ok() -> str:
+    return "ok"
+
+
+async def feed(socket: WebSocket, user: CurrentUser) -> None:
+    await socket.accept()
+    await socket.close()
+
+
+def make_app(handled: Any = AccessHTTPException) -> FastAPI:
+    app = FastAPI()
+    app.add_exception_handler(handled, problem_details)
+    router = APIRouter(prefix="/v1", responses=problem_responses())
+    router.add_api_route("/me", me)
+    app.include_router(router)
+    app.add_api_websocket_route("/feed", feed)
+    return app
+
+
+@pytest.fixture
+def team() -> FakeTeam:
+    return FakeTeam("acme")
+
+
+@pytest.fixture
+def client(team: FakeTeam) -> Iterator[TestClient]:
+    app, inner = make_app(), make_app()
+    app.mount("/inner", inner)
+    app.mount("/plain", FastAPI(routes=inner.routes))
+    app.add_middleware(SameOrigin, origins="https://app.example.com")
+    with team.patch(access), TestClient(app) as client:
+        yield client
+
+
+def problem(status: int, title: str, detail: str) -> dict[str, Any]:
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
+
+
+@pytest.mark.parametrize("prefix", ["", "/inner"])
+def test_a_refusal_keeps_its_status_and_headers(team: FakeTeam, client: TestClient, prefix: str) -> None:
+    refused = client.get(f"{prefix}/v1/me")
+    assert refused.json() == problem(401, "Unauthorized", "No Cloudflare Access token")
+    assert refused.status_code == 401
+    assert refused.headers["content-type"] == "application/problem+json"
+    plain = client.get("/plain/v1/me")
+    assert plain.json() == {"detail": "No Cloudflare Access token"}
+    kept = {"www-authenticate", "cache-control", "vary"}
+    assert {name: refused.headers[name] for name in kept} == {name: plain.headers[name] for name in kept}
+
+
+def test_every_class_of_refusal_has_a_problem(team: FakeTeam, client: TestClient) -> None:
+    expired, service = team.forge("expired"), team.service_token("backup")
+    for token, expected, challenge in (
+        (expired, problem(401, "Unauthorized", "The Cloudflare Access token has expired"), "invalid_token"),
+        ("x", problem(401, "Unauthorized", "The Cloudflare Access token is malformed"), "invalid_token"),
+        (service, problem(403, "Forbidden", "This caller is not allowed here"), "insufficient_scope"),
+    ):
+        refused = client.get("/v1/me", headers={"Cf-Access-Jwt-Assertion": token})
+        assert (refused.status_code, refused.json()) == (expected["status"], expected)
+        assert f'error="{challenge}"' in refused.headers["www-authenticate"]
+        assert token not in refused.text + str(refused.headers) or token == "x"
+
+
+def test_an_outage_keeps_when_to_try_again(team: FakeTeam) -> None:
+    fetch = MemoryFetch(team)
+    fetch.refuse()
+    cold = CloudflareAccess(team_domain="acme", audience=team.audience, fetch=fetch, clock=team.clock)
+    app = FastAPI()
+    app.add_exception_handler(AccessHTTPException, problem_details)
+    app.add_api_route("/", ok, dependencies=[Depends(cold)])
+    refused = TestClient(app).get("/", headers=team.headers(team.user("ada@example.com")))
+    assert (refused.status_code, refused.json()["title"]) == (503, "Service Unavailable")
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("prefix", ["", "/inner"])
+def test_a_refused_handshake_gets_a_problem(client: TestClient, prefix: str) -> None:
+    with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(f"{prefix}/feed"):
+        pytest.fail("let in")
+    assert refused.value.json() == problem(401, "Unauthorized", "No Cloudflare Access token")
+    assert refused.value.headers["content-type"] == "application/problem+json"
+
+
+def test_a_refusal_of_middleware_is_a_problem(client: TestClient) -> None:
+    refused = client.post("/nothing", headers={"origin": "null"})
+    assert refused.json() == problem(403, "Forbidden", "A page of another origin sent this request")
+    assert refused.headers["vary"] == "Origin, Sec-Fetch-Site"
+
+
+@pytest.mark.parametrize(
+    ("error", "body"),
+    [
+        (HTTPException(404, "no such item"), problem(404, "Not Found", "no such item")),
+        (HTTPException(404, ["a", "list"]), {"type": "about:blank", "title": "Not Found", "status": 404}),
+        (HTTPException(499, "a status without a name"), problem(499, "Error", "a status without a name")),
+        (HTTPException(304), None),
+    ],
+)
+def test_other_http_errors_can_be_problems_too(error: HTTPException, body: Any) -> None:
+    app = FastAPI()
+    app.add_exception_handler(HTTPException, problem_details)
+
+    @app.get("/")
+    async def route() -> None:
+        raise error
+
+    response = TestClient(app).get("/")
+    assert response.status_code == error.status_code
+    assert (response.json() if response.content else None) == body
+
+
+def test_what_is_no_http_error_is_not_answered() -> None:
+    app = make_app(AccessWebSocketException)
+
+    @app.get("/")
+    async def route() -> None:
+        raise AccessWebSocketException(MissingToken("there is no token"))
+
+    with pytest.raises(ConfigurationError, match=r"write app\.add_exception_handler\(AccessHTTPException, problem_det"):
+        TestClient(app).get("/")
+
+
+@pytest.mark.anyio
+async def test_a_server_that_can_only_close_a_handshake_closes_it() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/feed", "query_string": b"", "headers": [], "subprotocols": []}
+    with FakeTeam("acme").patch(access):
+        await make_app()(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008, "reason": "No Cloudflare Access token"}]
+
+
+# OpenAPI
+
+
+def test_openapi_shows_the_problems() -> None:
+    schema = make_app().openapi()
+    validate(schema)
+    responses = schema["paths"]["/v1/me"]["get"]["responses"]
+    assert {status for status in responses if status != "200"} == {"401", "403", "503"}
+    for status, header in (("401", "WWW-Authenticate"), ("403", "WWW-Authenticate"), ("503", "Retry-After")):
+        assert [*responses[status]["content"]] == ["application/problem+json"]
+        assert header in responses[status]["headers"]
+
+
+def test_each_call_makes_responses_of_its_own() -> None:
+    problem_responses()[401]["content"].clear()
+    assert problem_responses()[401]["content"]
+    assert "application/json" in access.responses[401]["content"]
+
+
+def test_a_body_fits_what_openapi_says(client: TestClient) -> None:
+    schema = make_app().openapi()["paths"]["/v1/me"]["get"]["responses"]["401"]["content"]
+    jsonschema.validate(client.get("/v1/me").json(), schema["application/problem+json"]["schema"])
