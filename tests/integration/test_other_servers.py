@@ -25,15 +25,25 @@ EMAIL = "ada@example.com"
 APP = """
 from typing import Annotated
 from fastapi import Depends, FastAPI, WebSocket
-from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+from fastapi_cloudflare_access import AccessHTTPException, CloudflareAccess, UserClaims
+from fastapi_cloudflare_access.browser import SameOrigin
+from fastapi_cloudflare_access.problems import problem_details
 
 access = CloudflareAccess()
 app = FastAPI(lifespan=access.lifespan)
+strict = FastAPI()
+strict.add_exception_handler(AccessHTTPException, problem_details)
+app.mount("/strict", SameOrigin(strict, origins="https://app.example.com"))
 
 @app.get("/me")
 def me(user: Annotated[UserClaims, Depends(access.user)]) -> str:
     return user.email or ""
 
+@strict.post("/me")
+def post_me(user: Annotated[UserClaims, Depends(access.user)]) -> str:
+    return user.email or ""
+
+@strict.websocket("/feed")
 @app.websocket("/feed")
 async def feed(websocket: WebSocket, user: Annotated[UserClaims, Depends(access.user)]) -> None:
     await websocket.accept()
@@ -105,11 +115,11 @@ class Answer(NamedTuple):
     body: Any
 
 
-def get(address: str, *headers: tuple[str, str]) -> Answer:
+def get(address: str, *headers: tuple[str, str], method: str = "GET", path: str = "/me") -> Answer:
     """Send a request by a client that sends blanks around values, and one header twice."""
     connection = HTTPConnection(address, timeout=10)
     try:
-        connection.putrequest("GET", "/me")
+        connection.putrequest(method, path)
         for name, value in headers:
             connection.putheader(name, value)
         connection.endheaders()
@@ -156,3 +166,30 @@ def test_a_websocket_is_accepted_or_refused_before_the_handshake_ends(
         with pytest.raises(InvalidStatus) as refused:
             connect(token)
         assert re.fullmatch("40[13]", str(refused.value.response.status_code))
+
+
+FOREIGN = ("Origin", "https://evil.example")
+
+
+def test_a_request_of_a_foreign_page_is_refused_as_a_problem(address: str, team: FakeTeam[SystemClock]) -> None:
+    token, own = (HEADER, team.user_token(EMAIL)), ("Origin", "https://app.example.com")
+    length = ("Content-Length", "0")
+    answer = get(address, token, own, length, method="POST", path="/strict/me")
+    assert (answer.status, answer.body) == (200, EMAIL)
+    for headers, status in (([token, FOREIGN], 403), ([token, own, own], 403), ([own], 401)):
+        answer = get(address, *headers, length, method="POST", path="/strict/me")
+        assert (answer.status, answer.body["status"]) == (status, status)
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_handshake_of_a_foreign_page_is_refused(address: str, team: FakeTeam[SystemClock]) -> None:
+    def connect(origin: str) -> str:
+        headers = {HEADER: team.user_token(EMAIL), "Origin": origin}
+        address_of_feed = f"ws://{address}/strict/feed"
+        with websockets.sync.client.connect(address_of_feed, additional_headers=headers, proxy=None) as socket:
+            return str(socket.recv())
+
+    assert connect("https://app.example.com") == EMAIL
+    with pytest.raises(InvalidStatus) as refused:
+        connect(FOREIGN[1])
+    assert refused.value.response.status_code == 403
