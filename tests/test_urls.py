@@ -158,6 +158,14 @@ def test_a_logout_url_is_the_one_of_the_team() -> None:
     assert access.logout_url() == "https://acme.cloudflareaccess.com/cdn-cgi/access/logout"
 
 
+def test_a_logout_at_the_app_deletes_its_cookie_too() -> None:
+    assert access.logout_url(host=HOST) == f"{SITE}/cdn-cgi/access/logout"
+    assert local.logout_url(host="localhost:8787") == "http://localhost:8787/cdn-cgi/access/logout"
+    assert access.logout_url(host=HOST, return_to=f"{SITE}/").startswith(f"{SITE}/cdn-cgi/access/logout?returnTo=")
+    with pytest.raises(ConfigurationError, match=r"^the host must be the public host"):
+        access.logout_url(host=SITE)
+
+
 def test_a_logout_can_return_to_a_page() -> None:
     page = f"{SITE}/goodbye?a=b&c=d#e"
     assert access.logout_url(return_to=page) == f"{access.logout_url()}?returnTo={quote(page, safe='')}"

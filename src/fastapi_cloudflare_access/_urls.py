@@ -43,17 +43,19 @@ def login_url(settings: Settings, host: str, *, return_to: str = "/", audience: 
     return f"{settings.issuer}{LOGIN_PATH}{public_host(host)}?{query}"
 
 
-def logout_url(settings: Settings, *, return_to: str | None = None) -> str:
+def logout_url(settings: Settings, *, host: str | None = None, return_to: str | None = None) -> str:
     """Return the URL at which a browser logs out of all apps of the team.
 
     Args:
         settings: The settings with the team.
+        host: The public host of the app whose cookie is then deleted; by default the cookie of the team is deleted.
         return_to: The URL of the page after the logout, of an app of the team; by default a page of Access.
 
     Raises:
-        ConfigurationError: `return_to` is not the URL of a page.
+        ConfigurationError: The host is wrong, or `return_to` is not the URL of a page.
     """
-    url = settings.issuer + LOGOUT_PATH
+    scheme = "http" if settings.is_local else "https"
+    url = (settings.issuer if host is None else f"{scheme}://{public_host(host)}") + LOGOUT_PATH
     if return_to is None:
         return url
     if not _is_url(return_to, local=settings.is_local):

@@ -208,16 +208,17 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         """
         return _urls.login_url(self.settings, host, return_to=return_to, audience=audience)
 
-    def logout_url(self, *, return_to: Annotated[str | None, _LOGOUT] = None) -> str:
+    def logout_url(self, *, host: Annotated[str | None, _LOGOUT] = None, return_to: str | None = None) -> str:
         """Return the URL at which a browser logs out of all apps of the team.
 
         Args:
+            host: The public host of the app, so that its cookie is deleted at once; by default the host of the team.
             return_to: The URL of the page to show then, of an app of the team; by default a page of Access.
 
         Raises:
-            ConfigurationError: `return_to` is not a URL.
+            ConfigurationError: An argument is wrong.
         """
-        return _urls.logout_url(self.settings, return_to=return_to)
+        return _urls.logout_url(self.settings, host=host, return_to=return_to)
 
     @asynccontextmanager
     async def _running(self) -> AsyncGenerator[None]:
