@@ -21,7 +21,7 @@ app.add_middleware(SameOrigin, origins=[ORIGIN])
 
 CurrentUser = Annotated[UserClaims, Depends(access.user)]
 MaybeCaller = Annotated[UserClaims | ServiceClaims | None, Depends(access.optional)]
-LOG_IN = access.login_url(HOST, return_to="/votes")
+LOG_IN = access.login_url(HOST, return_to="/votes", audience=access.settings.audience[0])
 LOG_OUT = access.logout_url(host=HOST, return_to=f"{ORIGIN}/")
 votes: Counter[Principal] = Counter()
 

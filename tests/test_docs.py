@@ -39,6 +39,10 @@ from fastapi_cloudflare_access import (
 from fastapi_cloudflare_access import (
     access as access_module,
 )
+from fastapi_cloudflare_access import (
+    browser,
+    problems,
+)
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FakeTeam, override
 
@@ -50,7 +54,7 @@ ENVIRONMENT = {"CF_ACCESS_TEAM_DOMAIN": "acme", "CF_ACCESS_AUDIENCE": "0" * 64}
 WIDTH = 84
 """Columns of a code block, so that none has to be scrolled."""
 UNPLAIN = re.compile(r"\b(who|whom|whoever|nobody|somebody|errand|wish|crowd)\b", re.IGNORECASE)
-PUBLIC = [access_module, claims, dependencies, errors, events, keys, protocols, settings]
+PUBLIC = [access_module, browser, claims, dependencies, errors, events, keys, problems, protocols, settings]
 PACKAGE = fastapi_cloudflare_access.__name__
 HELPERS = {"F", "T_co", "marked_async", "security_scheme", "LeftOut", "left_out", "unknown_setting"}
 """Names without an underscore that only the package uses."""
@@ -115,6 +119,12 @@ def test_the_example_of_a_docstring_runs(documented: object, namespace: dict[str
 def test_the_readme_shows_the_quickstart_app() -> None:
     app = (ROOT / "examples/quickstart_app.py").read_text()
     assert f"```python\n{app}```" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("script", ["session.js", "app.js", "service-worker.js"])
+def test_the_guide_shows_the_scripts_of_the_single_page_app(script: str) -> None:
+    text = (ROOT / "examples/spa" / script).read_text()
+    assert f"```js\n{text}```" in (ROOT / "docs/guides/single-page-apps.md").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,31 @@ def test_a_session_that_ended_leads_to_the_login_and_back_to_the_same_place(page
     log_in(page)
 
 
+SEEN = {
+    "fetch": ("fetch('/api/me').catch(error => `${error}`)", "TypeError: Failed to fetch"),
+    "manual": ("fetch('/api/me', {redirect: 'manual'}).then(answer => answer.type + answer.status)", "opaqueredirect0"),
+    "header": (
+        "fetch('/api/me', {headers: {'X-Requested-With': 'XMLHttpRequest'}}).then(answer => answer.status)",
+        401,
+    ),
+    "events": (
+        "new Promise(resolve => { const source = new EventSource('/api/events');"
+        " source.onerror = () => resolve(source.readyState === EventSource.CLOSED) })",
+        True,
+    ),
+    "socket": (
+        "new Promise(resolve => { new WebSocket('/api/feed').onclose = event => resolve(event.code) })",
+        1006,
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "seen"), SEEN.values(), ids=SEEN)
+def test_a_script_sees_what_the_guide_says(page: "Page", local: RunningAccess, script: str, seen: object) -> None:
+    end_session(local)
+    assert page.evaluate(script) == seen
+
+
 def test_an_edge_that_redirects_is_noticed_too(page: "Page", local: RunningAccess) -> None:
     def without_header(route: "Route") -> None:
         headers = {name: value for name, value in route.request.headers.items() if name != "x-requested-with"}

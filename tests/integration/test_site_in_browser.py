@@ -1,6 +1,7 @@
 """A server-rendered site in a real browser: login, logout, and what a foreign page can make the browser send."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlencode
 
@@ -12,17 +13,18 @@ from support.example_app import running_example
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.browser import SameOrigin
-from fastapi_cloudflare_access.local import App, Config, Policy, RunningAccess, run_local_access
+from fastapi_cloudflare_access.local import App, Config, Policy, RunningAccess, load_config, run_local_access
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 pytestmark = needs_browser
 
-PUBLIC = App(name="Public page", policies=(Policy(decision="bypass", everyone=True),))
-NEIGHBOUR = App(name="neighbour", host="other.acme.localhost", policies=PUBLIC.policies)
+GUIDE = Path(__file__).parents[2] / "docs/guides/browsers.md"
+PUBLIC = (Policy(decision="bypass", everyone=True),)
+NEIGHBOUR = App(name="neighbour", host="other.acme.localhost", policies=PUBLIC)
 """Another app of the same site: browsers send it the cookies of the app, whatever SameSite is."""
-FOREIGN = App(name="foreign", host="evil.localhost", policies=PUBLIC.policies)
+FOREIGN = App(name="foreign", host="evil.localhost", policies=PUBLIC)
 FORM = '<title>Form</title><form method="post" action="{target}"><button>Send</button></form>'
 OPEN_A_SOCKET = """target => new Promise(resolve => {
   const socket = new WebSocket(target.replace("http", "ws"));
@@ -47,9 +49,11 @@ def context(chromium: "BrowserContext") -> "BrowserContext":
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[RunningAccess]:
-    config = Config(apps=(App(name="Votes", paths=("/votes",)), PUBLIC))
-    with running_example("site_app", config, origin_variable="SITE_ORIGIN") as running:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAccess]:
+    """Run the example with the configuration of the guide."""
+    file = tmp_path_factory.mktemp("site") / "access.toml"
+    file.write_text(GUIDE.read_text().partition("```toml\n")[2].partition("```")[0])
+    with running_example("site_app", load_config(file), origin_variable="SITE_ORIGIN") as running:
         yield running
 
 

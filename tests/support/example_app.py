@@ -12,9 +12,9 @@ from fastapi_cloudflare_access.local import Config, RunningAccess, run_local_acc
 
 @contextmanager
 def running_example(name: str, config: Config, *, origin_variable: str | None = None) -> Iterator[RunningAccess]:
-    """Run a fresh copy of this example behind the local Access, as the first of the apps."""
+    """Run a fresh copy of this example behind the local Access, which sets its environment."""
     with pytest.MonkeyPatch.context() as patch, run_local_access(config=config) as running:
-        for variable, value in {**running.environment, "CF_ACCESS_AUDIENCE": running.audience}.items():
+        for variable, value in running.environment.items():
             patch.setenv(variable, value)
         if origin_variable:
             patch.setenv(origin_variable, running.url(""))
