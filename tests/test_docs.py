@@ -28,20 +28,18 @@ from fastapi_cloudflare_access import (
     ConfigurationError,
     KeySettings,
     UserClaims,
+    browser,
     claims,
     dependencies,
     errors,
     events,
     keys,
+    problems,
     protocols,
     settings,
 )
 from fastapi_cloudflare_access import (
     access as access_module,
-)
-from fastapi_cloudflare_access import (
-    browser,
-    problems,
 )
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FakeTeam, override

@@ -86,8 +86,10 @@ SEEN = {
         401,
     ),
     "events": (
-        "new Promise(resolve => { const source = new EventSource('/api/events');"
-        " source.onerror = () => resolve(source.readyState === EventSource.CLOSED) })",
+        """new Promise(resolve => {
+          const source = new EventSource('/api/events');
+          source.onerror = () => resolve(source.readyState === EventSource.CLOSED);
+        })""",
         True,
     ),
     "socket": (
