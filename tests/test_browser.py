@@ -186,7 +186,7 @@ def test_the_handler_of_a_mounted_app_answers_its_refusal() -> None:
     assert statuses == [418, 599]
 
 
-@pytest.mark.parametrize("kind", [Exception, 500])
+@pytest.mark.parametrize("kind", [Exception, 500, 404])
 def test_a_handler_of_unexpected_errors_does_not_answer_a_refusal(kind: Any) -> None:
     application = Starlette(exception_handlers={kind: lambda request, error: PlainTextResponse("oops", 500)})
     application.add_middleware(SameOrigin, origins=OWN)

@@ -191,7 +191,13 @@ def test_only_a_local_team_returns_to_plain_http() -> None:
             "https://ü.example",
         ),
         *("https://app.example.com/a b", "HTTPS://app.example.com", f"https://app.example.com/{'a' * MAX_RETURN}"),
-        *("https://app.example.com:port", "https://app.example.com:99999", 1, b"https://app.example.com"),
+        *(
+            "https://app.example.com/a\\b",
+            "https://app.example.com:port",
+            "https://app.example.com:99999",
+            1,
+            b"https://app.example.com",
+        ),
     ],
 )
 def test_a_logout_returns_to_nothing_but_the_url_of_a_page(wrong: Any) -> None:

@@ -8,8 +8,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_OF_UNEXPECTED_ERRORS = (Exception, 500)
-
 
 async def refuse(exception: Exception, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request or a WebSocket handshake with the response to an exception, as if a route raised it.
@@ -43,5 +41,4 @@ def app_behind_middleware(app: object, attribute: str) -> object | None:
 
 def _handlers_of(owner: object) -> dict[Any, Any]:
     own: Mapping[Any, Any] = getattr(owner, "exception_handlers", {})
-    kept = {kind: handler for kind, handler in own.items() if kind not in _OF_UNEXPECTED_ERRORS}
-    return {HTTPException: http_exception_handler} | kept
+    return {HTTPException: http_exception_handler, **own}
