@@ -60,6 +60,11 @@ def end_session(local: RunningAccess) -> None:
     local.control("revoke", email=EMAIL)
 
 
+def run_later(page: "Page", script: str) -> None:
+    """Run a script that may leave the page, after this call has returned."""
+    page.evaluate(f"() => {{ setTimeout(() => {{ {script} }}) }}")
+
+
 def count_navigations(page: "Page") -> list[str]:
     """Return the list of addresses that the tab is going to open."""
     opened: list[str] = []
@@ -121,9 +126,8 @@ def test_an_edge_that_redirects_is_noticed_too(page: "Page", local: RunningAcces
 def test_requests_that_fail_together_load_the_page_once(page: "Page", local: RunningAccess) -> None:
     opened = count_navigations(page)
     end_session(local)
-    page.evaluate(
-        "import('/session.js').then(({api}) => { for (let i = 0; i < 9; i++) api('/api/me').catch(() => {}) })"
-    )
+    ask = "for (let i = 0; i < 9; i++) api('/api/me').catch(() => {})"
+    run_later(page, f"import('/session.js').then(({{api}}) => {{ {ask} }})")
     page.get_by_role("button", name="Ada").wait_for()
     assert len(opened) == 1
 
@@ -149,7 +153,7 @@ def test_the_app_can_keep_the_page_while_there_is_unsaved_work(page: "Page", loc
     page.get_by_role("button", name="Refresh").click()
     page.wait_for_function("document.title === 'Ended'")
     assert opened == []
-    page.evaluate("import('/session.js').then(({logIn}) => { logIn() })")
+    run_later(page, "import('/session.js').then(({logIn}) => logIn())")
     log_in(page)
 
 
@@ -174,16 +178,27 @@ def test_a_lost_network_is_no_end_of_a_session(page: "Page") -> None:
 
 @pytest.mark.parametrize("source", ["new EventSource('/api/events')", "new WebSocket('/api/feed')"])
 def test_a_stream_that_is_refused_leads_to_the_login(page: "Page", local: RunningAccess, source: str) -> None:
-    opened = count_navigations(page)
-    message = f"""import('/session.js').then(({{watch}}) => new Promise(resolve => {{
-        const source = watch({source}, '/api/me');
+    receive = f"""new Promise(resolve => {{
+        const source = {source};
         source.onmessage = event => {{ source.close(); resolve(event.data) }};
-    }}))"""
-    assert page.evaluate(message) == EMAIL
-    assert opened == []
+    }})"""
+    assert page.evaluate(receive) == EMAIL
     end_session(local)
-    page.evaluate(f"import('/session.js').then(({{watch}}) => {{ watch({source}, '/api/me') }})")
+    run_later(page, f"import('/session.js').then(({{watch}}) => watch({source}, '/api/me'))")
     log_in(page)
+
+
+def test_a_stream_that_the_server_ends_does_not_leave_the_page(page: "Page") -> None:
+    opened = count_navigations(page)
+    asked = """import('/session.js').then(({watch}) => new Promise(resolve => {
+        const ask = fetch;
+        window.fetch = async (...request) => { resolve(request[0]); return ask(...request) };
+        watch(new WebSocket('/api/feed'), '/api/me').onopen = event => event.target.send('end');
+    }))"""
+    assert page.evaluate(asked) == "/api/me"
+    page.get_by_role("button", name="Refresh").click()
+    page.wait_for_load_state("networkidle")
+    assert opened == []
 
 
 def test_the_back_button_from_the_login_does_not_leave_a_dead_page(page: "Page", local: RunningAccess) -> None:
