@@ -28,6 +28,7 @@ from fastapi_cloudflare_access.dependencies import (
 )
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, PolicyDenied
 from fastapi_cloudflare_access.policies.roles import check_roles
+from fastapi_cloudflare_access.streams import C, Lease, lease
 
 logger = logging.getLogger("fastapi_cloudflare_access")
 
@@ -38,6 +39,10 @@ Connection: TypeAlias = Request | WebSocket | HTTPConnection
 _LIFESPAN = NotADependency("Depends(access.lifespan) admits every client: write Depends(access)")
 _ASK = NotADependency("Depends(access.authenticate) would admit clients without a token: write Depends(access)")
 _VERIFY = NotADependency("Depends(access.verify) would take the token from the query: write Depends(access)")
+_LEASE = NotADependency(
+    "Depends(access.while_valid) admits every client: write Depends(access), and `async with "
+    "access.while_valid(caller)` in the handler"
+)
 _NO_POLICY = NotADependency("access.require… is not a dependency: write Depends(access.require(policy))")
 _NO_ROLES = NotADependency("access.roles is not a dependency: write Depends(access.roles({'admin': policy}))")
 
@@ -156,6 +161,21 @@ class AccessBase(Dependency[U | ServiceClaims], Generic[U]):
             TemporarilyUnavailable: The token cannot be checked right now.
         """
         return await self._authenticator.verify(token)
+
+    def while_valid(self, caller: Annotated[C, _LEASE]) -> Lease[C]:
+        """Return the context manager whose body ends with the token of a caller, or when it is revoked.
+
+        `async with access.while_valid(caller) as lease:` closes a WebSocket with 1008 and the reason code, such as
+        `token_expired`, and ends the generator of a stream without an exception. `await lease.renew(token)` goes on
+        with a fresh token of the same caller.
+
+        Args:
+            caller: The claims that a dependency of this object returned.
+
+        Raises:
+            ConfigurationError: The caller is None, or was not verified by this object for this connection.
+        """
+        return lease(self._authenticator, caller)
 
     @asynccontextmanager
     async def lifespan(self, app: Annotated[object, _LIFESPAN]) -> AsyncGenerator[None]:

@@ -2,18 +2,26 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Generic, Literal
+from contextvars import ContextVar
+from typing import Any, Generic, Literal, cast
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from fastapi_cloudflare_access._logging import Place, emit, log, place_of
+from fastapi_cloudflare_access._open_streams import Check, OpenStreams, Validity
 from fastapi_cloudflare_access._responses import log_refusal, to_exception
-from fastapi_cloudflare_access._verification.request_token import find_token, is_from_header, short_digest
+from fastapi_cloudflare_access._verification.request_token import (
+    COOKIE,
+    HEADER,
+    find_token,
+    is_from_header,
+    short_digest,
+)
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN
 from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, MissingToken
+from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, MissingToken, PolicyDenied
 from fastapi_cloudflare_access.events import FormerTeamDomainSeen, RequestAccepted, RequestRejected
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.policies import Decision, Policy
@@ -29,7 +37,7 @@ OUTCOMES = "fastapi_cloudflare_access.outcomes"
 FORMER_NAME_INTERVAL = 3600.0
 """Seconds between two events about one former name of the team, at least."""
 
-_NOT_ASKED: tuple[Any, Any] = (None, None)
+_NOT_ASKED: tuple[Any, Any, Any] = (None, None, None)
 
 
 class Authenticator(Generic[U]):
@@ -38,13 +46,16 @@ class Authenticator(Generic[U]):
     Attributes:
         verifier: The verifier; the testing kit can replace it.
         listeners: The functions that receive events.
+        open_streams: The streams that end with their tokens.
     """
 
     def __init__(self, verifier: Verifier[U], listeners: Sequence[Listener]) -> None:
         """Create an authenticator."""
         self.verifier = verifier
         self.listeners = listeners
+        self.open_streams = OpenStreams(listeners)
         self._former_names: dict[str, float] = {}
+        self._validity: ContextVar[Validity | None] = ContextVar("cloudflare_access_validity", default=None)
 
     @property
     def token_sources(self) -> tuple[TokenSource, ...]:
@@ -62,7 +73,7 @@ class Authenticator(Generic[U]):
         if outcomes is None:
             outcomes = scope[OUTCOMES] = {}
         headers = scope["headers"]
-        cached_headers, cached_outcome = outcomes.get(self, _NOT_ASKED)
+        cached_headers, cached_outcome, validity = outcomes.get(self, _NOT_ASKED)
         outcome: Outcome[U] = cached_outcome
         if cached_headers is not headers:  # not asked yet, or a copy of the scope with other headers
             verifier = self.verifier
@@ -71,10 +82,13 @@ class Authenticator(Generic[U]):
             if verifier.rechecks and isinstance(outcome, UserClaims):
                 token = find_token(headers, verifier.settings.token_sources) or b""
                 outcome = await verifier.recheck(token, outcome) or outcome
-            outcomes[self] = headers, outcome
+            validity = Validity(outcome, scope["type"] == "websocket")
+            outcomes[self] = headers, outcome, validity
             if outcome is not None and not isinstance(outcome, AccessError):
                 scope.setdefault("state", {})["cloudflare_access"] = outcome
                 self._accepted(outcome, scope)
+        if self._validity.get() is not validity:
+            self._validity.set(validity)
         return outcome
 
     async def identity(self, scope: Scope, user: UserClaims) -> Identity | AccessError:
@@ -115,7 +129,50 @@ class Authenticator(Generic[U]):
             self.refuse_call(error, given)
             raise
         self._accepted(caller, given)
+        if (outer := self._validity.get()) is not None:
+            outer = outer.outer or outer
+        self._validity.set(Validity(caller, outer is not None and outer.is_websocket, outer))
         return caller
+
+    async def verify_again(self, token: str | bytes | None, validity: Validity) -> U | ServiceClaims:
+        """Return the caller that a fresh token identifies, if it is the same caller and the same policies admit it.
+
+        Raises:
+            AccessError: The token is not valid, or cannot be checked right now, or its caller is refused.
+        """
+        caller = await self.verify(token)
+        given = _as_bytes(token)
+        if error := await self._why_not_renewed(validity, caller, given):
+            self.refuse_call(error, given)
+            raise error
+        return caller
+
+    async def _why_not_renewed(
+        self, validity: Validity, caller: UserClaims | ServiceClaims, token: bytes
+    ) -> AccessError | None:
+        known = validity.newest
+        if isinstance(known, UserClaims) != isinstance(caller, UserClaims) or known.principal != caller.principal:
+            return PolicyDenied("the fresh token is of another caller")
+        in_header = "header" in self.token_sources
+        header = (HEADER.lower().encode(), token) if in_header else (b"cookie", f"{COOKIE}=".encode() + token)
+        connection = HTTPConnection({"type": "http", "headers": [header]})
+        for check in validity.checks:
+            if error := await check(caller, connection):
+                return error
+        return None
+
+    def validity_of(self, caller: object) -> "tuple[Authenticator[Any], Validity] | None":
+        """Return the validity of claims that were verified in the current context, and by which authenticator."""
+        latest = self._validity.get()
+        for validity in (latest and latest.outer, latest):
+            if validity is not None and (validity.caller is caller or validity.newest is caller):
+                return self, validity
+        return None
+
+    def add_check(self, check: Check, scope: Scope) -> None:  # noqa: ARG002 - where several objects are one, it chooses
+        """Remember a policy that admitted the caller of the current request: it also decides on a fresh token."""
+        validity = cast("Validity", self._validity.get())
+        validity.checks = (*validity.checks, check)
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
         """Log a refusal, emit its event, and return the exception to raise."""

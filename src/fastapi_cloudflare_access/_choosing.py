@@ -7,6 +7,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from fastapi_cloudflare_access._authentication import OUTCOMES, Authenticator
+from fastapi_cloudflare_access._open_streams import Check, Validity
 from fastapi_cloudflare_access._verification.request_token import find_token
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN, MAX_UNVERIFIED_PAYLOAD, parse
@@ -61,6 +62,15 @@ class ChoosingAuthenticator(Authenticator[Any]):
             self._all[0].refuse_call(chosen, given or b"")
             raise chosen
         return await chosen.verify(token)
+
+    def validity_of(self, caller: object) -> tuple[Authenticator[Any], Validity] | None:
+        """Return the validity of claims that were verified in the current context, and by which authenticator."""
+        return next((found for each in self._all if (found := each.validity_of(caller))), None)
+
+    def add_check(self, check: Check, scope: Scope) -> None:
+        """Remember a policy that admitted the caller of the current request, with the chosen authenticator."""
+        chosen = cast("Authenticator[Any]", self._chosen(scope))  # it has verified the caller
+        chosen.add_check(check, scope)
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
         """Log a refusal, emit its event to the listeners of the chosen authenticator, and return the exception."""

@@ -83,16 +83,17 @@ class AccessHTTPException(HTTPException):
 
 
 class AccessWebSocketException(WebSocketException):
-    """The refusal of a WebSocket handshake by a close code, if the server cannot send a response.
+    """The refusal of a WebSocket by a close code: of its handshake, or later when its token is no longer valid.
+
+    A handshake is refused this way if the server cannot send a response.
 
     Attributes:
         error: The cause; `error.reason` is the reason code.
     """
 
-    def __init__(self, error: AccessError) -> None:
-        """Map the error to a close code."""
-        close = TRY_AGAIN_LATER if isinstance(error, TemporarilyUnavailable) else POLICY_VIOLATION
-        super().__init__(close, reason=_fault(error)[1])
+    def __init__(self, error: AccessError, *, reason: str | None = None) -> None:
+        """Map the error to a close code; the reason is by default the description of the fault."""
+        super().__init__(close_code(error), reason=reason or _fault(error)[1])
         self.error = error
 
 
@@ -108,6 +109,11 @@ def to_exception(
     if scope["type"] == "websocket" and _DENIAL_RESPONSE not in (scope.get("extensions") or {}):
         return AccessWebSocketException(error)
     return AccessHTTPException(error, auth_scheme=auth_scheme)
+
+
+def close_code(error: AccessError) -> int:
+    """Return the code with which a WebSocket is closed."""
+    return TRY_AGAIN_LATER if isinstance(error, TemporarilyUnavailable) else POLICY_VIOLATION
 
 
 def log_refusal(error: AccessError, token_digest: str | None, place: Place, *, optional: bool = False) -> None:

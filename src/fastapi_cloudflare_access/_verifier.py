@@ -134,6 +134,10 @@ class Verifier(Generic[U]):
         """Return None if the session of a verified user is alive, or else the error."""
         return await self.identities.recheck(token, user, self.settings) if self.identities else None
 
+    def end_of(self, caller: UserClaims | ServiceClaims) -> float:
+        """Return the wall time from which the token of a caller is not accepted any more."""
+        return caller.exp + self.settings.exp_leeway
+
     def _verify_at_once(self, token: bytes) -> U | ServiceClaims | AwaitingKey:
         cache, cache_key = self._cache, b""
         if cache and len(token) <= MAX_TOKEN:

@@ -173,14 +173,16 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         outcome: Any = await self._authenticator.outcome(connection.scope)
         if not isinstance(outcome, self._models):
             raise self._authenticator.refuse(_why_not(outcome), connection)
-        if self._policy is not None and (denied := await self._denied(self._policy, outcome, connection)):
-            raise self._authenticator.refuse(denied, connection)
+        if self._policy is not None:
+            if denied := await self._denied(outcome, connection):
+                raise self._authenticator.refuse(denied, connection)
+            self._authenticator.add_check(self._denied, connection.scope)
         self._check_scopes(connection, security_scopes)
         return cast("T_co", outcome)
 
-    async def _denied(self, policy: Policy, caller: Any, connection: HTTPConnection) -> AccessError | None:
+    async def _denied(self, caller: Any, connection: HTTPConnection) -> AccessError | None:
         """Return why the policy refuses a caller, or None."""
-        decisions = await self._authenticator.decide((policy,), caller, connection.scope)
+        decisions = await self._authenticator.decide((cast("Policy", self._policy),), caller, connection.scope)
         if isinstance(decisions, AccessError):
             return decisions
         if decisions[0] is Decision.ALLOW:

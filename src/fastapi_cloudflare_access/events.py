@@ -4,6 +4,7 @@
 AccessEvent
 ├── RequestAccepted         a request was accepted
 ├── RequestRejected         a request was rejected
+├── StreamEnded             a WebSocket or a stream was ended with its token
 ├── FormerTeamDomainSeen    a token carries a former name of the team
 ├── IdentityFetched         get-identity was asked for a user
 └── KeyEvent                the root of the events of the key source
@@ -79,6 +80,22 @@ class RequestRejected(AccessEvent):
     method: str | None = None
     route: str | None = None
     policy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEnded(AccessEvent):
+    """A WebSocket or a stream under `access.while_valid` was ended, since its token is no longer valid.
+
+    Attributes:
+        reason: The reason code: `token_expired`, `token_revoked`, or `cannot_decide` if the clock failed.
+        connection: `websocket` or `http`.
+        open_streams: Number of streams that the object still keeps open on this event loop.
+    """
+
+    name = "stream_ended"
+    reason: str
+    connection: Literal["websocket", "http"]
+    open_streams: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

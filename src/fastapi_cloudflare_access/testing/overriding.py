@@ -96,6 +96,10 @@ class _FixedCaller(Verifier[Any]):
         """Return the identity of the caller."""
         return self._identity or IdentityUnavailable("the caller has no identity")
 
+    def end_of(self, caller: Any) -> float:  # noqa: ARG002 - nothing is verified, so nothing expires
+        """Return infinity."""
+        return float("inf")
+
     async def verify(self, token: bytes) -> Any:  # noqa: ARG002 - the caller is fixed
         """Return the caller.
 
