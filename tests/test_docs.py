@@ -37,6 +37,7 @@ from fastapi_cloudflare_access import (
     problems,
     protocols,
     settings,
+    streams,
 )
 from fastapi_cloudflare_access import (
     access as access_module,
@@ -52,9 +53,31 @@ ENVIRONMENT = {"CF_ACCESS_TEAM_DOMAIN": "acme", "CF_ACCESS_AUDIENCE": "0" * 64}
 WIDTH = 84
 """Columns of a code block, so that none has to be scrolled."""
 UNPLAIN = re.compile(r"\b(who|whom|whoever|nobody|somebody|errand|wish|crowd)\b", re.IGNORECASE)
-PUBLIC = [access_module, browser, claims, dependencies, errors, events, keys, problems, protocols, settings]
+PUBLIC = [
+    access_module,
+    browser,
+    claims,
+    dependencies,
+    errors,
+    events,
+    keys,
+    problems,
+    protocols,
+    settings,
+    streams,
+]
 PACKAGE = fastapi_cloudflare_access.__name__
-HELPERS = {"F", "T_co", "marked_async", "security_scheme", "LeftOut", "left_out", "unknown_setting"}
+HELPERS = {
+    "F",
+    "T_co",
+    "marked_async",
+    "security_scheme",
+    "LeftOut",
+    "left_out",
+    "unknown_setting",
+    "lease",
+    "run_while_valid",
+}
 """Names without an underscore that only the package uses."""
 
 

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.message import Message
 from http.client import HTTPConnection
 from typing import Any, NamedTuple
 
 import pytest
 import websockets.sync.client
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
@@ -23,17 +23,35 @@ from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 HEADER = "Cf-Access-Jwt-Assertion"
 EMAIL = "ada@example.com"
 APP = """
+import asyncio, time
 from typing import Annotated
 from fastapi import Depends, FastAPI, WebSocket
+from fastapi.responses import StreamingResponse
+from starlette.requests import HTTPConnection
 from fastapi_cloudflare_access import AccessHTTPException, CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.browser import SameOrigin
 from fastapi_cloudflare_access.problems import problem_details
+from fastapi_cloudflare_access.streams import run_while_valid
 
-access = CloudflareAccess()
+class Clock:
+    ahead = 0.0
+
+    def now(self):
+        return time.time() + self.ahead
+
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(asyncio.sleep)
+
+clock = Clock()
+access = CloudflareAccess(clock=clock)
 app = FastAPI(lifespan=access.lifespan)
 strict = FastAPI()
 strict.add_exception_handler(AccessHTTPException, problem_details)
 app.mount("/strict", SameOrigin(strict, origins="https://app.example.com"))
+
+@app.put("/clock/{ahead}")
+async def set_clock(ahead: float) -> None:
+    clock.ahead = ahead
 
 @app.get("/me")
 def me(user: Annotated[UserClaims, Depends(access.user)]) -> str:
@@ -49,11 +67,52 @@ async def feed(websocket: WebSocket, user: Annotated[UserClaims, Depends(access.
     await websocket.accept()
     await websocket.send_text(user.email or "")
     await websocket.close()
+
+@app.websocket("/echo")
+async def echo(websocket: WebSocket, user: Annotated[UserClaims, Depends(access.user)]) -> None:
+    await websocket.accept()
+    async with access.while_valid(user):
+        while True:
+            await websocket.send_text(await websocket.receive_text())
+
+@app.get("/events")
+async def events(user: Annotated[UserClaims, Depends(access.user)]) -> StreamingResponse:
+    async def generate():
+        async with access.while_valid(user):
+            yield "first\\n"
+            await asyncio.Event().wait()
+    return StreamingResponse(generate())
+
+inner = FastAPI()
+
+@inner.get("/sync")
+def sync() -> StreamingResponse:
+    def generate():
+        yield "first\\n"
+        time.sleep(5)
+        yield "second\\n"
+    return StreamingResponse(generate())
+
+@inner.websocket("/echo")
+async def echo_all(websocket: WebSocket) -> None:
+    await websocket.accept()
+    while True:
+        await websocket.send_text(await websocket.receive_text())
+
+async def guard(scope, receive, send):
+    caller = await access.authenticate(HTTPConnection(scope))
+    await run_while_valid(inner, scope, receive, send, authenticator=access._authenticator, caller=caller)
+
+app.mount("/guarded", guard)
 """
 COMMANDS = {
     "granian": ["granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "app:app"],
     "daphne": ["daphne", "--bind", "127.0.0.1", "--port", "{port}", "app:app"],
 }
+
+
+SLEPT = 100_000
+"""Seconds by which a machine's clock is ahead after it slept: more than a token lasts."""
 
 
 def free_port() -> int:
@@ -193,3 +252,45 @@ def test_a_handshake_of_a_foreign_page_is_refused(address: str, team: FakeTeam[S
     with pytest.raises(InvalidStatus) as refused:
         connect(FOREIGN[1])
     assert refused.value.response.status_code == 403
+@contextmanager
+def slept(address: str) -> Generator[None]:
+    """Set the app's wall clock ahead, as after a machine slept, and back at the end."""
+    put_clock(address, SLEPT)
+    try:
+        yield
+    finally:
+        put_clock(address, 0)
+
+
+def put_clock(address: str, ahead: int) -> None:
+    connection = HTTPConnection(address, timeout=10)
+    connection.request("PUT", f"/clock/{ahead}")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+@pytest.mark.parametrize("path", ["/echo", "/guarded/echo"])
+def test_a_websocket_is_closed_when_its_token_ends(
+    request: pytest.FixtureRequest, address: str, team: FakeTeam[SystemClock], path: str
+) -> None:
+    headers = {HEADER: team.user_token(EMAIL)}
+    with websockets.sync.client.connect(f"ws://{address}{path}", additional_headers=headers, proxy=None) as socket:
+        socket.send("hello")
+        assert socket.recv(10) == "hello"
+        with slept(address), pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+    assert closed.value.rcvd is not None
+    # Daphne cannot send 1008, and closes as after an error of the app.
+    expected = (1011, "") if request.node.callspec.params["address"] == "daphne" else (1008, "token_expired")
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == expected
+
+
+@pytest.mark.parametrize("path", ["/events", "/guarded/sync"])
+def test_a_stream_ends_cleanly_when_its_token_ends(address: str, team: FakeTeam[SystemClock], path: str) -> None:
+    connection = HTTPConnection(address, timeout=10)
+    connection.request("GET", path, headers={HEADER: team.user_token(EMAIL)})
+    response = connection.getresponse()
+    assert response.readline() == b"first\n"
+    with slept(address):
+        assert response.read() == b""
+    connection.close()

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection
 from fastapi_cloudflare_access import Claims, CloudflareAccess, KeySettings, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.claims import Principal
 from fastapi_cloudflare_access.dependencies import Dependency, OptionalDependency
+from fastapi_cloudflare_access.streams import Lease
 
 
 class Custom(BaseModel):
@@ -98,6 +99,17 @@ async def handler(user: CurrentUser, caller: MaybeCaller) -> list[str]:
     return list(user.custom.groups)
 
 
+@app.websocket("/stream")
+async def stream(socket: WebSocket, user: CurrentUser, caller: MaybeCaller) -> None:
+    async with mine.while_valid(user) as lease:
+        assert_type(lease, Lease[MyClaims])
+        assert_type(lease.caller, MyClaims)
+        assert_type(await lease.renew("token"), MyClaims)
+        assert_type(lease.ended, str | None)
+    if caller:
+        assert_type(mine.while_valid(caller), Lease[MyClaims | ServiceClaims])
+
+
 # what must be an error
 
 CloudflareAccess(team="acme")  # type: ignore[arg-type]
@@ -113,5 +125,6 @@ CloudflareAccess(key_settings={"refresh_interval": 60})  # type: ignore[arg-type
 KeySettings(refresh_interval="60")  # type: ignore[arg-type]
 KeySettings(jitter=0)  # type: ignore[arg-type]
 access.require("admin")  # type: ignore[arg-type]
+access.while_valid(None)  # type: ignore[type-var]
 access.settings = mine.settings  # type: ignore[misc]
 wrong: CloudflareAccess[MyClaims] = CloudflareAccess(user_model=UserClaims)  # type: ignore[arg-type]
