@@ -252,6 +252,8 @@ def test_a_handshake_of_a_foreign_page_is_refused(address: str, team: FakeTeam[S
     with pytest.raises(InvalidStatus) as refused:
         connect(FOREIGN[1])
     assert refused.value.response.status_code == 403
+
+
 @contextmanager
 def slept(address: str) -> Generator[None]:
     """Set the app's wall clock ahead, as after a machine slept, and back at the end."""
