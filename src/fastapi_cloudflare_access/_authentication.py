@@ -75,7 +75,8 @@ class Authenticator(Generic[U]):
         headers = scope["headers"]
         cached_headers, cached_outcome, validity = outcomes.get(self, _NOT_ASKED)
         outcome: Outcome[U] = cached_outcome
-        if cached_headers is not headers:  # not asked yet, or a copy of the scope with other headers
+        if cached_headers is not headers and (cached_headers is None or [*cached_headers] != [*headers]):
+            # Not asked yet, or other headers; Starlette's `Headers(scope=…)` only copies the list.
             verifier = self.verifier
             found = verifier.authenticate_at_once(headers)
             outcome = await verifier.authenticate_after_fetch(found) if isinstance(found, AwaitingKey) else found

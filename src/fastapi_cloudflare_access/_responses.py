@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from fastapi_cloudflare_access._logging import Place, log
 from fastapi_cloudflare_access.errors import (
@@ -33,6 +33,7 @@ POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 """WebSocket close codes (RFC 6455 section 7.4.1 and the IANA registry)."""
 
 _DENIAL_RESPONSE = "websocket.http.response"
+_VARY = "Cf-Access-Jwt-Assertion, Cookie"
 _FAULTS: dict[type[AccessError], tuple[str | None, str]] = {
     MissingToken: (None, "No Cloudflare Access token"),
     AmbiguousToken: ("invalid_request", "More than one Cloudflare Access token"),
@@ -138,6 +139,12 @@ def readiness(health: KeysHealth) -> JSONResponse:
     return JSONResponse(body, status_code=200 if health.ready else 503, headers={"Cache-Control": "no-store"})
 
 
+def redirect_to_login(url: str, cookie: str) -> Response:
+    """Return the redirect of a browser to the login, with the cookie that stops a loop."""
+    headers = {"Location": url, "Set-Cookie": cookie, "Cache-Control": "no-store", "Vary": _VARY}
+    return Response(status_code=302, headers=headers)
+
+
 def _fault(error: AccessError) -> tuple[str | None, str]:
     return next(_FAULTS[kind] for kind in type(error).__mro__ if kind in _FAULTS)
 
@@ -151,7 +158,7 @@ def _status(error: AccessError) -> int:
 def _headers(error: AccessError, auth_scheme: str, code: str | None, description: str) -> dict[str, str]:
     if isinstance(error, CrossOriginRequest):  # no credential would help, so there is no challenge
         return {"Cache-Control": "no-store", "Vary": "Origin, Sec-Fetch-Site"}
-    headers = {"Cache-Control": "no-store", "Vary": "Cf-Access-Jwt-Assertion, Cookie"}
+    headers = {"Cache-Control": "no-store", "Vary": _VARY}
     if isinstance(error, TemporarilyUnavailable):
         return headers | {"Retry-After": str(max(1, ceil(error.retry_after)))}
     parameters = f' error="{code}"' if code else ""

@@ -59,14 +59,14 @@ def _every_context(app: object, seen: set[int] | None = None) -> Iterator[Any]:
     if app is None or id(app) in seen:
         return
     seen.add(id(app))
-    for context in _contexts(app):
+    for context in route_contexts(app):
         yield context
         yield from _every_context(getattr(getattr(context, "original_route", context), "app", None), seen)
     if not hasattr(app, "routes"):
         yield from _every_context(getattr(app, "app", None), seen)
 
 
-def _contexts(app: object) -> Iterator[Any]:
+def route_contexts(app: object) -> Iterator[Any]:
     """Return the routes, each with the dependencies that the app and its routers add."""
     routes: list[BaseRoute] = getattr(app, "routes", [])
     every = getattr(routing, "iter_route_contexts", None)  # FastAPI before 0.138 copies included routes instead

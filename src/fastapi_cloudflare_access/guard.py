@@ -1,0 +1,238 @@
+"""Middleware that protects what dependencies do not reach, and keeps answers to callers out of shared caches."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, TypeAlias, cast
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_cloudflare_access._authentication import OUTCOMES
+from fastapi_cloudflare_access._guarded_app import GuardedApp, check_exempt
+from fastapi_cloudflare_access._logging import log
+from fastapi_cloudflare_access._login_redirect import LoginRedirect
+from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
+from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
+from fastapi_cloudflare_access.access import CloudflareAccess
+from fastapi_cloudflare_access.claims import BaseClaims
+from fastapi_cloudflare_access.dependencies import Dependency
+from fastapi_cloudflare_access.errors import ConfigurationError
+
+PRIVATE = "private, no-cache"
+"""The default `Cache-Control` of an answer to a verified caller."""
+
+logger = logging.getLogger("fastapi_cloudflare_access")
+
+_Outcomes: TypeAlias = Mapping[Any, tuple[Any, Any]]
+_Field: TypeAlias = tuple[bytes, bytes]
+
+_CACHE_CONTROL = b"cache-control"
+_GUARD = "AccessGuard is not a dependency: write app.add_middleware(AccessGuard, access=access)"
+_PRIVATE_RESPONSES = "PrivateResponses is not a dependency: write app.add_middleware(PrivateResponses)"
+
+
+class AccessGuard:
+    """ASGI middleware that admits only callers that Cloudflare Access has authenticated, for HTTP and WebSockets.
+
+    It protects every path behind it: routes, mounted apps, static files, the documentation pages, `/openapi.json`, and
+    paths that do not exist. Add it to an app, or wrap one app before you mount it. Dependencies behind it reuse its
+    verification.
+
+    A refusal is what a dependency sends, through the exception handlers of the app. `OPTIONS` needs a token too: add
+    `CORSMiddleware` after the guard, so that it answers preflights before the guard sees them.
+
+    Examples:
+        ```python
+        from fastapi import FastAPI
+
+        from fastapi_cloudflare_access import CloudflareAccess
+        from fastapi_cloudflare_access.guard import AccessGuard
+
+        access = CloudflareAccess()
+        app = FastAPI(lifespan=access.lifespan)
+        app.add_middleware(AccessGuard, access=access, exempt=["/healthz"])
+        ```
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access: CloudflareAccess[Any],
+        policy: Callable[[Any], bool] | None = None,
+        exempt: Collection[str] = (),
+        login_redirect: str | None = None,
+        cache_control: str | None = PRIVATE,
+    ) -> None:
+        """Check the arguments; nothing is fetched.
+
+        Args:
+            app: The app to protect.
+            access: The object that verifies tokens.
+            policy: Decides which callers are admitted; by default all.
+            exempt: Paths that need no token over HTTP. Each is compared as a whole with the path that the app sees,
+                which does not contain `root_path`.
+            login_redirect: The public host of the app, such as `app.example.com`. If it is given, a browser that opens
+                a page without a token, or with an expired one, is redirected to the login.
+            cache_control: The `Cache-Control` of an answer to a verified caller, if the app sets none; None leaves such
+                an answer as it is.
+
+        Raises:
+            ConfigurationError: An argument is wrong.
+        """
+        self.app = _check_app(app, "AccessGuard", "AccessGuard(app, access=access)")
+        _check_access(access)
+        self._dependency: Dependency[Any] = access if policy is None else access.require(policy)
+        self._exempt = check_exempt(exempt)
+        self._login = None if login_redirect is None else LoginRedirect(access.settings, login_redirect)
+        self._cache_control = _check_cache_control(cache_control)
+        self._guarded = GuardedApp(app)
+
+    async def __call__(self, scope: Annotated[Scope, NotADependency(_GUARD)], receive: Receive, send: Send) -> None:
+        """Pass on a request whose caller is admitted, and every request to an exempt path.
+
+        Raises:
+            ConfigurationError: The connection is of an unknown type.
+        """
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self.app(scope, receive, self._reporting(send))
+            return
+        if kind not in ("http", "websocket"):
+            raise ConfigurationError("AccessGuard knows HTTP, WebSocket and lifespan: use no other protocol behind it")
+        if self._exempt and kind == "http" and self._guarded.path_of(scope) in self._exempt:
+            await self._pass_on(scope, receive, send)
+        elif refusal := await self._refusal(scope):
+            await self._refuse(refusal, scope, receive, send)
+        else:
+            await self._pass_on(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> AccessHTTPException | AccessWebSocketException | None:
+        try:
+            await self._dependency(HTTPConnection(scope))
+        except (AccessHTTPException, AccessWebSocketException) as refusal:
+            return refusal.with_traceback(None)
+        return None
+
+    async def _refuse(self, refusal: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            self._login
+            and isinstance(refusal, AccessHTTPException)
+            and (to_login := self._login.response(refusal, scope))
+        ):
+            await to_login(scope, receive, send)
+        else:
+            await self._guarded.refuse(refusal, scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, _private(scope, send, self._cache_control))
+
+    def _reporting(self, send: Send) -> Send:
+        """Return a `send` that logs exempt paths that the app does not serve, once the app has started."""
+
+        async def report(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                for path in self.unserved():
+                    log(logger, logging.WARNING, "the exempt path %s is not served by the app behind the guard", path)
+            await send(message)
+
+        return report
+
+    def unserved(self) -> list[str]:
+        """Return the exempt paths for which the app has no route; routes of unknown apps are not known."""
+        return sorted(path for path in self._exempt if not self._guarded.serves(path))
+
+
+class PrivateResponses:
+    """ASGI middleware that marks answers to verified callers as private, unless the app sets `Cache-Control`.
+
+    Cloudflare caches files such as `.csv`, `.pdf` and `.png` by their extension if a response says nothing about
+    caching. `AccessGuard` does the same; this class is for apps that are protected by dependencies.
+
+    Examples:
+        ```python
+        from fastapi import FastAPI
+
+        from fastapi_cloudflare_access import CloudflareAccess
+        from fastapi_cloudflare_access.guard import PrivateResponses
+
+        access = CloudflareAccess()
+        app = FastAPI(lifespan=access.lifespan)
+        app.add_middleware(PrivateResponses)
+        ```
+    """
+
+    def __init__(self, app: ASGIApp, *, cache_control: str | None = PRIVATE) -> None:
+        """Check the arguments.
+
+        Args:
+            app: The app whose answers are marked.
+            cache_control: The `Cache-Control` that they get; None leaves them as they are.
+
+        Raises:
+            ConfigurationError: An argument is wrong.
+        """
+        self.app = _check_app(app, "PrivateResponses", "PrivateResponses(app)")
+        self._cache_control = _check_cache_control(cache_control)
+
+    async def __call__(
+        self, scope: Annotated[Scope, NotADependency(_PRIVATE_RESPONSES)], receive: Receive, send: Send
+    ) -> None:
+        """Pass on a connection, and mark the answer if its caller is verified by then."""
+        await self.app(scope, receive, _private(scope, send, self._cache_control))
+
+
+forbid_as_dependency(AccessGuard, _GUARD)
+forbid_as_dependency(PrivateResponses, _PRIVATE_RESPONSES)
+
+
+def _private(scope: Scope, send: Send, cache_control: _Field | None) -> Send:
+    """Return a `send` that adds `Cache-Control` to an answer to a verified caller.
+
+    The results of the verification are kept in a dictionary that is in the scope from now on, so that they are also
+    seen if they come from a copy of the scope.
+    """
+    if cache_control is None or scope["type"] != "http":
+        return send
+    outcomes: _Outcomes = scope.setdefault(OUTCOMES, {})
+
+    async def send_private(message: Message) -> None:
+        if message["type"] == "http.response.start" and _has_caller(outcomes):
+            message = _with_cache_control(message, cache_control)
+        await send(message)
+
+    return send_private
+
+
+def _has_caller(outcomes: _Outcomes) -> bool:
+    return any(isinstance(outcome, BaseClaims) for _, outcome in outcomes.values())
+
+
+def _with_cache_control(message: Message, field: _Field) -> Message:
+    """Return the start of a response with this field, unless it has one; the app may use its headers again."""
+    headers: list[_Field] = [*message.get("headers", ())]
+    for name, _ in headers:
+        if name.lower() == _CACHE_CONTROL:
+            return {**message, "headers": headers}
+    return {**message, "headers": [*headers, field]}
+
+
+def _check_app(app: Any, name: str, write: str) -> ASGIApp:
+    if not callable(app) or isinstance(app, Dependency | type):
+        raise ConfigurationError(f"the first argument of {name} must be the app: write {write}")
+    return cast("ASGIApp", app)
+
+
+def _check_access(access: Any) -> None:
+    if isinstance(access, CloudflareAccess):
+        return
+    given = f", not {access!r}" if isinstance(access, Dependency) else ""
+    raise ConfigurationError(f"access of AccessGuard must be the CloudflareAccess object{given}: write access=access")
+
+
+def _check_cache_control(value: Any) -> _Field | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or not value.isascii() or not value.isprintable():
+        raise ConfigurationError(f"cache_control must be a value such as {PRIVATE!r}, or None")
+    return _CACHE_CONTROL, value.strip().encode()
