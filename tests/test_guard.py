@@ -1,6 +1,7 @@
 """The guard protects every path of an app, and answers to callers are private."""
 
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
@@ -695,44 +696,50 @@ class NotAnApp:
     """An object that cannot be called."""
 
 
-WRONG: list[tuple[Callable[[CloudflareAccess[Any]], object], str]] = [
-    (lambda access: AccessGuard(FastAPI(), access=None), "must be the CloudflareAccess object: write access=access"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI(), access=CloudflareAccess), "must be the CloudflareAccess object: write"),  # type: ignore[arg-type]
-    (
-        lambda access: AccessGuard(FastAPI(), access=access.user),
-        "CloudflareAccess object, not access.user: write access=access",
-    ),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(access, access=access), "first argument of AccessGuard must be the app"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI, access=access), "write AccessGuard\\(app, access=access\\)"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(NotAnApp(), access=access), "must be the app"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI(), access=access, policy="ada"), "a policy must be a plain function"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI(), access=access, policy=is_ada(access)), "a policy must be a plain function"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI(), access=access, policy=lambda a, b: a is b), "a function of one argument"),  # type: ignore[arg-type, misc]
-    (lambda access: AccessGuard(FastAPI(), access=access, exempt="/healthz"), 'write exempt=\\["/healthz"\\]'),
-    (lambda access: AccessGuard(FastAPI(), access=access, exempt=b"/healthz"), "must be a list of paths"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI(), access=access, exempt={"/healthz": 1}), "must be a list of paths"),
-    (lambda access: AccessGuard(FastAPI(), access=access, exempt=None), "must be a list of paths"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI(), access=access, exempt=["healthz"]), "begins with /, not 'healthz'"),
-    (lambda access: AccessGuard(FastAPI(), access=access, exempt=[""]), "begins with /, not ''"),
-    (lambda access: AccessGuard(FastAPI(), access=access, exempt=[b"/x"]), "must be text that begins with /"),  # type: ignore[list-item]
-    (lambda access: AccessGuard(FastAPI(), access=access, cache_control=""), "cache_control must be a value"),
-    (lambda access: AccessGuard(FastAPI(), access=access, cache_control="a\r\nb: c"), "cache_control must be"),
-    (lambda access: AccessGuard(FastAPI(), access=access, cache_control=True), "cache_control must be"),  # type: ignore[arg-type]
-    (lambda access: PrivateResponses(FastAPI(), cache_control="é"), "cache_control must be"),
-    (lambda access: PrivateResponses(app=access), "write PrivateResponses\\(app\\)"),  # type: ignore[arg-type]
-    (lambda access: AccessGuard(FastAPI(), access=access, login_redirect="https://app.example.com"), "public host"),
-    (lambda access: AccessGuard(FastAPI(), access=access, login_redirect=True), "public host"),  # type: ignore[arg-type]
+WRONG: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
+    (lambda _: {"access": None}, "must be the CloudflareAccess object: write access=access"),
+    (lambda _: {"access": CloudflareAccess}, "must be the CloudflareAccess object: write access=access"),
+    (lambda access: {"access": access.user}, "CloudflareAccess object, not access.user: write access=access"),
+    (lambda access: {"app": access}, "the first argument of AccessGuard must be the app"),
+    (lambda _: {"app": FastAPI}, "write AccessGuard(app, access=access)"),
+    (lambda _: {"app": NotAnApp()}, "must be the app"),
+    (lambda _: {"policy": "ada"}, "a policy must be a plain function"),
+    (lambda _: {"policy": True}, "a policy must be a plain function"),
+    (lambda _: {"policy": talk}, "a policy must be a plain function"),
+    (lambda access: {"policy": access.require(is_ada)}, "a policy must be a plain function"),
+    (lambda _: {"policy": lambda caller, other: caller is other}, "a policy must be a function of one argument"),
+    (lambda _: {"exempt": "/healthz"}, 'write exempt=["/healthz"]'),
+    (lambda _: {"exempt": b"/healthz"}, "exempt must be a list of paths"),
+    (lambda _: {"exempt": {"/healthz": 1}}, "exempt must be a list of paths"),
+    (lambda _: {"exempt": None}, "exempt must be a list of paths"),
+    (lambda _: {"exempt": ["healthz"]}, "begins with /, not 'healthz'"),
+    (lambda _: {"exempt": [""]}, "begins with /, not ''"),
+    (lambda _: {"exempt": [b"/x"]}, "an exempt path must be text that begins with /"),
+    (lambda _: {"exempt": [["/x"]]}, "an exempt path must be text that begins with /"),
+    (lambda _: {"cache_control": ""}, "cache_control must be a value such as 'private, no-cache', or None"),
+    (lambda _: {"cache_control": "a\r\nb: c"}, "cache_control must be a value"),
+    (lambda _: {"cache_control": "é"}, "cache_control must be a value"),
+    (lambda _: {"cache_control": True}, "cache_control must be a value"),
+    (lambda _: {"login_redirect": "https://app.example.com"}, "public host of your app without a scheme"),
+    (lambda _: {"login_redirect": True}, "public host of your app without a scheme"),
+    (lambda _: {"login_redirect": ""}, "public host of your app without a scheme"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "sentence"), WRONG, ids=[f"{i}-{sentence[:24]}" for i, (_, sentence) in enumerate(WRONG)]
-)
+@pytest.mark.parametrize(("wrong", "sentence"), WRONG, ids=[f"{i}-{row[1][:24]}" for i, row in enumerate(WRONG)])
 def test_a_wrong_argument_is_refused_at_construction(
-    access: CloudflareAccess[Any], wrong: Callable[[CloudflareAccess[Any]], object], sentence: str
+    access: CloudflareAccess[Any], wrong: Callable[[Any], dict[str, Any]], sentence: str
 ) -> None:
-    with pytest.raises((ConfigurationError, TypeError), match=sentence):
-        wrong(access)
+    arguments: dict[str, Any] = {"app": FastAPI(), "access": access, **wrong(access)}
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        AccessGuard(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"cache_control": "é"}, {"app": NotAnApp()}, {"cache_control": 1}])
+def test_a_wrong_argument_of_private_responses_is_refused_too(arguments: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"app": FastAPI(), **arguments}
+    with pytest.raises(ConfigurationError, match=r"cache_control must be|write PrivateResponses\(app\)"):
+        PrivateResponses(**given)
 
 
 @pytest.mark.conformance(52)
