@@ -40,10 +40,11 @@ def uvicorn_serving(
     ws: Literal["websockets-sansio", "wsproto"] = "websockets-sansio",
     loop: Literal["asyncio", "auto"] = "asyncio",
     lifespan: Literal["on", "off"] = "on",
+    root_path: str = "",
 ) -> Generator[str]:
     """Serve the app by uvicorn."""
     ready = Event()
-    config = uvicorn.Config(app, http=http, ws=ws, loop=loop, lifespan=lifespan, log_config=None)
+    config = uvicorn.Config(app, http=http, ws=ws, loop=loop, lifespan=lifespan, root_path=root_path, log_config=None)
     server = _Uvicorn(config, ready)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
