@@ -7,6 +7,8 @@ Results = Mapping[str, Any]
 UNPROTECTED, EMPTY = "unprotected route", "one empty dependency"
 KNOWN, NEW = "this package, returning callers", "this package, every token new"
 BOTH, UNCACHED = "this package, router and route", "this package, token cache off"
+GUARD, EXEMPT = "this package, AccessGuard", "this package, AccessGuard, exempt path"
+PRIVATE = "this package, returning callers, PrivateResponses"
 PEERS = ("PyJWT, PyJWKClient", "fastapi-cloudflare-access-jwt", "fastapi-azure-auth", "Cloudflare's tutorial")
 """How other apps verify the token of a request."""
 BASE = "bare RSA-2048 verify"

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from aims import BOTH, EMPTY, KNOWN, NEW, UNCACHED, UNPROTECTED
+from aims import BOTH, EMPTY, EXEMPT, GUARD, KNOWN, NEW, PRIVATE, UNCACHED, UNPROTECTED
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
@@ -114,6 +114,25 @@ def with_guard() -> FastAPI:
     return app
 
 
+def with_exempt_path() -> FastAPI:
+    """Return an app whose route is exempt from this package's middleware."""
+    from fastapi_cloudflare_access.guard import AccessGuard  # noqa: PLC0415
+
+    access = ours()
+    app = app_with(None, lifespan=access.lifespan)
+    app.add_middleware(AccessGuard, access=access, exempt=["/"])
+    return app
+
+
+def with_private_responses() -> FastAPI:
+    """Return an app with this package's dependency, whose responses are marked as private."""
+    from fastapi_cloudflare_access.guard import PrivateResponses  # noqa: PLC0415
+
+    app = with_user()
+    app.add_middleware(PrivateResponses)
+    return app
+
+
 def pyjwkclient() -> FastAPI:
     """Return an app with PyJWT's `PyJWKClient` in a plain function, as most people write it."""
     import jwt  # noqa: PLC0415
@@ -187,7 +206,9 @@ APPS: dict[str, Callable[[], FastAPI]] = {
     NEW: with_user,
     BOTH: with_router_and_route,
     "this package, policy": with_policy,
-    "this package, AccessGuard": with_guard,
+    GUARD: with_guard,
+    EXEMPT: with_exempt_path,
+    PRIVATE: with_private_responses,
     UNCACHED: lambda: with_user(token_cache_size=0),
     "PyJWT, PyJWKClient": pyjwkclient,
     "fastapi-cloudflare-access-jwt": cloudflare_access_jwt,

@@ -33,9 +33,10 @@ class GuardedApp:
 
     def path_of(self, scope: Scope) -> str:
         """Return the path of a request as the routes of the app are compared with it: without `root_path`."""
-        own: str = getattr(self._owner, "root_path", "")  # it replaces that of the server
+        path: str = scope["path"]
+        own: str = getattr(self._owner, "root_path", "") if self._owner else ""  # it replaces that of the server
         root_path = own or scope.get("root_path", "")
-        return get_route_path({"path": scope["path"], "root_path": root_path})
+        return get_route_path({"path": path, "root_path": root_path}) if root_path else path
 
     def serves(self, path: str) -> bool:
         """Check whether a route matches a path; an app whose routes are not known may serve each path."""

@@ -1,7 +1,7 @@
 """Middleware that protects what dependencies do not reach, and keeps answers to callers out of shared caches."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Annotated, Any, TypeAlias, cast
 
 from starlette.requests import HTTPConnection
@@ -14,9 +14,8 @@ from fastapi_cloudflare_access._login_redirect import LoginRedirect
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access.access import CloudflareAccess
-from fastapi_cloudflare_access.claims import BaseClaims
 from fastapi_cloudflare_access.dependencies import Dependency
-from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
 
 PRIVATE = "private, no-cache"
 """The default `Cache-Control` of an answer to a verified caller."""
@@ -100,19 +99,16 @@ class AccessGuard:
             return
         if kind not in ("http", "websocket"):
             raise ConfigurationError("AccessGuard knows HTTP, WebSocket and lifespan: use no other protocol behind it")
-        if self._exempt and kind == "http" and self._guarded.path_of(scope) in self._exempt:
-            await self._pass_on(scope, receive, send)
-        elif refusal := await self._refusal(scope):
-            await self._refuse(refusal, scope, receive, send)
+        refusal = None
+        if not (self._exempt and kind == "http" and self._guarded.path_of(scope) in self._exempt):
+            try:
+                await self._dependency(HTTPConnection(scope))
+            except (AccessHTTPException, AccessWebSocketException) as raised:
+                refusal = raised.with_traceback(None)
+        if refusal is None:
+            await self.app(scope, receive, _private(scope, send, self._cache_control))
         else:
-            await self._pass_on(scope, receive, send)
-
-    async def _refusal(self, scope: Scope) -> AccessHTTPException | AccessWebSocketException | None:
-        try:
-            await self._dependency(HTTPConnection(scope))
-        except (AccessHTTPException, AccessWebSocketException) as refusal:
-            return refusal.with_traceback(None)
-        return None
+            await self._refuse(refusal, scope, receive, send)
 
     async def _refuse(self, refusal: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -123,9 +119,6 @@ class AccessGuard:
             await to_login(scope, receive, send)
         else:
             await self._guarded.refuse(refusal, scope, receive, send)
-
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, _private(scope, send, self._cache_control))
 
     def _reporting(self, send: Send) -> Send:
         """Return a `send` that logs exempt paths that the app does not serve, once the app has started."""
@@ -196,16 +189,15 @@ def _private(scope: Scope, send: Send, cache_control: _Field | None) -> Send:
         return send
     outcomes: _Outcomes = scope.setdefault(OUTCOMES, {})
 
-    async def send_private(message: Message) -> None:
-        if message["type"] == "http.response.start" and _has_caller(outcomes):
-            message = _with_cache_control(message, cache_control)
-        await send(message)
+    def send_private(message: Message) -> Awaitable[None]:  # without a coroutine of its own: half a microsecond less
+        if message["type"] == "http.response.start":
+            for _, outcome in outcomes.values():
+                if outcome is not None and not isinstance(outcome, AccessError):  # a caller
+                    message = _with_cache_control(message, cache_control)
+                    break
+        return send(message)
 
     return send_private
-
-
-def _has_caller(outcomes: _Outcomes) -> bool:
-    return any(isinstance(outcome, BaseClaims) for _, outcome in outcomes.values())
 
 
 def _with_cache_control(message: Message, field: _Field) -> Message:
