@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import sys
 
 import pytest
@@ -48,6 +49,13 @@ def configured(team: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> FakeTeam:
 @pytest.fixture
 def certs(team: FakeTeam) -> MemoryFetch:
     return MemoryFetch(team)
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resolve every name to an address for documentation."""
+    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
 
 
 @pytest.fixture

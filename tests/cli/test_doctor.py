@@ -31,13 +31,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[CertsServer]:
         yield server
 
 
-@pytest.fixture
-def resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resolve every name to an address for documentation."""
-    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
-
-
 def run_doctor(cli: Cli, *arguments: str, **options: Any) -> tuple[int, dict[str, Any], Any]:
     result = cli("doctor", *arguments, "--json", **options)
     return result.code, {step["name"]: step for step in result.json["steps"]}, result.json

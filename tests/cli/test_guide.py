@@ -3,7 +3,6 @@
 import inspect
 import re
 import shlex
-import socket
 from html import unescape
 from pathlib import Path
 
@@ -21,13 +20,6 @@ BLOCKS = re.findall(
     r"^<!-- cf-access: (.*?)-->\n```console\n\$ cf-access (.*?)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL
 )
 DATE = {"date": "Thu, 01 Jan 2026 00:00:00 GMT"}
-
-
-@pytest.fixture
-def resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resolve every name to an address for documentation."""
-    entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry])
 
 
 def pattern(shown: str) -> str:

@@ -10,6 +10,7 @@ import typer
 from fastapi_cloudflare_access.cli.certs import fetch_certs_or_fail, read_certs, read_pem
 from fastapi_cloudflare_access.cli.configuration import Configuration, configure
 from fastapi_cloudflare_access.cli.doctor import Doctor, show_step
+from fastapi_cloudflare_access.cli.edge_cache import check_page
 from fastapi_cloudflare_access.cli.formatting import printable
 from fastapi_cloudflare_access.cli.inspection import inspect_token
 from fastapi_cloudflare_access.cli.inspection import show as show_inspection
@@ -33,6 +34,10 @@ Team = Annotated[str | None, typer.Option(help="Team (default: $CF_ACCESS_TEAM_D
 Audience = Annotated[
     str | None,
     typer.Option(help="AUD tags, separated by commas (default: $CF_ACCESS_AUDIENCE).", show_default=False),
+]
+Page = Annotated[
+    str | None,
+    typer.Option("--page", metavar="URL", help="Public URL to ask for twice: is it cached?", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 CertsFile = Annotated[
@@ -58,11 +63,19 @@ class Commands:
     fetch: Fetch | None
 
     def doctor(
-        self, token: Token = None, team: Team = None, audience: Audience = None, *, as_json: AsJson = False
+        self,
+        token: Token = None,
+        team: Team = None,
+        audience: Audience = None,
+        page: Page = None,
+        *,
+        as_json: AsJson = False,
     ) -> int:
-        """Check settings, network, keys and clock, and a token if given."""
+        """Check settings, network, keys and clock, and a token and a page if given."""
+        if page is not None:
+            check_page(page)
         given = optional_token(token)
-        doctor = Doctor(configure(team, audience), given, self.clock, self.fetch)
+        doctor = Doctor(configure(team, audience), given, self.clock, self.fetch, page=page)
         screen = Screen(as_json=as_json)
         steps = asyncio.run(_run_checks(doctor, screen))
         ok = all(step.status != "failed" for step in steps)

@@ -19,6 +19,7 @@ from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
 from fastapi_cloudflare_access._setting_hints import WHERE_IS_AUD, audience_problem
 from fastapi_cloudflare_access.cli.certs import FetchResult, explain_failure, fetch_certs
 from fastapi_cloudflare_access.cli.configuration import Configuration
+from fastapi_cloudflare_access.cli.edge_cache import check_edge_cache
 from fastapi_cloudflare_access.cli.formatting import duration, plural, printable, short
 from fastapi_cloudflare_access.cli.key_description import describe_keys
 from fastapi_cloudflare_access.cli.output import Screen
@@ -42,6 +43,7 @@ class Doctor:
         token: The token to verify, or None.
         clock: The source of time.
         fetch: The function that fetches the certs document; None means httpx.
+        page: The public URL of a page that must not be cached, or None.
         result: The result of the fetch.
         keys: The entries of the certs document.
     """
@@ -50,6 +52,7 @@ class Doctor:
     token: bytes | None
     clock: Clock
     fetch: Fetch | None
+    page: str | None = None
     result: FetchResult = field(default_factory=FetchResult)
     keys: list[Key] = field(default_factory=list[Key])
 
@@ -71,6 +74,8 @@ class Doctor:
             yield check_clock(self.result, team)
         if self.token is not None:
             yield await self._check_token(self.token)
+        if self.page is not None:
+            yield await check_edge_cache(self.page, self.token, clock=self.clock, fetch=self.fetch)
 
     def _check_settings(self) -> Step:
         if (settings := self.configuration.settings) is None:
