@@ -1,17 +1,15 @@
-"""The app behind the guard: the path that it sees, the paths that it serves, and its exception handlers."""
+"""The app behind the guard: the path that it sees, and the paths that it serves."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
-from fastapi import HTTPException
-from fastapi.exception_handlers import http_exception_handler
 from starlette._utils import get_route_path
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Host, Match, Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
+from fastapi_cloudflare_access._refusing import app_behind_middleware
 from fastapi_cloudflare_access._route_check import route_contexts
 from fastapi_cloudflare_access.errors import ConfigurationError
 
@@ -29,12 +27,14 @@ class GuardedApp:
     def __init__(self, app: ASGIApp) -> None:
         """Look for the FastAPI or Starlette app behind the middleware."""
         self.app = app
-        self._owner = _behind_middleware(app, "exception_handlers")
+        self._owner = app_behind_middleware(app, "root_path")
 
     def path_of(self, scope: Scope) -> str:
         """Return the path of a request as the routes of the app are compared with it: without `root_path`."""
         path: str = scope["path"]
-        own: str = getattr(self._owner, "root_path", "") if self._owner else ""  # it replaces that of the server
+        own: str = (
+            getattr(self._owner, "root_path", "") if self._owner is not None else ""
+        )  # it replaces that of the server
         root_path = own or scope.get("root_path", "")
         return get_route_path({"path": path, "root_path": root_path}) if root_path else path
 
@@ -49,16 +49,6 @@ class GuardedApp:
             "headers": [],
         }
         return _serves(self.app, scope)
-
-    async def refuse(self, refusal: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the exception handler of this app, or of the app that it is mounted in, as if a route raised."""
-        owner = self._owner or scope.get("app")
-
-        async def raise_refusal(*_: object) -> NoReturn:
-            raise refusal
-
-        handling = ExceptionMiddleware(raise_refusal, handlers=_handlers_of(owner))
-        await handling(scope if owner is None else {**scope, "app": owner}, receive, send)
 
 
 def check_exempt(paths: Any) -> frozenset[str]:
@@ -78,27 +68,8 @@ def check_exempt(paths: Any) -> frozenset[str]:
     return frozenset(given)
 
 
-def _behind_middleware(app: object, attribute: str) -> object | None:
-    """Return the first app with this attribute, from the outermost middleware to the innermost app."""
-    seen: set[int] = set()
-    while app is not None and id(app) not in seen:
-        if hasattr(app, attribute):
-            return app
-        seen.add(id(app))
-        app = getattr(app, "app", None)
-    return None
-
-
-def _handlers_of(owner: object) -> dict[Any, Any]:
-    """Return the exception handlers of an app; handlers of errors of the server are for other exceptions."""
-    own: Mapping[Any, Any] = getattr(owner, "exception_handlers", {})
-    return {HTTPException: http_exception_handler} | {
-        kind: handler for kind, handler in own.items() if kind not in (500, Exception)
-    }
-
-
 def _serves(app: object, scope: Scope) -> bool:
-    owner = _behind_middleware(app, "routes")
+    owner = app_behind_middleware(app, "routes")
     return owner is None or any(_leads_on(route, scope) for route in _routes_of(owner))
 
 

@@ -12,6 +12,7 @@ from fastapi_cloudflare_access._guarded_app import GuardedApp, check_exempt
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._login_redirect import LoginRedirect
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
+from fastapi_cloudflare_access._refusing import refuse
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.dependencies import Dependency
@@ -118,7 +119,7 @@ class AccessGuard:
         ):
             await to_login(scope, receive, send)
         else:
-            await self._guarded.refuse(refusal, scope, receive, send)
+            await refuse(refusal, self.app, scope, receive, send)
 
     def _reporting(self, send: Send) -> Send:
         """Return a `send` that logs exempt paths that the app does not serve, once the app has started."""
