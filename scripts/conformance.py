@@ -14,7 +14,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,19 @@ def sections() -> list[dict[str, Any]]:
 def page(held: Mapping[int, list[str]], passed: Mapping[str, int]) -> str:
     """Write the page."""
     later = [str(row["row"]) for section in sections() for row in section["rows"] if "later" in row]
-    lines = [HEAD.format(later=", ".join(later[:-1]) + " and " + later[-1])]
+    lines = [HEAD.format(later=missing(later))]
     for section in sections():
         lines += [f"## {section['name']}", "", "| | level | rule | source | tests |", "|---|---|---|---|---|"]
         lines += [line(row, held.get(row["row"], []), passed) for row in section["rows"]]
         lines.append("")
     return "\n".join([*lines, ""]) + FOOT.format(**json.loads(FIGURES.read_text()))
+
+
+def missing(rows: Sequence[str]) -> str:
+    """Say which rows are not implemented yet."""
+    if len(rows) > 1:
+        return f" Rows {', '.join(rows[:-1])} and {rows[-1]} are not implemented yet."
+    return f" Row {rows[0]} is not implemented yet." if rows else ""
 
 
 def line(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) -> str:
@@ -129,7 +136,7 @@ HEAD = """# Conformance
 
 This page lists the rules for a strict verifier. Each row has the rule, its source, and the tests that check it.
 `scripts/conformance.py` generates the page from marks in the tests. If a row has no test and is not listed as missing,
-the build fails. Rows {later} are not implemented yet.
+the build fails.{later}
 """
 FOOT = """## Attacks, fuzzing and mutation
 

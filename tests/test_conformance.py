@@ -48,6 +48,18 @@ def test_the_page_is_read_as_it_is_written(script: dict[str, Any]) -> None:
     assert script["recorded"](written) == {"a/test_b::test_c": 12}
 
 
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], ""),
+        (["47"], " Row 47 is not implemented yet."),
+        (["47", "51", "52"], " Rows 47, 51 and 52 are not implemented yet."),
+    ],
+)
+def test_the_page_says_which_rows_are_missing(script: dict[str, Any], rows: list[str], sentence: str) -> None:
+    assert script["missing"](rows) == sentence
+
+
 def test_each_recorded_mutant_that_survived_is_explained() -> None:
     record = json.loads((ROOT / "tests/vectors/mutants.json").read_text())
     assert {*record} == {

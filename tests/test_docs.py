@@ -33,6 +33,7 @@ from fastapi_cloudflare_access import (
     dependencies,
     errors,
     events,
+    guard,
     keys,
     problems,
     protocols,
@@ -60,6 +61,7 @@ PUBLIC = [
     dependencies,
     errors,
     events,
+    guard,
     keys,
     problems,
     protocols,
@@ -128,7 +130,9 @@ def test_the_python_of_every_page_runs_from_top_to_bottom(page: Path, namespace:
 
 
 @pytest.mark.parametrize(
-    "documented", [CloudflareAccess, FakeTeam.patch, override], ids=lambda documented: str(documented.__name__)
+    "documented",
+    [CloudflareAccess, guard.AccessGuard, guard.PrivateResponses, FakeTeam.patch, override],
+    ids=lambda documented: str(documented.__name__),
 )
 def test_the_example_of_a_docstring_runs(documented: object, namespace: dict[str, object]) -> None:
     section = (inspect.getdoc(documented) or "").partition("Examples:\n")[2]
