@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from traceback import walk_tb
 from typing import Annotated, Any
 
 import pytest
@@ -454,6 +455,21 @@ def test_handlers_of_server_errors_are_not_for_refusals_and_see_the_errors_of_a_
     assert (answered.status_code, answered.json()) == (500, "broken")
 
 
+def test_an_exception_handler_gets_no_frame_that_holds_the_token(access: CloudflareAccess[Any]) -> None:
+    frames: list[str] = []
+
+    def record(_: Request, refused: Exception) -> JSONResponse:
+        frames.extend(frame.f_code.co_filename for frame, _ in walk_tb(refused.__traceback__))
+        assert refused.__context__ is None
+        return JSONResponse({}, 401)
+
+    app = app_of(access)
+    app.add_exception_handler(AccessHTTPException, record)
+    assert TestClient(app).get("/", headers=TEAM.headers(TEAM.forge("expired"))).status_code == 401
+    assert frames
+    assert [frame for frame in frames if frame.endswith(("guard.py", "dependencies.py", "_authentication.py"))] == []
+
+
 def test_a_close_of_a_handshake_goes_through_a_handler_too(access: CloudflareAccess[Any]) -> None:
     async def close(socket: WebSocket, refused: Exception) -> None:
         assert isinstance(refused, AccessWebSocketException)
@@ -678,6 +694,18 @@ async def test_headers_of_the_app_may_be_any_iterable_in_any_case_and_are_not_ch
     ):
         start, _ = await messages(AccessGuard(sending(given), access=access), {**scope})
         assert start["headers"] == expected
+
+
+@pytest.mark.anyio
+async def test_a_message_that_the_app_sends_again_stays_as_it_is(access: CloudflareAccess[Any]) -> None:
+    shared: Message = {"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(shared)
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in ADA.items()]
+    await messages(AccessGuard(app, access=access), {"type": "http", "method": "GET", "path": "/", "headers": headers})
+    assert shared == {"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]}
 
 
 @pytest.mark.anyio
