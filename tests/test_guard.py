@@ -800,6 +800,12 @@ def test_the_redirect_needs_one_audience() -> None:
         AccessGuard(FastAPI(), access=access, login_redirect="app.example.com")
 
 
+def test_the_redirect_needs_one_team() -> None:
+    either = make() | make(audience="f" * 64)
+    with pytest.raises(ConfigurationError, match="login_redirect needs one team, and there are several"):
+        AccessGuard(FastAPI(), access=either, login_redirect="app.example.com")
+
+
 def test_without_the_object_there_is_no_guard() -> None:
     app = FastAPI()
     app.add_middleware(AccessGuard)  # type: ignore[call-arg]

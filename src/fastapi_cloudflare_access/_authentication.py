@@ -14,6 +14,7 @@ from fastapi_cloudflare_access._responses import log_refusal, to_exception
 from fastapi_cloudflare_access._verification.request_token import (
     COOKIE,
     HEADER,
+    Headers,
     find_token,
     is_from_header,
     short_digest,
@@ -75,8 +76,7 @@ class Authenticator(Generic[U]):
         headers = scope["headers"]
         cached_headers, cached_outcome, validity = outcomes.get(self, _NOT_ASKED)
         outcome: Outcome[U] = cached_outcome
-        if cached_headers is not headers and (cached_headers is None or [*cached_headers] != [*headers]):
-            # Not asked yet, or other headers; Starlette's `Headers(scope=…)` only copies the list.
+        if not are_same(cached_headers, headers):  # not asked yet, or a copy of the scope with other headers
             verifier = self.verifier
             found = verifier.authenticate_at_once(headers)
             outcome = await verifier.authenticate_after_fetch(found) if isinstance(found, AwaitingKey) else found
@@ -234,6 +234,11 @@ class Authenticator(Generic[U]):
         except AccessError:
             return None
         return short_digest(token) if token else None
+
+
+def are_same(cached: Headers | None, headers: Headers) -> bool:
+    """Check whether a result for these headers was kept; Starlette's `Headers(scope=…)` replaces the list by a copy."""
+    return cached is headers or (cached is not None and [*cached] == [*headers])
 
 
 def _as_bytes(token: Any) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, cast
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._authentication import OUTCOMES, Authenticator
+from fastapi_cloudflare_access._authentication import OUTCOMES, Authenticator, are_same
 from fastapi_cloudflare_access._open_streams import Check, Validity
 from fastapi_cloudflare_access._verification.request_token import find_token
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
@@ -90,7 +90,7 @@ class ChoosingAuthenticator(Authenticator[Any]):
         choices: Any = scope.setdefault(OUTCOMES, {})
         headers = scope["headers"]
         known, chosen = choices.get(self, (None, None))
-        if known is not headers:
+        if not are_same(known, headers):
             try:
                 token = find_token(headers, self.token_sources)
                 chosen = self._all[0] if token is None else self._choose(token)

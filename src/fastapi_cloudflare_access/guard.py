@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeAlias, cast
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._authentication import OUTCOMES
 from fastapi_cloudflare_access._guarded_app import GuardedApp, check_exempt
 from fastapi_cloudflare_access._logging import log
@@ -15,8 +16,8 @@ from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_a
 from fastapi_cloudflare_access._refusing import refuse
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access.access import CloudflareAccess
-from fastapi_cloudflare_access.dependencies import Dependency
-from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
+from fastapi_cloudflare_access.dependencies import CALLERS, Dependency
+from fastapi_cloudflare_access.errors import ConfigurationError
 
 PRIVATE = "private, no-cache"
 """The default `Cache-Control` of an answer to a verified caller."""
@@ -58,7 +59,7 @@ class AccessGuard:
         self,
         app: ASGIApp,
         *,
-        access: CloudflareAccess[Any],
+        access: AccessBase[Any],
         policy: Callable[[Any], bool] | None = None,
         exempt: Collection[str] = (),
         login_redirect: str | None = None,
@@ -68,7 +69,7 @@ class AccessGuard:
 
         Args:
             app: The app to protect.
-            access: The object that verifies tokens.
+            access: The object that verifies tokens, or several as `first | second`.
             policy: Decides which callers are admitted; by default all.
             exempt: Paths that need no token over HTTP. Each is compared as a whole with the path that the app sees,
                 which does not contain `root_path`.
@@ -84,7 +85,7 @@ class AccessGuard:
         _check_access(access)
         self._dependency: Dependency[Any] = access if policy is None else access.require(policy)
         self._exempt = check_exempt(exempt)
-        self._login = None if login_redirect is None else LoginRedirect(access.settings, login_redirect)
+        self._login = None if login_redirect is None else _login_redirect(access, login_redirect)
         self._cache_control = _check_cache_control(cache_control)
         self._guarded = GuardedApp(app)
 
@@ -193,7 +194,7 @@ def _private(scope: Scope, send: Send, cache_control: _Field | None) -> Send:
     def send_private(message: Message) -> Awaitable[None]:  # without a coroutine of its own: half a microsecond less
         if message["type"] == "http.response.start":
             for _, outcome in outcomes.values():
-                if outcome is not None and not isinstance(outcome, AccessError):  # a caller
+                if outcome is not None and isinstance(outcome, CALLERS):
                     message = _with_cache_control(message, cache_control)
                     break
         return send(message)
@@ -217,10 +218,18 @@ def _check_app(app: Any, name: str, write: str) -> ASGIApp:
 
 
 def _check_access(access: Any) -> None:
-    if isinstance(access, CloudflareAccess):
+    if isinstance(access, AccessBase):
         return
     given = f", not {access!r}" if isinstance(access, Dependency) else ""
     raise ConfigurationError(f"access of AccessGuard must be the CloudflareAccess object{given}: write access=access")
+
+
+def _login_redirect(access: AccessBase[Any], host: str) -> LoginRedirect:
+    if isinstance(access, CloudflareAccess):
+        return LoginRedirect(access.settings, host)
+    raise ConfigurationError(
+        "login_redirect needs one team, and there are several: guard each host by an object of its own"
+    )
 
 
 def _check_cache_control(value: Any) -> _Field | None:
