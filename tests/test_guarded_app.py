@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 from fastapi_cloudflare_access._guarded_app import GuardedApp, check_exempt
 
 RESPONSE = PlainTextResponse("x")
+HAS_FRONTEND = hasattr(FastAPI, "frontend")
+NEEDS_FRONTEND = pytest.mark.skipif(not HAS_FRONTEND, reason="this FastAPI serves no frontend")
 
 
 async def endpoint() -> str:
@@ -39,7 +41,8 @@ def fastapi_app(folder: Any) -> FastAPI:
     nested.mount("/mount", app_of(Route("/a", RESPONSE)))
     router.include_router(nested)
     router.add_api_websocket_route("/socket", endpoint)
-    router.frontend("/pages", directory=folder)
+    if HAS_FRONTEND:
+        router.frontend("/pages", directory=folder)
     app.include_router(router)
     app.mount("/static", RESPONSE)
     app.mount("/inner", GZipMiddleware(app_of(Route("/b", RESPONSE), Mount("/c", app_of(Route("/d", RESPONSE))))))
@@ -57,8 +60,8 @@ def status(app: FastAPI, path: str) -> int:
     [
         "/items/1",
         "/router/nested/deep",
-        "/router/mount/a",
-        "/router/pages/index.html",
+        pytest.param("/router/mount/a", marks=NEEDS_FRONTEND),  # older versions leave out mounts of routers
+        pytest.param("/router/pages/index.html", marks=NEEDS_FRONTEND),
         "/static/any.css",
         "/inner/b",
         "/inner/c/d",
@@ -98,6 +101,7 @@ def test_any_other_path_is_not_served(tmp_path: Any, path: str) -> None:
     assert status(app, path) in (404, 307)
 
 
+@NEEDS_FRONTEND
 def test_a_frontend_of_the_whole_app_serves_every_path(tmp_path: Any) -> None:
     app = FastAPI()
     app.frontend("/", directory=tmp_path)
