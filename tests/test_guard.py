@@ -819,3 +819,39 @@ def test_the_middleware_is_not_a_dependency(access: CloudflareAccess[Any], kind:
     for wrong in (kind, instance, instance.__call__):
         with pytest.raises(ConfigurationError, match=f"write app.add_middleware\\({kind.__name__}"):
             FastAPI().add_api_route("/", secret, dependencies=[Depends(wrong)])
+
+
+# Streams
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_guard_ends_websockets_with_their_token_where_it_is_asked_to(*, ends: bool) -> None:
+    team = FakeTeam("acme")
+    access = make(fetch=MemoryFetch(team), clock=team.clock)
+    app = FastAPI()
+
+    @app.websocket("/echo")
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        while True:
+            await socket.send_text(await socket.receive_text())
+
+    app.add_middleware(AccessGuard, access=access, end_streams=ends, exempt=["/open"])
+    app.add_api_route("/open", secret)
+    headers = team.headers(team.user("ada@example.com", expires_in=60))
+    with TestClient(app) as client, client.websocket_connect("/echo", headers=headers) as socket:
+        socket.send_text("before")
+        assert socket.receive_text() == "before"
+        team.clock.advance(75)
+        if ends:
+            assert socket.receive() == {"type": "websocket.close", "code": 1008, "reason": "token_expired"}
+        else:
+            socket.send_text("after")
+            assert socket.receive_text() == "after"
+    assert TestClient(app).get("/open").json() == SECRET
+
+
+def test_end_streams_is_a_choice_of_two(access: CloudflareAccess[Any]) -> None:
+    wrong: Any = "yes"
+    with pytest.raises(ConfigurationError, match="end_streams must be True or False"):
+        AccessGuard(FastAPI(), access=access, end_streams=wrong)

@@ -18,13 +18,14 @@ from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebS
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.dependencies import CALLERS, Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.streams import run_while_valid
 
 PRIVATE = "private, no-cache"
 """The default `Cache-Control` of an answer to a verified caller."""
 
 logger = logging.getLogger("fastapi_cloudflare_access")
 
-_Outcomes: TypeAlias = Mapping[Any, tuple[Any, Any]]
+_Outcomes: TypeAlias = Mapping[Any, tuple[Any, ...]]
 _Field: TypeAlias = tuple[bytes, bytes]
 
 _CACHE_CONTROL = b"cache-control"
@@ -63,6 +64,7 @@ class AccessGuard:
         policy: Callable[[Any], bool] | None = None,
         exempt: Collection[str] = (),
         login_redirect: str | None = None,
+        end_streams: bool = False,
         cache_control: str | None = PRIVATE,
     ) -> None:
         """Check the arguments; nothing is fetched.
@@ -75,6 +77,7 @@ class AccessGuard:
                 which does not contain `root_path`.
             login_redirect: The public host of the app, such as `app.example.com`. If it is given, a browser that opens
                 a page without a token, or with an expired one, is redirected to the login.
+            end_streams: Whether WebSockets and streams behind the guard end with the token of their caller.
             cache_control: The `Cache-Control` of an answer to a verified caller, if the app sets none; None leaves such
                 an answer as it is.
 
@@ -84,6 +87,8 @@ class AccessGuard:
         self.app = _check_app(app, "AccessGuard", "AccessGuard(app, access=access)")
         _check_access(access)
         self._dependency: Dependency[Any] = access if policy is None else access.require(policy)
+        self._access = access
+        self._ends_streams = _check_flag(end_streams)
         self._exempt = check_exempt(exempt)
         self._login = None if login_redirect is None else _login_redirect(access, login_redirect)
         self._cache_control = _check_cache_control(cache_control)
@@ -101,16 +106,21 @@ class AccessGuard:
             return
         if kind not in ("http", "websocket"):
             raise ConfigurationError("AccessGuard knows HTTP, WebSocket and lifespan: use no other protocol behind it")
-        refusal = None
+        refusal = caller = None
         if not (self._exempt and kind == "http" and self._guarded.path_of(scope) in self._exempt):
             try:
-                await self._dependency(HTTPConnection(scope))
+                caller = await self._dependency(HTTPConnection(scope))
             except (AccessHTTPException, AccessWebSocketException) as raised:
                 refusal = raised.with_traceback(None)
-        if refusal is None:
-            await self.app(scope, receive, _private(scope, send, self._cache_control))
-        else:
+        if refusal is not None:
             await self._refuse(refusal, scope, receive, send)
+            return
+        send = _private(scope, send, self._cache_control)
+        if caller is None or not self._ends_streams:
+            await self.app(scope, receive, send)
+            return
+        authenticator = self._access._authenticator  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - made for here
+        await run_while_valid(self.app, scope, receive, send, authenticator=authenticator, caller=caller)
 
     async def _refuse(self, refusal: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -193,8 +203,8 @@ def _private(scope: Scope, send: Send, cache_control: _Field | None) -> Send:
 
     def send_private(message: Message) -> Awaitable[None]:  # without a coroutine of its own: half a microsecond less
         if message["type"] == "http.response.start":
-            for _, outcome in outcomes.values():
-                if outcome is not None and isinstance(outcome, CALLERS):
+            for kept in outcomes.values():
+                if kept[1] is not None and isinstance(kept[1], CALLERS):
                     message = _with_cache_control(message, cache_control)
                     break
         return send(message)
@@ -215,6 +225,12 @@ def _check_app(app: Any, name: str, write: str) -> ASGIApp:
     if not callable(app) or isinstance(app, Dependency | type):
         raise ConfigurationError(f"the first argument of {name} must be the app: write {write}")
     return cast("ASGIApp", app)
+
+
+def _check_flag(end_streams: Any) -> bool:
+    if not isinstance(end_streams, bool):
+        raise ConfigurationError("end_streams must be True or False")
+    return end_streams
 
 
 def _check_access(access: Any) -> None:
