@@ -306,8 +306,13 @@ async def test_an_outage_costs_a_request_its_timeout_only_while_it_is_not_known(
     assert [name_of(await rig.ask(f"user{number}@acme.example")) for number in range(3)] == ["identity"] * 3
 
 
-async def test_an_answer_that_is_odd_for_one_user_pauses_no_other(rig: Rig) -> None:
-    rig.endpoint.answer_with(b'{"user_uuid":"somebody else"}', times=limits.FAILURES + 2)
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b'{"user_uuid":"somebody else"}'), (200, b" " * (MAX_IDENTITY + 1)), (302, b""), (401, b""), (403, b"")],
+    ids=["another person", "too many bytes", "a redirect", "401", "403"],
+)
+async def test_an_answer_that_is_odd_for_one_user_pauses_no_other(rig: Rig, status: int, body: bytes) -> None:
+    rig.endpoint.answer_with(body, status=status, times=limits.FAILURES + 2)
     for number in range(limits.FAILURES + 2):
         await rig.ask(f"user{number}@acme.example")
     assert name_of(await rig.ask("bob@acme.example")) == "identity"
@@ -323,9 +328,19 @@ def test_the_limiter_counts_a_bounded_number_of_users(monkeypatch: pytest.Monkey
 
 def test_the_pause_grows_to_its_maximum() -> None:
     limiter = limits.Limiter()
+    now = 0.0
     for _ in range(limits.FAILURES + 30):
+        limiter.record_failure(now)
+        now += limits.MAX_PAUSE
+    limiter.record_failure(now)
+    assert limiter.wait("a", now, in_flight=0) == (limits.MAX_PAUSE, "the last fetches failed")
+
+
+def test_many_fetches_that_fail_at_once_pause_as_one() -> None:
+    limiter = limits.Limiter()
+    for _ in range(limits.MAX_IN_FLIGHT):
         limiter.record_failure(0)
-    assert limiter.wait("a", 0, in_flight=0) == (limits.MAX_PAUSE, "the last fetches failed")
+    assert limiter.wait("a", 0, in_flight=0) == (limits.PAUSE, "the last fetches failed")
 
 
 # Rechecking sessions

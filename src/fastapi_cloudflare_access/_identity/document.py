@@ -8,7 +8,7 @@ from fastapi_cloudflare_access._verification.strict import EncodingProblem, pars
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.protocols import Fetch
 
-OK, BAD_REQUEST = 200, 400
+OK, BAD_REQUEST, TOO_MANY_REQUESTS, SERVER_ERROR = 200, 400, 429, 500
 MAX_IDENTITY = 64 * 1024
 """Number of bytes that an identity document may have."""
 NO_SESSION = "no app token set"
@@ -16,7 +16,10 @@ NO_SESSION = "no app token set"
 
 
 class WrongAnswer(FetchProblem):
-    """The endpoint answered, and the answer is not usable for this user; the message never quotes it."""
+    """The endpoint answered, and the answer is not usable for this user; the message never quotes it.
+
+    It says nothing about other users, so it is no outage.
+    """
 
 
 async def ask(fetch: Fetch, url: str, token: bytes, *, user_id: str) -> tuple[Identity | None, int]:
@@ -32,18 +35,22 @@ async def ask(fetch: Fetch, url: str, token: bytes, *, user_id: str) -> tuple[Id
         The identity and its size in bytes; no identity if the token has no session.
 
     Raises:
-        WrongAnswer: The answer is of another shape, or about another user.
-        FetchProblem: The endpoint answered with another status.
+        WrongAnswer: The answer is of another status or shape, too long, or about another user.
+        FetchProblem: The status is 429 or one of a server error.
         Exception: Any exception of `fetch`.
     """
     headers = request_headers() | {"Cookie": f"{COOKIE}={token.decode('ascii')}"}
     async with fetch(url, headers=headers) as response:
         status = response.status
         if status not in (OK, BAD_REQUEST):
-            raise FetchProblem(f"a response with HTTP status {int(status)}")
+            outage = status == TOO_MANY_REQUESTS or status >= SERVER_ERROR
+            raise (FetchProblem if outage else WrongAnswer)(f"a response with HTTP status {int(status)}")
         if response.headers.get("content-encoding", "identity").lower() != "identity":
             raise WrongAnswer("a response with a content encoding, which the request did not allow")
-        body = await read_body(response, limit=MAX_IDENTITY)
+        try:
+            body = await read_body(response, limit=MAX_IDENTITY)
+        except FetchProblem as problem:
+            raise WrongAnswer(str(problem)) from None
     document = _parse(body)
     if status == BAD_REQUEST:
         if document.get("err") != NO_SESSION:

@@ -44,7 +44,9 @@ class Limiter:
         self._failures, self._paused_until = 0, float("-inf")
 
     def record_failure(self, now: float) -> None:
-        """Record that the endpoint did not answer."""
+        """Record that the endpoint did not answer; fetches that began before a pause do not prolong it."""
+        if now < self._paused_until:
+            return
         self._failures += 1
         if self._failures >= FAILURES:
             self._paused_until = now + min(MAX_PAUSE, PAUSE * 2.0 ** min(self._failures - FAILURES, 16))
