@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given
@@ -211,6 +212,21 @@ def test_a_claim_has_a_path_of_names_with_dots_too() -> None:
     assert Claim("organisation.unit", "x", "y").evaluate(caller) is YES
     assert Claim("email", "ada@acme.example").evaluate(caller) is YES
     assert Claim("model_fields", "x").evaluate(caller) is UNKNOWN
+
+
+def test_the_default_of_a_field_in_a_model_of_the_app_is_no_claim() -> None:
+    class Custom(BaseModel):
+        groups: list[str] = []
+
+    class Employee(UserClaims):
+        custom: Custom = Custom()
+        department: str = "sales"
+
+    base = TEAM.user("ada@acme.example").model_dump()
+    absent = Employee.model_validate(base | {"custom": {}})
+    present = Employee.model_validate(base | {"custom": {"groups": []}, "department": "sales"})
+    for policy in (~Group("banned"), Claim("department", "sales")):
+        assert [policy.evaluate(absent), policy.evaluate(present)] == [UNKNOWN, YES]
 
 
 wrong: Any = policies

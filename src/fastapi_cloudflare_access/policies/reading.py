@@ -19,7 +19,10 @@ class UnreadableClaim(Exception):
 
 
 def read_claim(caller: Claims, path: Sequence[str]) -> object:
-    """Return the claim at a path; None if it is absent or null, or if a part on the way is not an object."""
+    """Return the claim at a path; None if it is absent or null, or if a part on the way is not an object.
+
+    The default of a field in a model of the app is no claim: Access drops claims that do not fit into a cookie.
+    """
     return _read(caller, path)
 
 
@@ -29,7 +32,8 @@ def _read(value: object, path: Sequence[str]) -> object:
             value = cast("dict[str, object]", value).get(name)
         elif isinstance(value, BaseModel):
             fields, extra = value.__dict__, value.__pydantic_extra__ or {}
-            value = fields[name] if name in fields else extra.get(name)
+            present = name in value.__pydantic_fields_set__
+            value = (fields if name in fields else extra).get(name) if present else None
         else:
             value = cast("Mapping[str, object]", value).get(name) if isinstance(value, Mapping) else None
     return value
