@@ -397,6 +397,17 @@ async def test_a_token_that_was_never_checked_has_its_grace_from_its_issue() -> 
     assert name_of(await rig.recheck(*ahead)) == "alive", "its issue is 30 s later"
 
 
+async def test_the_grace_ends_although_the_wall_clock_was_set_back() -> None:
+    rig = Rig(**RECHECK)
+    token, caller = rig.token()
+    rig.team.clock.shift_wall(86_400)
+    assert await rig.recheck(token, caller) is None
+    rig.team.clock.shift_wall(-86_400)
+    rig.endpoint.fail_with(503)
+    rig.team.clock.advance(361)
+    assert name_of(await rig.recheck(token, caller)) == "identity_unavailable"
+
+
 async def test_deny_refuses_at_once_a_user_that_cannot_be_checked() -> None:
     rig = Rig(recheck_session=60, recheck_unavailable="deny")
     rig.endpoint.fail_with(503)

@@ -40,13 +40,11 @@ class _Entry:
         identity: The identity; None if the token has no session.
         size: Size of the document, in bytes.
         asked_at: Monotonic time of the question, in seconds.
-        asked_at_wall: Time of the question, in seconds since 1970.
     """
 
     identity: Identity | None
     size: int
     asked_at: float
-    asked_at_wall: float
 
 
 class IdentitySource:
@@ -86,9 +84,10 @@ class IdentitySource:
         """Check whether the session was alive lately: when it was last asked for, or when the token was issued."""
         if settings.recheck_unavailable != "allow":
             return False
-        entry, now = self._entries.get(sha256(token).digest()), self._clock.now()
-        alive_at = max(float(caller.iat), entry.asked_at_wall if entry else 0.0)
-        return now < min(alive_at, now) + settings.recheck_session + settings.recheck_grace
+        age = self._clock.now() - caller.iat
+        if entry := self._entries.get(sha256(token).digest()):
+            age = min(age, self._clock.monotonic() - entry.asked_at)
+        return age < settings.recheck_session + settings.recheck_grace
 
     async def _answer(self, token: bytes, caller: UserClaims, *, max_age: float) -> Identity | AccessError:
         digest = sha256(token).digest()
@@ -133,7 +132,7 @@ class IdentitySource:
         else:
             self._limiter.record_answer()
             self._emit("identity" if identity else "no_session", self._clock.monotonic() - started_at)
-            self._keep(digest, _Entry(identity, size, self._clock.monotonic(), self._clock.now()))
+            self._keep(digest, _Entry(identity, size, self._clock.monotonic()))
             return identity or _no_session()
 
     def _count_in_flight(self) -> int:
