@@ -370,6 +370,22 @@ async def test_a_session_that_ended_is_refused_after_the_interval_and_stays_refu
     assert isinstance(await rig.recheck(token, caller), TokenRevoked)
 
 
+async def test_the_answer_to_an_earlier_question_does_not_replace_a_later_one() -> None:
+    """As with two event loops: the session ends while the answer to the first question is on its way."""
+    rig = Rig(**RECHECK)
+    token, caller = rig.token()
+    slow = asyncio.ensure_future(rig.source._run(sha256(token).digest(), token, caller))
+    rig.endpoint.slow(3, times=1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await rig.team.clock.run_for(1)
+    rig.team.end_sessions("ada@acme.example")
+    assert name_of(await rig.source._run(sha256(token).digest(), token, caller)) == "token_revoked"
+    await rig.team.clock.run_for(3)
+    assert isinstance(await slow, Identity)
+    assert name_of(await rig.recheck(token, caller)) == "token_revoked"
+
+
 async def test_allow_admits_for_the_grace_after_the_check_was_due_and_no_longer() -> None:
     rig = Rig(**RECHECK)
     token, caller = rig.token()

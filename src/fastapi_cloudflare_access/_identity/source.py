@@ -132,7 +132,7 @@ class IdentitySource:
         else:
             self._limiter.record_answer()
             self._emit("identity" if identity else "no_session", self._clock.monotonic() - started_at)
-            self._keep(digest, _Entry(identity, size, self._clock.monotonic()))
+            self._keep(digest, _Entry(identity, size, started_at))
             return identity or _no_session()
 
     def _count_in_flight(self) -> int:
@@ -143,8 +143,12 @@ class IdentitySource:
         return len(self._in_flight)
 
     def _keep(self, digest: bytes, entry: _Entry) -> None:
-        """Keep an answer; remove those that were used least recently if there are too many."""
-        if before := self._entries.pop(digest, None):
+        """Keep an answer, unless a later question was answered; remove the least recently used ones if too many."""
+        before = self._entries.get(digest)
+        if before is not None and before.asked_at > entry.asked_at:
+            return
+        if before is not None:
+            del self._entries[digest]
             self._bytes -= before.size
         self._entries[digest] = entry
         self._bytes += entry.size
