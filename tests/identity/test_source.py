@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -260,6 +262,25 @@ async def test_asking_again_replaces_the_entry_and_counts_its_bytes_once(
     await rig.ask("bob@acme.example")
     assert rig.source._bytes == sum(entry.size for entry in rig.source._entries.values())
     assert len(rig.source._entries) == 2
+
+
+async def test_another_thread_may_remove_an_entry_while_it_is_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reading(OrderedDict[bytes, Any]):
+        def get(self, key: bytes, default: Any = None) -> Any:
+            found = super().get(key, default)
+            removal = Thread(target=remove)
+            removal.start()
+            removal.join(0.2)
+            return found
+
+    def remove() -> None:
+        with rig.source._lock:
+            rig.source._entries.pop(sha256(token).digest(), None)
+
+    token, caller = rig.token()
+    await rig.ask()
+    monkeypatch.setattr(rig.source, "_entries", Reading(rig.source._entries))
+    assert isinstance(await rig.source.identity(token, caller), Identity)
 
 
 # What is limited

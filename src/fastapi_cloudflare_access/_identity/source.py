@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from threading import Lock
 from typing import Literal
 
 from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
@@ -60,6 +61,7 @@ class IdentitySource:
         self._fetch, self._clock, self._listeners = fetch, clock, listeners
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()  # of the entries, which the event loops of several threads share
         self._in_flight: dict[bytes, asyncio.Task[Identity | AccessError]] = {}
         self._limiter = Limiter()
         self._throttle = Throttle()
@@ -91,9 +93,11 @@ class IdentitySource:
 
     async def _answer(self, token: bytes, caller: UserClaims, *, max_age: float) -> Identity | AccessError:
         digest = sha256(token).digest()
-        entry, now = self._entries.get(digest), self._clock.monotonic()
+        now = self._clock.monotonic()
+        with self._lock:
+            if (entry := self._entries.get(digest)) is not None:
+                self._entries.move_to_end(digest)
         if entry is not None and now - entry.asked_at < max_age:
-            self._entries.move_to_end(digest)
             return entry.identity or _no_session()
         answer = await self._ask(digest, token, caller)
         if isinstance(answer, IdentityUnavailable) and entry is not None and entry.identity is None:
@@ -144,17 +148,18 @@ class IdentitySource:
 
     def _keep(self, digest: bytes, entry: _Entry) -> None:
         """Keep an answer, unless a later question was answered; remove the least recently used ones if too many."""
-        before = self._entries.get(digest)
-        if before is not None and before.asked_at > entry.asked_at:
-            return
-        if before is not None:
-            del self._entries[digest]
-            self._bytes -= before.size
-        self._entries[digest] = entry
-        self._bytes += entry.size
-        while len(self._entries) > MAX_ENTRIES or self._bytes > MAX_BYTES:
-            _, oldest = self._entries.popitem(last=False)
-            self._bytes -= oldest.size
+        with self._lock:
+            before = self._entries.get(digest)
+            if before is not None and before.asked_at > entry.asked_at:
+                return
+            if before is not None:
+                del self._entries[digest]
+                self._bytes -= before.size
+            self._entries[digest] = entry
+            self._bytes += entry.size
+            while len(self._entries) > MAX_ENTRIES or self._bytes > MAX_BYTES:
+                _, oldest = self._entries.popitem(last=False)
+                self._bytes -= oldest.size
 
     def _unavailable(self, why: str, *, retry_after: float = 1.0) -> IdentityUnavailable:
         if (left_out := self._throttle.repetitions(why, self._clock.monotonic())) is not None:
