@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from fastapi_cloudflare_access._frozen import FrozenDict
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
 
 if TYPE_CHECKING:
@@ -94,6 +95,16 @@ class VerifiedModel(BaseModel, metaclass=_VerifiedMeta):
     def model_construct(cls, _fields_set: Annotated[set[str] | None, _FACTORY] = None, **values: Any) -> Self:
         """Return an instance of which nothing is checked, as Pydantic does."""
         return super().model_construct(_fields_set, **values)
+
+    @property
+    def model_fields_set(self) -> set[str]:
+        """The members that the token or the identity has; a copy."""
+        return set(self.__pydantic_fields_set__)
+
+    @property
+    def model_extra(self) -> dict[str, Any]:
+        """The members that are not fields of this model, read-only."""
+        return FrozenDict(self.__pydantic_extra__ or {})
 
     @classmethod
     def _is_built(cls) -> None:

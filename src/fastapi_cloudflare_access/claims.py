@@ -118,20 +118,10 @@ class BaseClaims(VerifiedModel):
         """Time of issue, as an aware UTC datetime."""
         return datetime.fromtimestamp(self.iat, UTC)
 
-    @property
-    def model_fields_set(self) -> set[str]:
-        """The claims that the token carries; a copy."""
-        return set(self.__pydantic_fields_set__)
-
     def __iter__(self) -> Generator[tuple[str, Any]]:
         """Iterate over the claims that are serialised, so that `dict(claims)` has only these."""
         hidden = {name for name, field in type(self).model_fields.items() if field.exclude}
         return ((name, value) for name, value in super().__iter__() if name not in hidden)
-
-    @property
-    def model_extra(self) -> dict[str, Any]:
-        """The claims that are not fields of this model, read-only."""
-        return FrozenDict(self.__pydantic_extra__ or {})
 
 
 class UserClaims(BaseClaims):

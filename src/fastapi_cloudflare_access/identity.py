@@ -4,9 +4,9 @@ Fields are named as on the wire. Source: "User identity" in Cloudflare's documen
 *undocumented*, documents as they are seen.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StrictBool, ValidationError, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, StrictBool, ValidationError, WrapValidator
 from pydantic import ValidatorFunctionWrapHandler as Handler
 
 from fastapi_cloudflare_access._frozen import freeze
@@ -33,12 +33,12 @@ Object = Annotated[dict[str, Any], AfterValidator(freeze)]
 _CONFIG = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
-class IdentityProvider(BaseModel):
+class IdentityProvider(VerifiedModel):
     """The identity provider of a login."""
 
     model_config = _CONFIG
-    if not TYPE_CHECKING:  # checkers would take it for a parameter
-        __pydantic_extra__: dict[str, Extra]
+    __pydantic_extra__: dict[str, Extra]  # pyright: ignore[reportIncompatibleVariableOverride] - typed extras
+    dependency: ClassVar[str | None] = "access.identity"
 
     id: Documented[Text] = None
     """The id of the identity provider."""
@@ -46,15 +46,27 @@ class IdentityProvider(BaseModel):
     """Its type, such as `onetimepin`, `azureAD`, `google` or `oidc`."""
 
 
-class Geo(BaseModel):
+class Geo(VerifiedModel):
     """The place of a login."""
 
     model_config = _CONFIG
-    if not TYPE_CHECKING:  # checkers would take it for a parameter
-        __pydantic_extra__: dict[str, Extra]
+    __pydantic_extra__: dict[str, Extra]  # pyright: ignore[reportIncompatibleVariableOverride] - typed extras
+    dependency: ClassVar[str | None] = "access.identity"
 
     country: Documented[Text] = None
     """The country, ISO 3166-1 alpha-2."""
+
+
+def _make_provider(value: Any) -> IdentityProvider:
+    return value if isinstance(value, IdentityProvider) else IdentityProvider.model_validate(value)
+
+
+def _make_geo(value: Any) -> Geo:
+    return value if isinstance(value, Geo) else Geo.model_validate(value)
+
+
+ProviderObject = Annotated[IdentityProvider, BeforeValidator(_make_provider)]
+GeoObject = Annotated[Geo, BeforeValidator(_make_geo)]
 
 
 class Identity(VerifiedModel):
@@ -79,9 +91,9 @@ class Identity(VerifiedModel):
     """The groups: texts, or objects with `id` and `name`, as the identity provider sends them (*undocumented*)."""
     amr: Documented[Texts] = None
     """The authentication methods of the login, such as `pwd` and `mfa` (RFC 8176; *undocumented*)."""
-    idp: Documented[IdentityProvider] = None
+    idp: Documented[ProviderObject] = None
     """The identity provider."""
-    geo: Documented[Geo] = None
+    geo: Documented[GeoObject] = None
     """The place of the login."""
     oidc_fields: Documented[Object] = None
     """The OIDC claims configured for the identity provider; a token has them under `custom` (*undocumented*)."""

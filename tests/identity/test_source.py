@@ -97,11 +97,15 @@ async def test_a_field_of_another_type_is_none_and_does_not_lock_a_user_out(rig:
 async def test_nothing_of_an_identity_can_be_changed(rig: Rig) -> None:
     rig.team.set_identity("ada@acme.example", groups=["a"], oidc_fields={"b": ["c"]})
     identity: Any = await rig.ask()
+    identity.model_fields_set.clear()
+    assert identity.model_fields_set
     changes: list[Callable[[], object]] = [
         lambda: identity.groups.append("admins"),
         lambda: identity.oidc_fields.update(b=1),
         lambda: identity.oidc_fields["b"].append("d"),
         lambda: identity.amr.append("mfa"),
+        lambda: identity.model_extra.update(clearance="top"),
+        lambda: identity.geo.model_extra.update(city="Ulm"),
     ]
     for change in changes:
         with pytest.raises(TypeError, match="cannot be changed"):
