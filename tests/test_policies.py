@@ -5,11 +5,11 @@ from itertools import product
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims, policies
 from fastapi_cloudflare_access.policies import (
@@ -389,3 +389,17 @@ def test_group_claims_come_from_the_environment_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CF_ACCESS_GROUP_CLAIMS", "custom.roles, groups")
     access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)
     assert access.settings.group_claims == ("custom.roles", "groups")
+
+
+@pytest.mark.parametrize(
+    "confused",
+    [
+        Group("admins"), ~Group("banned"), Anyone(), Anyone, Group, Email, policies.Country, policies.EmailDomain,
+        ServiceToken, Claim, Predicate, Group("a").evaluate, policies.parse_policy, policies.roles_from_file,
+        policies.roles_from_environment,
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_policy_as_a_dependency_is_an_error_when_the_route_is_defined(confused: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"write Depends\(access\.require\(policy\)\)"):
+        FastAPI().add_api_route("/", lambda: None, dependencies=[Depends(confused)])

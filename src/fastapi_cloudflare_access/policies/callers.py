@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.policies.logic import Decision, Policy, Subject, decision_of
+from fastapi_cloudflare_access.policies.logic import NO_DEPENDENCY, Decision, Policy, Subject, decision_of
 from fastapi_cloudflare_access.policies.reading import (
     UnreadableClaim,
     group_names,
@@ -197,6 +198,10 @@ class Claim(Policy):
 
     def __repr__(self) -> str:
         return f"Claim({', '.join(map(repr, ('.'.join(self.path), *self.values)))})"
+
+
+for _kind in (Claim, Country, Email, EmailDomain, Group, ServiceToken):
+    forbid_as_dependency(_kind, NO_DEPENDENCY.sentence)
 
 
 def _address_of(subject: Subject) -> str | Decision:

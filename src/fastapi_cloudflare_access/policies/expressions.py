@@ -5,11 +5,11 @@ The text is parsed and never executed. It can name and combine the policies of t
 
 import ast
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.policies.callers import Claim, Country, Email, EmailDomain, Group, ServiceToken
-from fastapi_cloudflare_access.policies.logic import Anyone, Policy
+from fastapi_cloudflare_access.policies.logic import NO_DEPENDENCY, Anyone, Policy
 
 MAX_TEXT = 10_000
 """Number of characters that a policy may have as text."""
@@ -21,7 +21,7 @@ _POLICIES: dict[str, Callable[..., Policy]] = {
 }
 
 
-def parse_policy(text: str) -> Policy:
+def parse_policy(text: Annotated[str, NO_DEPENDENCY]) -> Policy:
     """Return the policy that a text describes.
 
     Args:

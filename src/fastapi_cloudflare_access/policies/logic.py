@@ -5,14 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, cast
 
+from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
 from fastapi_cloudflare_access._policy import ask, check_policy, policy_name
 from fastapi_cloudflare_access.claims import Claims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.policies.reading import UnreadableClaim, read_claim, read_identity
 from fastapi_cloudflare_access.settings import GROUP_CLAIMS
+
+NO_DEPENDENCY = NotADependency(
+    "a policy is not a dependency, and what makes one is none either: write Depends(access.require(policy))"
+)
 
 
 class Decision(Enum):
@@ -73,7 +78,11 @@ class Policy(ABC):
     """The base of the policies; an immutable value, equal to others of the same content."""
 
     def evaluate(
-        self, caller: Claims, *, group_claims: Sequence[str] = GROUP_CLAIMS, identity: Identity | None = None
+        self,
+        caller: Annotated[Claims, NO_DEPENDENCY],
+        *,
+        group_claims: Sequence[str] = GROUP_CLAIMS,
+        identity: Identity | None = None,
     ) -> Decision:
         """Return the decision for a caller; every part is evaluated.
 
@@ -101,7 +110,7 @@ class Policy(ABC):
     @abstractmethod
     def _evaluate(self, subject: Subject) -> Decision: ...
 
-    def __call__(self, caller: Any, /) -> bool:
+    def __call__(self, caller: Annotated[Any, NO_DEPENDENCY], /) -> bool:
         """Return whether the policy admits a caller by the token alone, with the default `group_claims`."""
         return self.evaluate(caller) is Decision.ALLOW
 
@@ -217,6 +226,10 @@ class Predicate(Policy):
 
     def __repr__(self) -> str:
         return self.name
+
+
+for _kind in (Policy, Both, Either, Not, Anyone, Predicate):
+    forbid_as_dependency(_kind, NO_DEPENDENCY.sentence)
 
 
 @lru_cache(maxsize=64)

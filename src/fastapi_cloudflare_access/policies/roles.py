@@ -4,11 +4,11 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.policies.expressions import parse_policy
-from fastapi_cloudflare_access.policies.logic import Policy, as_policy
+from fastapi_cloudflare_access.policies.logic import NO_DEPENDENCY, Policy, as_policy
 
 Roles: TypeAlias = tuple[tuple[str, Policy], ...]
 """Roles that are checked: name and policy of each."""
@@ -36,7 +36,7 @@ def check_roles(roles: Any) -> Roles:
     return tuple(checked)
 
 
-def roles_from_file(path: str | os.PathLike[str]) -> dict[str, Policy]:
+def roles_from_file(path: Annotated[str | os.PathLike[str], NO_DEPENDENCY]) -> dict[str, Policy]:
     """Return the roles of a TOML file for `access.roles`.
 
     ```toml
@@ -55,7 +55,7 @@ def roles_from_file(path: str | os.PathLike[str]) -> dict[str, Policy]:
     return _parse(text, f"the file of roles {os.fspath(path)}")
 
 
-def roles_from_environment(variable: str) -> dict[str, Policy]:
+def roles_from_environment(variable: Annotated[str, NO_DEPENDENCY]) -> dict[str, Policy]:
     """Return the roles of an environment variable for `access.roles`: the same TOML as in a file.
 
     Raises:
