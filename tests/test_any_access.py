@@ -325,3 +325,16 @@ def test_beside_another_scheme_a_request_without_a_token_is_no_warning(caplog: p
     app.add_api_route("/", principal)
     assert TestClient(app).get("/", headers={"x-api-key": "key"}).json() == "key"
     assert [record for record in caplog.records if record.levelno >= logging.INFO] == []
+
+
+@pytest.mark.parametrize(
+    "held",
+    [lambda either: either, lambda either: either.user, lambda either: [either]],
+    ids=["itself", "a dependency", "a list"],
+)
+def test_a_copy_for_another_audience_does_not_keep_a_combination_with_the_first_audience(held: Any) -> None:
+    first = CloudflareAccess(team_domain="acme", audience="0" * 64)
+    first_or_other: Any = first
+    first_or_other.either = held(first | CloudflareAccess(team_domain="other", audience="1" * 64))
+    with pytest.raises(ConfigurationError, match="cannot copy the attribute either"):
+        first.with_audience("2" * 64)

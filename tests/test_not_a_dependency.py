@@ -46,7 +46,7 @@ def test_the_methods_are_those_we_know() -> None:
     assert {"authenticate", "verify", "require", "with_audience", "lifespan", "readiness"} < {*METHODS}
 
 
-@pytest.mark.parametrize("name", sorted({*METHODS} - PARAMETERLESS - {"for_authenticator", "belongs_to"}))
+@pytest.mark.parametrize("name", sorted({*METHODS} - PARAMETERLESS - {"for_authenticator", "belongs_to", "depends_on"}))
 def test_a_method_as_a_dependency_is_an_error_that_says_what_to_write(name: str) -> None:
     depends = [Depends(getattr(access, name))]
     for add in (FastAPI().add_api_route, APIRouter().add_api_route):

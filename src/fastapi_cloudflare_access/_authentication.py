@@ -59,6 +59,11 @@ class Authenticator(Generic[U]):
         self._validity: ContextVar[Validity | None] = ContextVar("cloudflare_access_validity", default=None)
 
     @property
+    def members(self) -> tuple["Authenticator[Any]", ...]:
+        """The authenticators that verify: this one, or those that it chooses from."""
+        return (self,)
+
+    @property
     def token_sources(self) -> tuple[TokenSource, ...]:
         """The places that a token is read from."""
         return self.verifier.settings.token_sources

@@ -31,6 +31,11 @@ class ChoosingAuthenticator(Authenticator[Any]):
         super().__init__(self._all[0].verifier, self._all[0].listeners)
 
     @property
+    def members(self) -> tuple[Authenticator[Any], ...]:
+        """The authenticators that it chooses from."""
+        return self._all
+
+    @property
     def user_models(self) -> tuple[type[UserClaims], ...]:
         """The models of users' claims."""
         return tuple(dict.fromkeys(model for each in self._all for model in each.user_models))

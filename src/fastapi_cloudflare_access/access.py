@@ -191,7 +191,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
             elif name != "_required" and _holds_dependency_of(value, mine):
                 raise ConfigurationError(
                     f"with_audience cannot copy the attribute {name}, which holds dependencies for another audience: "
-                    "keep each of them in an attribute of its own"
+                    "keep each of them in an attribute of its own, and first | second outside of the object"
                 )
         return other
 
@@ -240,10 +240,10 @@ def _log_warnings(settings: Settings) -> None:
 
 
 def _holds_dependency_of(value: Any, authenticator: Authenticator[Any]) -> bool:
-    if not isinstance(value, dict | list | tuple | set | frozenset):
-        return False
-    items = cast("Iterable[Any]", value.values() if isinstance(value, dict) else value)
-    return any(isinstance(item, Dependency) and item.belongs_to(authenticator) for item in items)
+    items: Iterable[Any] = (value,)
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        items = cast("Iterable[Any]", value.values() if isinstance(value, dict) else value)
+    return any(isinstance(item, Dependency) and item.depends_on(authenticator) for item in items)
 
 
 def _check_user_model(model: Any) -> None:

@@ -139,6 +139,10 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         """Check whether this dependency uses that authenticator."""
         return self._authenticator is authenticator
 
+    def depends_on(self, authenticator: Authenticator[Any]) -> bool:
+        """Check whether this dependency uses that authenticator, alone or among others."""
+        return authenticator in self._authenticator.members
+
     def for_authenticator(self, authenticator: Authenticator[Any]) -> Self:
         """Return the same dependency for another authenticator."""
         other = copy(self)
