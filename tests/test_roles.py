@@ -91,6 +91,8 @@ def test_the_repr_of_a_policy_is_a_text_that_means_the_same(policy: Policy) -> N
         ("[Group('a')]", "is not a policy"),
         ("lambda: Group('a')", "is not a policy"),
         ("x" * 70 + "()", "x… is not a policy"),
+        ("Anyone()" + ".a" * 3_000, "is not a policy"),
+        ("Anyone()" + ".a" * 900, "is not a policy"),
         ("Group(a)", "a is not a value"),
         ("Group('a' + 'b')", "is not a value"),
         ("Group(*['a'])", "is not a value"),
@@ -175,6 +177,7 @@ def test_roles_can_be_read_from_a_file_and_from_the_environment(
         ('admin = "Group()"', r"role 'admin': Group\(\) names nothing"),
         ("admin = \"Group('a')\"\nadmin = \"Anyone()\"", "is not TOML"),
         ('\ufeffadmin = "Anyone()"', "is not TOML"),
+        ("admin = " + "[" * 3_000 + "]" * 3_000, "nests too deep"),
     ],
 )  # fmt: skip
 def test_wrong_roles_of_an_operator_are_refused_with_file_and_role(

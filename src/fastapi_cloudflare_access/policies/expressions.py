@@ -74,5 +74,8 @@ def _value(node: ast.expr) -> str | float:
 
 
 def _shown(node: ast.expr) -> str:
-    text = ast.unparse(node)
+    try:
+        text = ast.unparse(node)
+    except RecursionError:
+        return "a part that nests too deep"
     return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - fits a line
