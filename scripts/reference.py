@@ -43,7 +43,8 @@ CONSTANTS = {
     "Identities": (
         "MAX_IDENTITY",
         "MAX_IDENTITY_AGE",
-        "MAX_ENTRIES",
+        "MAX_SESSIONS",
+        "MAX_DOCUMENTS",
         "MAX_IN_FLIGHT",
         "USER_BURST",
         "FAILURES",

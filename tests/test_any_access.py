@@ -285,6 +285,13 @@ def test_an_override_replaces_the_caller_of_every_object(rig: Rig) -> None:
     assert rig.client.get("/user").status_code == 401
 
 
+def test_an_override_fits_the_model_of_each_object(rig: Rig) -> None:
+    rig.app.add_api_route("/second", who(rig.second.user))
+    with override(rig.either, rig.partner.user("bob@partner.example")):
+        assert rig.client.get("/second").json() == "PartnerClaims"
+        assert rig.client.get("/user").json() == "UserClaims"
+
+
 # Two objects side by side
 
 

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from traceback import walk_tb
 from typing import Annotated, Any
 
@@ -833,8 +834,9 @@ def test_the_guard_ends_websockets_with_their_token_where_it_is_asked_to(*, ends
     @app.websocket("/echo")
     async def echo(socket: WebSocket) -> None:
         await socket.accept()
-        while True:
-            await socket.send_text(await socket.receive_text())
+        with suppress(WebSocketDisconnect):
+            while True:
+                await socket.send_text(await socket.receive_text())
 
     app.add_middleware(AccessGuard, access=access, end_streams=ends, exempt=["/open"])
     app.add_api_route("/open", secret)

@@ -110,6 +110,7 @@ def test_a_group_claim_that_cannot_be_read_refuses_every_expression_that_asks_fo
         ({"custom": {"groups": "admins,users"}}, NO),
         ({"custom": {"groups": []}}, NO),
         ({"custom": {"groups": [""]}}, NO),
+        ({"custom": {"groups": {"admins"}}}, YES),
         ({"custom": {"groups": ["Admins"]}}, NO),
         ({"custom": {"groups": [{"id": "1", "name": "admins"}]}}, YES),
         ({"custom": {"groups": [{"id": "admins"}]}}, YES),
@@ -403,3 +404,13 @@ def test_group_claims_come_from_the_environment_too(monkeypatch: pytest.MonkeyPa
 def test_a_policy_as_a_dependency_is_an_error_when_the_route_is_defined(confused: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"write Depends\(access\.require\(policy\)\)"):
         FastAPI().add_api_route("/", lambda: None, dependencies=[Depends(confused)])
+
+
+@pytest.mark.parametrize("code", ["", "XX", "xx", "T1", "Germany", "D", "DÉ", "  "])
+def test_what_is_no_country_is_unknown_and_not_another_country(code: str) -> None:
+    assert [policy.evaluate(user(country=code)) for policy in (Country("DE"), ~Country("DE"))] == [UNKNOWN, UNKNOWN]
+
+
+def test_the_unknown_country_cannot_be_named() -> None:
+    with pytest.raises(ConfigurationError, match="codes of two letters"):
+        Country("XX")

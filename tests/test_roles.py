@@ -37,6 +37,7 @@ ACCESS = CloudflareAccess(team_domain="acme", audience="tag")
         ("Group('a') & ~Country('DE') | Anyone()", Group("a") & ~Country("DE") | Anyone()),
         ("(Group('a') | Group('b')) & EmailDomain('a.b')", (Group("a") | Group("b")) & EmailDomain("a.b")),
         ("ServiceToken('x.access', name='backup')", ServiceToken("x.access", name="backup")),
+        ("Claim('custom.level', -1, -2.5)", Claim("custom.level", -1, -2.5)),
         ("Claim('custom.level', 1, 'two', True)", Claim("custom.level", 1, "two", True)),  # noqa: FBT003 - a value
         ("Group('a')\n| Group('b')", Group("a") | Group("b")),
     ],
@@ -94,6 +95,8 @@ def test_the_repr_of_a_policy_is_a_text_that_means_the_same(policy: Policy) -> N
         ("Anyone()" + ".a" * 3_000, "is not a policy"),
         ("Anyone()" + ".a" * 900, "is not a policy"),
         ("Group(a)", "a is not a value"),
+        ("Claim('a', -'b')", "-'b' is not a value"),
+        ("Claim('a', +1)", "is not a value"),
         ("Group('a' + 'b')", "is not a value"),
         ("Group(*['a'])", "is not a value"),
         ("Group(b'a')", "is not a value"),
@@ -172,8 +175,9 @@ def test_roles_can_be_read_from_a_file_and_from_the_environment(
     [
         ("", "has no roles"),
         ("admin = Group('a')", "is not TOML"),
-        ("[admin]\ngroups = ['a']", "role 'admin': a policy as text"),
-        ("admin = ['a']", "role 'admin': a policy as text"),
+        ("[admin]\ngroups = ['a']", "role 'admin': write the policy as one text"),
+        ("admin = ['a']", "role 'admin': write the policy as one text"),
+        ("' ' = \"Anyone()\"", "role ' ': the name of a role must be text, not blank"),
         ('admin = "Group()"', r"role 'admin': Group\(\) names nothing"),
         ("admin = \"Group('a')\"\nadmin = \"Anyone()\"", "is not TOML"),
         ('\ufeffadmin = "Anyone()"', "is not TOML"),
@@ -199,5 +203,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="it is not UTF-8"):
         roles_from_file(binary)
+    not_paths: list[Any] = ["a\0b", None, 5.5]
+    for wrong in not_paths:
+        with pytest.raises(ConfigurationError, match="cannot be read: it is not a path"):
+            roles_from_file(wrong)
     with pytest.raises(ConfigurationError, match="APP_ROLES_2 is not set"):
         roles_from_environment("APP_ROLES_2")

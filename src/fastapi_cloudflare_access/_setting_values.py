@@ -94,9 +94,9 @@ def claim_paths_of(value: Any) -> object:
 
 
 def recheck_choice_of(value: object) -> object:
-    if value not in ("allow", "deny", None):
+    if value not in ("allow", "deny", "", None):
         raise ValueError("must be 'allow' or 'deny'")
-    return value
+    return value or None
 
 
 def _is_path(value: object) -> bool:

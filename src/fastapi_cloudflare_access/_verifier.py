@@ -128,11 +128,15 @@ class Verifier(Generic[U]):
         """Return the identity of the verified user of a request, or why there is none."""
         if self.identities is None:
             return IdentityUnavailable("identities are not asked here")
-        return await self.identities.identity(find_token(headers, self.settings.token_sources) or b"", user)
+        try:
+            token = find_token(headers, self.settings.token_sources)
+        except AccessError as error:  # middleware has changed the headers since the verification
+            return _without_traceback(error)
+        return await self.identities.identity(token or b"", user)
 
     async def recheck(self, token: bytes, user: UserClaims) -> AccessError | None:
         """Return None if the session of a verified user is alive, or else the error."""
-        return await self.identities.recheck(token, user, self.settings) if self.identities else None
+        return await self.identities.recheck(token, user) if self.identities else None
 
     def end_of(self, caller: UserClaims | ServiceClaims) -> float:
         """Return the wall time from which the token of a caller is not accepted any more."""

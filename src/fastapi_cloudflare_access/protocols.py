@@ -44,7 +44,8 @@ class FetchResponse:
 class Fetch(Protocol):
     """A function that fetches the certs document, and identities where they are asked for; the default uses httpx.
 
-    The headers of a fetch for an identity contain the user's token: never log them.
+    Send the headers as they are: those of a fetch for an identity contain the user's token, and without it every user
+    seems to be logged out. Never log them.
 
     The callers bound time and size. An implementation must verify TLS, must not follow redirects, must not decode
     the body, and must end when it is cancelled.

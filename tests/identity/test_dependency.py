@@ -4,12 +4,18 @@ import logging
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import Depends, FastAPI, Request, WebSocket
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access import (
+    AccessHTTPException,
+    CloudflareAccess,
+    ConfigurationError,
+    ServiceClaims,
+    UserClaims,
+)
 from fastapi_cloudflare_access._identity.limits import USER_BURST
 from fastapi_cloudflare_access.errors import TokenRevoked
 from fastapi_cloudflare_access.identity import Geo, Identity, IdentityProvider
@@ -402,17 +408,32 @@ def test_an_override_has_an_identity_without_groups_or_the_given_one() -> None:
         assert client.get("/identity").status_code == 401
     wrong: Any = {"groups": ["admins"]}
     with (
-        pytest.raises(ConfigurationError, match="identity must be an Identity"),
+        pytest.raises(ConfigurationError, match="must be an Identity of the user"),
         override(rig.access, ada, identity=wrong),
     ):
         pass
     service: Any = rig.team.service("bot")
     given = Identity(user_uuid="x")
     with (
-        pytest.raises(ConfigurationError, match="and the caller a user"),
+        pytest.raises(ConfigurationError, match="must be an Identity of the user"),
         override(rig.access, service, identity=given),
     ):
         pass
+
+
+@pytest.mark.anyio
+async def test_headers_that_change_after_the_verification_cause_no_other_identity_and_no_500() -> None:
+    rig = Rig()
+    ada, bob = (rig.team.token(rig.team.user(f"{name}@acme.example")).encode() for name in ("ada", "bob"))
+    with rig.team.patch(rig.access):
+        for change in ([(b"cf-access-jwt-assertion", bob)], [(b"cf-access-jwt-assertion", bob)] * 2, []):
+            headers = [(b"cf-access-jwt-assertion", ada)]
+            request = Request({"type": "http", "method": "GET", "path": "/", "headers": headers})
+            await rig.access.user(request)
+            headers[:] = change
+            with pytest.raises(AccessHTTPException) as refused:
+                await rig.access.identity(request)
+            assert refused.value.status_code in (401, 503)
 
 
 def test_an_identity_never_comes_from_a_request() -> None:

@@ -47,7 +47,7 @@ class Rig:
         return await self.team.clock.run_until(self.source.identity(*self.token(email, **options)))
 
     async def recheck(self, token: bytes, caller: UserClaims) -> AccessError | None:
-        return await self.team.clock.run_until(self.source.recheck(token, caller, self.settings))
+        return await self.team.clock.run_until(self.source.recheck(token, caller))
 
     def outcomes(self) -> list[str]:
         return [event.outcome for event in self.events if isinstance(event, IdentityFetched)]
@@ -240,7 +240,7 @@ def test_each_event_loop_makes_its_own_fetch(rig: Rig) -> None:
     assert name_of(asyncio.run(rig.ask())) == "identity"
 
 
-@pytest.mark.parametrize(("name", "value", "padding"), [("MAX_ENTRIES", 3, 0), ("MAX_BYTES", 4_000, 500)])
+@pytest.mark.parametrize(("name", "value", "padding"), [("MAX_DOCUMENTS", 3, 0), ("MAX_BYTES", 4_000, 500)])
 async def test_the_number_and_the_size_of_kept_identities_are_bounded(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str, value: int, padding: int
 ) -> None:
@@ -264,8 +264,8 @@ async def test_asking_again_replaces_the_entry_and_counts_its_bytes_once(
         await rig.team.clock.run_until(rig.source.identity(token, caller))
         rig.team.clock.advance(source.MAX_IDENTITY_AGE + 1)
     await rig.ask("bob@acme.example")
-    assert rig.source._bytes == sum(entry.size for entry in rig.source._entries.values())
-    assert len(rig.source._entries) == 2
+    assert rig.source._bytes == sum(size for _, size in rig.source._documents.values())
+    assert len(rig.source._documents) == 2
 
 
 async def test_another_thread_may_remove_an_entry_while_it_is_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,11 +279,11 @@ async def test_another_thread_may_remove_an_entry_while_it_is_read(rig: Rig, mon
 
     def remove() -> None:
         with rig.source._lock:
-            rig.source._entries.pop(sha256(token).digest(), None)
+            rig.source._sessions.pop(sha256(token).digest(), None)
 
     token, caller = rig.token()
     await rig.ask()
-    monkeypatch.setattr(rig.source, "_entries", Reading(rig.source._entries))
+    monkeypatch.setattr(rig.source, "_sessions", Reading(rig.source._sessions))
     assert isinstance(await rig.source.identity(token, caller), Identity)
 
 
@@ -354,18 +354,57 @@ def test_the_limiter_counts_a_bounded_number_of_users(monkeypatch: pytest.Monkey
 def test_the_pause_grows_to_its_maximum() -> None:
     limiter = limits.Limiter()
     now = 0.0
-    for _ in range(limits.FAILURES + 30):
-        limiter.record_failure(now)
+    for number in range(limits.FAILURES + 30):
+        limiter.record_failure(f"user{number}", now)
         now += limits.MAX_PAUSE
-    limiter.record_failure(now)
+    limiter.record_failure("a", now)
     assert limiter.wait("a", now, in_flight=0) == (limits.MAX_PAUSE, "the last fetches failed")
 
 
 def test_many_fetches_that_fail_at_once_pause_as_one() -> None:
     limiter = limits.Limiter()
-    for _ in range(limits.MAX_IN_FLIGHT):
-        limiter.record_failure(0)
+    for number in range(limits.MAX_IN_FLIGHT):
+        limiter.record_failure(f"user{number}", 0)
     assert limiter.wait("a", 0, in_flight=0) == (limits.PAUSE, "the last fetches failed")
+
+
+def test_failures_of_one_user_pause_no_other() -> None:
+    limiter = limits.Limiter()
+    for _ in range(limits.FAILURES * 10):
+        limiter.record_failure("eve", 0)
+    assert limiter.wait("ada", 0, in_flight=0) is None
+
+
+def test_after_a_pause_one_fetch_at_a_time_tries_again() -> None:
+    limiter = limits.Limiter()
+    for number in range(limits.FAILURES):
+        limiter.record_failure(f"user{number}", 0)
+    later = limits.PAUSE
+    assert limiter.wait("ada", later, in_flight=0) is None
+    assert limiter.wait("bob", later, in_flight=1) == (limits.PAUSE, "the last fetches failed")
+    limiter.record_answer()
+    assert limiter.wait("bob", later, in_flight=1) is None
+
+
+async def test_fetches_of_a_loop_that_stopped_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_IN_FLIGHT", 1)
+    rig.endpoint.hang(times=1)
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(rig.source.identity(*rig.token("eve@acme.example")))
+    thread = Thread(target=lambda: loop.run_until_complete(asyncio.sleep(0.05)))
+    thread.start()
+    thread.join()
+    assert name_of(await rig.ask()) == "identity_unavailable"
+    rig.team.clock.advance(11)
+    assert name_of(await rig.ask()) == "identity"
+    tasks = asyncio.all_tasks(loop)
+    assert abandoned in tasks
+    for task in tasks:
+        task.cancel()
+    thread = Thread(target=lambda: loop.run_until_complete(asyncio.wait(tasks)))
+    thread.start()
+    thread.join()
+    loop.close()
 
 
 # Rechecking sessions
@@ -464,4 +503,37 @@ def test_the_endpoint_of_the_kit_knows_only_tokens_of_its_team() -> None:
     assert [rig.team.identity_of(text) for text in ("", "a.b.c", "ä", token[:-8] + "AAAAAAAA")] == [None] * 4
     answer = rig.endpoint.answer("…", {})
     assert (answer.status, b"".join(answer.pieces)) == (400, b'{"err":"no app token set"}')
-    assert sha256(token.encode()).digest() not in rig.source._entries
+    assert sha256(token.encode()).digest() not in rig.source._sessions
+
+
+async def test_sessions_are_remembered_longer_than_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else many users would be asked for on each request, and an evicted answer would start a new grace."""
+    monkeypatch.setattr(source, "MAX_DOCUMENTS", 2)
+    rig = Rig(**RECHECK)
+    users = [rig.token(f"user{number}@acme.example") for number in range(10)]
+    for _ in range(3):
+        for user in users:
+            assert await rig.recheck(*user) is None
+    assert rig.endpoint.fetches == len(users)
+    assert len(rig.source._documents) == 2
+    monkeypatch.setattr(source, "MAX_SESSIONS", 5)
+    await rig.recheck(*rig.token("another@acme.example"))
+    assert len(rig.source._sessions) == len(users)
+
+
+async def test_a_session_that_was_not_found_is_asked_for_again_after_a_minute() -> None:
+    """One odd answer must not lock a user out for a day."""
+    rig = Rig(**RECHECK | {"recheck_session": 86_400})
+    token, caller = rig.token()
+    rig.endpoint.answer_with(b'{"err":"no app token set"}', status=400, times=1)
+    assert isinstance(await rig.recheck(token, caller), TokenRevoked)
+    rig.team.clock.advance(59)
+    assert isinstance(await rig.recheck(token, caller), TokenRevoked)
+    rig.team.clock.advance(1)
+    assert await rig.recheck(token, caller) is None
+
+
+async def test_an_identity_is_never_the_one_of_another_token(rig: Rig) -> None:
+    ada, bob = rig.token(), rig.token("bob@acme.example")
+    await rig.ask()
+    assert name_of(await rig.source.identity(ada[0], bob[1])) == "identity_unavailable"

@@ -9,7 +9,7 @@ USER_BURST, USER_INTERVAL = 10, 1.0
 MAX_USERS = 4096
 """Number of users whose fetches are counted."""
 FAILURES = 3
-"""Number of failed fetches in a row after which fetches pause."""
+"""Number of users whose fetches fail in a row, after which all fetches pause."""
 PAUSE, MAX_PAUSE = 1.0, 30.0
 """Seconds of the first pause; each further failure doubles it, up to the second number."""
 
@@ -19,14 +19,20 @@ class Limiter:
 
     def __init__(self) -> None:
         """Create a limiter that has seen no fetch."""
-        self._failures = 0
+        self._failed_users: set[str] = set()
+        self._pauses = 0
         self._paused_until = float("-inf")
         self._users: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, user_id: str, now: float, *, in_flight: int) -> tuple[float, str] | None:
-        """Return None and count a fetch for this user if it may start; else the seconds to wait, and why."""
+        """Return None and count a fetch for this user if it may start; else the seconds to wait, and why.
+
+        After a pause one fetch at a time tries whether the endpoint answers again.
+        """
         if now < self._paused_until:
             return self._paused_until - now, "the last fetches failed"
+        if self._pauses and in_flight:
+            return PAUSE, "the last fetches failed"
         if in_flight >= MAX_IN_FLIGHT:
             return USER_INTERVAL, "too many fetches are in flight"
         level, at = self._users.pop(user_id, (float(USER_BURST), now))
@@ -41,12 +47,17 @@ class Limiter:
 
     def record_answer(self) -> None:
         """Record that the endpoint answered; a pause ends."""
-        self._failures, self._paused_until = 0, float("-inf")
+        self._failed_users.clear()
+        self._pauses, self._paused_until = 0, float("-inf")
 
-    def record_failure(self, now: float) -> None:
-        """Record that the endpoint did not answer; fetches that began before a pause do not prolong it."""
+    def record_failure(self, user_id: str, now: float) -> None:
+        """Record that the endpoint did not answer for this user.
+
+        Fetches that began before a pause do not prolong it. The failures of one user alone pause nothing.
+        """
         if now < self._paused_until:
             return
-        self._failures += 1
-        if self._failures >= FAILURES:
-            self._paused_until = now + min(MAX_PAUSE, PAUSE * 2.0 ** min(self._failures - FAILURES, 16))
+        self._failed_users.add(user_id)
+        if self._pauses or len(self._failed_users) >= FAILURES:
+            self._paused_until = now + min(MAX_PAUSE, PAUSE * 2.0 ** min(self._pauses, 16))
+            self._pauses += 1

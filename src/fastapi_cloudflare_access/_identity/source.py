@@ -4,10 +4,9 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from threading import Lock
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
 from fastapi_cloudflare_access._identity.document import WrongAnswer, ask
@@ -22,8 +21,10 @@ from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
 from fastapi_cloudflare_access.settings import Settings
 
 MAX_IDENTITY_AGE = 60.0
-"""Seconds for which an identity is used again."""
-MAX_ENTRIES, MAX_BYTES = 1024, 8 * 1024 * 1024
+"""Seconds for which an identity is used again, and for which a session that was not found is not asked for again."""
+MAX_SESSIONS = 65_536
+"""Number of tokens of which the last answer is remembered."""
+MAX_DOCUMENTS, MAX_BYTES = 1024, 8 * 1024 * 1024
 """Number of identities that are kept, and bytes of their documents."""
 FETCH_TASK = "cloudflare-access-identity"
 """Name of the asyncio tasks."""
@@ -33,18 +34,15 @@ logger = logging.getLogger("fastapi_cloudflare_access")
 _CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """The last answer for one token.
+class _Session(NamedTuple):
+    """The last answer about the session of a token.
 
     Attributes:
-        identity: The identity; None if the token has no session.
-        size: Size of the document, in bytes.
+        is_alive: Whether the token had a session.
         asked_at: Monotonic time of the question, in seconds.
     """
 
-    identity: Identity | None
-    size: int
+    is_alive: bool
     asked_at: float
 
 
@@ -56,72 +54,91 @@ class IdentitySource:
 
     def __init__(self, settings: Settings, *, fetch: Fetch, clock: Clock, listeners: Sequence[Listener] = ()) -> None:
         """Create a source that has asked nothing."""
-        self._url = settings.identity_url
+        self._settings = settings
         self._timeout = settings.key_settings.fetch_timeout
         self._fetch, self._clock, self._listeners = fetch, clock, listeners
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
+        self._documents: OrderedDict[bytes, tuple[Identity, int]] = OrderedDict()
         self._bytes = 0
-        self._lock = Lock()  # of the entries, which the event loops of several threads share
-        self._in_flight: dict[bytes, asyncio.Task[Identity | AccessError]] = {}
+        self._lock = Lock()  # of these two, which the event loops of several threads share
+        self._in_flight: dict[bytes, tuple[asyncio.Task[Identity | AccessError], float]] = {}
         self._limiter = Limiter()
         self._throttle = Throttle()
 
-    async def identity(self, token: bytes, caller: UserClaims) -> Identity | AccessError:
+    async def identity(self, token: bytes, user: UserClaims) -> Identity | AccessError:
         """Return the identity of the user of a verified token, or why there is none.
 
         `TokenRevoked` means that the token has no session any more; `IdentityUnavailable` that it cannot be asked.
         """
-        return await self._answer(token, caller, max_age=MAX_IDENTITY_AGE)
+        digest = sha256(token).digest()
+        session, identity = self._known(digest)
+        if session is not None and self._clock.monotonic() - session.asked_at < MAX_IDENTITY_AGE:
+            if not session.is_alive:
+                return _no_session()
+            if identity is not None:
+                return identity if identity.user_uuid == user.sub else self._unavailable("the token has changed")
+        return await self._ask(digest, token, user, session)
 
-    async def recheck(self, token: bytes, caller: UserClaims, settings: Settings) -> AccessError | None:
+    async def recheck(self, token: bytes, user: UserClaims) -> AccessError | None:
         """Return None if the session of a verified token is alive as far as the settings ask, or else the error."""
-        answer = await self._answer(token, caller, max_age=settings.recheck_session)
+        digest = sha256(token).digest()
+        session, _ = self._known(digest)
+        if session is not None:
+            age, longest = self._clock.monotonic() - session.asked_at, self._settings.recheck_session
+            if age < (longest if session.is_alive else min(longest, MAX_IDENTITY_AGE)):
+                return None if session.is_alive else _no_session()
+        answer = await self._ask(digest, token, user, session)
         if isinstance(answer, Identity):
             return None
-        if isinstance(answer, IdentityUnavailable) and self._is_within_grace(token, caller, settings):
+        if isinstance(answer, IdentityUnavailable) and self._is_within_grace(user, session):
             return None
         return answer
 
-    def _is_within_grace(self, token: bytes, caller: UserClaims, settings: Settings) -> bool:
+    def _is_within_grace(self, user: UserClaims, session: _Session | None) -> bool:
         """Check whether the session was alive lately: when it was last asked for, or when the token was issued."""
-        if settings.recheck_unavailable != "allow":
+        if self._settings.recheck_unavailable != "allow":
             return False
-        age = self._clock.now() - caller.iat
-        if entry := self._entries.get(sha256(token).digest()):
-            age = min(age, self._clock.monotonic() - entry.asked_at)
-        return age < settings.recheck_session + settings.recheck_grace
+        age = self._clock.now() - user.iat
+        if session is not None:
+            age = min(age, self._clock.monotonic() - session.asked_at)
+        return age < self._settings.recheck_session + self._settings.recheck_grace
 
-    async def _answer(self, token: bytes, caller: UserClaims, *, max_age: float) -> Identity | AccessError:
-        digest = sha256(token).digest()
-        now = self._clock.monotonic()
+    def _known(self, digest: bytes) -> tuple[_Session | None, Identity | None]:
+        """Return what is kept about a token, and mark it as the most recently used."""
         with self._lock:
-            if (entry := self._entries.get(digest)) is not None:
-                self._entries.move_to_end(digest)
-        if entry is not None and now - entry.asked_at < max_age:
-            return entry.identity or _no_session()
-        answer = await self._ask(digest, token, caller)
-        if isinstance(answer, IdentityUnavailable) and entry is not None and entry.identity is None:
-            return _no_session()  # what was known before goes on to count
-        return answer
+            session, document = self._sessions.get(digest), self._documents.get(digest)
+            if session is not None:
+                self._sessions.move_to_end(digest)
+            if document is not None:
+                self._documents.move_to_end(digest)
+        return session, document and document[0]
 
-    async def _ask(self, digest: bytes, token: bytes, caller: UserClaims) -> Identity | AccessError:
-        loop = asyncio.get_running_loop()
-        task = self._in_flight.get(digest)
-        if task is None or task.done() or task.get_loop() is not loop:
-            if limited := self._limiter.wait(caller.sub, self._clock.monotonic(), in_flight=self._count_in_flight()):
+    async def _ask(
+        self, digest: bytes, token: bytes, user: UserClaims, session: _Session | None
+    ) -> Identity | AccessError:
+        """Return the answer of get-identity, by the fetch in flight for this token or by a new one."""
+        task, _ = self._in_flight.get(digest, (None, 0.0))
+        now = self._clock.monotonic()
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+            if limited := self._limiter.wait(user.sub, now, in_flight=self._count_in_flight()):
                 self._emit("limited", 0.0)
-                return self._unavailable(limited[1], retry_after=limited[0])
-            task = asyncio.create_task(self._run(digest, token, caller), name=FETCH_TASK)
-            self._in_flight[digest] = task
+                return self._cannot_ask(limited[1], session, retry_after=limited[0])
+            task = asyncio.create_task(self._run(digest, token, user), name=FETCH_TASK)
+            self._in_flight[digest] = task, now
             task.add_done_callback(lambda _: self._count_in_flight())
-        if await wait_until_done(self._clock, task, timeout=self._timeout) and not task.cancelled():
-            return task.result()
-        return self._unavailable("no response in time")
+        if not await wait_until_done(self._clock, task, timeout=self._timeout) or task.cancelled():
+            return self._cannot_ask("no response in time", session)
+        answer = task.result()
+        return _no_session() if isinstance(answer, IdentityUnavailable) and _is_over(session) else answer
 
-    async def _run(self, digest: bytes, token: bytes, caller: UserClaims) -> Identity | AccessError:
+    def _cannot_ask(self, why: str, session: _Session | None, *, retry_after: float = 1.0) -> AccessError:
+        """Return the error if nothing can be asked; what was known before goes on to count."""
+        return _no_session() if _is_over(session) else self._unavailable(why, retry_after=retry_after)
+
+    async def _run(self, digest: bytes, token: bytes, user: UserClaims) -> Identity | AccessError:
         started_at = self._clock.monotonic()
         try:
-            work = ask(self._fetch, self._url, token, user_id=caller.sub)
+            work = ask(self._fetch, self._settings.identity_url, token, user_id=user.sub)
             identity, size = await run_with_timeout(self._clock, work, timeout=self._timeout)
         except _CANCELLATIONS:
             raise
@@ -131,35 +148,38 @@ class IdentitySource:
             if isinstance(problem, WrongAnswer):
                 self._limiter.record_answer()
             else:
-                self._limiter.record_failure(now)
+                self._limiter.record_failure(user.sub, now)
             return self._unavailable(describe(problem))
         else:
             self._limiter.record_answer()
             self._emit("identity" if identity else "no_session", self._clock.monotonic() - started_at)
-            self._keep(digest, _Entry(identity, size, started_at))
+            self._keep(digest, _Session(identity is not None, started_at), identity, size)
             return identity or _no_session()
 
     def _count_in_flight(self) -> int:
-        """Forget the fetches that have ended, or whose event loop is closed, and return the number of the others."""
-        for digest, task in [*self._in_flight.items()]:
-            if task.done() or task.get_loop().is_closed():
+        """Forget the fetches that have ended, or whose event loop does not run them, and count the others."""
+        latest = self._clock.monotonic() - 2 * self._timeout
+        for digest, (task, started_at) in [*self._in_flight.items()]:
+            if task.done() or task.get_loop().is_closed() or started_at < latest:
                 self._in_flight.pop(digest, None)
         return len(self._in_flight)
 
-    def _keep(self, digest: bytes, entry: _Entry) -> None:
+    def _keep(self, digest: bytes, session: _Session, identity: Identity | None, size: int) -> None:
         """Keep an answer, unless a later question was answered; remove the least recently used ones if too many."""
         with self._lock:
-            before = self._entries.get(digest)
-            if before is not None and before.asked_at > entry.asked_at:
+            before = self._sessions.get(digest)
+            if before is not None and before.asked_at > session.asked_at:
                 return
-            if before is not None:
-                del self._entries[digest]
-                self._bytes -= before.size
-            self._entries[digest] = entry
-            self._bytes += entry.size
-            while len(self._entries) > MAX_ENTRIES or self._bytes > MAX_BYTES:
-                _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest.size
+            self._sessions[digest] = session
+            if len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+            self._bytes -= self._documents.pop(digest, (None, 0))[1]
+            if identity is not None:
+                self._documents[digest] = identity, size
+                self._bytes += size
+            while len(self._documents) > MAX_DOCUMENTS or self._bytes > MAX_BYTES:
+                _, (_, oldest) = self._documents.popitem(last=False)
+                self._bytes -= oldest
 
     def _unavailable(self, why: str, *, retry_after: float = 1.0) -> IdentityUnavailable:
         if (left_out := self._throttle.repetitions(why, self._clock.monotonic())) is not None:
@@ -170,6 +190,10 @@ class IdentitySource:
         if self._listeners:
             event = IdentityFetched(timestamp=self._clock.now(), outcome=outcome, seconds=seconds)
             emit(self._listeners, event, logger)
+
+
+def _is_over(session: _Session | None) -> bool:
+    return session is not None and not session.is_alive
 
 
 def _no_session() -> TokenRevoked:

@@ -97,7 +97,7 @@ class Country(_OneOf):
     __slots__ = ()
 
     def _normal(self, name: str) -> str:
-        if len(name) != 2 or not (name.isascii() and name.isalpha()):  # noqa: PLR2004 - letters of a code
+        if not _is_country(name):
             raise ConfigurationError("Country takes codes of two letters, such as Country('DE')")
         return name.upper()
 
@@ -105,7 +105,9 @@ class Country(_OneOf):
         country = subject.caller.country if isinstance(subject.caller, UserClaims) else None
         if country is None and subject.identity is not None and subject.identity.geo is not None:
             country = subject.identity.geo.country
-        return Decision.UNKNOWN if country is None else decision_of(country.upper() in self.names)
+        if country is None or not _is_country(country):  # `XX` and `T1` are no countries
+            return Decision.UNKNOWN
+        return decision_of(country.upper() in self.names)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -202,6 +204,11 @@ class Claim(Policy):
 
 for _kind in (Claim, Country, Email, EmailDomain, Group, ServiceToken):
     forbid_as_dependency(_kind, NO_DEPENDENCY.sentence)
+
+
+def _is_country(code: str) -> bool:
+    """Check whether this is a code of two letters, and not `XX`, which stands for an unknown country."""
+    return len(code) == 2 and code.isascii() and code.isalpha() and code.upper() != "XX"  # noqa: PLR2004 - letters
 
 
 def _address_of(subject: Subject) -> str | Decision:

@@ -70,6 +70,10 @@ def _made(name: str, arguments: list[Any], keywords: list[ast.keyword]) -> Polic
 def _value(node: ast.expr) -> str | float:
     if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float):
         return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        number = _value(node.operand)
+        if not isinstance(number, str):
+            return -number
     raise ConfigurationError(f"{_shown(node)} is not a value: write texts in quotes, or numbers")
 
 

@@ -56,7 +56,7 @@ def group_names(value: object) -> Iterator[str]:
     Raises:
         UnreadableClaim: A part is something else.
     """
-    for group in cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else (value,):
+    for group in cast("Sequence[object]", value) if isinstance(value, (list, tuple, set, frozenset)) else (value,):
         if isinstance(group, str):
             yield group
             continue

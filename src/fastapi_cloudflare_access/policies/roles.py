@@ -23,8 +23,7 @@ def check_roles(roles: Any) -> Roles:
     if not isinstance(roles, Mapping) or not roles:
         raise ConfigurationError("roles must be a mapping with at least one role, such as {'admin': Group('admins')}")
     for name in cast("Mapping[object, object]", roles):
-        if not isinstance(name, str) or not name or name != name.strip():
-            raise ConfigurationError("the name of a role must be text, not blank and without blanks around it")
+        _check_name(name)
     checked: list[tuple[str, Policy]] = []
     for name, policy in cast("Mapping[str, Any]", roles).items():
         if isinstance(policy, str):
@@ -49,10 +48,12 @@ def roles_from_file(path: Annotated[str | os.PathLike[str], NO_DEPENDENCY]) -> d
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as problem:
-        why = getattr(problem, "strerror", None) or "it is not UTF-8"
-        raise ConfigurationError(f"the file of roles {os.fspath(path)} cannot be read: {why}") from None
-    return _parse(text, f"the file of roles {os.fspath(path)}")
+    except (OSError, ValueError, TypeError) as problem:
+        why = getattr(problem, "strerror", None) or (
+            "it is not UTF-8" if isinstance(problem, UnicodeError) else "it is not a path"
+        )
+        raise ConfigurationError(f"the file of roles {path!s} cannot be read: {why}") from None
+    return _parse(text, f"the file of roles {path!s}")
 
 
 def roles_from_environment(variable: Annotated[str, NO_DEPENDENCY]) -> dict[str, Policy]:
@@ -81,6 +82,14 @@ def _parse(text: str, source: str) -> dict[str, Policy]:
 
 def _role(name: str, entry: object, source: str) -> Policy:
     try:
-        return parse_policy(cast("str", entry))
+        _check_name(name)
+        if isinstance(entry, str):
+            return parse_policy(entry)
     except ConfigurationError as problem:
         raise ConfigurationError(f"{source}, role {name!r}: {problem}") from None
+    raise ConfigurationError(f"{source}, role {name!r}: write the policy as one text, such as \"Group('admins')\"")
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name or name != name.strip():
+        raise ConfigurationError("the name of a role must be text, not blank and without blanks around it")

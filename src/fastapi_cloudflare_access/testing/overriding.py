@@ -63,12 +63,12 @@ def override(access: AccessBase[Any], caller: Any, *, identity: Identity | None 
     if not isinstance(caller, UserClaims | ServiceClaims | None):  # every route would answer 403
         raise ConfigurationError(f"a caller must be team.user(…), team.service(…) or None, not {type(caller).__name__}")
     authenticators = authenticators_of(access)
-    given = _as_user_model(authenticators[0].verifier.user_model, caller)
+    callers = [_as_user_model(each.verifier.user_model, caller) for each in authenticators]
     with ExitStack() as stack:
-        for authenticator in authenticators:
+        for authenticator, given in zip(authenticators, callers, strict=True):
             fixed = _FixedCaller(authenticator.verifier, given, _identity_of(given, identity))
             stack.enter_context(replaced(authenticator, "verifier", fixed))
-        yield given
+        yield callers[0]
 
 
 class _FixedCaller(Verifier[Any]):
@@ -115,9 +115,11 @@ def _identity_of(caller: Any, identity: Any) -> Identity | None:
     """Return the identity of a user: the given one, or one with nothing but the id and the address."""
     if identity is None and isinstance(caller, UserClaims):
         return Identity(user_uuid=caller.sub, email=caller.email)
-    if identity is None or (isinstance(identity, Identity) and isinstance(caller, UserClaims)):
+    if identity is None or (
+        isinstance(identity, Identity) and isinstance(caller, UserClaims) and identity.user_uuid == caller.sub
+    ):
         return identity
-    raise ConfigurationError("identity must be an Identity, and the caller a user: write Identity(user_uuid=…, …)")
+    raise ConfigurationError("identity must be an Identity of the user: write Identity(user_uuid=user.sub, …)")
 
 
 def _as_user_model(model: type[UserClaims], caller: Any) -> Any:

@@ -10,7 +10,6 @@ from fastapi_cloudflare_access._identity.source import IdentitySource
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.access import CloudflareAccess
-from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.keys import KeySource
@@ -64,8 +63,8 @@ def _key_source(team: Issuer, certs: MemoryFetch, settings: Settings, listeners:
 class _FakeClockIdentitySource(IdentitySource):
     """An identity source that advances the fake clock while the app waits for an identity."""
 
-    async def _answer(self, token: bytes, caller: UserClaims, *, max_age: float) -> Identity | AccessError:
-        return await cast("FakeClock", self._clock).run_until(super()._answer(token, caller, max_age=max_age))
+    async def _ask(self, *arguments: Any) -> Identity | AccessError:
+        return await cast("FakeClock", self._clock).run_until(super()._ask(*arguments))
 
 
 class _FakeClockKeySource(KeySource):
