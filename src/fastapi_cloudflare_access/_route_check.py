@@ -6,12 +6,11 @@ from inspect import Parameter
 from types import NoneType, UnionType
 from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
 
-from fastapi import routing
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_parameterless_sub_dependant, get_typed_signature
-from starlette.routing import BaseRoute
 from starlette.types import Scope
 
+from fastapi_cloudflare_access._route_tree import walk
 from fastapi_cloudflare_access._verified_model import VerifiedModel
 from fastapi_cloudflare_access.claims import ServiceClaims
 from fastapi_cloudflare_access.keys import KeySource
@@ -28,11 +27,14 @@ def misuses(app: object, ours: type[Any]) -> Iterator[str]:
         ours: The class of the dependencies of this package.
     """
     found: set[str] = set()
-    for context in _every_context(app):
-        if dependant := getattr(context, "dependant", None):
-            for sentence in _mistakes(dependant, ours):
-                found.add(sentence)
-                yield f"{context.path}: {sentence}"
+    seen: set[int] = set()
+    for node in walk(app):
+        for dependant in node.dependants[:1]:  # of an included route, the tree as it is served
+            if id(dependant) not in seen:  # an app may be mounted twice
+                seen.add(id(dependant))
+                mistakes = [*_mistakes(dependant, ours)]
+                found.update(mistakes)
+                yield from (f"{node.path}: {sentence}" for sentence in mistakes)
     for depends in getattr(getattr(app, "router", None), "dependencies", ()):  # a frontend is not a route
         whole = Dependant(dependencies=[get_parameterless_sub_dependant(depends=depends, path="")])
         yield from (f"the whole app: {sentence}" for sentence in _mistakes(whole, ours) if sentence not in found)
@@ -46,31 +48,10 @@ def misuse_of(scope: Scope, ours: type[Any]) -> str | None:
     size = len(getattr(app, "routes", ()))
     checked, known_size, sentence = _checked.get(id(route), (None, 0, None))
     if checked is not route or known_size != size:
-        included = [context for context in _every_context(app) if getattr(context, "original_route", None) is route]
-        dependants = [dependant, *(context.dependant for context in included)]
-        sentence = next((sentence for each in dependants for sentence in _mistakes(each, ours)), None)
+        included = [tree for node in walk(app) if node.declared is route for tree in node.dependants]
+        sentence = next((sentence for tree in [dependant, *included] for sentence in _mistakes(tree, ours)), None)
         _checked[id(route)] = route, size, sentence
     return sentence
-
-
-def _every_context(app: object, seen: set[int] | None = None) -> Iterator[Any]:
-    """Yield the routes of an app, of the apps mounted in it, and of apps inside middleware."""
-    seen = set() if seen is None else seen
-    if app is None or id(app) in seen:
-        return
-    seen.add(id(app))
-    for context in route_contexts(app):
-        yield context
-        yield from _every_context(getattr(getattr(context, "original_route", context), "app", None), seen)
-    if not hasattr(app, "routes"):
-        yield from _every_context(getattr(app, "app", None), seen)
-
-
-def route_contexts(app: object) -> Iterator[Any]:
-    """Return the routes, each with the dependencies that the app and its routers add."""
-    routes: list[BaseRoute] = getattr(app, "routes", [])
-    every = getattr(routing, "iter_route_contexts", None)  # FastAPI before 0.138 copies included routes instead
-    return iter(every(routes) if every else routes)
 
 
 def _mistakes(dependant: Dependant, ours: type[Any]) -> Iterator[str]:
