@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 from fastapi.testclient import TestClient
 
-from fastapi_cloudflare_access.testing import FakeTeam
+from fastapi_cloudflare_access.testing import FakeTeam, assert_protected
 
 
 @pytest.fixture
@@ -24,6 +24,13 @@ def client(team: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClie
     quickstart = import_module("quickstart_app")
     with team.patch(quickstart.access), TestClient(quickstart.app) as client:
         yield client
+
+
+@pytest.mark.usefixtures("client")
+def test_only_the_documentation_is_open() -> None:
+    quickstart = import_module("quickstart_app")
+    pages = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+    assert_protected(quickstart.app, quickstart.access, open=pages)
 
 
 def test_users_see_their_identity(team: FakeTeam, client: TestClient) -> None:

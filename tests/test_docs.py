@@ -44,7 +44,7 @@ from fastapi_cloudflare_access import (
     access as access_module,
 )
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.testing import FakeTeam, override
+from fastapi_cloudflare_access.testing import FakeTeam, assert_protected, override
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -131,7 +131,7 @@ def test_the_python_of_every_page_runs_from_top_to_bottom(page: Path, namespace:
 
 @pytest.mark.parametrize(
     "documented",
-    [CloudflareAccess, guard.AccessGuard, guard.PrivateResponses, FakeTeam.patch, override],
+    [CloudflareAccess, guard.AccessGuard, guard.PrivateResponses, FakeTeam.patch, assert_protected, override],
     ids=lambda documented: str(documented.__name__),
 )
 def test_the_example_of_a_docstring_runs(documented: object, namespace: dict[str, object]) -> None:

@@ -131,9 +131,20 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
     @property
     def result_types(self) -> tuple[type[Any], ...]:
         """The classes of what this dependency returns, `NoneType` included."""
-        models = self._models if isinstance(self._models, tuple) else (self._models,)
         user_models = self._authenticator.user_models
-        return tuple(kind for model in models for kind in (user_models if model is UserClaims else (model,)))
+        return tuple(
+            kind for model in self.caller_models for kind in (user_models if model is UserClaims else (model,))
+        )
+
+    @property
+    def caller_models(self) -> tuple[type[Any], ...]:
+        """The models of the callers that are admitted: `UserClaims`, `ServiceClaims` or both."""
+        return self._models if isinstance(self._models, tuple) else (self._models,)
+
+    @property
+    def policy_name(self) -> str | None:
+        """The name of the policy; None if every caller of these models is admitted."""
+        return None if self._policy is None else self._policy_name
 
     def belongs_to(self, authenticator: Authenticator[Any]) -> bool:
         """Check whether this dependency uses that authenticator."""

@@ -94,6 +94,16 @@ class AccessGuard:
         self._cache_control = _check_cache_control(cache_control)
         self._guarded = GuardedApp(app)
 
+    @property
+    def dependency(self) -> Dependency[Any]:
+        """The dependency that decides which callers are admitted."""
+        return self._dependency
+
+    @property
+    def exempt(self) -> frozenset[str]:
+        """The paths that need no token over HTTP, as the app sees them."""
+        return self._exempt
+
     async def __call__(self, scope: Annotated[Scope, NotADependency(_GUARD)], receive: Receive, send: Send) -> None:
         """Pass on a request whose caller is admitted, and every request to an exempt path.
 

@@ -1,6 +1,7 @@
 """Testing kit for a protected app; the app itself never loads it."""
 
 from fastapi_cloudflare_access._clock import SystemClock
+from fastapi_cloudflare_access.testing.auditing import assert_protected
 from fastapi_cloudflare_access.testing.certs import CertsEndpoint
 from fastapi_cloudflare_access.testing.clock import FakeClock
 from fastapi_cloudflare_access.testing.endpoint import SeenRequest
@@ -22,5 +23,6 @@ __all__ = [
     "MemoryFetch",
     "SeenRequest",
     "SystemClock",
+    "assert_protected",
     "override",
 ]

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access.any_access import AnyAccess
+from fastapi_cloudflare_access.dependencies import Dependency
 
 _stacks: WeakKeyDictionary[object, dict[str, list[list[Any]]]] = WeakKeyDictionary()
 """The original value of each replaced attribute, then the value of each open context, each in a list of one."""
@@ -29,8 +30,8 @@ def replaced(target: object, name: str, value: object) -> Generator[None]:
             _stacks[target].pop(name, None)
 
 
-def authenticator_of(access: AccessBase[Any]) -> Authenticator[Any]:
-    """Return the part of an object that authenticates requests."""
+def authenticator_of(access: Dependency[Any]) -> Authenticator[Any]:
+    """Return the part of an object, or of a dependency, that authenticates requests."""
     return access._authenticator  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - made to be used here
 
 
