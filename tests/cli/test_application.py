@@ -23,7 +23,7 @@ from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 ROOT = Path(__file__).parents[2]
 LOCAL = "fastapi_cloudflare_access.local"
-COMMANDS = ["doctor", "inspect", "verify", "keys", "dev"]
+COMMANDS = ["doctor", "inspect", "verify", "keys", "routes", "dev"]
 
 
 @pytest.fixture
@@ -81,11 +81,11 @@ def test_without_a_command_the_help_lists_them_all(cli: Cli) -> None:
     result = cli()
     assert result.code == 0
     listed = [line.split()[0] for line in result.out.partition("Commands:")[2].splitlines() if line.startswith("  ")]
-    assert listed[:5] == COMMANDS
+    assert listed[:6] == COMMANDS
     assert max(map(len, result.out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", COMMANDS[:4])
+@pytest.mark.parametrize("command", COMMANDS[:5])
 def test_every_command_has_json_and_help_that_fits_a_screen(cli: Cli, command: str) -> None:
     out = cli(command, "--help").out
     assert "--json" in out

@@ -101,7 +101,7 @@ def test_the_guide_has_a_section_for_every_reason_code() -> None:
     assert {forgery.reason for forgery in FORGERIES.values()} <= sections
 
 
-@pytest.mark.parametrize("command", ["doctor", "inspect", "verify", "keys"])
+@pytest.mark.parametrize("command", ["doctor", "inspect", "verify", "keys", "routes"])
 def test_the_reference_has_every_option(cli: Cli, command: str) -> None:
     for option in re.findall(r"^\s+(--\w+)", cli(command, "--help").out, re.MULTILINE):
         rows = [line for line in REFERENCE.splitlines() if line.startswith(f"| `{option}") or f"`{option}`" in line]

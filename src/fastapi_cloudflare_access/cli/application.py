@@ -106,7 +106,7 @@ def _report_error(error: Exception, arguments: list[str]) -> int:
     code = error.exit_code if isinstance(error, CommandError) else ExitCode.USAGE_ERROR
     message = redacted(printable(_message(error), limit=1000))
     if "--json" in arguments:
-        command = next((name for name in arguments if name in {"doctor", "inspect", "verify", "keys"}), None)
+        command = next((name for name in arguments if name in {"doctor", "inspect", "verify", "keys", "routes"}), None)
         Screen(as_json=True).report(Failure(command=command, error=message, exit_code=code))
     else:
         print_error(message)
@@ -127,7 +127,7 @@ def _message(error: Exception) -> str:
 def _app(commands: Commands, *, with_dev: bool) -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=EPILOG)
     app.callback()(_global_options)
-    for command in (commands.doctor, commands.inspect, commands.verify, commands.keys):
+    for command in (commands.doctor, commands.inspect, commands.verify, commands.keys, commands.routes):
         app.command()(command)
     app.command("dev", help="Run a local Access.")(_local_command() if with_dev else _placeholder)
     return app

@@ -48,6 +48,20 @@ PemFile = Annotated[
     Path | None,
     typer.Option("--cert", metavar="PEM", help="Certificate in PEM format, instead of a fetch.", show_default=False),
 ]
+AppName = Annotated[str, typer.Argument(metavar="MODULE:APP", help="App, as for uvicorn.", show_default=False)]
+Listed = Annotated[
+    list[str] | None,
+    typer.Option("--open", metavar="PATH", help="Path that may be open; repeatable.", show_default=False),
+]
+AccessName = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--access",
+        metavar="MODULE:NAME",
+        help="Object that counts (default: all that the app uses); repeatable.",
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +153,18 @@ class Commands:
         else:
             show_keys(report, screen, self.clock.now())
         return ExitCode.SUCCESS if any(key.usable for key in report.keys) else ExitCode.INCONCLUSIVE
+
+    def routes(self, app: AppName, listed: Listed = None, access: AccessName = None, *, as_json: AsJson = False) -> int:
+        """Show the callers that each route of an app admits."""
+        from fastapi_cloudflare_access.cli import routes  # noqa: PLC0415 - it loads the testing kit
+
+        report = routes.report_on(app, listed or [], access or [])
+        screen = Screen(as_json=as_json)
+        if as_json:
+            screen.report(report)
+        else:
+            routes.show(report, screen)
+        return ExitCode.SUCCESS if report.ok else ExitCode.FAILURE
 
     def _key_watch(self, configuration: Configuration, certs: Path | None, screen: Screen, interval: float) -> Watch:
         if certs is not None:

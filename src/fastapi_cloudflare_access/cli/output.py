@@ -19,6 +19,8 @@ STYLES: Mapping[Status, str] = {"ok": "#009a00", "warning": "color(166)", "faile
 MARKS: Mapping[Status, str] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "·"}
 PLAIN_MARKS: Mapping[Status, str] = {"ok": "+", "warning": "!", "failed": "x", "skipped": "-"}
 NAME_WIDTH = 12
+MIN_COLUMN = 24
+"""Columns that the last column of a table needs at least."""
 
 
 class Screen:
@@ -66,6 +68,18 @@ class Screen:
         status: Status = "warning" if verdict.accepted is None else "ok" if verdict.accepted else "failed"
         text = f"{verdict.text} ({verdict.reason})" if verdict.reason else verdict.text
         self.write(self._indent(self._mark(status), Text(text, style="bold")) + self._hint(verdict.hint))
+
+    def row(self, status: Status, head: str, text: str) -> None:
+        """Print a mark, the first columns of a table and its last one, which gets a line of its own if it must."""
+        start = Text.assemble(self._mark(status), head)
+        if self.console.is_terminal and start.cell_len > self.console.width - MIN_COLUMN:
+            self.write([_joined(start, Text()), *self._indent(Text("    "), Text(text))])
+        else:
+            self.write(self._indent(start, Text(text)))
+
+    def hint(self, hint: str) -> None:
+        """Print the next action for the operator."""
+        self.write(self._hint(hint))
 
     def field(self, name: str, value: str) -> None:
         """Print a name and its value."""

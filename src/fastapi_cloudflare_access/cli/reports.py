@@ -173,6 +173,46 @@ class KeysReport(Report):
     """Each `kid` that was removed since the last report, with `--watch`."""
 
 
+class Route(Report):
+    """A route of the app, with the callers that it admits."""
+
+    path: str
+    """Path in the whole app; `/*` at its end means every path below."""
+    methods: list[str]
+    """HTTP methods; `WS` for a WebSocket, `ANY` for all of them."""
+    kind: Literal["route", "websocket", "starlette", "docs", "mount", "frontend", "fallback", "exempt"]
+    """Kind of the route; `exempt` is a path that a guard exempts and another route serves."""
+    open: bool
+    """Whether it admits clients without a token."""
+    listed: bool
+    """Whether `--open` lists it."""
+    reached: bool
+    """Whether requests reach it; an earlier route may serve its path."""
+    who: str
+    """Callers that it admits, in words."""
+    callers: list[Literal["users", "services"]]
+    """Kinds of callers that it admits, if it is not open."""
+    policies: list[str]
+    """Policies that must admit the caller."""
+    by: list[str]
+    """Dependencies and guards that decide; `middleware` for another middleware that asks the object."""
+    why: str | None
+    """Reason why it is open, or why no request reaches it."""
+    hint: str | None
+    """Change that protects it."""
+
+
+class RoutesReport(Report):
+    """Output of `routes`."""
+
+    command: Literal["routes"] = "routes"
+    ok: bool
+    """Whether every open route is listed, and no declaration is wrong."""
+    routes: list[Route]
+    problems: list[str]
+    """Wrong declarations, and listed paths that are not served."""
+
+
 class Failure(Report):
     """Output of a command that fails."""
 
@@ -181,5 +221,5 @@ class Failure(Report):
     exit_code: int
 
 
-AnyReport = DoctorReport | InspectReport | VerifyReport | KeysReport | Failure
+AnyReport = DoctorReport | InspectReport | VerifyReport | KeysReport | RoutesReport | Failure
 """All outputs of `--json`."""
