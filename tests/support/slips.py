@@ -678,12 +678,6 @@ FAULTS = [
         {"@access.require_user def me(item)"},
         {"found", "past"},
     ),
-    Fault(
-        "the route check does not look at frontends of routers",
-        {slip.code for slip in FRONTENDS},
-        {"found"},
-        lambda case: case.is_frontend and case.expects == "at start" and case.place != "frontend of app",
-    ),
     Fault("the route check does not look at frontends", {"Depends(optional_claims)"}, {"past"}),
 ]
 
