@@ -1,12 +1,17 @@
 """The control page and its JSON API."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from support.local_rig import APP, TEAM, Browser, make_local_access
 
-from fastapi_cloudflare_access.local.config import App
-from fastapi_cloudflare_access.local.control import FAULTS
+from fastapi_cloudflare_access.local import run_local_access
+from fastapi_cloudflare_access.local.config import App, Policy
+from fastapi_cloudflare_access.local.control_commands import FAULTS
+from fastapi_cloudflare_access.local.local_access import Addresses
 from fastapi_cloudflare_access.testing import FakeClock
 
 API = TEAM + "/control/api/"
@@ -112,14 +117,143 @@ def test_reset_removes_sessions_and_faults(browser: Browser) -> None:
     post(browser, "clock", {"seconds": 5})
     post(browser, "certs", {"fault": "fail"})
     post(browser, "reset")
+    post(browser, "rename")
+    post(browser, "groups", {"shape": "text"})
+    post(browser, "trim", {"email": "ada@example.com"})
+    post(browser, "withdraw")
+    post(browser, "reset")
     state = browser.open(API + "state").json()
     assert (state["sessions"], state["team"]["shift"], state["certs"]["fault"]) == ([], 0, "")
+    assert (state["team"]["issuer"], state["team"]["token_issuer"], state["team"]["groups"]) == (TEAM, TEAM, "list")
+    assert not any(person["trimmed"] for person in state["people"])
+    assert len(kids(browser)) == 2
+
+
+def test_a_token_is_created_only_where_a_login_would_create_one() -> None:
+    policies = (Policy(emails=("ada@example.com",)), Policy(decision="service_auth", service_tokens=("one",)))
+    names = [{"name": "one"}, {"name": "two"}]
+    browser = Browser(make_local_access(App(name="app", policies=policies), service_tokens=names))
+    for body, status in (
+        ({"email": "ada@example.com"}, 200),
+        ({"email": "bob@example.com"}, 403),
+        ({"service": "one"}, 200),
+        ({"service": "two"}, 403),
+    ):
+        response = post(browser, "token", body)
+        assert (response.status_code, "token" in response.json()) == (status, status == 200), body
+    assert [session.email for session in browser.local_access.state.sessions.values()] == ["ada@example.com"]
+
+
+RENAMED = "http://[::1]:8787"
+
+
+def test_a_renamed_team_serves_its_keys_under_the_new_name_and_tokens_follow_later(browser: Browser) -> None:
+    browser.log_in()
+    assert post(browser, "rename").json() == {"done": "rename", "issuer": RENAMED, "token_issuer": TEAM}
+    certs = "/cdn-cgi/access/certs"
+    assert browser.open(TEAM + certs).status_code == 404
+    assert browser.open(TEAM + "/.well-known/openid-configuration").status_code == 404
+    assert "keys" in browser.open(RENAMED + certs).json()
+    assert browser.open(RENAMED + "/.well-known/openid-configuration").json()["issuer"] == RENAMED
+    assert browser.open(APP + "/").text == "hello"
+    browser.jar.pop("localhost")
+    assert browser.open(APP + "/").headers["location"].startswith(RENAMED + "/cdn-cgi/access/login/")
+    assert issuer_of_new_token(browser) == TEAM
+    page = browser.open(TEAM + "/").text
+    assert f"new tokens still name {TEAM}" in page
+    assert post(browser, "rename").json()["token_issuer"] == RENAMED
+    assert issuer_of_new_token(browser) == RENAMED
+    assert "already" in post(browser, "rename").json()["error"]
+    assert browser.log_in().text == "hello"
+
+
+def issuer_of_new_token(browser: Browser) -> str:
+    post(browser, "token", {"email": "ada@example.com"})
+    state = browser.open(API + "state").json()
+    return str(next(iter(state["sessions"][0]["tokens"].values()))["iss"])
+
+
+def test_the_new_name_answers_404_before_the_renaming(browser: Browser) -> None:
+    assert browser.open(RENAMED + "/cdn-cgi/access/certs").status_code == 404
+    assert browser.open(RENAMED + "/control/api/state").status_code == 200
+
+
+def test_a_team_domain_gets_a_new_label() -> None:
+    domain = f"{'a' * 63}.cloudflareaccess.com"
+    renamed = replace(Addresses(80, 443, domain), is_renamed=True)
+    assert renamed.issuer == f"https://{'a' * 55}-renamed.cloudflareaccess.com"
+    assert renamed.is_former(domain)
+    assert not renamed.is_former("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("list", ["admins", "engineering"]),
+        ("text", "admins,engineering"),
+        ("objects", ["admins", "engineering"]),
+    ],
+)
+def test_groups_have_the_chosen_shape_in_new_tokens(browser: Browser, shape: str, expected: object) -> None:
+    post(browser, "groups", {"shape": shape})
+    groups = custom_of_new_token(browser)["groups"]
+    assert ([group["name"] for group in groups] if shape == "objects" else groups) == expected
+
+
+def test_custom_claims_of_a_user_can_be_trimmed(browser: Browser) -> None:
+    post(browser, "trim", {"email": "ada@example.com"})
+    assert custom_of_new_token(browser) is None
+    assert "(without custom claims)" in browser.open(TEAM + "/").text
+    post(browser, "trim", {"email": "ada@example.com", "trimmed": False})
+    assert custom_of_new_token(browser) == {"groups": ["admins", "engineering"]}
+
+
+def custom_of_new_token(browser: Browser) -> Any:
+    post(browser, "token", {"email": "ada@example.com"})
+    return next(iter(browser.open(API + "state").json()["sessions"][0]["tokens"].values())).get("custom")
+
+
+def test_the_certs_endpoint_can_limit_its_clients(browser: Browser) -> None:
+    post(browser, "certs", {"fault": "limited", "seconds": 30})
+    response = browser.open(TEAM + "/cdn-cgi/access/certs")
+    assert (response.status_code, response.headers["retry-after"]) == (429, "30")
+    post(browser, "certs", {"fault": "missing"})
+    assert browser.open(TEAM + "/cdn-cgi/access/certs").status_code == 404
+
+
+def test_a_cut_session_loses_its_open_streams() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+            await asyncio.Event().wait()
+
+    with run_local_access(app) as local, httpx.Client(trust_env=False) as client:
+        tokens = [local.control("token", email=email)["token"] for email in ("ada@example.com", "grace@example.com")]
+        ada, grace = (
+            client.send(client.build_request("GET", local.url(), headers={"cf-access-token": token}), stream=True)
+            for token in tokens
+        )
+        pieces = [stream.iter_raw() for stream in (ada, grace)]
+        assert [next(piece) for piece in pieces] == [b"first", b"first"]
+        session = next(entry for entry in local.local_access.state.sessions.values() if entry.email.startswith("ada"))
+        assert local.control("cut", session=session.id) == {"done": "cut", "closed": 1}
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(pieces[0])
+        assert client.get(local.url(), headers={"cf-access-token": tokens[0]}).status_code == 302
+        assert local.control("cut", session=session.id)["closed"] == 0
+        grace.close()
+        ada.close()
 
 
 @pytest.mark.parametrize(
     ("command", "body", "problem"),
     [
         ("nothing", {}, "unknown command"),
+        ("groups", {"shape": "x"}, "shape must be one of list, text, objects"),
+        ("groups", {"shape": ["text"]}, "shape must be one of"),
+        ("trim", {"email": "x"}, "must be an email"),
+        ("cut", {"session": "x"}, "no session has this id"),
         ("certs", {"fault": "x"}, "fault must be one of"),
         ("certs", {}, "fault must be one of"),
         ("certs", {"fault": ["hang"]}, "fault must be one of"),
@@ -135,7 +269,7 @@ def test_reset_removes_sessions_and_faults(browser: Browser) -> None:
         ("token", {"service": "x"}, "no service token has this name"),
         ("rotate", [1], "must be a JSON object"),
     ],
-    ids=[str(number) for number in range(15)],
+    ids=[str(number) for number in range(19)],
 )
 def test_an_invalid_command_is_rejected_with_the_reason(
     browser: Browser, command: str, body: Any, problem: str

@@ -32,6 +32,21 @@ def test_the_app_sets_the_attributes_of_its_cookie() -> None:
     assert attributes(app) == "Path=/api; Secure; SameSite=strict"
 
 
+def test_over_plain_http_only_loopback_names_get_secure_cookies() -> None:
+    local_access = make_local_access(App(name="a", host="app.test"), App(name="b", host="b.localhost"))
+    for host, scheme, expected in (
+        ("app.test", "http", False),
+        ("app.test", "https", True),
+        ("b.localhost", "http", True),
+        ("localhost", "http", True),
+        ("notlocalhost", "http", False),
+        ("127.0.0.1:8787", "http", True),
+        ("[::1]:8787", "http", True),
+    ):
+        line = app_session_cookie(make_request(host=host, scheme=scheme), local_access, "x")
+        assert ("Secure" in line) is expected, (host, scheme)
+
+
 def test_a_client_that_rejects_secure_cookies_on_plain_http_gets_others() -> None:
     app = App(name="app")
     assert attributes(app, agent=SAFARI) == "Path=/; HttpOnly; SameSite=lax"

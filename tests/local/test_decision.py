@@ -33,6 +33,12 @@ def outcome(local_access: LocalAccess, headers: Any = None, **request: Any) -> F
     return decide(make_request(headers=headers, **request), local_access.config.apps[0], local_access)
 
 
+def forwarded(decision: Forward | Respond) -> tuple[str | None, str | None, str]:
+    """Return the token, the address and the country of a forwarded request."""
+    assert isinstance(decision, Forward)
+    return decision.token, decision.email, decision.country
+
+
 def kind(decision: Forward | Respond) -> str:
     return "pass" if isinstance(decision, Forward) else decision.kind
 
@@ -158,7 +164,8 @@ def test_a_user_token_is_accepted_in_every_header_that_access_reads(header: str)
     local_access = make_site()
     token = user_token(local_access)
     decision = outcome(local_access, {header: f"CF_Authorization={token}" if header == "cookie" else token})
-    assert decision == Forward(token, "ada@example.com", "GB")
+    assert forwarded(decision) == (token, "ada@example.com", "GB")
+    assert (decision.policy, decision.caller) == (ALLOW, "ada@example.com")
 
 
 def test_a_bearer_token_is_not_a_login() -> None:
@@ -231,7 +238,11 @@ PREFLIGHT = {"origin": "http://a.test", "access-control-request-method": "PUT"}
 
 @pytest.mark.parametrize(
     ("app", "expected"),
-    [({}, "preflight_refused"), ({"bypass_options": True}, "pass"), ({"cors_origins": ("x",)}, "preflight_answered")],
+    [
+        ({}, "preflight_refused"),
+        ({"bypass_options": True}, "pass"),
+        ({"cors_origins": ("http://x.test",)}, "preflight_answered"),
+    ],
     ids=["neither", "bypass", "answered"],
 )
 def test_the_login_of_a_preflight_is_ignored(app: Any, expected: str) -> None:
@@ -244,8 +255,21 @@ def test_the_login_of_a_preflight_is_ignored(app: Any, expected: str) -> None:
 
 def test_a_bypass_policy_forwards_every_request_without_a_token() -> None:
     local_access = make_site(Policy(decision="bypass", everyone=True))
-    assert outcome(local_access, {"cf-access-token": "x", **WRONG}) == Forward()
-    assert outcome(local_access, PREFLIGHT, method="OPTIONS") == Forward()
+    assert forwarded(outcome(local_access, {"cf-access-token": "x", **WRONG})) == (None, None, "US")
+    assert forwarded(outcome(local_access, PREFLIGHT, method="OPTIONS")) == (None, None, "US")
+
+
+def test_bypassed_options_need_no_headers_of_a_preflight() -> None:
+    local_access = make_site(bypass_options=True)
+    assert kind(outcome(local_access, {}, method="OPTIONS")) == "pass"
+    assert kind(outcome(local_access, {}, method="GET")) == "login"
+
+
+def test_a_refusal_names_the_policy_that_decided() -> None:
+    deny = Policy(name="no", decision="deny", everyone=True)
+    local_access = make_site(deny)
+    decision = outcome(local_access, {"cf-access-token": user_token(local_access)})
+    assert decision == Respond("forbidden", deny, "ada@example.com")
 
 
 def test_every_caller_gets_the_metadata_with_head() -> None:

@@ -110,6 +110,26 @@ def test_only_the_team_domain_serves_the_certs(browser: Browser) -> None:
     assert browser.open(TEAM + "/cdn-cgi/access/certs").json().keys() == {"keys", "public_cert", "public_certs"}
     assert browser.open(APP + "/cdn-cgi/access/certs").status_code == 404
     assert browser.open(TEAM + "/cdn-cgi/access/certs", method="POST").status_code == 404
+    head = browser.open(TEAM + "/cdn-cgi/access/certs", method="HEAD")
+    assert (head.status_code, head.headers["content-type"]) == (200, "application/json")
+
+
+def test_the_team_domain_describes_its_keys(browser: Browser) -> None:
+    described = browser.open(TEAM + "/.well-known/openid-configuration").json()
+    assert (described["issuer"], described["jwks_uri"]) == (TEAM, TEAM + "/cdn-cgi/access/certs")
+
+
+def test_every_response_has_one_date(browser: Browser) -> None:
+    for address in (TEAM + "/", APP + "/public/x", APP + "/"):
+        assert len(browser.open(address).headers.get_list("date")) == 1
+
+
+def test_a_client_of_json_gets_errors_as_json(browser: Browser) -> None:
+    for address in (TEAM + "/missing", APP + "/cdn-cgi/access/nothing", APP + "/cdn-cgi/access/authorized?nonce=x"):
+        response = browser.open(address, accept="application/json")
+        assert response.json()["status_code"] == response.status_code >= 400
+        assert "content-security-policy" not in response.headers
+        assert browser.open(address, accept="text/html, application/json;q=0.9").text.startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("address", [TEAM, APP + "/cdn-cgi/access/logout"])

@@ -18,7 +18,11 @@ def test_the_team_is_on_another_host_than_the_apps() -> None:
 def test_with_tls_every_app_has_two_origins_and_the_team_may_have_a_real_name() -> None:
     addresses = Addresses(80, 443, "acme.cloudflareaccess.com")
     assert addresses.issuer == "https://acme.cloudflareaccess.com"
-    assert addresses.team_hosts == {"127.0.0.1", "acme.cloudflareaccess.com"}
+    assert addresses.team_hosts == {
+        "127.0.0.1",
+        "acme.cloudflareaccess.com",
+        "acme-renamed.cloudflareaccess.com",
+    }
     assert set(addresses.origins("app.test").values()) <= {"http://app.test", "https://app.test"}
     assert Addresses(8787, 8443).origins("localhost") == {
         "localhost:8787": "http://localhost:8787",

@@ -97,7 +97,8 @@ def test_an_app_for_services_gets_401_if_that_is_set() -> None:
 
 @pytest.mark.parametrize("origin", ["http://a.test", "http://b.test"])
 def test_the_edge_answers_preflights_of_the_configured_origins(origin: str) -> None:
-    browser = Browser(make_local_access(App(name="app", cors_origins=("http://a.test",))))
+    allowed = App(name="app", cors_origins=("http://a.test",), cors_methods=("GET", "PUT"), cors_max_age=60)
+    browser = Browser(make_local_access(allowed))
     sent = {**PREFLIGHT, "origin": origin, "access-control-request-headers": "x-a"}
     response = browser.client.options(APP + "/", headers=sent)
     if origin == "http://b.test":
@@ -105,7 +106,18 @@ def test_the_edge_answers_preflights_of_the_configured_origins(origin: str) -> N
         return
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == origin
+    assert response.headers["access-control-allow-methods"] == "GET, PUT"
+    assert response.headers["access-control-max-age"] == "60"
+    assert {"access-control-allow-headers", "access-control-allow-credentials"}.isdisjoint(response.headers)
+
+
+def test_a_preflight_can_allow_headers_and_credentials_or_every_origin() -> None:
+    named = App(name="app", cors_origins=("http://a.test",), cors_headers=("x-a",), cors_credentials=True)
+    response = Browser(make_local_access(named)).client.options(APP + "/", headers=PREFLIGHT)
     assert response.headers["access-control-allow-headers"] == "x-a"
+    assert response.headers["access-control-allow-credentials"] == "true"
+    every = Browser(make_local_access(App(name="app", cors_origins=("*",))))
+    assert every.client.options(APP + "/", headers=PREFLIGHT).headers["access-control-allow-origin"] == "*"
 
 
 def test_a_preflight_is_rejected_by_default() -> None:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.local import App, Config, RunningAccess, Team, run_local_access
-from fastapi_cloudflare_access.local.control import ControlError
+from fastapi_cloudflare_access.local.control_commands import ControlError
 from fastapi_cloudflare_access.local.server import LocalServer
 
 

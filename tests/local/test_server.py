@@ -1,22 +1,40 @@
 """The sockets on the loopback, and the environment of the app."""
 
+import asyncio
 import errno
 import logging
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
 from support.local_rig import make_local_access
+from support.upstreams import serving
+from websockets.sync.client import connect
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import run_local_access, server
-from fastapi_cloudflare_access.local.config import App, Config, Team
+from fastapi_cloudflare_access.local.config import App, Config, Policy, Team
+from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.local_access import Addresses
-from fastapi_cloudflare_access.local.server import Listeners, app_environment, bind, environment, is_loopback, port_of
+from fastapi_cloudflare_access.local.server import (
+    Listeners,
+    LocalServer,
+    app_environment,
+    bind,
+    environment,
+    is_loopback,
+    port_of,
+)
 from fastapi_cloudflare_access.local.tls import TlsFiles
+
+BYPASS = Policy(decision="bypass", everyone=True)
 
 
 def test_the_loopback_gets_ipv4_and_ipv6_sockets() -> None:
@@ -141,10 +159,23 @@ def test_the_environment_has_the_team_and_the_tags_of_the_app() -> None:
     assert app_environment(make_local_access(other))["CF_ACCESS_AUDIENCE"] == other.tag
 
 
+def test_the_environment_names_no_tag_of_a_bypassed_app() -> None:
+    own, public = App(name="own"), App(name="public", paths=("/public",), policies=(BYPASS,))
+    assert app_environment(make_local_access(own, public))["CF_ACCESS_AUDIENCE"] == own.tag
+    assert app_environment(make_local_access(public))["CF_ACCESS_AUDIENCE"] == public.tag
+
+
+def test_the_environment_of_an_upstream_has_the_tags_of_its_apps() -> None:
+    own, other = App(name="own"), App(name="other", host="other.localhost", upstream="http://127.0.0.1:1")
+    found = app_environment(make_local_access(own, other), upstream="http://127.0.0.1:1")
+    assert found["CF_ACCESS_AUDIENCE"] == other.tag
+
+
 def test_the_environment_has_the_ca_file_for_a_real_team_domain() -> None:
     tls = TlsFiles(Path("ca.pem"), Path("server.pem"))
     local_access = make_local_access(addresses=Addresses(80, 443, "acme.cloudflareaccess.com"))
-    assert app_environment(local_access, tls)["SSL_CERT_FILE"] == "ca.pem"
+    found = app_environment(local_access, tls)
+    assert {found[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")} == {"ca.pem"}
     assert "SSL_CERT_FILE" not in app_environment(make_local_access(), tls)
 
 
@@ -155,3 +186,69 @@ def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (os.environ["CF_A"], os.environ["CF_B"]) == ("now", "now")
     assert os.environ["CF_A"] == "before"
     assert "CF_B" not in os.environ
+
+
+class Endless:
+    """An app with a stream and a WebSocket that never end, and ignore that the client has gone."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            self.events.append((await receive())["type"])
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("place", ["process", "upstream"])
+def test_open_streams_do_not_delay_the_stop_and_log_no_error(
+    place: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SHUTDOWN_GRACE", 600)  # uvicorn's own end of open requests would exceed the limit
+    app = Endless()
+    with serving(app) as origin, ExitStack() as clients:
+        backend: dict[str, Any] = {"app": app} if place == "process" else {"upstream": origin}
+        with run_local_access(**backend) as local:
+            browser = clients.enter_context(httpx.Client(headers=local.service_headers(), trust_env=False))
+            response = clients.enter_context(browser.stream("GET", local.url()))
+            assert next(response.iter_raw()) == b"first"
+            address = local.url().replace("http", "ws", 1)
+            clients.enter_context(connect(address, additional_headers=local.service_headers(), proxy=None))
+        errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert errors == []
+    assert app.events == (["lifespan.shutdown"] if place == "process" else [])
+
+
+@pytest.mark.anyio
+async def test_a_second_signal_does_not_wait_for_the_app() -> None:
+    main = server._MainServer(uvicorn.Config(lambda: None), Edge(make_local_access()))
+    main.force_exit = True
+    await main._unless_forced(asyncio.sleep(600))
+
+
+def test_a_signal_before_the_start_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
+    """A task of uvicorn's for the lifespan would log a traceback when the loop cancels it."""
+    edge = Edge(make_local_access())
+    listeners = Listeners.open("127.0.0.1", 0, None)
+    local_server = LocalServer(edge, listeners)
+
+    async def interrupted() -> None:
+        main = asyncio.ensure_future(local_server.serve())
+        await asyncio.sleep(0)
+        main.cancel()
+        with suppress(asyncio.CancelledError):
+            await main
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(interrupted())
+    listeners.close()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -2,18 +2,26 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 from starlette.types import Message, Receive, Scope, Send
 from support.local_rig import make_request
 from support.upstreams import raw_server, serving
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import RunningAccess, run_local_access
-from fastapi_cloudflare_access.local.upstream import Upstream, end_to_end
+from fastapi_cloudflare_access.local.config import App, Config
+from fastapi_cloudflare_access.local.edge_request import end_to_end
+from fastapi_cloudflare_access.local.upstream import Upstream
 
 
 class Echo:
@@ -228,3 +236,79 @@ def test_hop_by_hop_headers_are_removed() -> None:
         (b"x-own", b"2"),
     ]
     assert end_to_end(headers) == [(b"x-own", b"2")]
+
+
+def test_an_answer_before_the_end_of_the_body_reaches_the_client() -> None:
+    """The app refuses an upload and closes the connection, while the client still sends."""
+
+    async def refuse(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(1000)
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbig")
+        await writer.drain()
+
+    with raw_server(refuse) as origin, run_local_access(upstream=origin) as running, client(running) as browser:
+        for _ in range(10):
+            response = browser.post("/", content=iter([b"x" * 100_000] * 50))
+            assert (response.status_code, response.text) == (413, "big")
+
+
+def test_an_app_that_closes_without_an_answer_is_not_called_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    async def vanish(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+
+    with raw_server(vanish) as origin, run_local_access(upstream=origin) as running, client(running) as browser:
+        response = browser.post("/", content=iter([b"x"] * 3))
+    assert response.status_code == 502
+    assert "the app did not answer completely" in response.text
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[trustme.CA, Path]:
+    ca, file = trustme.CA(), tmp_path_factory.mktemp("tls") / "ca.pem"
+    ca.cert_pem.write_to_path(file)
+    return ca, file
+
+
+@contextmanager
+def https_server(ca: trustme.CA) -> Iterator[str]:
+    """Serve 200 over TLS, with a certificate that only `ca` vouches for."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def answer(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+        await writer.drain()
+
+    with raw_server(answer, tls=context) as origin:
+        yield origin.replace("http", "https", 1)
+
+
+def test_an_upstream_with_a_foreign_certificate_is_explained(
+    authority: tuple[trustme.CA, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with https_server(authority[0]) as origin, run_local_access(upstream=origin) as running, client(running) as browser:
+        response = browser.get("/")
+        with pytest.raises(InvalidStatus) as refused:
+            connect(running.url().replace("http", "ws", 1), additional_headers=running.service_headers(), proxy=None)
+    for text in (response.text, bytes(refused.value.response.body or b"").decode()):
+        assert "the certificate of the app is not trusted" in text
+        assert "--upstream-ca" in text
+    assert "its certificate is not trusted" in caplog.text
+
+
+def test_an_upstream_can_have_an_authority_of_its_own(authority: tuple[trustme.CA, Path]) -> None:
+    ca, file = authority
+    with https_server(ca) as origin:
+        config = Config(apps=(App(name="app", upstream=origin, upstream_ca=str(file)),))
+        with run_local_access(config=config) as running, client(running) as browser:
+            assert browser.get("/").text == "ok"
+            assert browser.post("/", content=iter([b"x"] * 3)).text == "ok"
+
+
+def test_a_file_without_a_certificate_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    with pytest.raises(ConfigurationError, match="is not a file with a certificate"):
+        Upstream("https://127.0.0.1:1", ca=str(tmp_path / "ca.pem"))

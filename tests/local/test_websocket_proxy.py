@@ -1,6 +1,7 @@
 """WebSockets through the edge: messages in both directions, and rejections of the app."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from socket import SHUT_RDWR, create_connection
@@ -25,7 +26,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     if scope["path"] == "/refuse":
         headers = {"location": "/elsewhere", "www-authenticate": "x", "x-own": "1"}
-        await PlainTextResponse("no", 418, headers)(scope, receive, send)
+        refusal = PlainTextResponse("no", 418, headers)
+        refusal.raw_headers += [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+        await refusal(scope, receive, send)
         return
     if scope["path"].startswith("/redirect"):
         location = {"/redirect/here": "/headers", "/redirect/away": "https://example.com/x"}[scope["path"]]
@@ -84,6 +87,52 @@ def test_text_and_bytes_are_sent_in_both_directions(local: RunningAccess) -> Non
             assert socket.recv(5) == message
 
 
+def test_a_message_of_20_mb_arrives() -> None:
+    with run_local_access(app) as running, opened(running, max_size=None) as socket:
+        socket.send(b"x" * 20_000_000)
+        assert len(socket.recv(20)) == 20_000_000
+
+
+def test_a_handshake_may_have_64_kb_of_cookies_and_a_long_target() -> None:
+    seen: list[Scope] = []
+
+    async def in_process(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            seen.append(scope)
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": 1000})
+
+    with run_local_access(in_process) as running:
+        cookies = "; ".join(f"c{number}={'x' * 1000}" for number in range(64))
+        url = running.url("/%C3%BC?" + "q" * 20_000).replace("http", "ws", 1)
+        headers = {**running.service_headers(), "cookie": cookies, "x-latin": "\xfc"}
+        with connect(url, additional_headers=headers, proxy=None) as socket, pytest.raises(ConnectionClosedOK):
+            socket.recv(5)
+    sent = dict(seen[0]["headers"])
+    assert sent[b"cookie"].startswith(cookies.encode())
+    assert sent[b"x-latin"] == b"\xfc"
+    assert (seen[0]["path"], seen[0]["query_string"]) == ("/\u00fc", b"q" * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [("POST", HANDSHAKE), ("GET", HANDSHAKE | {"sec-websocket-protocol": "x" * 10_000})],
+    ids=["method", "line"],
+)
+def test_an_invalid_handshake_is_answered(local: RunningAccess, method: str, headers: dict[str, str]) -> None:
+    assert httpx.request(method, local.url(), headers=headers, trust_env=False, timeout=10).status_code in (
+        400,
+        405,
+        431,
+    )
+
+
+def test_a_handshake_without_a_key_is_answered(local: RunningAccess) -> None:
+    headers = {name: value for name, value in HANDSHAKE.items() if name != "sec-websocket-key"}
+    assert httpx.get(local.url(), headers=headers, trust_env=False, timeout=10).status_code == 400
+
+
 def test_the_app_receives_a_disconnect_if_the_connection_breaks(local: RunningAccess) -> None:
     with opened(local) as socket:
         socket.send("x" * 1_000_000)
@@ -120,13 +169,20 @@ def test_the_app_receives_the_handshake_with_the_assertion(local: RunningAccess)
     assert sum(str(line).startswith("user-agent: ") for line in lines) == 1
 
 
-def test_the_client_receives_the_rejection_of_the_app(local: RunningAccess) -> None:
+def test_a_rejected_handshake_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    with run_local_access(app) as running, pytest.raises(InvalidStatus):
+        opened(running, "/refuse")
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_the_client_receives_the_whole_rejection_of_the_app(local: RunningAccess) -> None:
     with pytest.raises(InvalidStatus) as refused:
         opened(local, "/refuse")
     response = refused.value.response
     assert (response.status_code, response.body) == (418, b"no")
     assert response.headers["location"] == "/elsewhere"
-    assert "x-own" not in response.headers
+    assert response.headers["x-own"] == "1"
+    assert response.headers.get_all("set-cookie")[:2] == ["a=1", "b=2"]
 
 
 @pytest.mark.parametrize(

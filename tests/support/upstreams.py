@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
+from ssl import SSLContext
 from threading import Event, Thread
 from typing import Any
 
@@ -40,7 +41,9 @@ def serving(app: Any) -> Iterator[str]:
 
 
 @contextmanager
-def raw_server(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> Iterator[str]:
+def raw_server(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], *, tls: SSLContext | None = None
+) -> Iterator[str]:
     """Serve bytes by hand; give the origin."""
     started, loops = Event(), list[asyncio.AbstractEventLoop]()
     sockets = bind("127.0.0.1", 0)
@@ -52,7 +55,7 @@ def raw_server(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Aw
             await answer(reader, writer)
 
     async def main() -> None:
-        server = await asyncio.start_server(answer_and_close, sock=sockets[0])
+        server = await asyncio.start_server(answer_and_close, sock=sockets[0], ssl=tls)
         loops.append(asyncio.get_running_loop())
         started.set()
         await stop.wait()

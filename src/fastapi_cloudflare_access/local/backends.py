@@ -89,7 +89,8 @@ class InProcessApp:
             await self.app(scope, self._incoming.get, self._handle_event)
         except Exception as problem:
             if self._started.is_set():
-                logger.exception("the app's lifespan ended with an error")
+                if self.failure is None:
+                    logger.exception("the app's lifespan ended with an error")
             else:
                 # An app without lifespan support raises too (ASGI, Lifespan Protocol).
                 logger.info("the app has no lifespan: %s", type(problem).__name__)

@@ -28,6 +28,12 @@ _ORIGIN = re.compile(
 _PATH = re.compile(r"/(?:(?!\.\.?(?:/|$))[^\s/?#%*\\]+(?:/|$))*")
 _DURATION = re.compile(r"([0-9]{1,7})\s*([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY}
+_CORS_ORIGIN = re.compile(
+    rf"\*|(?:http(?!://[^/]*:80$)|https(?!://[^/]*:443$))://(?:(?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]{{2,45}}\])"
+    r"(?::[1-9][0-9]{0,4})?"
+)
+_SECRET = re.compile(r"[\x21-\x7e]{0,256}")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_NAME = re.compile(
     r"(?!(?:host|connection|cookie|upgrade|content-.*|transfer-.*|sec-.*|cf-.*)$)[a-z0-9-]{1,64}", re.IGNORECASE
 )
@@ -87,6 +93,12 @@ def is_email(text: str) -> bool:
     return len(text) <= 254 and _EMAIL.fullmatch(text) is not None  # noqa: PLR2004 - RFC 5321 section 4.5.3.1.3
 
 
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must not contain control characters")
+    return value
+
+
 def _email(value: str) -> str:
     if not is_email(value):
         raise ValueError("must be an email address")
@@ -105,7 +117,8 @@ def _claim(value: Any) -> Any:
 Duration = Annotated[int, BeforeValidator(_duration)]
 Email = Annotated[str, AfterValidator(_email)]
 Claim = Annotated[Any, AfterValidator(_claim)]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+Text = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 Host = Annotated[str, _matching(_HOST, "must be a host name in lower case, such as 'localhost' or 'shop.localhost'")]
 Path = Annotated[
     str,
@@ -113,6 +126,15 @@ Path = Annotated[
     AfterValidator(lambda path: path.rstrip("/") or "/"),
 ]
 Upstream = Annotated[str, AfterValidator(lambda text: str(Origin.parse(text)))]
+CorsOrigin = Annotated[
+    str,
+    _matching(
+        _CORS_ORIGIN,
+        "must be an origin as browsers send it, such as 'https://shop.example.com', in lower case, without a path and "
+        "without the default port; or '*'",
+    ),
+]
+CorsName = Annotated[str, _matching(_TOKEN, "must be a name without blanks, or '*'")]
 Audience = Annotated[
     str, _matching(_AUDIENCE, "is not a valid AUD tag; leave it out, or copy it from the application's overview")
 ]
@@ -158,8 +180,8 @@ class Person(_Frozen):
     """
 
     email: Email
-    name: str = ""
-    groups: tuple[str, ...] = ()
+    name: Text = ""
+    groups: tuple[Text, ...] = ()
     custom: dict[str, Claim] = {}
     country: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "US"
     idp: str = "onetimepin"
@@ -177,14 +199,14 @@ class ServiceToken(_Frozen):
 
     name: Name
     client_id: Annotated[str, Field(pattern=r"^([0-9a-f]{32}\.access)?$")] = ""
-    client_secret: Annotated[str, Field(max_length=256)] = ""
+    client_secret: Annotated[str, _matching(_SECRET, "must be at most 256 visible ASCII characters")] = ""
 
 
 class Policy(_Frozen):
     """An Access policy: a decision, and the callers that it includes.
 
     Attributes:
-        name: Name for readers of the file.
+        name: Name for readers of the file and of the log.
         decision: `allow` and `deny` apply to users, `service_auth` to service tokens. `bypass` forwards every request
             without a token.
         everyone: Whether all callers are included.
@@ -194,13 +216,13 @@ class Policy(_Frozen):
         service_tokens: Names of included service tokens; for `service_auth`.
     """
 
-    name: str = ""
+    name: Text = ""
     decision: Literal["allow", "deny", "bypass", "service_auth"] = "allow"
     everyone: bool = False
     emails: tuple[Email, ...] = ()
     domains: tuple[Host, ...] = ()
-    groups: tuple[str, ...] = ()
-    service_tokens: tuple[str, ...] = ()
+    groups: tuple[Text, ...] = ()
+    service_tokens: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -232,13 +254,18 @@ class App(_Frozen):
         paths: Paths of the app; the most specific path on the host decides.
         audience: AUD tag; by default derived from the name, see `tag`.
         upstream: Origin to forward to; by default the one on the command line.
+        upstream_ca: File with the certificate authority of an HTTPS upstream, in PEM.
         session: Lifetime of its token, in seconds.
         policies: Policies, in order of evaluation.
         http_only: Whether its cookie is `HttpOnly`.
         same_site: `SameSite` attribute of its cookie.
         path_cookie: Whether the path of its cookie is the first path.
-        bypass_options: Whether the app receives CORS preflights, without a token.
-        cors_origins: Origins whose CORS preflights the edge answers; other origins get 403.
+        bypass_options: Whether the app receives all OPTIONS requests, without a token.
+        cors_origins: Origins whose CORS preflights the edge answers, or `*`; other origins get 403.
+        cors_methods: Methods that these answers allow, or `*`.
+        cors_headers: Request headers that these answers allow, or `*`.
+        cors_credentials: Whether these answers allow credentials; a page needs them to send the login.
+        cors_max_age: Seconds that a browser keeps such an answer.
         service_token_header: Header that may hold both service credentials as JSON.
         service_auth_401: Whether a request without service credentials gets 401 instead of 403.
     """
@@ -248,15 +275,28 @@ class App(_Frozen):
     paths: Annotated[tuple[Path, ...], Field(min_length=1)] = ("/",)
     audience: Audience | None = None
     upstream: Upstream | None = None
+    upstream_ca: Text | None = None
     session: Duration = DAY
     policies: Annotated[tuple[Policy, ...], Field(min_length=1)] = EVERYONE
     http_only: bool = True
     same_site: Literal["none", "lax", "strict"] = "none"
     path_cookie: bool = False
     bypass_options: bool = False
-    cors_origins: tuple[str, ...] = ()
+    cors_origins: tuple[CorsOrigin, ...] = ()
+    cors_methods: tuple[CorsName, ...] = ("GET",)
+    cors_headers: tuple[CorsName, ...] = ()
+    cors_credentials: bool = False
+    cors_max_age: Annotated[int, Field(ge=0, le=DAY)] = 0
     service_token_header: HeaderName | None = None
     service_auth_401: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.cors_credentials and "*" in (*self.cors_origins, *self.cors_methods, *self.cors_headers):
+            raise ValueError("cors_credentials needs names: browsers take '*' literally for requests with credentials")
+        if self.bypass_options and self.cors_origins:
+            raise ValueError("bypass_options sends preflights to the app, so cors_origins has no effect; leave one out")
+        return self
 
     @property
     def tag(self) -> str:

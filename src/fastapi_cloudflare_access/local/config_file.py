@@ -2,13 +2,15 @@
 
 import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local.config import Config
+from fastapi_cloudflare_access.local.config import App, Config, Person, Policy, ServiceToken, Team
+from fastapi_cloudflare_access.local.toml_lines import KeyPath, line_of
 
 FILE_NAME = "access.toml"
 """Default name of the file."""
@@ -17,6 +19,18 @@ MAX_SIZE = 1_000_000
 
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_.\"'-]+)\s*=")
 _NAME = re.compile(r"[\w@.+ -]{1,64}")
+_KEYS = [key for model in (Config, Team, App, Policy, Person, ServiceToken) for key in model.model_fields]
+_EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "int_parsing": "a number",
+    "int_type": "a number",
+    "model_type": "a table",
+    "string_type": "a text in quotes",
+    "tuple_type": "a list in brackets",
+}
+"""Names of TOML's types, by Pydantic's kind of error; its own messages name Python's types."""
 _POSITION = re.compile(r"\(at line (\d+), column \d+\)")
 
 
@@ -36,7 +50,18 @@ def load_config(path: Path) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as invalid:
-        raise ConfigurationError(_validation_error(path.name, data, invalid)) from None
+        raise ConfigurationError(_validation_error(path.name, text, data, invalid)) from None
+
+
+def load_config_or_default(path: Path | None) -> Config:
+    """Read the named file, else `access.toml`, else return the defaults.
+
+    Raises:
+        ConfigurationError: The file is not valid.
+    """
+    if path is None and not Path(FILE_NAME).exists():
+        return Config()
+    return load_config(path or Path(FILE_NAME))
 
 
 def write_template(path: Path) -> None:
@@ -63,7 +88,7 @@ def _read_text(path: Path) -> str:
     if len(data) > MAX_SIZE:
         raise ConfigurationError(f"{path} is larger than {MAX_SIZE} bytes")
     try:
-        return data.decode().replace("\r\n", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as problem:
         line = data[: problem.start].count(b"\n") + 1
         raise ConfigurationError(f"{path.name}, line {line}: is not UTF-8") from None
@@ -77,14 +102,16 @@ def _syntax_error(name: str, text: str, problem: str) -> str:
     return f"{name}, line {line}{f', {key[1]}' if key else ''}: {message}"
 
 
-def _validation_error(name: str, data: Any, invalid: ValidationError) -> str:
+def _validation_error(name: str, text: str, data: Any, invalid: ValidationError) -> str:
     errors = invalid.errors()
     error = next((error for error in errors if error["type"] != "too_short"), errors[0])
-    key_path: tuple[str | int, ...] = tuple(error.get("ctx", {}).get("path", error["loc"]))
-    return f"{name}, {_dotted_path(key_path)}{_shown_name(data, key_path)}: {_message(error)}"
+    key_path: KeyPath = tuple(error.get("ctx", {}).get("path", error["loc"]))
+    line = line_of(text, key_path)
+    place = f"{name}, line {line}" if line else name
+    return f"{place}, {_dotted_path(key_path)}{_shown_name(data, key_path)}: {_message(error)}"
 
 
-def _shown_name(data: object, key_path: tuple[str | int, ...]) -> str:
+def _shown_name(data: object, key_path: KeyPath) -> str:
     """Return the name of the innermost app, person or service token on the path, in brackets; else nothing."""
     shown, value = "", data
     for key in key_path:
@@ -99,7 +126,7 @@ def _shown_name(data: object, key_path: tuple[str | int, ...]) -> str:
     return shown
 
 
-def _dotted_path(key_path: tuple[str | int, ...]) -> str:
+def _dotted_path(key_path: KeyPath) -> str:
     text = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in key_path)
     return text.lstrip(".") or "the file"
 
@@ -110,5 +137,8 @@ def _message(error: Any) -> str:
     if error["type"] == "too_short":
         return "must not be empty"
     if error["type"] == "extra_forbidden":
-        return "is not a known key"
+        near = get_close_matches(str(error["loc"][-1]), _KEYS, n=1)
+        return f"is not a known key{f'; did you mean {near[0]}?' if near else ''}"
+    if error["type"] in _EXPECTED:
+        return f"must be {_EXPECTED[error['type']]}"
     return str(error["msg"]).removeprefix("Value error, ")

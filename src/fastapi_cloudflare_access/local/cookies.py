@@ -78,7 +78,13 @@ def _attributes(*, is_secure: bool, http_only: bool, same_site: str | None) -> I
 
 
 def _should_be_secure(request: EdgeRequest, local_access: LocalAccess) -> bool:
-    """Return whether the cookie is `Secure`; Safari rejects that on plain HTTP."""
+    """Return whether the cookie is `Secure`; over plain HTTP, browsers accept that from localhost, and Safari never."""
     agent = request.get("user-agent")
     is_safari = "Safari/" in agent and "Chrome/" not in agent and "Chromium/" not in agent
-    return request.scheme == "https" or (local_access.config.team.secure_cookies and not is_safari)
+    accepts = local_access.config.team.secure_cookies and is_trustworthy(request.host) and not is_safari
+    return request.scheme == "https" or accepts
+
+
+def is_trustworthy(host: str) -> bool:
+    """Return whether browsers trust the host without TLS (Secure Contexts, section 3.1)."""
+    return host == "[::1]" or host.startswith("127.") or f".{host}".endswith(".localhost")

@@ -7,10 +7,15 @@ from itertools import islice
 from typing import Any, Literal, cast
 
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
-from fastapi_cloudflare_access.local.config import App
+from fastapi_cloudflare_access.local.config import App, Policy
 from fastapi_cloudflare_access.local.edge_request import ID_HEADER, SECRET_HEADER, TOKEN_HEADER, EdgeRequest
 from fastapi_cloudflare_access.local.local_access import LocalAccess
-from fastapi_cloudflare_access.local.policies import admits_person, admits_service, has_login, is_bypassed
+from fastapi_cloudflare_access.local.policies import (
+    bypass_policy,
+    has_login,
+    policy_for_person,
+    policy_for_service,
+)
 
 ResponseKind = Literal[
     "login",
@@ -41,6 +46,9 @@ class Forward:
         country: Country code of the caller.
         sets_cookie: Whether the response sets the token as a cookie.
         credential_header: Name of the single header with both credentials, to remove.
+        policy: Policy that decided; None for a request that no policy sees.
+        caller: Address of the user, or name of the service token; empty for an unknown caller.
+        session: Id of the user's session; empty for other callers.
     """
 
     token: str | None = None
@@ -48,13 +56,24 @@ class Forward:
     country: str = "US"
     sets_cookie: bool = False
     credential_header: str | None = None
+    policy: Policy | None = None
+    caller: str = ""
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Respond:
-    """The decision that the edge itself responds."""
+    """The decision that the edge itself responds.
+
+    Attributes:
+        kind: Kind of the response.
+        policy: Policy that decided; None if no policy includes the caller, or the caller is unknown.
+        caller: Address of the user, or name of the service token; empty for an unknown caller.
+    """
 
     kind: ResponseKind
+    policy: Policy | None = None
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +95,31 @@ class Credentials:
 
 def decide(request: EdgeRequest, app: App, local_access: LocalAccess) -> Forward | Respond:
     """Check a request against the policies of its app."""
-    if is_bypassed(app):
+    return _decide_without_caller(request, app) or _decide_with_caller(request, app, local_access)
+
+
+def _decide_without_caller(request: EdgeRequest, app: App) -> Forward | Respond | None:
+    if policy := bypass_policy(app):
+        return Forward(policy=policy)
+    if request.method == "OPTIONS" and app.bypass_options:
         return Forward()
     if request.is_preflight:
-        return _preflight(app)
+        return Respond("preflight_answered" if app.cors_origins else "preflight_refused")
     if request.method == "HEAD" and request.get("cf-access-metadata-request") == "true":
         return Respond("metadata")
+    return None
+
+
+def _decide_with_caller(request: EdgeRequest, app: App, local_access: LocalAccess) -> Forward | Respond:
     credentials = read_credentials(request, app)
     name = local_access.authenticate_service(credentials.client_id, credentials.secret)
     is_strict = local_access.config.team.strict_service_tokens
-    if name and admits_service(app, name):
+    if name and (policy := policy_for_service(app, name)):
         token = local_access.team.service_app_token(credentials.client_id, app, host=request.host)
-        return Forward(token, sets_cookie=not is_strict, credential_header=credentials.credential_header)
+        header = credentials.credential_header
+        return Forward(token, sets_cookie=not is_strict, credential_header=header, policy=policy, caller=name)
     if credentials.present and is_strict:
-        return Respond("service_refused" if name else "service_unknown")
+        return Respond("service_refused" if name else "service_unknown", caller=name or "")
     return _check_tokens(request, app, local_access) or _require_login(request, app)
 
 
@@ -128,13 +158,6 @@ def _parse_credentials(text: str) -> dict[str, Any] | None:
     return None if entry.keys().isdisjoint({ID_HEADER, SECRET_HEADER}) else entry
 
 
-def _preflight(app: App) -> Forward | Respond:
-    """Return the decision about a preflight, which never has a cookie (Fetch standard, section 3.2.2)."""
-    if app.bypass_options:
-        return Forward()
-    return Respond("preflight_answered" if app.cors_origins else "preflight_refused")
-
-
 def _check_tokens(request: EdgeRequest, app: App, local_access: LocalAccess) -> Forward | Respond | None:
     rejection: Respond | None = None
     for token in _tokens(request):
@@ -144,13 +167,16 @@ def _check_tokens(request: EdgeRequest, app: App, local_access: LocalAccess) -> 
             continue
         if "email" not in claims:
             name = local_access.services.get(str(claims.get("common_name")))
-            if name and has_login(app) and admits_service(app, name):
-                return Forward(token)
+            if name and has_login(app) and (policy := policy_for_service(app, name)):
+                return Forward(token, policy=policy, caller=name)
         elif session := local_access.session_of(claims):
             person = local_access.config.person(session.email)
-            if admits_person(app, person):
-                return Forward(token, person.email, person.country)
-            rejection = Respond("forbidden")
+            policy = policy_for_person(app, person)
+            if policy and policy.decision == "allow":
+                return Forward(
+                    token, person.email, person.country, policy=policy, caller=person.email, session=session.id
+                )
+            rejection = Respond("forbidden", policy, person.email)
     return rejection
 
 

@@ -1,6 +1,10 @@
 """The edge: an ASGI app that serves the team domain and protects the apps."""
 
+import logging
+import time
 from collections.abc import AsyncIterator, Mapping
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -12,11 +16,15 @@ from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.control import CONTROL_PATH, control
 from fastapi_cloudflare_access.local.cookies import service_cookie
 from fastapi_cloudflare_access.local.decision import Forward, decide
+from fastapi_cloudflare_access.local.discovery import CONFIGURATION_PATH, configuration
 from fastapi_cloudflare_access.local.edge_request import EdgeRequest, headers_for_app, new_ray
 from fastapi_cloudflare_access.local.identity import get_identity
 from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.login import AUTHORIZED_PATH, LOGOUT_PATH, authorized, login, logout
+from fastapi_cloudflare_access.local.open_requests import OpenRequest, OpenRequests
 from fastapi_cloudflare_access.local.pages import message
+from fastapi_cloudflare_access.local.request_log import RequestLine
+from fastapi_cloudflare_access.local.request_log import logger as request_logger
 from fastapi_cloudflare_access.local.responses import LOGIN_PATH, RESOURCE_PATH, build_response
 from fastapi_cloudflare_access.local.upstream import Upstream
 from fastapi_cloudflare_access.settings import CERTS_PATH, IDENTITY_PATH
@@ -28,15 +36,27 @@ class Edge:
     Attributes:
         local_access: Configuration and state.
         backend: Backend of the apps without an upstream.
+        open_requests: Requests and WebSockets that are open.
     """
 
     def __init__(self, local_access: LocalAccess, backend: Backend | None = None) -> None:
         """Store the backend, and add an upstream for each app that names one."""
         self.local_access = local_access
         self.backend = backend or NoBackend()
+        self.open_requests = OpenRequests()
         self._upstreams: Mapping[str, Upstream] = {
-            app.tag: Upstream(app.upstream) for app in local_access.config.apps if app.upstream
+            app.tag: Upstream(app.upstream, ca=app.upstream_ca) for app in local_access.config.apps if app.upstream
         }
+
+    async def start(self) -> None:
+        """Start the backends."""
+        for backend in (self.backend, *self._upstreams.values()):
+            await backend.start()
+
+    async def stop(self) -> None:
+        """Stop the backends."""
+        for backend in (self.backend, *self._upstreams.values()):
+            await backend.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to a request or handshake, or run the lifespan."""
@@ -44,29 +64,42 @@ class Edge:
             await self._run_lifespan(receive, send)
             return
         request = EdgeRequest(scope)
+        send = _with_date(send)
+        line = None
+        if request_logger.isEnabledFor(logging.INFO):
+            line = RequestLine(request)
+            send = line.wrap(send)
+        with self.open_requests.tracked(scope) as opened:
+            await self._serve(request, receive, send, opened, line)
+
+    async def _serve(
+        self, request: EdgeRequest, receive: Receive, send: Send, opened: OpenRequest, line: RequestLine | None
+    ) -> None:
         if request.method == "CONNECT":
-            await message("CONNECT is not supported", "Use another method.", status=405)(scope, receive, send)
+            await message("CONNECT is not supported", "Use another method.", status=405)(request.scope, receive, send)
         elif request.is_ambiguous:
-            await _ambiguous_path()(scope, receive, send)
+            await _ambiguous_path()(request.scope, receive, send)
         elif request.host in self.local_access.addresses.team_hosts:
             await self._serve_team(request, receive, send)
         elif request.host in self.local_access.config.hosts:
-            await self._serve_app(request, receive, send)
+            await self._serve_app(request, receive, send, opened, line)
         else:
-            await _unknown_host(self.local_access, request)(scope, receive, send)
+            await _unknown_host(self.local_access, request)(request.scope, receive, send)
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        for backend in (self.backend, *self._upstreams.values()):
-            await backend.start()
+        await self.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        for backend in (self.backend, *self._upstreams.values()):
-            await backend.stop()
+        await self.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_team(self, request: EdgeRequest, receive: Receive, send: Send) -> None:
-        if request.path == CERTS_PATH and request.method == "GET":
+        is_control = request.path == "/" or request.path.startswith(CONTROL_PATH)
+        if self.local_access.addresses.is_former(request.host) and not is_control:
+            await _no_team(self.local_access)(request.scope, receive, send)
+            return
+        if request.path == CERTS_PATH and request.method in ("GET", "HEAD") and not request.is_websocket:
             await send_certs(self.local_access.certs, request, receive, send)
             return
         response = await self._team_page(request, _body_chunks(receive))
@@ -77,22 +110,26 @@ class Edge:
             return Response(status_code=404)
         if request.path.startswith(LOGIN_PATH):
             return await login(request, self.local_access, body)
-        if request.path == LOGOUT_PATH:
-            return logout(request, self.local_access)
-        if request.path == IDENTITY_PATH:
-            return get_identity(request, self.local_access)
+        pages = {LOGOUT_PATH: logout, IDENTITY_PATH: get_identity, CONFIGURATION_PATH: configuration}
+        if found := pages.get(request.path):
+            return found(request, self.local_access)
         if request.path == "/" or request.path.startswith(CONTROL_PATH):
-            return await control(request, self.local_access, body)
+            return await control(request, self.local_access, body, self.open_requests)
         return _not_found(self.local_access, request)
 
-    async def _serve_app(self, request: EdgeRequest, receive: Receive, send: Send) -> None:
+    async def _serve_app(
+        self, request: EdgeRequest, receive: Receive, send: Send, opened: OpenRequest, line: RequestLine | None
+    ) -> None:
         app = self.local_access.app_at(request.host, request.path)
         response = _edge_response(request, self.local_access, app)
         if response is not None or app is None:
             await (response or _not_found(self.local_access, request))(request.scope, receive, send)
             return
         decision = decide(request, app, self.local_access)
+        if line:
+            line.decided(decision.policy, decision.caller, is_forwarded=isinstance(decision, Forward))
         if isinstance(decision, Forward):
+            opened.session = decision.session
             await self._forward(request, app, decision, receive, send)
         else:
             await build_response(decision.kind, request, app, self.local_access)(request.scope, receive, send)
@@ -141,6 +178,24 @@ def _resource_metadata(request: EdgeRequest, local_access: LocalAccess) -> dict[
     }
 
 
+def _with_date(send: Send) -> Send:
+    """Return a `send` that adds `Date` to a response without one (RFC 9110 section 6.6.1)."""
+
+    async def send_with_date(event: Message) -> None:
+        if event["type"] == "http.response.start" and not any(
+            name.lower() == b"date" for name, _ in event.get("headers", ())
+        ):
+            event = {**event, "headers": [*event.get("headers", ()), (b"date", _date(int(time.time())))]}
+        await send(event)
+
+    return send_with_date
+
+
+@lru_cache(maxsize=2)
+def _date(now: int) -> bytes:
+    return formatdate(now, usegmt=True).encode()
+
+
 async def _body_chunks(receive: Receive) -> AsyncIterator[bytes]:
     while True:
         event = await receive()
@@ -153,6 +208,12 @@ def _ambiguous_path() -> Response:
     """Return a rejection: the app could read another path than the policies do."""
     text = "Remove dot segments, backslashes and the fragment from it: servers read them differently."
     return message("The address is ambiguous", text, status=400)
+
+
+def _no_team(local_access: LocalAccess) -> Response:
+    """Return the response of a name that the team does not have, as Cloudflare gives it."""
+    title = "Unable to find your Access organization!"
+    return message(title, f"The team is at {local_access.addresses.issuer} now.", status=404)
 
 
 def _unknown_host(local_access: LocalAccess, request: EdgeRequest) -> Response:

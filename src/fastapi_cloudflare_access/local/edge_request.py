@@ -28,6 +28,18 @@ _NETLOC = re.compile(r"([a-z0-9.-]{1,253}|\[::1\])(?::([0-9]{1,5}))?")
 _COOKIE = COOKIE.encode()
 _NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding"})
 """Headers that stay even if a `Connection` header names them."""
+_HOP_BY_HOP = frozenset(
+    {
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
 _SET_BY_THE_EDGE = frozenset(
     name.encode()
     for name in (
@@ -181,6 +193,12 @@ def connection_options(headers: RawHeaders) -> set[bytes]:
     """Return `connection` and the header names that it lists (RFC 9110 section 7.6.1)."""
     listed = b",".join([b"connection", *(value for name, value in headers if name.lower() == b"connection")])
     return {name.strip() for name in listed.lower().split(b",")}
+
+
+def end_to_end(headers: RawHeaders) -> RawHeaders:
+    """Remove hop-by-hop headers (RFC 9110 section 7.6.1) and `Expect`."""
+    dropped = _HOP_BY_HOP | connection_options(headers) | {b"expect"}
+    return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
 def _cookies(request: EdgeRequest, token: str | None) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """The configuration and state of one running local Access."""
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access.local.config import TEAM_HOST, App, Config
@@ -10,6 +10,9 @@ from fastapi_cloudflare_access.local.team import Claims, Team, random_nonce
 from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.testing import CertsEndpoint
 
+RENAMED = "-renamed"
+RENAMED_HOST = "[::1]"
+"""Host of the team after a renaming, unless it has a team domain."""
 NONCE_LIFETIME = 60.0
 """Seconds that a pending login is valid."""
 MAX_NONCES = 1000
@@ -49,21 +52,31 @@ class Addresses:
         port: Port for HTTP.
         tls_port: Port for HTTPS, or None.
         domain: Configured team domain, or None.
+        is_renamed: Whether the team has its second name.
     """
 
     port: int
     tls_port: int | None = None
     domain: str | None = None
+    is_renamed: bool = False
 
     @property
     def issuer(self) -> str:
         """Team domain, as an origin."""
-        return f"https://{self.domain}" if self.domain else f"http://{TEAM_HOST}:{self.port}"
+        if self.domain:
+            return f"https://{renamed_domain(self.domain) if self.is_renamed else self.domain}"
+        return f"http://{RENAMED_HOST if self.is_renamed else TEAM_HOST}:{self.port}"
 
     @property
     def team_hosts(self) -> frozenset[str]:
-        """Hosts of the team."""
-        return frozenset({TEAM_HOST, self.domain or TEAM_HOST})
+        """Hosts of the team, under both of its names."""
+        names = {self.domain, renamed_domain(self.domain)} if self.domain else {RENAMED_HOST}
+        return frozenset({TEAM_HOST, *names})
+
+    def is_former(self, host: str) -> bool:
+        """Return whether the host is a name that the team does not have now."""
+        other = replace(self, is_renamed=not self.is_renamed)
+        return host == other.issuer.partition("://")[2].removesuffix(f":{self.port}")
 
     def netloc(self, host: str, *, scheme: str = "http") -> str:
         """Return the host, with the port unless it is the scheme's default."""
@@ -124,6 +137,16 @@ class LocalAccess:
         self.certs = CertsEndpoint(self.team)
         for client_id, name in self.services.items():
             self.service_secret(client_id, name)
+
+    def rename(self) -> None:
+        """Rename the team; tokens carry the old name until `team.issuer` changes too."""
+        self.addresses = replace(self.addresses, is_renamed=True)
+        self.team.own_issuers = frozenset({self.team.issuer, self.addresses.issuer})
+
+    def restore_name(self) -> None:
+        """Restore the first name of the team."""
+        self.addresses = replace(self.addresses, is_renamed=False)
+        self.team.issuer = self.addresses.issuer
 
     def app_at(self, host: str, path: str) -> App | None:
         """Return the app with the most specific path, or None."""
@@ -186,6 +209,12 @@ class LocalAccess:
         nonce = secrets.token_urlsafe(24)
         self.pending_logins[nonce] = login
         return nonce
+
+
+def renamed_domain(domain: str) -> str:
+    """Return the second name of a team domain: `acme-renamed.cloudflareaccess.com`."""
+    label, _, rest = domain.partition(".")
+    return f"{label[: 63 - len(RENAMED)]}{RENAMED}.{rest}"
 
 
 def _is_below(path: str, start: str) -> bool:

@@ -7,22 +7,55 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.types import Receive, Scope, Send
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 NO_STORE = "private, max-age=0, no-store, no-cache, must-revalidate, post-check=0, pre-check=0"
 
 
+class Message(HTMLResponse):
+    """A page with a title and paragraphs, or a JSON object for a client that accepts JSON and not HTML."""
+
+    def __init__(self, text: str, json: dict[str, Any], *, status: int) -> None:
+        """Store both contents."""
+        super().__init__(text, status_code=status, headers=security_headers())
+        self._json = json
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the content that the client accepts."""
+        if not accepts_only_json(scope):
+            await super().__call__(scope, receive, send)
+            return
+        response = JSONResponse(self._json, self.status_code)
+        replaced = {b"content-type", b"content-length", b"content-security-policy"}
+        response.raw_headers += [entry for entry in self.raw_headers if entry[0] not in replaced]
+        await response(scope, receive, send)
+
+
+def accepts_only_json(scope: Scope) -> bool:
+    """Return whether the client accepts JSON and does not name HTML, as programs do."""
+    accepted = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
+    return b"application/json" in accepted and b"text/html" not in accepted
+
+
 def page(template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Return a rendered page."""
-    text = _environment().get_template(template).render(style=_style(), **values)
-    return HTMLResponse(text, status_code=status, headers=security_headers())
+    return HTMLResponse(_rendered(template, **values), status_code=status, headers=security_headers())
 
 
-def message(title: str, *paragraphs: str, status: int, links: dict[str, str] | None = None) -> HTMLResponse:
-    """Return a page with a title, paragraphs and links."""
-    return page("message.html", status=status, title=title, paragraphs=paragraphs, links=links or {}, code=status)
+def message(
+    title: str, *paragraphs: str, status: int, links: dict[str, str] | None = None, **json: Any
+) -> HTMLResponse:
+    """Return a page with a title, paragraphs and links; its JSON has `message`, `status_code` and the members given."""
+    text = _rendered("message.html", title=title, paragraphs=paragraphs, links=links or {}, code=status)
+    content = {"message": " ".join([f"{title}.", *paragraphs]), "status_code": status, **json}
+    return Message(text, content, status=status)
+
+
+def _rendered(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(style=_style(), **values)
 
 
 def security_headers() -> dict[str, str]:

@@ -4,7 +4,7 @@ import re
 import secrets
 from urllib.parse import quote
 
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.cookies import APP_SESSION, app_session_cookie
@@ -100,18 +100,19 @@ def _challenge(request: EdgeRequest) -> dict[str, str]:
 
 
 def _preflight_response(request: EdgeRequest, app: App) -> Response:
+    """Return an answer to a preflight that allows what the app's settings allow, whatever the page asks for."""
     origin = request.get("origin")
-    if origin not in app.cors_origins:
+    if origin not in app.cors_origins and "*" not in app.cors_origins:
         return Response(status_code=403, headers={"vary": "Origin"})
-    return Response(
-        headers={
-            "access-control-allow-origin": origin,
-            "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
-            "access-control-allow-headers": request.get("access-control-request-headers"),
-            "access-control-allow-credentials": "true",
-            "vary": "Origin",
-        }
-    )
+    headers = {
+        "access-control-allow-origin": "*" if "*" in app.cors_origins else origin,
+        "access-control-allow-methods": ", ".join(app.cors_methods),
+        "access-control-allow-headers": ", ".join(app.cors_headers),
+        "access-control-allow-credentials": "true" if app.cors_credentials else "",
+        "access-control-max-age": str(app.cors_max_age or ""),
+        "vary": "Origin",
+    }
+    return Response(headers={name: value for name, value in headers.items() if value})
 
 
 def _rejection(kind: ResponseKind, request: EdgeRequest, app: App, local_access: LocalAccess) -> Response:
@@ -123,20 +124,9 @@ def _rejection(kind: ResponseKind, request: EdgeRequest, app: App, local_access:
         headers |= _challenge(request) | {"access-control-allow-headers": "x-requested-with"}
     else:
         headers |= {"cf-access-aud": app.tag, "cf-access-domain": local_access.addresses.issuer.partition("://")[2]}
-    response = _rejection_body(status, title, text, request, app, local_access)
+    is_user = title.startswith("You")
+    links = {"Log in as another user": f"{local_access.addresses.issuer}/cdn-cgi/access/logout"} if is_user else {}
+    where = f"The app is “{app.name}”."
+    response = message(title, text, where, status=status, links=links, aud=app.tag, ray_id=secrets.token_hex(8))
     response.headers.update(headers)
     return response
-
-
-def _rejection_body(
-    status: int, title: str, text: str, request: EdgeRequest, app: App, local_access: LocalAccess
-) -> Response:
-    if "application/json" in request.get("accept"):
-        body = {"message": f"{title}. {text}", "status_code": status, "aud": app.tag, "ray_id": secrets.token_hex(8)}
-        return JSONResponse(body, status)
-    links = (
-        {"Log in as another user": f"{local_access.addresses.issuer}/cdn-cgi/access/logout"}
-        if title.startswith("You")
-        else {}
-    )
-    return message(title, text, f"The app is “{app.name}”.", status=status, links=links)

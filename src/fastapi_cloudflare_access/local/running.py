@@ -13,10 +13,11 @@ from starlette.types import ASGIApp
 
 from fastapi_cloudflare_access.local.backends import Backend, InProcessApp, NoBackend
 from fastapi_cloudflare_access.local.config import App, Config
-from fastapi_cloudflare_access.local.control import ControlCommands
+from fastapi_cloudflare_access.local.control_commands import ControlCommands
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.server import Listeners, LocalServer, app_environment, build_local_access
+from fastapi_cloudflare_access.local.state_lock import optional_lock
 from fastapi_cloudflare_access.local.tls import TlsFiles, create_tls_files
 from fastapi_cloudflare_access.local.upstream import Upstream
 
@@ -73,12 +74,13 @@ class RunningAccess:
         return {"CF-Access-Client-Id": client_id, "CF-Access-Client-Secret": secret}
 
     def control(self, command: str, **values: Any) -> dict[str, Any]:
-        """Run `rotate`, `withdraw`, `certs`, `clock`, `expire`, `revoke`, `token` or `reset`, as the control page does.
+        """Run a command of the control page, such as `rotate`, `certs`, `rename`, `revoke`, `token` or `reset`.
 
         Raises:
             ControlError: The command is unknown, or it fails.
         """
-        return self._run_in_loop(lambda: ControlCommands(self.local_access).run(command, values))
+        controls = ControlCommands(self.local_access, self._edge.open_requests)
+        return self._run_in_loop(lambda: controls.run(command, values))
 
     def mount(self, app: ASGIApp, *, time_limit: float = 30.0) -> None:
         """Set the app that receives the requests, and wait until it has started.
@@ -144,8 +146,8 @@ def run_local_access(
         TimeoutError: The local Access did not start or stop in time.
     """
     config = config or Config()
-    listeners = Listeners.open("127.0.0.1", port, tls_port)
-    with TemporaryDirectory() as folder:
+    with optional_lock(state), TemporaryDirectory() as folder:
+        listeners = Listeners.open("127.0.0.1", port, tls_port)
         try:
             tls = create_tls_files(state or Path(folder), config) if listeners.encrypted else None
             local_access = build_local_access(config, state, listeners)

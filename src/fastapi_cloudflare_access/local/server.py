@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.local.certs import CLOSE_CONNECTION
 from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.local_access import Addresses, LocalAccess, ShiftedClock
+from fastapi_cloudflare_access.local.policies import bypass_policy
+from fastapi_cloudflare_access.local.server_protocols import MAX_MESSAGE, HttpProtocol, WebSocketProtocol
 from fastapi_cloudflare_access.local.state import State
 from fastapi_cloudflare_access.local.tls import TlsFiles
 
 SHUTDOWN_GRACE = 3
-"""Seconds for open requests when the server stops."""
+"""Seconds after which uvicorn cancels requests that the edge could not end."""
+CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""Variables that name the CA for OpenSSL and httpx, for requests, and for Node."""
 BIND_RETRIES = 10
 """Retries to find a port that is free for IPv4 and IPv6."""
 
@@ -135,36 +137,67 @@ def build_local_access(config: Config, folder: Path | None, listeners: Listeners
     return LocalAccess(config, State(folder), ShiftedClock(), listeners.addresses(config))
 
 
-def app_environment(local_access: LocalAccess, tls: TlsFiles | None = None) -> dict[str, str]:
-    """Return the environment variables of the protected app."""
-    tags = [app.tag for app in local_access.config.apps if app.upstream is None] or list(local_access.config.tags)
+def app_environment(
+    local_access: LocalAccess, tls: TlsFiles | None = None, *, upstream: str | None = None
+) -> dict[str, str]:
+    """Return the environment variables of a protected app.
+
+    Args:
+        local_access: Configuration and addresses.
+        tls: TLS files, if HTTPS is served.
+        upstream: Origin of the app, if access.toml names it; by default the app on the command line.
+    """
+    apps = [app for app in local_access.config.apps if app.upstream == upstream] or local_access.config.apps
+    tags = [app.tag for app in apps if not bypass_policy(app)] or [app.tag for app in apps]
     settings = {"CF_ACCESS_TEAM_DOMAIN": local_access.addresses.issuer, "CF_ACCESS_AUDIENCE": ",".join(tags)}
-    return settings | ({"SSL_CERT_FILE": str(tls.ca)} if tls and local_access.addresses.domain else {})
+    return settings | (dict.fromkeys(CA_VARIABLES, str(tls.ca)) if tls and local_access.addresses.domain else {})
 
 
 class _MainServer(uvicorn.Server):
-    """A server that calls `on_start` when it listens."""
+    """The server for HTTP; it starts and stops the edge, and the server for HTTPS.
 
-    on_start: Callable[[], None] = staticmethod(lambda: None)
+    uvicorn would run the edge's lifespan in a task of its own, and log a traceback where a second signal cuts it off.
+    """
+
+    def __init__(self, config: uvicorn.Config, edge: Edge) -> None:
+        super().__init__(config)
+        self.on_start: Callable[[], None] = lambda: None
+        self.start_companion: Callable[[], asyncio.Future[None]] | None = None
+        self.stop_companion: Callable[[], None] = lambda: None
+        self._edge = edge
+        self._companion: asyncio.Future[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._edge.start()
+        if self.start_companion:
+            self._companion = self.start_companion()
         await super().startup(sockets)
         self.on_start()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to listen, end the open requests, and stop the apps."""
+        self.stop_companion()
+        ending = asyncio.ensure_future(self._edge.open_requests.end_all())
+        await super().shutdown(sockets)
+        await ending
+        if self._companion:
+            await self._companion
+        await self._unless_forced(self._edge.stop())
+
+    async def _unless_forced(self, stop: Coroutine[Any, Any, None]) -> None:
+        """Wait for a coroutine, until a second Ctrl-C."""
+        stopping = asyncio.ensure_future(stop)
+        while not stopping.done() and not self.force_exit:
+            await asyncio.wait({stopping}, timeout=0.1)
+        stopping.cancel()
+        await asyncio.wait({stopping})
+
 
 class _TlsServer(uvicorn.Server):
-    """A server that leaves signals to the main server."""
+    """The server for HTTPS, which leaves signals to the main server."""
 
     def capture_signals(self) -> Any:
         return nullcontext()
-
-
-class _HttpProtocol(HttpToolsProtocol):
-    """A protocol that lets the edge close the connection, which ASGI cannot express."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, CLOSE_CONNECTION: transport.close}
 
 
 class LocalServer:
@@ -173,21 +206,15 @@ class LocalServer:
     def __init__(self, edge: Edge, listeners: Listeners, tls: TlsFiles | None = None) -> None:
         """Create the servers, without starting them."""
         self._listeners = listeners
-        self.main = _MainServer(_uvicorn_config(edge, lifespan="on"))
-        self._tls_server = _TlsServer(_uvicorn_config(edge, lifespan="off", ssl_certfile=tls.server)) if tls else None
+        self.main = _MainServer(_uvicorn_config(edge), edge)
+        if tls:
+            tls_server = _TlsServer(_uvicorn_config(edge, ssl_certfile=tls.server))
+            self.main.start_companion = lambda: asyncio.ensure_future(tls_server.serve(listeners.encrypted))
+            self.main.stop_companion = lambda: setattr(tls_server, "should_exit", True)
 
     async def serve(self) -> None:
         """Serve until a signal or a call of `stop`."""
-        tls_server = self._tls_server
-        if tls_server is None:
-            await self.main.serve(sockets=self._listeners.plain)
-            return
-        running = asyncio.ensure_future(tls_server.serve(sockets=self._listeners.encrypted))
-        try:
-            await self.main.serve(sockets=self._listeners.plain)
-        finally:
-            tls_server.should_exit = True
-            await running
+        await self.main.serve(sockets=self._listeners.plain)
 
     def stop(self, *, force: bool = False) -> None:
         """Stop `serve`; any thread may call this."""
@@ -200,17 +227,18 @@ class LocalServer:
             runner.run(self.serve())
 
 
-def _uvicorn_config(edge: Edge, *, lifespan: Any, ssl_certfile: Path | None = None) -> uvicorn.Config:
+def _uvicorn_config(edge: Edge, *, ssl_certfile: Path | None = None) -> uvicorn.Config:
     return uvicorn.Config(
         edge,
-        lifespan=lifespan,
+        lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        http=_HttpProtocol,
-        ws="websockets-sansio",
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
+        ws_max_size=MAX_MESSAGE,
         timeout_graceful_shutdown=SHUTDOWN_GRACE,
         ssl_certfile=ssl_certfile,
     )

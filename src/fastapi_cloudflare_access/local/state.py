@@ -117,7 +117,7 @@ class State:
             return
         try:
             create_folder(self._file.parent)
-            _write_atomically(self._file, json.dumps(self._content(), indent=1))
+            write_atomically(self._file, json.dumps(self._content(), indent=1))
         except OSError as problem:
             raise ConfigurationError(f"{self._file.parent} cannot be written: {problem.strerror}") from None
 
@@ -154,7 +154,12 @@ def create_folder(folder: Path) -> None:
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
-def _write_atomically(file: Path, text: str) -> None:
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, and that is never seen in part.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
     try:

@@ -16,12 +16,24 @@ from fastapi_cloudflare_access.testing._issuer import Issuer, SigningKey, compac
 
 Claims = dict[str, Any]
 
+GROUP_SHAPES = {
+    "list": "a list of names",
+    "text": "one text, with commas",
+    "objects": "a list of objects with id and name",
+}
+"""Shapes of groups in tokens, with the text for the control page."""
 MAX_PAYLOAD = 2500
 """Most bytes of claims, so that a cookie with the encoded token stays below 4096 bytes."""
 
 
 class Team(Issuer):
-    """The issuer of a local Access, with random keys that the state stores."""
+    """The issuer of a local Access, with random keys that the state stores.
+
+    Attributes:
+        own_issuers: Names of the team that its own tokens carry.
+        group_shape: Shape of groups in new tokens.
+        trimmed: Addresses of users whose new tokens have no `custom` claims.
+    """
 
     def __init__(self, issuer: str, *, config: Config, state: State, clock: Clock) -> None:
         """Load the keys from the state, or generate them.
@@ -38,6 +50,9 @@ class Team(Issuer):
             clock=clock,
             new_key=_key_supply([key for key, _ in stored]),
         )
+        self.own_issuers = frozenset({issuer})
+        self.group_shape = "list"
+        self.trimmed: set[str] = set()
         if len(stored) == 1:
             self.previous = None
         self._issued.update({key.kid: issued for key, issued in stored})
@@ -70,16 +85,16 @@ class Team(Issuer):
             return None
         expires = claims.get("exp")
         is_current = isinstance(expires, int) and self.clock.now() < expires
-        is_own = claims.get("type") == "meta" or claims.get("iss") == self.issuer
+        is_own = claims.get("type") == "meta" or claims.get("iss") in self.own_issuers
         return claims if is_current and is_own and claims.get("type") in types else None
 
     def app_token(self, session: Session, person: Person, app: App, *, host: str) -> str:
         """Return the application token of a user, with `custom` trimmed, and store its claims."""
-        custom = person.custom | ({"groups": list(person.groups)} if person.groups else {})
+        custom = person.custom | ({"groups": self._shaped_groups(person)} if person.groups else {})
         claims = self.user_claims(
             person.email,
             audience=app.tag,
-            custom=custom,
+            custom={} if person.email in self.trimmed else custom,
             country=person.country,
             expires_in=app.session,
             hostname=host,
@@ -117,12 +132,17 @@ class Team(Issuer):
             **({"name": person.name} if person.name else {}),
             "idp": {"id": self._minter.identity(person.email)["idp"]["id"], "type": person.idp},
             "geo": {"country": person.country},
-            "groups": [{"id": sha256_hex(name)[:32], "name": name} for name in person.groups],
+            "groups": _group_objects(person),
             "oidc_fields": person.custom,
             "devicePosture": person.device_posture,
             "iat": int(session.created),
             "ip": session.ip,
         }
+
+    def _shaped_groups(self, person: Person) -> object:
+        if self.group_shape == "text":
+            return ",".join(person.groups)
+        return _group_objects(person) if self.group_shape == "objects" else list(person.groups)
 
     def _published_key(self, kid: str) -> RS256Key | None:
         found = next((key for key in self.keys if key.kid == kid), None)
@@ -147,6 +167,10 @@ def trim_claims(claims: Claims, member: str) -> Claims:
             break
         fitting[name] = value
     return {**claims, member: fitting} if fitting else {name: value for name, value in claims.items() if name != member}
+
+
+def _group_objects(person: Person) -> list[Claims]:
+    return [{"id": sha256_hex(name)[:32], "name": name} for name in person.groups]
 
 
 def sha256_hex(text: str) -> str:

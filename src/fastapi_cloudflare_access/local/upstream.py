@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 
 import h11
@@ -9,29 +10,16 @@ import httpcore
 from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.local.certs import CLOSE_CONNECTION
 from fastapi_cloudflare_access.local.config import Origin
-from fastapi_cloudflare_access.local.edge_request import EdgeRequest, RawHeaders, connection_options
-from fastapi_cloudflare_access.local.pages import message
-from fastapi_cloudflare_access.local.websocket_proxy import proxy_websocket
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest, RawHeaders, end_to_end
+from fastapi_cloudflare_access.local.upstream_stream import ReadingWhileWriting
+from fastapi_cloudflare_access.local.websocket_proxy import bad_gateway, describe, proxy_websocket
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
 
 CONNECT_TIMEOUT = 15.0
 """Seconds to connect to the app."""
-
-_HOP_BY_HOP = frozenset(
-    {
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-
 
 _NO_BODY_STATUSES = frozenset({204, 304})
 """Statuses without a body; the server would wait for the body that `Content-Length` announces."""
@@ -51,22 +39,27 @@ class ClientDisconnected(Exception):
 class Upstream:
     """A server that the edge forwards to."""
 
-    def __init__(self, origin: str) -> None:
-        """Parse the origin of the server.
+    def __init__(self, origin: str, *, ca: str | None = None) -> None:
+        """Parse the origin of the server, and read its certificate authority if a file with one is named.
 
         Raises:
-            ConfigurationError: The text is not a valid origin.
+            ConfigurationError: The text is not a valid origin, or the file has no certificate.
         """
         try:
             self.origin = Origin.parse(origin)
         except ValueError as problem:
             raise ConfigurationError(f"an upstream {problem}") from None
+        self._tls = ssl_context(ca) if self.origin.scheme == "https" else None
         self._pool: httpcore.AsyncConnectionPool | None = None
 
     async def start(self) -> None:
         """Create an unlimited connection pool."""
         self._pool = httpcore.AsyncConnectionPool(
-            max_connections=None, max_keepalive_connections=100, keepalive_expiry=5
+            ssl_context=self._tls,
+            max_connections=None,
+            max_keepalive_connections=100,
+            keepalive_expiry=5,
+            network_backend=ReadingWhileWriting(),
         )
 
     async def stop(self) -> None:
@@ -77,7 +70,7 @@ class Upstream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a request or a handshake to the server."""
         if scope["type"] == "websocket":
-            await proxy_websocket(self.origin, scope, receive, send)
+            await proxy_websocket(self.origin, scope, receive, send, tls=self._tls)
             return
         tracker = _SendTracker(send)
         try:
@@ -85,12 +78,17 @@ class Upstream:
         except ClientDisconnected:
             pass
         except _UPSTREAM_ERRORS as problem:
-            logger.warning("%s does not answer: %s", self.origin, type(problem).__name__)
-            if tracker.has_started:
-                raise
-            await message("502: the app does not answer", f"Start it at {self.origin}, and try again.", status=502)(
-                scope, receive, send
-            )
+            await self._report(problem, tracker, scope, receive)
+
+    async def _report(self, problem: Exception, tracker: "_SendTracker", scope: Scope, receive: Receive) -> None:
+        """Send an error page, or close the connection if the response has started."""
+        logger.warning("%s does not answer: %s", self.origin, describe(problem))
+        if not tracker.has_started:
+            await bad_gateway(self.origin, problem)(scope, receive, tracker)
+        elif close_connection := scope.get("state", {}).get(CLOSE_CONNECTION):
+            close_connection()
+        else:
+            raise problem
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the request, and stream both bodies."""
@@ -125,6 +123,21 @@ class Upstream:
             await response.aclose()
 
 
+def ssl_context(ca: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the computer's authorities, and those of a file.
+
+    Raises:
+        ConfigurationError: The file has no certificate.
+    """
+    context = ssl.create_default_context()
+    if ca is not None:
+        try:
+            context.load_verify_locations(ca)
+        except OSError:  # the errors of TLS are among them
+            raise ConfigurationError(f"{ca} is not a file with a certificate in PEM") from None
+    return context
+
+
 class _SendTracker:
     """A `send` that records whether the response has started."""
 
@@ -135,12 +148,6 @@ class _SendTracker:
     async def __call__(self, event: Message) -> None:
         self.has_started = True
         await self._send(event)
-
-
-def end_to_end(headers: RawHeaders) -> RawHeaders:
-    """Remove hop-by-hop headers (RFC 9110 section 7.6.1) and `Expect`."""
-    dropped = _HOP_BY_HOP | connection_options(headers) | {b"expect"}
-    return [(name, value) for name, value in headers if name.lower() not in dropped]
 
 
 def _framing(request: EdgeRequest) -> RawHeaders:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import ssl
 from typing import Any
 
+import httpcore
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect
@@ -11,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from fastapi_cloudflare_access.local.config import Origin
-from fastapi_cloudflare_access.local.edge_request import EdgeRequest
+from fastapi_cloudflare_access.local.edge_request import EdgeRequest, end_to_end
 from fastapi_cloudflare_access.local.pages import message
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
@@ -45,30 +47,24 @@ class _Connect(connect):
         return exc
 
 
-async def proxy_websocket(origin: Origin, scope: Scope, receive: Receive, send: Send) -> None:
+async def proxy_websocket(
+    origin: Origin, scope: Scope, receive: Receive, send: Send, *, tls: ssl.SSLContext | None = None
+) -> None:
     """Open a WebSocket to the app, and relay messages or its rejection to the client."""
     await receive()  # websocket.connect
     try:
-        upstream = await _open(origin, scope)
+        upstream = await _open(origin, scope, tls)
     except InvalidStatus as refused:
-        response = refused.response
-        headers = {
-            name: value
-            for name, value in response.headers.raw_items()
-            if name.lower() in ("content-type", "location", "www-authenticate")
-        }
-        await Response(bytes(response.body or b""), response.status_code, headers)(scope, receive, send)
+        await _rejection(refused)(scope, receive, send)
+        return
+    except (OSError, TimeoutError, InvalidHandshake) as problem:
+        logger.warning("%s did not open a WebSocket: %s", origin, describe(problem))
+        await bad_gateway(origin, problem)(scope, receive, send)
         return
     except (InvalidURI, ValueError) as problem:
         logger.warning("%s: the handshake cannot be sent: %s", origin, type(problem).__name__)
         text = "Open the WebSocket at a path of the app, without a fragment."
         await message("400: the handshake is not valid", text, status=400)(scope, receive, send)
-        return
-    except (OSError, TimeoutError, InvalidHandshake) as problem:
-        logger.warning("%s did not open a WebSocket: %s", origin, type(problem).__name__)
-        await message("502: the app does not answer", f"Start it at {origin}, and try again.", status=502)(
-            scope, receive, send
-        )
         return
     async with upstream:
         await send(
@@ -77,7 +73,42 @@ async def proxy_websocket(origin: Origin, scope: Scope, receive: Receive, send: 
         await _relay(upstream, receive, send)
 
 
-async def _open(origin: Origin, scope: Scope) -> ClientConnection:
+def bad_gateway(origin: Origin, problem: Exception) -> Response:
+    """Return the page for an app that does not answer, with what to do."""
+    if _is_certificate(problem):
+        title = "502: the certificate of the app is not trusted"
+        text = "Name the file of its authority with --upstream-ca, or as upstream_ca in access.toml."
+    elif isinstance(problem, (OSError, httpcore.ConnectError)):
+        title, text = "502: the app does not answer", f"Start it at {origin}, and try again."
+    else:
+        title = "502: the app did not answer completely"
+        text = f"It is at {origin}. Read its log: it closed the connection, or broke the protocol."
+    return message(title, text, status=502)
+
+
+def describe(problem: Exception) -> str:
+    """Return the kind of a problem, for the log."""
+    return "its certificate is not trusted" if _is_certificate(problem) else type(problem).__name__
+
+
+def _is_certificate(problem: BaseException | None) -> bool:
+    """Return whether a problem comes from a certificate that is not trusted."""
+    while problem is not None and not isinstance(problem, ssl.SSLCertVerificationError):
+        problem = problem.__cause__ or problem.__context__
+    return problem is not None
+
+
+def _rejection(refused: InvalidStatus) -> Response:
+    """Return the app's response to the handshake, with all of its end-to-end headers."""
+    response = refused.response
+    built = Response(bytes(response.body or b""), response.status_code)
+    received = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.headers.raw_items()]
+    kept = [entry for entry in end_to_end(received) if entry[0] != b"content-length"]
+    built.raw_headers += kept
+    return built
+
+
+async def _open(origin: Origin, scope: Scope, tls: ssl.SSLContext | None) -> ClientConnection:
     request = EdgeRequest(scope)
     headers = [
         (name.decode("latin-1"), value.decode("latin-1"))
@@ -88,6 +119,7 @@ async def _open(origin: Origin, scope: Scope) -> ClientConnection:
         f"{'wss' if origin.scheme == 'https' else 'ws'}://{request.netloc}{request.target}",
         host=origin.host,
         port=origin.port,
+        ssl=tls,
         additional_headers=headers,
         subprotocols=[Subprotocol(name) for name in scope.get("subprotocols", ())] or None,
         user_agent_header=None,

@@ -1,0 +1,76 @@
+"""Each request writes one line: what came, which policy decided, and what was answered."""
+
+import logging
+
+import pytest
+from starlette.testclient import WebSocketDenialResponse
+from support.local_rig import APP, TEAM, Browser, make_local_access
+
+from fastapi_cloudflare_access.local.config import App, Policy
+from fastapi_cloudflare_access.local.request_log import logger, printable
+
+POLICIES = (
+    Policy(name="Nobody named Bob", decision="deny", emails=("bob@example.com",)),
+    Policy(name="The company", domains=("example.com",)),
+    Policy(decision="service_auth", everyone=True),
+)
+
+
+@pytest.fixture
+def browser() -> Browser:
+    public = App(name="open", paths=("/public",), policies=(Policy(decision="bypass", everyone=True),))
+    return Browser(make_local_access(App(name="app", policies=POLICIES), public))
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger.name)
+    return caplog
+
+
+def test_a_line_names_the_caller_the_policy_and_the_status(browser: Browser, lines: pytest.LogCaptureFixture) -> None:
+    browser.open(APP + "/me?token=secret")
+    browser.open(APP + "/public/x")
+    browser.log_in()
+    browser.open(APP + "/me")
+    client_id, name = next(iter(browser.local_access.services.items()))
+    secret = browser.local_access.service_secret(client_id, name)
+    browser.open(APP + "/job", method="POST", cf_access_client_id=client_id, cf_access_client_secret=secret)
+    messages = [record.getMessage() for record in lines.records if record.name == logger.name]
+    assert messages[0] == "GET localhost:8787/me - no policy edge 302"
+    assert messages[1] == "GET localhost:8787/public/x - bypass app 200"
+    assert 'GET localhost:8787/me ada@example.com allow "The company" app 200' in messages
+    assert messages[-1] == "POST localhost:8787/job nightly-backup service_auth app 200"
+    assert any(message.startswith("GET 127.0.0.1:8787/cdn-cgi/access/login/") for message in messages)
+    assert "secret" not in "".join(messages)
+
+
+def test_a_line_names_the_policy_that_denied(browser: Browser, lines: pytest.LogCaptureFixture) -> None:
+    session = browser.local_access.log_in("bob@example.com", ip="")
+    person, app = browser.local_access.config.person("bob@example.com"), browser.local_access.config.apps[0]
+    token = browser.local_access.team.app_token(session, person, app, host="h")
+    browser.open(APP + "/", cf_access_token=token)
+    assert lines.messages == ['GET localhost:8787/ bob@example.com deny "Nobody named Bob" edge 403']
+
+
+def test_a_handshake_has_a_line_too(browser: Browser, lines: pytest.LogCaptureFixture) -> None:
+    with (
+        pytest.raises(WebSocketDenialResponse),
+        browser.client.websocket_connect(TEAM.replace("http", "ws") + "/x"),
+    ):
+        pass
+    assert lines.messages == ["WS 127.0.0.1:8787/x edge 404"]
+
+
+def test_a_line_has_no_control_characters_and_a_limited_length(
+    browser: Browser, lines: pytest.LogCaptureFixture
+) -> None:
+    assert printable("/a\x1b[31m\u202e") == "/a\\x1b[31m\\u202e"
+    browser.open(APP + "/" + "x" * 5000)
+    assert len(lines.messages[0]) < 300
+
+
+def test_lines_can_be_turned_off(browser: Browser, lines: pytest.LogCaptureFixture) -> None:
+    lines.set_level(logging.WARNING, logger.name)
+    browser.open(APP + "/")
+    assert lines.messages == []
