@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
+    from fastapi_cloudflare_access.local import Config, RunningAccess
     from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
     AsUser = Callable[..., UserClaims]
@@ -65,3 +66,38 @@ def access_certs(access_team: "FakeTeam") -> "Generator[CertsServer]":
     access_team.clock.shift_wall(time() - access_team.clock.now())
     with _kit().CertsServer(access_team) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def local_access_config() -> "Config":
+    """Return the configuration of `local_access`; override this fixture to define apps, users and policies."""
+    config: Config = _local().Config()
+    return config
+
+
+@pytest.fixture(scope="session")
+def local_access_server(local_access_config: "Config") -> "Generator[RunningAccess]":
+    """Start a local Access on a free port, once for all tests of the process."""
+    with _local().run_local_access(config=local_access_config) as running:
+        yield running
+
+
+@pytest.fixture
+def local_access(local_access_server: "RunningAccess", monkeypatch: pytest.MonkeyPatch) -> "RunningAccess":
+    """Return the local Access without the trouble of the last test; sessions stay, for a browser that is logged in.
+
+    The environment has the variables of the app during the test.
+    """
+    local_access_server.control("reset", sessions="keep")
+    for name, value in local_access_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return local_access_server
+
+
+def _local() -> Any:
+    try:
+        return import_module("fastapi_cloudflare_access.local")
+    except ModuleNotFoundError as missing:
+        raise pytest.UsageError(
+            f"the fixture local_access needs {missing.name}: pip install 'fastapi-cloudflare-access[local,testing]'"
+        ) from None

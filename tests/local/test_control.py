@@ -129,6 +129,14 @@ def test_reset_removes_sessions_and_faults(browser: Browser) -> None:
     assert len(kids(browser)) == 2
 
 
+def test_reset_can_keep_the_sessions(browser: Browser) -> None:
+    browser.log_in()
+    post(browser, "clock", {"seconds": 5})
+    post(browser, "reset", {"sessions": "keep"})
+    assert browser.local_access.clock.shift == 0
+    assert browser.open(APP + "/").text == "hello"
+
+
 def test_a_token_is_created_only_where_a_login_would_create_one() -> None:
     policies = (Policy(emails=("ada@example.com",)), Policy(decision="service_auth", service_tokens=("one",)))
     names = [{"name": "one"}, {"name": "two"}]

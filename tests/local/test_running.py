@@ -1,7 +1,9 @@
 """A local Access in a thread, with an app that verifies its tokens."""
 
 import asyncio
+import os
 import ssl
+import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +17,8 @@ from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.local import App, Config, RunningAccess, Team, run_local_access
 from fastapi_cloudflare_access.local.control_commands import ControlError
 from fastapi_cloudflare_access.local.server import LocalServer
+
+QUIET = "async def app(scope, receive, send): ...\n"
 
 
 def protected(local: RunningAccess) -> FastAPI:
@@ -96,6 +100,22 @@ def test_the_state_folder_keeps_the_keys(tmp_path: Path) -> None:
         with run_local_access(state=tmp_path) as local:
             kids.append([key.kid for key in local.local_access.team.keys])
     assert kids[0] == kids[1]
+
+
+def test_an_app_can_be_mounted_by_its_import_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code = "import os\nteam = os.environ['CF_ACCESS_TEAM_DOMAIN']\n" + QUIET
+    (tmp_path / "mounted_app_of_a_test.py").write_text(code)
+    with run_local_access() as local:
+        local.mount("mounted_app_of_a_test:app")
+        assert sys.modules.pop("mounted_app_of_a_test").team == local.team_domain
+        first = local._edge.backend
+        local.mount(first.app)  # type: ignore[attr-defined]
+        assert local._edge.backend is first
+        local.forward_to("http://127.0.0.1:9")
+        assert local._edge.backend is not first
+    assert "CF_ACCESS_TEAM_DOMAIN" not in os.environ
 
 
 def test_the_local_access_stops_with_its_context() -> None:

@@ -1,5 +1,6 @@
 """pytest finds the fixtures, they isolate each test, and unused fixtures import nothing."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -12,7 +13,9 @@ import pytest
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 
+import pytest_fastapi_cloudflare_access
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.local import RunningAccess
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 access = CloudflareAccess(
@@ -143,6 +146,28 @@ def run(folder: Path, *arguments: str, options: Iterable[str] = ()) -> str:
     return done.stdout + done.stderr
 
 
+def test_the_local_access_has_no_trouble_of_the_test_before(local_access: RunningAccess) -> None:
+    local_access.control("clock", seconds=5)
+    local_access.control("token", email="ada@example.com")
+    assert os.environ["CF_ACCESS_TEAM_DOMAIN"] == local_access.team_domain
+
+
+@pytest.mark.parametrize("run", range(2))
+def test_the_local_access_starts_once_and_has_the_right_time(local_access: RunningAccess, run: int) -> None:
+    assert local_access.local_access.clock.shift == 0
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise ModuleNotFoundError(name="trustme")
+
+    monkeypatch.setattr(pytest_fastapi_cloudflare_access, "import_module", missing)
+    with pytest.raises(
+        pytest.UsageError, match=r"needs trustme: pip install 'fastapi-cloudflare-access\[local,testing\]'"
+    ):
+        pytest_fastapi_cloudflare_access._local()
+
+
 def test_a_project_that_does_not_use_the_fixtures_imports_nothing(tmp_path: Path) -> None:
     (tmp_path / "test_unrelated.py").write_text(
         "import sys\n\n\ndef test_it():\n"
@@ -156,6 +181,8 @@ def test_each_fixture_is_documented(tmp_path: Path) -> None:
     _, *fixtures = run(tmp_path, "--fixtures").split("\naccess_")
     documented = {text.split(" -- ")[0]: text.splitlines()[1].strip() for text in fixtures}
     assert set(documented) == {"team", "as_user", "as_service", "certs"}
+    for name in ("local_access", "local_access_server", "local_access_config"):
+        assert any(f"\n{name} " in text for text in fixtures)
     assert "no docstring available" not in documented.values()
 
 

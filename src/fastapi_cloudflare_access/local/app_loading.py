@@ -6,7 +6,7 @@ import tomllib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp
 from uvicorn.importer import ImportFromStringError, import_from_string
@@ -28,13 +28,13 @@ def entrypoint(folder: Path) -> str | None:
     """
     file = folder / "pyproject.toml"
     try:
-        tool: Any = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
+        value: Any = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
         raise ConfigurationError(f"{file} cannot be read as TOML; correct it, or name the app") from None
-    table = tool.get("fastapi", {}) if isinstance(tool, dict) else {}
-    value = table.get("entrypoint") if isinstance(table, dict) else None
+    for key in ("tool", "fastapi", "entrypoint"):
+        value = cast("dict[str, Any]", value).get(key) if isinstance(value, dict) else None
     if value is not None and not isinstance(value, str):
         raise ConfigurationError(f"entrypoint under {_TABLE} in {file} must be a text such as 'package.module:app'")
     return value
@@ -47,7 +47,8 @@ def load_app(name: str, *, folder: Path, is_factory: bool) -> ASGIApp:
         ConfigurationError: The name is wrong, or the object is not an app.
         AppImportError: The module or the factory raises.
     """
-    sys.path.insert(0, str(folder.absolute()))
+    if (place := str(folder.absolute())) not in sys.path:
+        sys.path.insert(0, place)
     try:
         found = import_from_string(name)
     except ImportFromStringError as problem:

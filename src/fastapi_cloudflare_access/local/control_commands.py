@@ -154,11 +154,12 @@ class ControlCommands:
         session = local_access.log_in(email, ip="127.0.0.1")
         return {"token": local_access.team.app_token(session, person, app, host=app.host)}
 
-    def reset(self, _: Values) -> None:
-        """Remove all sessions and all trouble; publish two keys again."""
+    def reset(self, values: Values) -> None:
+        """Remove all trouble, and all sessions unless `"sessions": "keep"`; publish two keys again."""
         local_access = self.local_access
-        local_access.state.sessions.clear()
-        local_access.state.save()
+        if values.get("sessions") != "keep":
+            local_access.state.sessions.clear()
+            local_access.state.save()
         local_access.restore_name()
         local_access.team.group_shape = "list"
         local_access.team.trimmed.clear()

@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from fastapi_cloudflare_access.local.certs import CLOSE_CONNECTION
 
-GRACE = 0.1
+GRACE = 0.05
 """Seconds for requests that end on their own when the server stops."""
 _RETRY = 0.05
 _ROUNDS = 20

@@ -11,12 +11,19 @@ from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
 
+from fastapi_cloudflare_access.local.app_loading import load_app
 from fastapi_cloudflare_access.local.backends import Backend, InProcessApp, NoBackend
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.control_commands import ControlCommands
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.local_access import LocalAccess
-from fastapi_cloudflare_access.local.server import Listeners, LocalServer, app_environment, build_local_access
+from fastapi_cloudflare_access.local.server import (
+    Listeners,
+    LocalServer,
+    app_environment,
+    build_local_access,
+    environment,
+)
 from fastapi_cloudflare_access.local.state_lock import optional_lock
 from fastapi_cloudflare_access.local.tls import TlsFiles, create_tls_files
 from fastapi_cloudflare_access.local.upstream import Upstream
@@ -40,6 +47,7 @@ class RunningAccess:
         self.environment = app_environment(local_access, tls)
         self._edge = edge
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._mounted: ASGIApp | None = None
 
     @property
     def team_domain(self) -> str:
@@ -82,14 +90,23 @@ class RunningAccess:
         controls = ControlCommands(self.local_access, self._edge.open_requests)
         return self._run_in_loop(lambda: controls.run(command, values))
 
-    def mount(self, app: ASGIApp, *, time_limit: float = 30.0) -> None:
+    def mount(self, app: ASGIApp | str, *, time_limit: float = 30.0) -> None:
         """Set the app that receives the requests, and wait until it has started.
 
-        Create the app inside the context, with its `team_domain` and `audience`.
+        Create the app inside the context, with its `team_domain` and `audience`. Or pass an import string: the module
+        is imported with `environment` set, and an app that is mounted already stays as it is.
 
         Raises:
+            ConfigurationError: The import string is wrong.
+            AppImportError: The module raises.
             RuntimeError: The app did not start.
         """
+        if isinstance(app, str):
+            with environment(self.environment):
+                app = load_app(app, folder=Path(), is_factory=False)
+        if app is self._mounted:
+            return
+        self._mounted = app
         backend = InProcessApp(app)
         loop = self._running_loop()
         asyncio.run_coroutine_threadsafe(self._replace(backend), loop).result(time_limit)
@@ -98,6 +115,7 @@ class RunningAccess:
     def forward_to(self, upstream: str) -> None:
         """Set the server that receives the requests; start it with `environment`."""
         loop = self._running_loop()
+        self._mounted = None
         asyncio.run_coroutine_threadsafe(self._replace(Upstream(upstream)), loop).result(10)
 
     async def _replace(self, backend: Backend) -> None:

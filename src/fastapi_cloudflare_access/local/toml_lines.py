@@ -2,7 +2,7 @@
 
 import tomllib
 from bisect import bisect_left
-from typing import Any, cast
+from typing import Any
 
 MAX_STATEMENT = 200
 """Most lines of one statement; in a document with a longer one, no line is found."""
@@ -43,7 +43,7 @@ def _part_until(lines: list[str], line: int, path: KeyPath) -> KeyPath:
 def _existing_part(value: Any, path: KeyPath) -> KeyPath:
     for number, key in enumerate(path):
         try:
-            value = cast("Any", value)[key]
+            value = value[key]
         except (KeyError, IndexError, TypeError):
             return path[:number]
     return path

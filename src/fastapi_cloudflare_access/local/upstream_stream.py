@@ -22,7 +22,7 @@ class ReadingWhileWriting(httpcore.AsyncNetworkBackend):
 
     def __init__(self) -> None:
         """Create the backend below."""
-        self._backend = httpcore.AnyIOBackend()
+        self._backend: Any = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
