@@ -44,7 +44,7 @@ def test_only_names_that_browsers_do_not_resolve_themselves_are_looked_up() -> N
     local_access = make_local_access(
         App(name="a", host="app.test"), App(name="b", host="b.localhost"), addresses=Addresses(80, 443, DOMAIN)
     )
-    assert names_to_resolve(local_access) == [DOMAIN, "app.test"]
+    assert names_to_resolve(local_access) == [DOMAIN, "login.cloudflareaccess.org", "app.test"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def names(file: Path) -> set[str]:
 def test_the_certificate_has_all_hosts_and_only_the_owner_can_read_its_key(tmp_path: Path) -> None:
     config = Config(team={"domain": "acme.cloudflareaccess.com"}, apps=(App(name="a", host="app.test"),))  # type: ignore[arg-type]
     files = create_tls_files(tmp_path / "new", config)
-    domains = {"acme.cloudflareaccess.com", "acme-renamed.cloudflareaccess.com"}
+    domains = {"acme.cloudflareaccess.com", "acme-renamed.cloudflareaccess.com", "login.cloudflareaccess.org"}
     assert {"app.test", "localhost", "*.localhost", "127.0.0.1"} | domains <= names(files.server)
     for file in (files.server, files.ca.with_name("ca-key.pem")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -12,6 +12,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access.local.backends import Backend, NoBackend
 from fastapi_cloudflare_access.local.certs import send_certs
+from fastapi_cloudflare_access.local.cli_login import (
+    CERT_SIGN_PATH,
+    CLI_PATH,
+    TRANSFER_PATH,
+    fetch_transfer,
+    refuse_certificate,
+    send_to_cli,
+)
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.control import CONTROL_PATH, control
 from fastapi_cloudflare_access.local.cookies import service_cookie
@@ -79,6 +87,8 @@ class Edge:
             await message("CONNECT is not supported", "Use another method.", status=405)(request.scope, receive, send)
         elif request.is_ambiguous:
             await _ambiguous_path()(request.scope, receive, send)
+        elif request.host == self.local_access.addresses.transfer_host and request.path.startswith(TRANSFER_PATH):
+            await (await fetch_transfer(request, self.local_access))(request.scope, receive, send)
         elif request.host in self.local_access.addresses.team_hosts:
             await self._serve_team(request, receive, send)
         elif request.host in self.local_access.config.hosts:
@@ -110,7 +120,12 @@ class Edge:
             return Response(status_code=404)
         if request.path.startswith(LOGIN_PATH):
             return await login(request, self.local_access, body)
-        pages = {LOGOUT_PATH: logout, IDENTITY_PATH: get_identity, CONFIGURATION_PATH: configuration}
+        pages = {
+            LOGOUT_PATH: logout,
+            IDENTITY_PATH: get_identity,
+            CONFIGURATION_PATH: configuration,
+            CERT_SIGN_PATH: refuse_certificate,
+        }
         if found := pages.get(request.path):
             return found(request, self.local_access)
         if request.path == "/" or request.path.startswith(CONTROL_PATH):
@@ -161,6 +176,8 @@ def _edge_response(request: EdgeRequest, local_access: LocalAccess, app: App | N
     """Return the response for a path of the edge itself, else None."""
     if request.path.startswith("/cdn-cgi/"):
         pages = {AUTHORIZED_PATH: authorized, LOGOUT_PATH: logout, IDENTITY_PATH: get_identity}
+        if request.path == CLI_PATH and not request.is_websocket:
+            return send_to_cli(request, app, local_access)
         found = None if request.is_websocket else pages.get(request.path)
         return found(request, local_access) if found else _not_found(local_access, request)
     if app and (request.path == RESOURCE_PATH or request.path.startswith(RESOURCE_PATH + "/")):

@@ -73,6 +73,11 @@ class Addresses:
         names = {self.domain, renamed_domain(self.domain)} if self.domain else {RENAMED_HOST}
         return frozenset({TEAM_HOST, *names})
 
+    @property
+    def transfer_host(self) -> str | None:
+        """Host that cloudflared fetches its tokens from; None without a team domain."""
+        return transfer_host(self.domain)
+
     def is_former(self, host: str) -> bool:
         """Return whether the host is a name that the team does not have now."""
         other = replace(self, is_renamed=not self.is_renamed)
@@ -120,6 +125,7 @@ class LocalAccess:
         certs: Certs endpoint of the team.
         pending_logins: Pending logins, by nonce.
         fault: Name of the fault of `certs`; empty without one.
+        transfers: Encrypted tokens for cloudflared and the key to open them with, by cloudflared's public key.
     """
 
     config: Config
@@ -130,6 +136,7 @@ class LocalAccess:
     certs: CertsEndpoint = field(init=False)
     pending_logins: dict[str, PendingLogin] = field(default_factory=dict[str, PendingLogin])
     fault: str = ""
+    transfers: dict[bytes, tuple[bytes, str]] = field(default_factory=dict[bytes, tuple[bytes, str]])
 
     def __post_init__(self) -> None:
         """Load the keys and service secrets, and create missing ones."""
@@ -215,6 +222,13 @@ def renamed_domain(domain: str) -> str:
     """Return the second name of a team domain: `acme-renamed.cloudflareaccess.com`."""
     label, _, rest = domain.partition(".")
     return f"{label[: 63 - len(RENAMED)]}{RENAMED}.{rest}"
+
+
+def transfer_host(domain: str | None) -> str | None:
+    """Return the host of the transfer store that belongs to a team domain, as cloudflared has it."""
+    if domain is None:
+        return None
+    return "login.fed.cloudflareaccess.org" if ".fed." in domain else "login.cloudflareaccess.org"
 
 
 def _is_below(path: str, start: str) -> bool:

@@ -48,7 +48,8 @@ def port_problems(local_access: LocalAccess) -> Iterator[str]:
 
 def names_to_resolve(local_access: LocalAccess) -> list[str]:
     """Return the hosts that need an entry in the hosts file."""
-    names = [local_access.addresses.domain, *local_access.config.hosts]
+    addresses = local_access.addresses
+    names = [addresses.domain, addresses.transfer_host, *local_access.config.hosts]
     return [name for name in names if name and not is_trustworthy(name)]
 
 

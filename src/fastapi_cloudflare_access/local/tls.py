@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local.config import TEAM_HOST, Config
-from fastapi_cloudflare_access.local.local_access import renamed_domain
+from fastapi_cloudflare_access.local.local_access import renamed_domain, transfer_host
 from fastapi_cloudflare_access.local.state import create_folder
 
 logger = logging.getLogger("fastapi_cloudflare_access.local")
@@ -56,7 +56,7 @@ def create_tls_files(folder: Path, config: Config) -> TlsFiles:
     files = TlsFiles(folder.absolute() / CA_FILE, folder.absolute() / SERVER_FILE)
     domain = config.team.domain
     hosts = [*config.hosts, "localhost", "*.localhost", TEAM_HOST, "::1"]
-    hosts += [domain, renamed_domain(domain)] if domain else []
+    hosts += [domain, renamed_domain(domain), str(transfer_host(domain))] if domain else []
     now = datetime.now(UTC)
     try:
         create_folder(folder)
