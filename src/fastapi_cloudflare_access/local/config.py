@@ -268,6 +268,8 @@ class App(_Frozen):
         cors_max_age: Seconds that a browser keeps such an answer.
         service_token_header: Header that may hold both service credentials as JSON.
         service_auth_401: Whether a request without service credentials gets 401 instead of 403.
+        managed_oauth: Whether clients that are no browsers log in with OAuth 2.0.
+        oauth_redirects: Redirect URIs that such clients may have, besides loopback ones.
     """
 
     name: Name
@@ -289,6 +291,8 @@ class App(_Frozen):
     cors_max_age: Annotated[int, Field(ge=0, le=DAY)] = 0
     service_token_header: HeaderName | None = None
     service_auth_401: bool = False
+    managed_oauth: bool = False
+    oauth_redirects: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -163,6 +163,8 @@ class ControlCommands:
         local_access.restore_name()
         local_access.team.group_shape = "list"
         local_access.team.trimmed.clear()
+        for kind in ("codes", "access", "refresh"):
+            local_access.state.oauth[kind].clear()
         if local_access.team.previous is None:
             local_access.team.rotate()
         self.clock({"seconds": 0})

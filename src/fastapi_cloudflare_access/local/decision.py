@@ -10,6 +10,7 @@ from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access.local.config import App, Policy
 from fastapi_cloudflare_access.local.edge_request import ID_HEADER, SECRET_HEADER, TOKEN_HEADER, EdgeRequest
 from fastapi_cloudflare_access.local.local_access import LocalAccess
+from fastapi_cloudflare_access.local.oauth_grants import Grants
 from fastapi_cloudflare_access.local.policies import (
     bypass_policy,
     has_login,
@@ -27,6 +28,8 @@ ResponseKind = Literal[
     "preflight_refused",
     "preflight_answered",
     "metadata",
+    "oauth_needed",
+    "oauth_refused",
 ]
 """Kinds of responses of the edge itself; `responses` builds them."""
 
@@ -120,7 +123,30 @@ def _decide_with_caller(request: EdgeRequest, app: App, local_access: LocalAcces
         return Forward(token, sets_cookie=not is_strict, credential_header=header, policy=policy, caller=name)
     if credentials.present and is_strict:
         return Respond("service_refused" if name else "service_unknown", caller=name or "")
+    if bearer := _bearer(request, app):
+        return _check_bearer(bearer, request, app, local_access)
     return _check_tokens(request, app, local_access) or _require_login(request, app)
+
+
+def _bearer(request: EdgeRequest, app: App) -> str:
+    """Return the opaque access token of managed OAuth; empty without one."""
+    scheme, _, token = request.get("authorization").partition(" ")
+    return token.strip() if app.managed_oauth and scheme.lower() == "bearer" else ""
+
+
+def _check_bearer(bearer: str, request: EdgeRequest, app: App, local_access: LocalAccess) -> Forward | Respond:
+    """Swap an access token for an assertion that expires with it."""
+    grant = Grants(local_access).access_grant(bearer, app)
+    session = local_access.state.sessions.get(grant.session) if grant else None
+    if grant is None or session is None or session.ended:
+        return Respond("oauth_refused")
+    person = local_access.config.person(session.email)
+    policy = policy_for_person(app, person)
+    if policy is None or policy.decision != "allow":
+        return Respond("forbidden", policy, person.email)
+    lifetime = int(grant.expires - local_access.clock.now())
+    token = local_access.team.app_token(session, person, app, host=request.host, expires_in=lifetime)
+    return Forward(token, person.email, person.country, policy=policy, caller=person.email, session=session.id)
 
 
 def read_credentials(request: EdgeRequest, app: App) -> Credentials:
@@ -189,5 +215,7 @@ def _tokens(request: EdgeRequest) -> Iterator[str]:
 def _require_login(request: EdgeRequest, app: App) -> Respond:
     if not has_login(app):
         return Respond("service_auth")
+    if app.managed_oauth and "text/html" not in request.get("accept"):
+        return Respond("oauth_needed")
     is_script = request.get("x-requested-with").lower() == "xmlhttprequest"
     return Respond("login_needed" if is_script else "login")

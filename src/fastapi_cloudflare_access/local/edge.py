@@ -29,6 +29,7 @@ from fastapi_cloudflare_access.local.edge_request import EdgeRequest, headers_fo
 from fastapi_cloudflare_access.local.identity import get_identity
 from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.login import AUTHORIZED_PATH, LOGOUT_PATH, authorized, login, logout
+from fastapi_cloudflare_access.local.oauth import OAUTH_PATH, SERVER_PATH, oauth, server_metadata
 from fastapi_cloudflare_access.local.open_requests import OpenRequest, OpenRequests
 from fastapi_cloudflare_access.local.pages import message
 from fastapi_cloudflare_access.local.request_log import RequestLine
@@ -118,13 +119,15 @@ class Edge:
     async def _team_page(self, request: EdgeRequest, body: AsyncIterator[bytes]) -> Response:
         if request.is_websocket:
             return Response(status_code=404)
-        if request.path.startswith(LOGIN_PATH):
-            return await login(request, self.local_access, body)
+        if request.path.startswith((LOGIN_PATH, OAUTH_PATH)):
+            answer = login if request.path.startswith(LOGIN_PATH) else oauth
+            return await answer(request, self.local_access, body)
         pages = {
             LOGOUT_PATH: logout,
             IDENTITY_PATH: get_identity,
             CONFIGURATION_PATH: configuration,
             CERT_SIGN_PATH: refuse_certificate,
+            SERVER_PATH: server_metadata,
         }
         if found := pages.get(request.path):
             return found(request, self.local_access)
@@ -180,6 +183,8 @@ def _edge_response(request: EdgeRequest, local_access: LocalAccess, app: App | N
             return send_to_cli(request, app, local_access)
         found = None if request.is_websocket else pages.get(request.path)
         return found(request, local_access) if found else _not_found(local_access, request)
+    if app and app.managed_oauth and request.path == SERVER_PATH:
+        return server_metadata(request, local_access)
     if app and (request.path == RESOURCE_PATH or request.path.startswith(RESOURCE_PATH + "/")):
         return JSONResponse(_resource_metadata(request, local_access))
     return None
@@ -192,6 +197,7 @@ def _resource_metadata(request: EdgeRequest, local_access: LocalAccess) -> dict[
         "team_domain": local_access.addresses.issuer.partition("://")[2],
         "authorization_servers": [local_access.addresses.issuer],
         "authentication_methods": [{"name": "cloudflared"}, {"name": "service_token"}],
+        "bearer_methods_supported": ["header"],
     }
 
 

@@ -70,10 +70,10 @@ async def login(request: EdgeRequest, local_access: LocalAccess, body: AsyncIter
     except InvalidLogin as problem:
         return message("This login is not valid", str(problem), status=400)
     if request.method == "POST":
-        return await _submit_form(request, local_access, login_request, body)
+        return await submit_form(request, local_access, login_request, body)
     session = current_session(request, local_access)
     if session is None:
-        return _form(request, local_access, login_request)
+        return login_form(request, local_access, login_request)
     return _redirect_to_app(local_access, login_request, session)
 
 
@@ -115,7 +115,7 @@ def current_session(request: EdgeRequest, local_access: LocalAccess) -> Session 
     return None
 
 
-def _form(
+def login_form(
     request: EdgeRequest,
     local_access: LocalAccess,
     login_request: LoginRequest,
@@ -123,6 +123,7 @@ def _form(
     problem: str = "",
     entered: str = "",
 ) -> Response:
+    """Return the page on which a browser chooses a user."""
     session = team_session(request) or new_team_session()
     response = page(
         "login.html",
@@ -139,15 +140,16 @@ def _form(
     return response
 
 
-async def _submit_form(
+async def submit_form(
     request: EdgeRequest, local_access: LocalAccess, login_request: LoginRequest, body: AsyncIterator[bytes]
 ) -> Response:
+    """Return the response to the form: a redirect to the same address with a session, or the page again."""
     form = await read_form(body)
     if not has_valid_csrf_token(request, local_access, form):
-        return _form(request, local_access, login_request, problem="The form has expired. Choose again.")
+        return login_form(request, local_access, login_request, problem="The form has expired. Choose again.")
     entered = form.get("email", "").strip()
     if not is_email(entered):
-        return _form(
+        return login_form(
             request,
             local_access,
             login_request,
@@ -166,7 +168,7 @@ def _redirect_to_app(local_access: LocalAccess, login_request: LoginRequest, ses
     if login_request.app_session_hash is None:
         return RedirectResponse(login_request.origin + login_request.target, 302, headers={"cache-control": NO_STORE})
     if not admits_person(login_request.app, local_access.config.person(session.email)):
-        return _no_access(login_request, session)
+        return no_access(login_request, session)
     expires = local_access.clock.monotonic() + NONCE_LIFETIME
     pending = PendingLogin(
         session, login_request.app, login_request.netloc, login_request.app_session_hash, login_request.target, expires
@@ -185,7 +187,8 @@ def _redirect_to_app(local_access: LocalAccess, login_request: LoginRequest, ses
     )
 
 
-def _no_access(login_request: LoginRequest, session: Session) -> Response:
+def no_access(login_request: LoginRequest, session: Session) -> Response:
+    """Return the page for a user that no policy admits."""
     text = f"You are logged in as {session.email}, but no policy of “{login_request.app.name}” admits you."
     address = f"{LOGOUT_PATH}?{urlencode({'returnTo': login_request.origin + login_request.target})}"
     links = {"Log out, and log in as another user": address}

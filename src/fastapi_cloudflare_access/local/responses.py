@@ -24,6 +24,16 @@ _REJECTIONS: dict[str, tuple[int, str, str]] = {
         "Log in first",
         "A script sent the request without a login. Open the app in this browser and log in.",
     ),
+    "oauth_needed": (
+        401,
+        "Log in first",
+        "The WWW-Authenticate header names the authorization server of this app.",
+    ),
+    "oauth_refused": (
+        401,
+        "The access token is not valid",
+        "It is unknown, expired, revoked, or for another app. Refresh it, or log in again.",
+    ),
     "forbidden": (
         403,
         "You do not have access",
@@ -91,10 +101,19 @@ def login_target(request: EdgeRequest) -> str:
     return "/" + quote(request.target.lstrip("/"), safe=_UNQUOTED, encoding="latin-1")
 
 
+def _bearer_challenge(kind: str, request: EdgeRequest) -> str:
+    """Return the challenge of managed OAuth (RFC 6750 section 3, RFC 9728 section 5.1)."""
+    error = 'error="invalid_token", ' if kind == "oauth_refused" else ""
+    return f'Bearer {error}resource_metadata="{_resource(request)}"'
+
+
+def _resource(request: EdgeRequest) -> str:
+    return f"{request.scheme}://{request.netloc}{RESOURCE_PATH}{quote(request.path)}"
+
+
 def _challenge(request: EdgeRequest) -> dict[str, str]:
-    resource = f"{request.scheme}://{request.netloc}{RESOURCE_PATH}{quote(request.path)}"
     return {
-        "www-authenticate": f'Cloudflare-Access resource_metadata="{resource}"',
+        "www-authenticate": f'Cloudflare-Access resource_metadata="{_resource(request)}"',
         "access-control-allow-credentials": "true",
     }
 
@@ -120,7 +139,9 @@ def _rejection(kind: ResponseKind, request: EdgeRequest, app: App, local_access:
     if kind == "service_auth" and app.service_auth_401:
         status = 401
     headers = {"cf-access-error": kind, "cache-control": NO_STORE}
-    if status == 401:  # noqa: PLR2004 - the status this is about
+    if kind.startswith("oauth"):
+        headers |= {"www-authenticate": _bearer_challenge(kind, request)}
+    elif status == 401:  # noqa: PLR2004 - the status this is about
         headers |= _challenge(request) | {"access-control-allow-headers": "x-requested-with"}
     else:
         headers |= {"cf-access-aud": app.tag, "cf-access-domain": local_access.addresses.issuer.partition("://")[2]}

@@ -21,6 +21,7 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 FILE_NAME = "state.json"
 MAX_SESSIONS = 1000
 """Most stored sessions; the oldest is removed first."""
+OAUTH_ENTRIES = ("clients", "codes", "access", "refresh")
 _OWNER_ONLY = 0o600
 
 
@@ -76,6 +77,7 @@ class State:
         secret: Key of the CSRF tokens.
         client_secrets: Generated Client Secrets, by Client ID.
         sessions: Sessions, by id.
+        oauth: Clients, and grants by the digest of their code or token, of managed OAuth.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -88,6 +90,7 @@ class State:
         self.secret = secrets.token_hex(32)
         self.client_secrets: dict[str, str] = {}
         self.sessions: dict[str, Session] = {}
+        self.oauth: dict[str, dict[str, Any]] = {kind: {} for kind in OAUTH_ENTRIES}
         self._file = folder / FILE_NAME if folder else None
         if self._file and self._file.exists():
             self._load(self._file)
@@ -127,6 +130,7 @@ class State:
             "secret": self.secret,
             "client_secrets": self.client_secrets,
             "sessions": [asdict(session) for session in self.sessions.values()],
+            "oauth": self.oauth,
         }
 
     def _load(self, file: Path) -> None:
@@ -139,6 +143,7 @@ class State:
             self.secret = str(content["secret"])
             self.client_secrets = dict(content["client_secrets"])
             self.sessions = {entry["id"]: Session(**entry) for entry in content["sessions"]}
+            self.oauth |= {kind: dict(content.get("oauth", {}).get(kind, {})) for kind in OAUTH_ENTRIES}
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigurationError(f"{file} cannot be read; delete it to start again") from None
 

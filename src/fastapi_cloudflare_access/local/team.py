@@ -88,7 +88,7 @@ class Team(Issuer):
         is_own = claims.get("type") == "meta" or claims.get("iss") in self.own_issuers
         return claims if is_current and is_own and claims.get("type") in types else None
 
-    def app_token(self, session: Session, person: Person, app: App, *, host: str) -> str:
+    def app_token(self, session: Session, person: Person, app: App, *, host: str, expires_in: int | None = None) -> str:
         """Return the application token of a user, with `custom` trimmed, and store its claims."""
         custom = person.custom | ({"groups": self._shaped_groups(person)} if person.groups else {})
         claims = self.user_claims(
@@ -96,7 +96,7 @@ class Team(Issuer):
             audience=app.tag,
             custom={} if person.email in self.trimmed else custom,
             country=person.country,
-            expires_in=app.session,
+            expires_in=app.session if expires_in is None else expires_in,
             hostname=host,
             claims={"identity_nonce": session.id},
         )

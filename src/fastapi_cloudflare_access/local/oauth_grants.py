@@ -1,0 +1,181 @@
+"""The clients, codes and tokens of managed OAuth, which the state folder keeps by their digests."""
+
+import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi_cloudflare_access.local.config import App
+from fastapi_cloudflare_access.local.local_access import LocalAccess
+from fastapi_cloudflare_access.local.state import Session
+from fastapi_cloudflare_access.local.team import sha256_hex
+
+ACCESS_TOKEN_LIFETIME = 900
+"""Seconds that an access token, and the assertion made for it, is valid."""
+CODE_LIFETIME = 60
+"""Seconds that an authorization code is valid."""
+MAX_ENTRIES = 1000
+"""Most stored clients, and most stored tokens; the oldest is removed first."""
+TOKEN_PREFIX = "oauth:"  # noqa: S105 - how an access token begins
+
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+class OAuthError(Exception):
+    """An error of RFC 6749, RFC 7591 or RFC 8707.
+
+    Attributes:
+        code: Its registered name.
+    """
+
+    def __init__(self, code: str, description: str) -> None:
+        """Store the name and a description for developers."""
+        super().__init__(description)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The permission that a code or a token stands for.
+
+    Attributes:
+        client: Id of the client.
+        session: Id of the user's session.
+        tag: AUD tag of the app.
+        expires: Time of its expiry on the team's clock, in seconds since 1970.
+        redirect_uri: Redirect URI of the request, for a code.
+        challenge: PKCE challenge of the request, for a code.
+    """
+
+    client: str
+    session: str
+    tag: str
+    expires: float
+    redirect_uri: str = ""
+    challenge: str = ""
+
+
+class Grants:
+    """The clients, codes and tokens of one local Access."""
+
+    def __init__(self, local_access: LocalAccess) -> None:
+        """Store the local Access, whose state keeps them."""
+        self._local_access = local_access
+        self._entries: dict[str, dict[str, Any]] = local_access.state.oauth
+
+    def register(self, redirect_uris: list[str]) -> str:
+        """Store a client, and return its id."""
+        client = secrets.token_hex(16)
+        self._put("clients", client, {"redirect_uris": redirect_uris})
+        return client
+
+    def redirect_uris(self, client: str) -> list[str]:
+        """Return the redirect URIs of a client; none for an unknown one."""
+        return list(self._entries["clients"].get(client, {}).get("redirect_uris", []))
+
+    def issue_code(self, grant: Grant) -> str:
+        """Return a new authorization code."""
+        return self._issue("codes", "", grant)
+
+    def issue_tokens(self, grant: Grant) -> dict[str, Any]:
+        """Return a token response (RFC 6749 section 5.1), with a refresh token that lasts as long as the session."""
+        session = self._session(grant)
+        now = self._local_access.clock.now()
+        base = {"client": grant.client, "session": grant.session, "tag": grant.tag}
+        access = Grant(**base, expires=now + ACCESS_TOKEN_LIFETIME)
+        return {
+            "access_token": self._issue("access", TOKEN_PREFIX, access),
+            "token_type": "Bearer",
+            "expires_in": ACCESS_TOKEN_LIFETIME,
+            "refresh_token": self._issue("refresh", "", Grant(**base, expires=session.expires)),
+        }
+
+    def redeem_code(self, code: str, client: str, redirect_uri: str, verifier: str) -> Grant:
+        """Return the grant of a code, which is valid once.
+
+        Raises:
+            OAuthError: The code, its client, its redirect URI or the PKCE verifier is wrong.
+        """
+        grant = self._take("codes", code, client)
+        challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        if redirect_uri != grant.redirect_uri or not secrets.compare_digest(challenge, grant.challenge):
+            raise OAuthError("invalid_grant", "redirect_uri or code_verifier is not the one of the code")
+        return grant
+
+    def redeem_refresh_token(self, token: str, client: str) -> Grant:
+        """Return the grant of a refresh token, which is valid once.
+
+        Raises:
+            OAuthError: The token or its client is wrong, or the session has ended.
+        """
+        return self._take("refresh", token, client)
+
+    def revoke(self, token: str) -> None:
+        """Remove an access token or a refresh token."""
+        for kind in ("access", "refresh"):
+            self._entries[kind].pop(sha256_hex(token), None)
+        self._local_access.state.save()
+
+    def access_grant(self, token: str, app: App) -> Grant | None:
+        """Return the grant of an access token for an app, or None."""
+        entry = self._entries["access"].get(sha256_hex(token))
+        grant = Grant(**entry) if entry else None
+        if grant is None or grant.tag != app.tag or grant.expires <= self._local_access.clock.now():
+            return None
+        return grant
+
+    def _take(self, kind: str, value: str, client: str) -> Grant:
+        entry = self._entries[kind].pop(sha256_hex(value), None)
+        self._local_access.state.save()
+        grant = Grant(**entry) if entry else None
+        if grant is None or grant.client != client or grant.expires <= self._local_access.clock.now():
+            raise OAuthError("invalid_grant", "it is unknown, expired, used before, or of another client")
+        self._session(grant)
+        return grant
+
+    def _session(self, grant: Grant) -> Session:
+        session = self._local_access.state.sessions.get(grant.session)
+        if session is None or session.ended or session.expires <= self._local_access.clock.now():
+            raise OAuthError("invalid_grant", "the session of the user has ended")
+        return session
+
+    def _issue(self, kind: str, prefix: str, grant: Grant) -> str:
+        value = prefix + secrets.token_urlsafe(32)
+        self._put(kind, sha256_hex(value), {name: getattr(grant, name) for name in Grant.__slots__})
+        return value
+
+    def _put(self, kind: str, key: str, entry: dict[str, Any]) -> None:
+        entries = self._entries[kind]
+        while len(entries) >= MAX_ENTRIES:
+            del entries[next(iter(entries))]
+        entries[key] = entry
+        self._local_access.state.save()
+
+
+def is_allowed_redirect(uri: object, apps: tuple[App, ...]) -> bool:
+    """Return whether a client may register a redirect URI: a loopback one, or one that an app names."""
+    if not isinstance(uri, str) or len(uri) > 2000 or "#" in uri:  # noqa: PLR2004 - far above any real one
+        return False
+    if any(uri in app.oauth_redirects for app in apps):
+        return True
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
+    return parts.scheme == "http" and parts.hostname in _LOOPBACK_HOSTS and parts.username is None
+
+
+def matches_redirect(uri: str, registered: list[str]) -> bool:
+    """Return whether a redirect URI is registered; on the loopback any port is (RFC 8252 section 7.3)."""
+    return uri in registered or _without_port(uri) in {_without_port(known) for known in registered}
+
+
+def _without_port(uri: str) -> str:
+    try:
+        parts = urlsplit(uri)
+        is_loopback = parts.scheme == "http" and parts.hostname in _LOOPBACK_HOSTS and parts.username is None
+    except ValueError:
+        return uri
+    return f"http://{parts.hostname}{parts.path}?{parts.query}" if is_loopback else uri
