@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse
 from support.browser import browser, needs_browser
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
-from fastapi_cloudflare_access.local import App, Config, Policy, RunningAccess, run_local_access
+from fastapi_cloudflare_access.local import App, Config, Person, Policy, RunningAccess, run_local_access
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
@@ -190,3 +190,57 @@ def test_pages_fit_a_narrow_window_at_double_size(local: RunningAccess, scheme: 
         for address in (local.url("/"), local.team_domain, local.url("/cdn-cgi/access/logout")):
             page.goto(address)
             assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+PEOPLE = tuple(
+    Person(email=f"{'long.' * 10}p{number}@subdomain.of-a-long-name.example.com", name="Name-without-a-break-" * 4)
+    for number in range(50)
+)
+APPS = tuple(
+    App(name=f"{'A long name ' * 6}{number}", host=f"app{number}.localhost", paths=("/one/long/path/to/here", "/two"))
+    for number in range(20)
+)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_with_many_long_names(scheme: str, width: int) -> None:
+    outside = """[...document.querySelectorAll("button, a, input, select, code, td")].filter(
+        element => element.getBoundingClientRect().right > document.documentElement.clientWidth
+    ).map(element => element.innerText)"""
+    with run_local_access(config=Config(apps=APPS, people=PEOPLE)) as crowded:
+        for person in PEOPLE[:5]:
+            crowded.control("token", email=person.email)
+        with browser(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:
+            page = context.new_page()
+            for address in (crowded.team_domain, crowded.url("/two"), crowded.team_domain + "/nothing"):
+                page.goto(address)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert page.evaluate(outside) == []
+
+
+def test_every_button_of_the_control_page_has_the_focus_once(page: "Page", local: RunningAccess) -> None:
+    log_in(page, local)
+    page.goto(local.team_domain)
+    buttons = page.locator("button").count()
+    seen: list[str] = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.tagName") == "BUTTON":
+            seen.append(page.evaluate("document.activeElement.innerText"))
+        if seen and seen[-1].startswith("Log all users out"):
+            break
+    assert len(seen) == buttons
+
+
+def test_the_page_renames_the_team_in_two_steps(page: "Page", local: RunningAccess) -> None:
+    page.goto(local.team_domain)
+    page.get_by_role("button", name="Rename the team").click()
+    page.wait_for_load_state()
+    page.get_by_role("button", name="Put the new name into tokens").click()
+    page.wait_for_load_state()
+    assert local.local_access.team.issuer == local.team_domain
+    assert local.team_domain.startswith("http://[::1]:")
+    page.goto(local.url("/"))
+    page.get_by_role("button", name="Ada").click()
+    page.wait_for_url(local.url("/"))
