@@ -327,6 +327,21 @@ async def test_a_ready_file_that_cannot_be_written_is_logged(folder: Path, caplo
     assert "cannot be written" in caplog.text
 
 
+def test_an_app_that_names_another_team_in_its_code_is_warned(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = APP.replace("CloudflareAccess()", "CloudflareAccess(team_domain='acme', audience='a1' * 32)")
+    (folder / "app_of_another_team.py").write_text(code)
+    monkeypatch.setattr(LocalServer, "run", lambda _: None)
+    listeners = Listeners.open("127.0.0.1", 0, None)
+    source = AppSource("app_of_another_team:app")
+    server = DevServer(Config(), folder / "s", source, is_encrypted=False, plain_sockets=len(listeners.plain))
+    server(listeners.plain)
+    listeners.close()
+    sys.modules.pop("app_of_another_team", None)
+    assert "the code sets team_domain to https://acme.cloudflareaccess.com" in caplog.text
+
+
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Run the command; return its process and the printed addresses."""

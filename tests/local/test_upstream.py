@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 import trustme
@@ -251,6 +252,27 @@ def test_an_answer_before_the_end_of_the_body_reaches_the_client() -> None:
         for _ in range(10):
             response = browser.post("/", content=iter([b"x" * 100_000] * 50))
             assert (response.status_code, response.text) == (413, "big")
+
+
+@pytest.mark.anyio
+async def test_an_incomplete_response_is_an_error_if_the_server_cannot_close_the_connection() -> None:
+    async def half(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+        await writer.drain()
+
+    async def send(event: Message) -> None: ...
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with raw_server(half) as origin:
+        upstream = Upstream(origin)
+        await upstream.start()
+        with pytest.raises(httpcore.RemoteProtocolError):
+            await upstream(make_request().scope, receive, send)
+        await upstream.stop()
 
 
 def test_an_app_that_closes_without_an_answer_is_not_called_stopped(caplog: pytest.LogCaptureFixture) -> None:
