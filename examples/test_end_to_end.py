@@ -40,7 +40,7 @@ def test_a_service_starts_a_backup(local: RunningAccess) -> None:
     assert httpx.post(url, headers=headers, trust_env=False).status_code == 202
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
@@ -50,7 +50,7 @@ def chromium() -> "Iterator[Browser]":
         yield launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def logged_in(
     chromium: "Browser",
     local_access_server: RunningAccess,

@@ -7,15 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples/compose"
-COMPOSE: Any = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))
+COMPOSE: Any = import_module("yaml").safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))
 IP, NSENTER = shutil.which("ip"), shutil.which("nsenter")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,18 +19,17 @@ CALLBACK = "http://localhost:3030/callback"
 
 def make_server(access: "CloudflareAccess[Any]") -> Any:
     """Return an MCP server that verifies the assertion of the edge."""
-    from mcp.server.mcpserver import Context, MCPServer
-    from mcp.server.transport_security import TransportSecuritySettings
+    security = import_module("mcp.server.transport_security").TransportSecuritySettings
+    server = import_module("mcp.server.mcpserver").MCPServer("local")
 
-    server = MCPServer("local")
-
-    @server.tool()
-    async def whoami(context: Context[Any, Any]) -> str:
+    async def whoami(context: Any) -> str:
         token = context.request_context.request.headers["cf-access-jwt-assertion"]
         claims = await access.verify(token)
         return f"{claims.principal.subject} {840 < claims.exp - claims.iat <= 900}"
 
-    return server.streamable_http_app(transport_security=TransportSecuritySettings(allowed_hosts=["localhost:*"]))
+    whoami.__annotations__["context"] = import_module("mcp.server.mcpserver").Context
+    server.tool()(whoami)
+    return server.streamable_http_app(transport_security=security(allowed_hosts=["localhost:*"]))
 
 
 class Storage:
@@ -77,25 +77,23 @@ class Browser:
         self.answer = parse_qs(urlsplit(location).query)
 
     async def callback(self) -> Any:
-        from mcp.shared.auth import AuthorizationCodeResult
-
-        return AuthorizationCodeResult(**{name: values[0] for name, values in self.answer.items()})
+        return import_module("mcp.shared.auth").AuthorizationCodeResult(
+            **{name: values[0] for name, values in self.answer.items()}
+        )
 
 
 async def ask(local: RunningAccess, storage: Storage, browser: Browser) -> str:
     """Call the tool with the client of the SDK."""
-    import httpx2
-    from mcp import ClientSession
-    from mcp.client.auth import OAuthClientProvider
-    from mcp.client.streamable_http import streamable_http_client
-    from mcp.shared.auth import OAuthClientMetadata
-
-    metadata = OAuthClientMetadata.model_validate({"client_name": "test", "redirect_uris": [CALLBACK]})
-    provider = OAuthClientProvider(local.url("/mcp"), metadata, storage, browser.open, browser.callback)
+    metadata = import_module("mcp.shared.auth").OAuthClientMetadata.model_validate(
+        {"client_name": "test", "redirect_uris": [CALLBACK]}
+    )
+    make_provider = import_module("mcp.client.auth").OAuthClientProvider
+    open_streams = import_module("mcp.client.streamable_http").streamable_http_client
+    provider = make_provider(local.url("/mcp"), metadata, storage, browser.open, browser.callback)
     async with (
-        httpx2.AsyncClient(auth=provider, trust_env=False) as client,
-        streamable_http_client(local.url("/mcp"), http_client=client) as streams,
-        ClientSession(*streams) as session,
+        import_module("httpx2").AsyncClient(auth=provider, trust_env=False) as client,
+        open_streams(local.url("/mcp"), http_client=client) as streams,
+        import_module("mcp").ClientSession(*streams) as session,
     ):
         await session.initialize()
         result: Any = await session.call_tool("whoami", {})

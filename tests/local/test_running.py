@@ -1,6 +1,7 @@
 """A local Access in a thread, with an app that verifies its tokens."""
 
 import asyncio
+import importlib
 import os
 import ssl
 import sys
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.local import App, Config, RunningAccess, Team, run_local_access
+from fastapi_cloudflare_access.local.backends import InProcessApp
 from fastapi_cloudflare_access.local.control_commands import ControlError
 from fastapi_cloudflare_access.local.server import LocalServer
 
@@ -111,11 +113,37 @@ def test_an_app_can_be_mounted_by_its_import_string(tmp_path: Path, monkeypatch:
         local.mount("mounted_app_of_a_test:app")
         assert sys.modules.pop("mounted_app_of_a_test").team == local.team_domain
         first = local._edge.backend
-        local.mount(first.app)  # type: ignore[attr-defined]
+        local.mount("mounted_app_of_a_test:app")
         assert local._edge.backend is first
         local.forward_to("http://127.0.0.1:9")
         assert local._edge.backend is not first
     assert "CF_ACCESS_TEAM_DOMAIN" not in os.environ
+
+
+def test_an_app_that_was_imported_before_is_mounted_as_a_copy_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "earlier_app_of_a_test").mkdir()
+    (tmp_path / "earlier_app_of_a_test/__init__.py").write_text("")
+    (tmp_path / "earlier_app_of_a_test/settings.py").write_text(
+        "import os\nteam = os.environ['CF_ACCESS_TEAM_DOMAIN']\n"
+    )
+    code = "from earlier_app_of_a_test.settings import team\n"
+    code += "class App:\n    name = team\n    async def __call__(self, scope, receive, send): ...\napp = App()\n"
+    (tmp_path / "earlier_app_of_a_test/main.py").write_text(code)
+    monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", "acme")
+    earlier = importlib.import_module("earlier_app_of_a_test.main")
+    with run_local_access() as local:
+        local.mount("earlier_app_of_a_test.main:app")
+        backend = local._edge.backend
+        assert isinstance(backend, InProcessApp)
+        assert getattr(backend.app, "name", "") == local.team_domain
+    assert sys.modules["earlier_app_of_a_test.main"] is earlier
+    assert earlier.app.name == "acme"
+    for name in ("earlier_app_of_a_test.main", "earlier_app_of_a_test.settings", "earlier_app_of_a_test"):
+        del sys.modules[name]
 
 
 def test_the_local_access_stops_with_its_context() -> None:

@@ -4,8 +4,10 @@ import inspect
 import sys
 import tomllib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from starlette.types import ASGIApp
@@ -60,6 +62,24 @@ def load_app(name: str, *, folder: Path, is_factory: bool) -> ASGIApp:
     except Exception as problem:  # noqa: BLE001 - the app's code can raise anything
         raise AppImportError(_own_traceback(problem)) from None
     return _called(found, name) if is_factory or _is_factory(found) else found
+
+
+@contextmanager
+def fresh_modules(name: str) -> Generator[None]:
+    """Import the package of an app anew inside the context; afterwards, modules imported before are as they were."""
+    top = name.partition(":")[0].partition(".")[0]
+    before = _take_modules(top)
+    try:
+        yield
+    finally:
+        if before:
+            _take_modules(top)
+            sys.modules.update(before)
+
+
+def _take_modules(top: str) -> dict[str, ModuleType]:
+    names = [known for known in sys.modules if f"{known}.".startswith(f"{top}.")]
+    return {known: sys.modules.pop(known) for known in names}
 
 
 def _is_factory(found: Any) -> bool:

@@ -67,8 +67,9 @@ async def oauth(request: EdgeRequest, local_access: LocalAccess, body: Body) -> 
 async def _register(grants: Grants, local_access: LocalAccess, body: Body) -> tuple[dict[str, Any], int]:
     """Register a client (RFC 7591)."""
     asked = await read_json(body)
-    uris = (asked or {}).get("redirect_uris")
-    if not isinstance(uris, list) or not 1 <= len(uris) <= MAX_REDIRECTS:
+    given = (asked or {}).get("redirect_uris")
+    uris: Any = given if isinstance(given, list) else []
+    if not 1 <= len(uris) <= MAX_REDIRECTS:
         raise OAuthError("invalid_client_metadata", "redirect_uris must be a list with 1 to 10 entries")
     if not all(is_allowed_redirect(uri, local_access.config.apps) for uri in uris):
         raise OAuthError("invalid_redirect_uri", "name it in oauth_redirects of an app; loopback ones are allowed")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from starlette.types import ASGIApp
 
-from fastapi_cloudflare_access.local.app_loading import load_app
+from fastapi_cloudflare_access.local.app_loading import fresh_modules, load_app
 from fastapi_cloudflare_access.local.backends import Backend, InProcessApp, NoBackend
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.control_commands import ControlCommands
@@ -48,6 +48,7 @@ class RunningAccess:
         self._edge = edge
         self._loop: asyncio.AbstractEventLoop | None = None
         self._mounted: ASGIApp | None = None
+        self._loaded: dict[str, ASGIApp] = {}
 
     @property
     def team_domain(self) -> str:
@@ -93,8 +94,8 @@ class RunningAccess:
     def mount(self, app: ASGIApp | str, *, time_limit: float = 30.0) -> None:
         """Set the app that receives the requests, and wait until it has started.
 
-        Create the app inside the context, with its `team_domain` and `audience`. Or pass an import string: the module
-        is imported with `environment` set, and an app that is mounted already stays as it is.
+        Create the app inside the context, with its `team_domain` and `audience`. Or pass an import string: its package
+        is imported with `environment` set, again if that happened before. An app that is mounted stays as it is.
 
         Raises:
             ConfigurationError: The import string is wrong.
@@ -102,8 +103,7 @@ class RunningAccess:
             RuntimeError: The app did not start.
         """
         if isinstance(app, str):
-            with environment(self.environment):
-                app = load_app(app, folder=Path(), is_factory=False)
+            app = self._load(app)
         if app is self._mounted:
             return
         self._mounted = app
@@ -111,6 +111,13 @@ class RunningAccess:
         loop = self._running_loop()
         asyncio.run_coroutine_threadsafe(self._replace(backend), loop).result(time_limit)
         asyncio.run_coroutine_threadsafe(backend.wait_started(), loop).result(time_limit)
+
+    def _load(self, name: str) -> ASGIApp:
+        """Import an app once, as a copy of its own if another test has imported it with other settings."""
+        if name not in self._loaded:
+            with environment(self.environment), fresh_modules(name):
+                self._loaded[name] = load_app(name, folder=Path(), is_factory=False)
+        return self._loaded[name]
 
     def forward_to(self, upstream: str) -> None:
         """Set the server that receives the requests; start it with `environment`."""
