@@ -1,7 +1,7 @@
 """Managed OAuth: the authorization server of the team domain, for clients that are no browsers."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -67,8 +67,8 @@ async def oauth(request: EdgeRequest, local_access: LocalAccess, body: Body) -> 
 async def _register(grants: Grants, local_access: LocalAccess, body: Body) -> tuple[dict[str, Any], int]:
     """Register a client (RFC 7591)."""
     asked = await read_json(body)
-    given = (asked or {}).get("redirect_uris")
-    uris: Any = given if isinstance(given, list) else []
+    given: object = (asked or {}).get("redirect_uris")
+    uris = cast("list[Any]", given) if isinstance(given, list) else []
     if not 1 <= len(uris) <= MAX_REDIRECTS:
         raise OAuthError("invalid_client_metadata", "redirect_uris must be a list with 1 to 10 entries")
     if not all(is_allowed_redirect(uri, local_access.config.apps) for uri in uris):
