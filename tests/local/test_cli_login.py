@@ -99,6 +99,12 @@ def test_an_invalid_request_is_rejected(browser: Browser, query: dict[str, str])
     assert browser.open(STORE + "x").status_code == 400
 
 
+def test_an_app_of_another_host_is_rejected() -> None:
+    other = App(name="other", host="other.localhost")
+    browser = Browser(make_local_access(App(name="app"), other, addresses=Addresses(8787, 443, DOMAIN)))
+    assert browser.open(Cloudflared(browser, aud=other.tag).address).status_code == 400
+
+
 def test_a_key_without_a_secret_is_rejected(browser: Browser) -> None:
     weak = Cloudflared(browser, token=urlsafe_b64encode(bytes(32)).decode())
     assert browser.log_in(url=weak.address).status_code == 400

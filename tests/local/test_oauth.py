@@ -168,6 +168,14 @@ def test_a_token_is_only_for_its_app_and_for_users_that_a_policy_admits(client: 
     assert get(client.browser, token).status_code == 403
 
 
+def test_a_token_of_one_app_is_refused_by_another_with_managed_oauth() -> None:
+    other = App(name="other", host="other.localhost", managed_oauth=True)
+    client = Client(Browser(make_local_access(MANAGED, other)))
+    token = client.tokens()["access_token"]
+    assert client.browser.open("http://other.localhost:8787/", authorization=f"Bearer {token}").status_code == 401
+    assert get(client.browser, token).text == "hello"
+
+
 def test_a_revoked_token_is_refused(client: Client) -> None:
     tokens = client.tokens()
     for token in tokens["access_token"], tokens["refresh_token"], "unknown":

@@ -68,13 +68,13 @@ async def _register(grants: Grants, local_access: LocalAccess, body: Body) -> tu
     """Register a client (RFC 7591)."""
     asked = await read_json(body)
     given: object = (asked or {}).get("redirect_uris")
-    uris = cast("list[Any]", given) if isinstance(given, list) else []
+    uris = cast("list[object]", given) if isinstance(given, list) else []
     if not 1 <= len(uris) <= MAX_REDIRECTS:
         raise OAuthError("invalid_client_metadata", "redirect_uris must be a list with 1 to 10 entries")
     if not all(is_allowed_redirect(uri, local_access.config.apps) for uri in uris):
         raise OAuthError("invalid_redirect_uri", "name it in oauth_redirects of an app; loopback ones are allowed")
     return {
-        "client_id": grants.register(uris),
+        "client_id": grants.register([str(uri) for uri in uris]),
         "client_id_issued_at": int(local_access.clock.now()),
         "redirect_uris": uris,
         "grant_types": ["authorization_code", "refresh_token"],
