@@ -29,6 +29,7 @@ _UPSTREAM_ERRORS = (
     httpcore.TimeoutException,
     httpcore.ProtocolError,
     httpcore.UnsupportedProtocol,
+    ssl.SSLError,  # older versions of httpcore do not wrap it
 )
 
 
