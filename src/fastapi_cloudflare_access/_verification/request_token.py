@@ -20,6 +20,7 @@ MAX_DIGESTED = 16 * 1024
 _HEADER = HEADER.lower().encode()
 _COOKIE = COOKIE.encode()
 _BLANKS = b" \t"
+_CREDENTIALS = frozenset({_HEADER, b"authorization", b"cf-access-token", b"cf-access-client-secret"})
 
 Headers = Collection[tuple[bytes, bytes]]
 
@@ -53,6 +54,21 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
 def is_from_header(headers: Headers, sources: Sequence[TokenSource]) -> bool:
     """Check whether a token of this request was read from the header."""
     return "header" in sources and any(name == _HEADER for name, _ in headers)
+
+
+def without_credentials(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the headers without the token in any place, `Authorization`, and the secret of a service token.
+
+    Every cookie pair that contains the name of the token's cookie is removed, and the other cookies stay.
+    """
+    kept = [pair for pair in headers if pair[0] not in _CREDENTIALS]
+    if any(_COOKIE in value for name, value in kept if name == b"cookie"):
+        kept = [(name, _other_cookies(value) if name == b"cookie" else value) for name, value in kept]
+    return kept
+
+
+def _other_cookies(jar: bytes) -> bytes:
+    return b";".join(pair for pair in jar.split(b";") if _COOKIE not in pair).strip(_BLANKS)
 
 
 def short_digest(token: bytes) -> str:

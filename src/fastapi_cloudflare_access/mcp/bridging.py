@@ -1,0 +1,164 @@
+"""The bridge: it verifies the caller, and passes the request on without its credentials."""
+
+from contextlib import AsyncExitStack
+from typing import Annotated, Any, NoReturn
+
+from fastapi import HTTPException
+from fastapi.exception_handlers import http_exception_handler
+from starlette.authentication import AuthCredentials
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_cloudflare_access._authentication import replace_headers
+from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
+from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
+from fastapi_cloudflare_access._verification.request_token import without_credentials
+from fastapi_cloudflare_access.access import CloudflareAccess
+from fastapi_cloudflare_access.dependencies import Dependency
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.mcp.calls import Call, current_call
+from fastapi_cloudflare_access.mcp.other_schemes import other_scheme
+from fastapi_cloudflare_access.mcp.sdk import NOT_A_TOKEN, AccessUser, AuthContextMiddleware
+from fastapi_cloudflare_access.mcp.streaming import run_while_valid
+
+_BEARER = (b"authorization", b"Bearer " + NOT_A_TOKEN.encode())
+_NO_SCOPES = AuthCredentials()
+_NOT_A_DEPENDENCY = "a bridge is not a dependency: mount it, or serve it, as bridge(app, access)"
+
+
+def bridge(app: Annotated[ASGIApp, NotADependency(_NOT_A_DEPENDENCY)], access: CloudflareAccess[Any]) -> "Bridge":
+    """Return an app that lets only verified callers reach an MCP server, and passes them on as the SDKs read them.
+
+    A request without a valid token gets 401, or 503 if the token cannot be checked right now. The app receives no
+    `Authorization`, no assertion and no `CF_Authorization` cookie. An event stream ends when the token of its caller
+    has expired.
+
+    The bridge starts the refresh of the keys with the app, if the server or the parent app runs its lifespan.
+
+    Args:
+        app: The ASGI app of the SDK, without an auth setting of its own: `MCPServer(…).streamable_http_app()`, or
+            `FastMCP(…).http_app()`.
+        access: The object that verifies tokens.
+
+    Raises:
+        ConfigurationError: The arguments are not an app and an object, or the app has authentication of its own.
+
+    Examples:
+        ```python
+        from mcp.server import MCPServer
+
+        from fastapi_cloudflare_access import CloudflareAccess
+        from fastapi_cloudflare_access.mcp import bridge, get_caller
+
+        server = MCPServer("notes")
+
+
+        @server.tool()
+        def whoami() -> str:
+            return get_caller().principal.subject
+
+
+        app = bridge(server.streamable_http_app(), CloudflareAccess())
+        ```
+    """
+    check_access(access, "bridge(app, access)")
+    given: Any = app
+    if not callable(given) or isinstance(given, Dependency | type):
+        raise ConfigurationError("the first argument of bridge must be the app of the SDK: write bridge(app, access)")
+    if sentence := other_scheme(app, access):
+        raise ConfigurationError(sentence)
+    return Bridge(app, access)
+
+
+class Bridge:
+    """The app that `bridge` returns, and the middleware of `CloudflareAccessProvider`.
+
+    Attributes:
+        app: The app behind the bridge.
+        access: The object that verifies tokens.
+    """
+
+    def __init__(self, app: ASGIApp, access: CloudflareAccess[Any], *, bearer: bool = False) -> None:
+        """Create a bridge; `bearer` puts a fixed word where an SDK insists on a bearer token."""
+        self.app, self.access = app, access
+        self._app = AuthContextMiddleware(app)
+        self._more_headers = [_BEARER] if bearer else []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request whose caller is verified, and refuse any other.
+
+        Raises:
+            ConfigurationError: The connection is of an unknown type.
+        """
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._run_lifespan(scope, receive, send)
+        elif kind in ("http", "websocket"):
+            await self._serve(scope, receive, send)
+        else:
+            raise ConfigurationError("a bridge knows HTTP, WebSocket and lifespan: use no other protocol behind it")
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        try:
+            caller = await self.access(connection)
+        except (AccessHTTPException, AccessWebSocketException) as refusal:
+            await _refuse(refusal.with_traceback(None), scope, receive, send)
+            return
+        inner = replace_headers(scope, without_credentials(scope["headers"]) + self._more_headers)
+        inner["user"], inner["auth"] = AccessUser(caller), _NO_SCOPES
+        token = current_call.set(Call(self.access, connection, caller))
+        try:
+            await run_while_valid(self._app, inner, receive, send, self.access, caller)
+        finally:
+            current_call.reset(token)
+
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Keep the keys fresh as long as the app runs."""
+        async with AsyncExitStack() as stack:
+
+            async def receive_and_start() -> Message:
+                message = await receive()
+                if message["type"] == "lifespan.startup":
+                    try:
+                        await stack.enter_async_context(self.access)
+                    except Exception as failure:
+                        await send({"type": "lifespan.startup.failed", "message": str(failure)})
+                        raise
+                return message
+
+            async def stop_and_send(message: Message) -> None:
+                if message["type"] != "lifespan.startup.complete":
+                    await stack.aclose()  # before the server stops the event loop
+                await send(message)
+
+            await self.app(scope, receive_and_start, stop_and_send)
+
+
+forbid_as_dependency(Bridge, _NOT_A_DEPENDENCY)
+
+
+def check_access(access: Any, write: str) -> None:
+    """Check that `access` is the object that verifies tokens.
+
+    Raises:
+        ConfigurationError: It is another object, such as a class, a dependency or None.
+    """
+    if isinstance(access, CloudflareAccess):
+        return
+    if isinstance(access, Dependency):
+        given = access.expression
+        raise ConfigurationError(f"access must be the whole object, not {given}: write {write}")
+    given = f"the class {access.__name__}" if isinstance(access, type) else type(access).__name__
+    raise ConfigurationError(f"access must be a CloudflareAccess, not {given}: write {write}")
+
+
+async def _refuse(refusal: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer as FastAPI does if a dependency refuses."""
+
+    async def raise_refusal(*_: object) -> NoReturn:
+        raise refusal
+
+    handlers: Any = {HTTPException: http_exception_handler}
+    await ExceptionMiddleware(raise_refusal, handlers=handlers)(scope, receive, send)

@@ -1,0 +1,82 @@
+"""Event streams that end with the token of their caller."""
+
+import asyncio
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fastapi_cloudflare_access.access import CloudflareAccess
+from fastapi_cloudflare_access.claims import BaseClaims
+from fastapi_cloudflare_access.protocols import Clock
+
+POLL = 1.0
+"""Seconds after which a stream's timer reads the wall clock again."""
+
+_EVENT_STREAM = b"text/event-stream"
+
+
+async def run_while_valid(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, access: CloudflareAccess[Any], caller: BaseClaims
+) -> None:
+    """Run an app for one request; end an event stream that it sends when the token of the caller has expired."""
+    stream = _Stream(send, access.keys.clock, caller.exp + access.settings.exp_leeway)
+    try:
+        await app(scope, receive, stream.send)
+    except asyncio.CancelledError:
+        if not stream.stop():
+            raise
+    finally:
+        stream.stop()
+    await stream.finish()
+
+
+class _Stream:
+    """The response of one request; a timer begins with the start of an event stream."""
+
+    __slots__ = ("_clock", "_ends_at", "_has_ended", "_is_open", "_other_cancellations", "_send", "_task", "_timer")
+
+    def __init__(self, send: Send, clock: Clock, ends_at: float) -> None:
+        self._send, self._clock, self._ends_at = send, clock, ends_at
+        self._task = asyncio.current_task()
+        self._timer: asyncio.Task[None] | None = None
+        self._other_cancellations: int | None = None
+        self._is_open = self._has_ended = False
+
+    async def send(self, message: Message) -> None:
+        """Send a message, unless the stream has ended."""
+        if self._has_ended:
+            return
+        if message["type"] == "http.response.start":
+            if _is_event_stream(message):
+                self._is_open = True
+                self._timer = asyncio.create_task(self._run(), name="cloudflare-access-mcp-stream")
+        elif self._is_open and not message.get("more_body", False):
+            self._is_open = False
+        await self._send(message)
+
+    async def _run(self) -> None:
+        while (left := self._ends_at - self._clock.now()) > 0:
+            await self._clock.sleep(min(left, POLL))
+        self._has_ended = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> bool:
+        """Stop the timer; return whether it alone cancelled the request."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._has_ended and self._task is not None and self._other_cancellations is None:
+            self._other_cancellations = self._task.uncancel()
+        return self._other_cancellations == 0
+
+    async def finish(self) -> None:
+        """Send the end of a stream that the timer ended."""
+        if self._has_ended and self._is_open:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _is_event_stream(message: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.startswith(_EVENT_STREAM)
+        for name, value in message.get("headers", ())
+    )
