@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from starlette.testclient import TestClient
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access._authentication import replace_headers
 from fastapi_cloudflare_access._route_check import misuses
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import (
@@ -372,6 +373,33 @@ async def test_a_copy_of_the_scope_with_other_headers_is_verified_anew(rig: Rig)
     other = await rig.access.authenticate(Request({**scope, "headers": [(HEADER.lower().encode(), BOT.encode())]}))
     assert isinstance(other, ServiceClaims)
     assert await rig.access.authenticate(Request(scope)) is first
+
+
+async def test_a_list_of_the_same_headers_is_not_verified_anew(rig: Rig) -> None:
+    """Starlette replaces the list in the scope by an equal one whenever headers are read."""
+    scope = {"type": "http", "headers": [(HEADER.lower().encode(), ADA.encode())], "path": "/", "method": "GET"}
+    await rig.access(Request(scope))
+    scope["headers"] = list(scope["headers"])
+    await rig.access(Request(scope))
+    assert len(rig.accepted()) == 1
+
+
+async def test_a_scope_whose_headers_are_replaced_keeps_the_caller(rig: Rig) -> None:
+    headers = [(HEADER.lower().encode(), ADA.encode())]
+    scope = {"type": "http", "headers": headers, "path": "/", "method": "GET"}
+    caller = await rig.access(Request(scope))
+    replaced = replace_headers(scope, [(b"a", b"b")])
+    assert await rig.access(Request(replaced)) is caller
+    assert (scope["headers"], replaced["headers"]) == (headers, [(b"a", b"b")])
+    assert await rig.access(Request(scope)) is caller
+    assert len(rig.accepted()) == 1
+
+
+async def test_a_caller_of_other_headers_does_not_stay_if_headers_are_replaced(rig: Rig) -> None:
+    scope: dict[str, Any] = {"type": "http", "headers": [(HEADER.lower().encode(), ADA.encode())], "path": "/"}
+    assert await rig.access.authenticate(Request(scope))
+    for without in (replace_headers(scope | {"headers": []}, []), replace_headers({"type": "http", "headers": []}, [])):
+        assert await rig.access.authenticate(Request(without)) is None
 
 
 def test_hasattr_and_mocks_can_look_at_a_dependency(rig: Rig) -> None:

@@ -15,7 +15,7 @@ from support.mcp_servers import CLIENTS, HEADER, MODES, SERVERS, Recorder, Sessi
 from fastapi_cloudflare_access import CloudflareAccess, KeySettings
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.mcp_sdks]
 
 Team = FakeTeam[SystemClock]
 OPAQUE = {"Authorization": "Bearer oauth:opaque"}
@@ -69,9 +69,7 @@ async def test_a_tool_knows_the_user(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_tool_knows_the_service(
-    connect: Any, address: str, recorder: Recorder, team: Team, mode: str
-) -> None:
+async def test_a_tool_knows_the_service(connect: Any, address: str, recorder: Recorder, team: Team, mode: str) -> None:
     service = team.service("deploy-bot")
     async with connect(address, headers(team.token(service)), recorder, mode) as session:
         assert await whoami(session) == {"kind": "ServiceClaims", "subject": service.client_id, "email": None}
@@ -96,7 +94,7 @@ REFUSED = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("beside", [{}, OPAQUE], ids=["alone", "beside an opaque bearer"])
 @pytest.mark.parametrize("row", list(REFUSED))
-async def test_other_clients_get_401_from_the_bridge(  # noqa: PLR0917 - a matrix
+async def test_other_clients_get_401_from_the_bridge(
     connect: Any, address: str, recorder: Recorder, team: Team, mode: str, beside: dict[str, str], row: str
 ) -> None:
     forgery, challenge = REFUSED[row]
@@ -117,7 +115,7 @@ async def test_without_keys_clients_get_503(connect: Any, recorder: Recorder, te
         token = team.user_token("ada@example.com")
         settings = KeySettings(startup_timeout=0)
         access = CloudflareAccess(team_domain=certs.origin, audience=team.audience, key_settings=settings)
-        with uvicorn_serving(SERVERS[server](access)) as address, pytest.raises(Exception):  # noqa: B017, PT011, PT012
+        with uvicorn_serving(SERVERS[server](access)) as address, pytest.raises(Exception):  # noqa: B017, PT011
             async with connect(address, headers(token), recorder) as session:
                 await session.call("whoami")
     assert {status for status, _ in recorder.responses} == {503}
@@ -135,7 +133,9 @@ async def test_what_a_tool_finds_is_nothing_of_the_token(
     async with connect(address, sent, recorder, mode) as session:
         is_error, text = await session.call("seen")
     assert not is_error
-    assert [secret for secret in (*token.split("."), "oauth:", "cfast_", str(user.identity_nonce)) if secret in text] == []
+    assert [
+        secret for secret in (*token.split("."), "oauth:", "cfast_", str(user.identity_nonce)) if secret in text
+    ] == []
     found = json.loads(text)
     assert "cookie: theme=dark; lang=en" in found["headers"]
     authorization = [header for header in found["headers"] if header.startswith("authorization")]

@@ -16,7 +16,6 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token as get_official_access_token
 from mcp.server.mcpserver import Context
-from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from fastapi_cloudflare_access import CloudflareAccess, UserClaims
@@ -53,7 +52,7 @@ def deleting(name: str = "delete_note") -> Callable[[int], str]:
     return delete_note
 
 
-def _seen(request: Request, token: Any) -> dict[str, Any]:
+def _seen(request: Any, token: Any) -> dict[str, Any]:
     return {
         "headers": [f"{name.decode()}: {value.decode()}" for name, value in request.scope["headers"]],
         "user": str(vars(request.user)),
@@ -151,7 +150,7 @@ class Recorder:
         self.responses.append((response.status_code, response.headers.get("www-authenticate")))
 
     def client(self, headers: Mapping[str, str], **options: Any) -> httpx2.AsyncClient:
-        hooks = {"response": [self]}
+        hooks: Any = {"response": [self]}
         return httpx2.AsyncClient(headers=headers, event_hooks=hooks, trust_env=False, timeout=20, **options)
 
 
@@ -184,9 +183,8 @@ async def fastmcp_client(
         options.pop("timeout", None)
         return recorder.client(headers or {}, **options)
 
-    transport = StreamableHttpTransport(
-        f"http://{address}/mcp", headers=dict(headers), httpx_client_factory=factory
-    )
+    options: Any = {"headers": dict(headers), "httpx_client_factory": factory}
+    transport = StreamableHttpTransport(f"http://{address}/mcp", **options)
     async with FastMCPClient(transport, mode=mode) as client:
 
         async def call(name: str, **arguments: Any) -> tuple[bool, str]:

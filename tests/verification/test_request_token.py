@@ -10,6 +10,7 @@ from fastapi_cloudflare_access._verification.request_token import (
     MAX_MENTIONS,
     find_token,
     short_digest,
+    without_credentials,
 )
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
 from fastapi_cloudflare_access.settings import TokenSource
@@ -133,3 +134,33 @@ def test_sources_narrow_what_is_looked_at() -> None:
 
 def test_a_digest_is_short_and_is_not_the_token() -> None:
     assert short_digest(b"token") == "3c469e9d6c58"
+
+
+def test_without_credentials_the_token_is_in_no_header() -> None:
+    kept = [(b"host", b"a.example"), (b"cookie", b"theme=dark; lang=en"), (b"x-cf-authorization", b"x")]
+    names = (b"authorization", b"cf-access-jwt-assertion", b"cf-access-token", b"cf-access-client-secret")
+    assert without_credentials([*kept, *((name, b"secret") for name in names), *kept]) == [*kept, *kept]
+
+
+@pytest.mark.parametrize(
+    ("jar", "others"),
+    [
+        (b"CF_Authorization=secret", b""),
+        (b"a=b; CF_Authorization=secret; c=d", b"a=b; c=d"),
+        (b"CF_Authorization=secret;CF_Authorization=secret; a=b", b"a=b"),
+        (b'a="; CF_Authorization=secret; "', b'a="; "'),
+        (b" CF_Authorization = secret ;a", b"a"),
+        (b"XCF_Authorization=secret; CF_AuthorizationX=secret; a=CF_Authorization", b""),
+    ],
+)
+def test_without_credentials_other_cookies_stay(jar: bytes, others: bytes) -> None:
+    assert without_credentials([(b"cookie", jar)]) == [(b"cookie", others)]
+
+
+@given(
+    st.lists(st.sampled_from([b"CF_Authorization", b"=", b";", b" ", b"secret", b'"', b"a", b",", b"\t"]), max_size=30)
+)
+def test_without_credentials_no_reader_finds_a_token(parts: list[bytes]) -> None:
+    headers = without_credentials([(b"cookie", b"".join(parts)), (b"cookie", b"".join(parts))])
+    assert find_token(headers, ("header", "cookie")) is None
+    assert all(b"CF_Authorization" not in value for _, value in headers)

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access._authentication import replace_headers
-from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
+from fastapi_cloudflare_access._not_a_dependency import NotADependency
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access._verification.request_token import without_credentials
 from fastapi_cloudflare_access.access import CloudflareAccess
@@ -76,12 +76,18 @@ class Bridge:
 
     Attributes:
         app: The app behind the bridge.
-        access: The object that verifies tokens.
+        protecting_access: The object that verifies tokens.
     """
 
-    def __init__(self, app: ASGIApp, access: CloudflareAccess[Any], *, bearer: bool = False) -> None:
+    def __init__(
+        self,
+        app: Annotated[ASGIApp, NotADependency(_NOT_A_DEPENDENCY)],
+        access: CloudflareAccess[Any],
+        *,
+        bearer: bool = False,
+    ) -> None:
         """Create a bridge; `bearer` puts a fixed word where an SDK insists on a bearer token."""
-        self.app, self.access = app, access
+        self.app, self.protecting_access = app, access
         self._app = AuthContextMiddleware(app)
         self._more_headers = [_BEARER] if bearer else []
 
@@ -102,15 +108,15 @@ class Bridge:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         try:
-            caller = await self.access(connection)
+            caller = await self.protecting_access(connection)
         except (AccessHTTPException, AccessWebSocketException) as refusal:
             await _refuse(refusal.with_traceback(None), scope, receive, send)
             return
         inner = replace_headers(scope, without_credentials(scope["headers"]) + self._more_headers)
         inner["user"], inner["auth"] = AccessUser(caller), _NO_SCOPES
-        token = current_call.set(Call(self.access, connection, caller))
+        token = current_call.set(Call(self.protecting_access, connection, caller))
         try:
-            await run_while_valid(self._app, inner, receive, send, self.access, caller)
+            await run_while_valid(self._app, inner, receive, send, self.protecting_access, caller)
         finally:
             current_call.reset(token)
 
@@ -122,7 +128,7 @@ class Bridge:
                 message = await receive()
                 if message["type"] == "lifespan.startup":
                     try:
-                        await stack.enter_async_context(self.access)
+                        await stack.enter_async_context(self.protecting_access)
                     except Exception as failure:
                         await send({"type": "lifespan.startup.failed", "message": str(failure)})
                         raise
@@ -134,9 +140,6 @@ class Bridge:
                 await send(message)
 
             await self.app(scope, receive_and_start, stop_and_send)
-
-
-forbid_as_dependency(Bridge, _NOT_A_DEPENDENCY)
 
 
 def check_access(access: Any, write: str) -> None:

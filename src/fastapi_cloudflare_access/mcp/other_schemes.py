@@ -5,6 +5,9 @@ from typing import Any
 
 from fastapi_cloudflare_access.mcp.sdk import BearerAuthBackend, RequireAuthMiddleware
 
+_TWICE = (
+    "the app has FastMCP(auth=CloudflareAccessProvider(access)) already, which contains the bridge: take bridge(…) away"
+)
 _SCHEMES = (BearerAuthBackend, RequireAuthMiddleware)
 
 
@@ -16,13 +19,10 @@ def other_scheme(app: object, access: object) -> str | None:
         access: The object of the bridge.
     """
     for each in _apps(app, set()):
-        if (protected_by := getattr(each, "protecting_access", None)) is not None:
-            if protected_by is access:
-                return (
-                    "the app has FastMCP(auth=CloudflareAccessProvider(access)) already, which contains the bridge: "
-                    "take bridge(…) away"
-                )
-            return "the app verifies the tokens of another object already: give both the same one"
+        if (protecting := getattr(each, "protecting_access", None)) is not None:
+            if protecting is not access:
+                return "the app verifies the tokens of another object already: give both the same one"
+            return _TWICE if _is_fastmcp_provider(each) else "the app is behind a bridge already: take one of them away"
     for each in _apps(app, set()):
         if _has_scheme(each):
             return (

@@ -2,7 +2,7 @@
 
 import gc
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -77,9 +77,9 @@ class Requirement:
     @overload
     def __call__(self, target: AuthContext) -> Awaitable[bool]: ...
     @overload
-    def __call__(self, target: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]: ...
+    def __call__(self, target: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]: ...
     @overload
-    def __call__(self, target: Callable[P, R]) -> Callable[P, Awaitable[R]]: ...
+    def __call__(self, target: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
     def __call__(self, target: Any) -> Any:
         """Return the guarded function; for FastMCP's `AuthContext`, check whether the current caller is admitted.
@@ -143,11 +143,11 @@ def _is_registered(function: Any) -> bool:
     """
     if hasattr(function, "__fastmcp__"):
         return True
-    referrers: list[Any] = gc.get_referrers(function)
-    return any(_holds(each, function) for each in referrers if isinstance(each, dict))
+    return any(_holds(each, function) for each in gc.get_referrers(function))
 
 
-def _holds(attributes: dict[Any, Any], function: Any) -> bool:
+def _holds(referrer: Any, function: Any) -> bool:
+    attributes: dict[Any, Any] = referrer if type(referrer) is dict else {}
     if attributes.get("raw_function") is function:
         return True
     return attributes.get("fn") is function and {"name", "description"} <= attributes.keys()

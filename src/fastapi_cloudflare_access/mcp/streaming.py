@@ -1,12 +1,12 @@
 """Event streams that end with the token of their caller."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access.access import CloudflareAccess
-from fastapi_cloudflare_access.claims import BaseClaims
+from fastapi_cloudflare_access.claims import Claims
 from fastapi_cloudflare_access.protocols import Clock
 
 POLL = 1.0
@@ -16,10 +16,11 @@ _EVENT_STREAM = b"text/event-stream"
 
 
 async def run_while_valid(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send, access: CloudflareAccess[Any], caller: BaseClaims
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, access: CloudflareAccess[Any], caller: Claims
 ) -> None:
     """Run an app for one request; end an event stream that it sends when the token of the caller has expired."""
-    stream = _Stream(send, access.keys.clock, caller.exp + access.settings.exp_leeway)
+    verifier = access._authenticator.verifier  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this package
+    stream = _Stream(send, verifier.keys.clock, verifier.end_of(caller))
     try:
         await app(scope, receive, stream.send)
     except asyncio.CancelledError:
@@ -37,7 +38,7 @@ class _Stream:
 
     def __init__(self, send: Send, clock: Clock, ends_at: float) -> None:
         self._send, self._clock, self._ends_at = send, clock, ends_at
-        self._task = asyncio.current_task()
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._timer: asyncio.Task[None] | None = None
         self._other_cancellations: int | None = None
         self._is_open = self._has_ended = False
@@ -58,14 +59,13 @@ class _Stream:
         while (left := self._ends_at - self._clock.now()) > 0:
             await self._clock.sleep(min(left, POLL))
         self._has_ended = True
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     def stop(self) -> bool:
         """Stop the timer; return whether it alone cancelled the request."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._has_ended and self._task is not None and self._other_cancellations is None:
+        if self._has_ended and self._other_cancellations is None:
             self._other_cancellations = self._task.uncancel()
         return self._other_cancellations == 0
 
