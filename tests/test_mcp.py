@@ -3,11 +3,13 @@
 import asyncio
 import inspect
 import logging
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -730,3 +732,35 @@ def test_a_refused_call_is_logged_without_the_token(
         rig.call(token)
     assert "forbidden (the policy Group('admins') refused the caller)" in caplog.text
     assert token not in caplog.text
+
+
+# the docs
+
+
+GUIDE = (Path(__file__).parents[1] / "docs/guides/mcp.md").read_text().partition("## Mistakes that become errors")[2]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "sentence"), re.findall(r"^\| `(.+)`.* \| (access.+|the .+|[A-Z].+) \|$", GUIDE, re.MULTILINE)
+)
+def test_a_mistake_in_the_guide_becomes_the_error_that_the_guide_shows(
+    access: CloudflareAccess, mistake: str, sentence: str
+) -> None:
+    server = FastMCP("x", auth=CloudflareAccessProvider(access))
+    names = {"bridge": bridge, "access": access, "app": empty, "server": server, "get_caller": get_caller}
+    names |= {
+        "other": CloudflareAccess(team_domain="b", audience="x"),
+        "CloudflareAccessProvider": CloudflareAccessProvider,
+    }
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(sentence).replace('…', '.*')}$"):
+        eval(mistake, names)  # noqa: S307 - what the guide shows
+
+
+@pytest.mark.parametrize("documented", [bridge, CloudflareAccessProvider, requires])
+def test_the_example_of_a_docstring_runs(documented: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", "acme")
+    monkeypatch.setenv("CF_ACCESS_AUDIENCE", "0" * 64)
+    section = (inspect.getdoc(documented) or "").partition("Examples:\n")[2]
+    code = re.sub(r"^```\w*$", "", dedent(section), flags=re.MULTILINE)
+    assert code.strip()
+    exec(code, {"__name__": "an_example"})  # noqa: S102 - the package's own

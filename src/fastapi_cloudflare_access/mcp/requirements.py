@@ -147,7 +147,7 @@ def _is_registered(function: Any) -> bool:
 
 
 def _holds(referrer: Any, function: Any) -> bool:
-    attributes: dict[Any, Any] = referrer if type(referrer) is dict else {}
+    attributes: dict[Any, Any] = referrer if type(referrer) is dict else {}  # pyright: ignore[reportUnknownVariableType]
     if attributes.get("raw_function") is function:
         return True
     return attributes.get("fn") is function and {"name", "description"} <= attributes.keys()
