@@ -738,20 +738,17 @@ def test_a_refused_call_is_logged_without_the_token(
 
 
 GUIDE = (Path(__file__).parents[1] / "docs/guides/mcp.md").read_text().partition("## Mistakes that become errors")[2]
+ROWS = re.findall(r"^\| `(.+?)`.*? \| (.+) \|$", GUIDE, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("mistake", "sentence"), re.findall(r"^\| `(.+)`.* \| (access.+|the .+|[A-Z].+) \|$", GUIDE, re.MULTILINE)
-)
+@pytest.mark.parametrize(("mistake", "sentence"), ROWS, ids=[mistake for mistake, _ in ROWS])
 def test_a_mistake_in_the_guide_becomes_the_error_that_the_guide_shows(
     access: CloudflareAccess, mistake: str, sentence: str
 ) -> None:
     server = FastMCP("x", auth=CloudflareAccessProvider(access))
-    names = {"bridge": bridge, "access": access, "app": empty, "server": server, "get_caller": get_caller}
-    names |= {
-        "other": CloudflareAccess(team_domain="b", audience="x"),
-        "CloudflareAccessProvider": CloudflareAccessProvider,
-    }
+    other = CloudflareAccess(team_domain="b", audience="x")
+    names = {"access": access, "app": empty, "server": server, "other": other}
+    names |= {name: getattr(bridges, name) for name in bridges.__all__}
     with pytest.raises(ConfigurationError, match=f"^{re.escape(sentence).replace('…', '.*')}$"):
         eval(mistake, names)  # noqa: S307 - what the guide shows
 

@@ -49,7 +49,7 @@ def cookie(local: RunningAccess) -> str:
     with browser() as context:
         log_in(context, local)
         cookies: list[Any] = context.cookies(local.url("/"))
-    return next(each["value"] for each in cookies if each["name"] == "CF_Authorization")
+    return str(next(each["value"] for each in cookies if each["name"] == "CF_Authorization"))
 
 
 @needs_browser

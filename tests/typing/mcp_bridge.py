@@ -41,6 +41,7 @@ async def asynchronous(number: int) -> str:
 async def called() -> None:
     assert_type(await synchronous(1), str)
     assert_type(await asynchronous(1), str)
+    await synchronous("text")  # type: ignore[arg-type]
 
 
 guarded: Callable[[int], Coroutine[Any, Any, str]] = synchronous
@@ -53,4 +54,3 @@ bridge(Starlette(), CloudflareAccess)  # type: ignore[arg-type]
 CloudflareAccessProvider()  # type: ignore[call-arg]
 CloudflareAccessProvider(access, required_scopes=["x"])  # type: ignore[arg-type]
 requires("admins")  # type: ignore[arg-type]
-synchronous("text")  # type: ignore[arg-type]
