@@ -44,7 +44,10 @@ _NOT_ASKED: tuple[Any, Any, Any] = (None, None, None)
 def replace_headers(scope: Scope, headers: list[tuple[bytes, bytes]]) -> Scope:
     """Return a copy of a scope with other headers; the callers that the present ones authenticated stay."""
     present = scope["headers"]
-    kept = {who: (headers, *rest) for who, (asked, *rest) in scope.get(OUTCOMES, {}).items() if asked == present}
+    kept: dict[Any, Any] = {}
+    for who, outcome in scope.get(OUTCOMES, {}).items():
+        if outcome[0] is present or outcome[0] == present:
+            kept[who] = (headers, *outcome[1:])
     return {**scope, "headers": headers, OUTCOMES: kept}
 
 

@@ -20,7 +20,7 @@ MAX_DIGESTED = 16 * 1024
 _HEADER = HEADER.lower().encode()
 _COOKIE = COOKIE.encode()
 _BLANKS = b" \t"
-_CREDENTIALS = frozenset({_HEADER, b"authorization", b"cf-access-token", b"cf-access-client-secret"})
+_CREDENTIALS = frozenset({_HEADER, b"authorization", b"cookie", b"cf-access-token", b"cf-access-client-secret"})
 
 Headers = Collection[tuple[bytes, bytes]]
 
@@ -61,14 +61,19 @@ def without_credentials(headers: Headers) -> list[tuple[bytes, bytes]]:
 
     Every cookie pair that contains the name of the token's cookie is removed, and the other cookies stay.
     """
-    kept = [pair for pair in headers if pair[0] not in _CREDENTIALS]
-    if any(_COOKIE in value for name, value in kept if name == b"cookie"):
-        kept = [(name, _other_cookies(value) if name == b"cookie" else value) for name, value in kept]
+    kept: list[tuple[bytes, bytes]] = []
+    for pair in headers:
+        if pair[0] not in _CREDENTIALS:
+            kept.append(pair)
+        elif pair[0] == b"cookie" and (others := _other_cookies(pair[1])):
+            kept.append((b"cookie", others))
     return kept
 
 
 def _other_cookies(jar: bytes) -> bytes:
-    return b";".join(pair for pair in jar.split(b";") if _COOKIE not in pair).strip(_BLANKS)
+    if _COOKIE not in jar:
+        return jar
+    return b";".join([pair for pair in jar.split(b";") if _COOKIE not in pair]).strip(_BLANKS)
 
 
 def short_digest(token: bytes) -> str:

@@ -17,12 +17,13 @@ from fastapi_cloudflare_access._verification.request_token import without_creden
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.mcp.calls import Call, current_call
+from fastapi_cloudflare_access.mcp.calls import current_call
 from fastapi_cloudflare_access.mcp.other_schemes import other_scheme
-from fastapi_cloudflare_access.mcp.sdk import NOT_A_TOKEN, AccessUser, AuthContextMiddleware
+from fastapi_cloudflare_access.mcp.sdk import NOT_A_TOKEN, AccessUser, auth_context_var
 from fastapi_cloudflare_access.mcp.streaming import run_while_valid
 
 _BEARER = (b"authorization", b"Bearer " + NOT_A_TOKEN.encode())
+_CONNECTIONS = frozenset({"http", "websocket"})
 _NO_SCOPES = AuthCredentials()
 _NOT_A_DEPENDENCY = "a bridge is not a dependency: mount it, or serve it, as bridge(app, access)"
 
@@ -88,7 +89,6 @@ class Bridge:
     ) -> None:
         """Create a bridge; `bearer` puts a fixed word where an SDK insists on a bearer token."""
         self.app, self.protecting_access = app, access
-        self._app = AuthContextMiddleware(app)
         self._more_headers = [_BEARER] if bearer else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,31 +97,33 @@ class Bridge:
         Raises:
             ConfigurationError: The connection is of an unknown type.
         """
-        kind = scope["type"]
-        if kind == "lifespan":
+        if scope["type"] not in _CONNECTIONS:
             await self._run_lifespan(scope, receive, send)
-        elif kind in ("http", "websocket"):
-            await self._serve(scope, receive, send)
-        else:
-            raise ConfigurationError("a bridge knows HTTP, WebSocket and lifespan: use no other protocol behind it")
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = HTTPConnection(scope)
+            return
+        connection, access = HTTPConnection(scope), self.protecting_access
         try:
-            caller = await self.protecting_access(connection)
+            caller = await access.authenticate(connection)
+            if caller is None:
+                caller = await access(connection)  # raises the refusal
         except (AccessHTTPException, AccessWebSocketException) as refusal:
             await _refuse(refusal.with_traceback(None), scope, receive, send)
             return
-        inner = replace_headers(scope, without_credentials(scope["headers"]) + self._more_headers)
-        inner["user"], inner["auth"] = AccessUser(caller), _NO_SCOPES
-        token = current_call.set(Call(self.protecting_access, connection, caller))
+        headers = without_credentials(scope["headers"])
+        headers += self._more_headers
+        inner = replace_headers(scope, headers)
+        user = AccessUser(caller)
+        inner["user"], inner["auth"] = user, _NO_SCOPES
+        token, sdk_token = current_call.set((access, connection, caller)), auth_context_var.set(user)
         try:
-            await run_while_valid(self._app, inner, receive, send, self.protecting_access, caller)
+            await run_while_valid(self.app, inner, receive, send, access, caller)
         finally:
+            auth_context_var.reset(sdk_token)
             current_call.reset(token)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Keep the keys fresh as long as the app runs."""
+        if scope["type"] != "lifespan":
+            raise ConfigurationError("a bridge knows HTTP, WebSocket and lifespan: use no other protocol behind it")
         async with AsyncExitStack() as stack:
 
             async def receive_and_start() -> Message:

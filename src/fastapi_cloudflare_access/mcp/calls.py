@@ -24,7 +24,9 @@ class Call(NamedTuple):
     caller: UserClaims | ServiceClaims
 
 
-current_call: ContextVar[Call | None] = ContextVar("fastapi_cloudflare_access_mcp_call", default=None)
+current_call: ContextVar[tuple[CloudflareAccess[Any], HTTPConnection, UserClaims | ServiceClaims] | None] = ContextVar(
+    "fastapi_cloudflare_access_mcp_call", default=None
+)
 """The request of the current context. The SDKs run each message of a session in the context of its own request."""
 
 
@@ -48,4 +50,4 @@ def get_call() -> Call:
             "there is no caller outside a request that Access verified: serve the app over HTTP, behind "
             "bridge(app, access) or with FastMCP(auth=CloudflareAccessProvider(access))"
         )
-    return call
+    return Call(*call)

@@ -128,7 +128,7 @@ class Requirement:
 
     async def _admits(self) -> bool:
         """Return whether the policy admits the current caller, without a log record: FastMCP asks for every list."""
-        call = current_call.get()
+        call = None if current_call.get() is None else get_call()
         if call is None or (self._refused is not None and isinstance(call.caller, self._refused)):
             return False
         group_claims = call.access.settings.group_claims

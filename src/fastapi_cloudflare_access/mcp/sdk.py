@@ -7,7 +7,7 @@ from fastapi_cloudflare_access.mcp.versions import check_sdk
 
 check_sdk("mcp")
 
-from mcp.server.auth.middleware.auth_context import AuthContextMiddleware  # noqa: E402 - after the check
+from mcp.server.auth.middleware.auth_context import auth_context_var  # noqa: E402 - after the check
 from mcp.server.auth.middleware.bearer_auth import (  # noqa: E402 - the same
     AuthenticatedUser,
     BearerAuthBackend,
@@ -21,10 +21,10 @@ __all__ = [
     "NOT_A_TOKEN",
     "AccessToken",
     "AccessUser",
-    "AuthContextMiddleware",
     "BearerAuthBackend",
     "CallRefused",
     "RequireAuthMiddleware",
+    "auth_context_var",
 ]
 
 NOT_A_TOKEN = "cloudflare-access"  # noqa: S105 - what its name says
@@ -55,10 +55,18 @@ class AccessUser(AuthenticatedUser):
     """
 
     def __init__(self, caller: Claims) -> None:  # pyright: ignore[reportMissingSuperCall] - it would need the token
-        """Store the claims; the token for the SDK is made when it is read."""
+        """Store the claims; what the SDK reads is made when it is read, since most requests need none of it."""
         self.caller = caller
-        self.scopes: list[str] = []
-        self.username = _client_id(caller)
+
+    @cached_property
+    def username(self) -> str:  # type: ignore[override]  # pyright: ignore - the base assigns it
+        """The client id: the AUD tag of the application for a user."""
+        return self.caller.client_id if isinstance(self.caller, ServiceClaims) else self.caller.aud[0]
+
+    @cached_property
+    def scopes(self) -> list[str]:  # type: ignore[override]  # pyright: ignore - the base assigns it
+        """The scopes of the token: none."""
+        return []
 
     @cached_property
     def access_token(self) -> AccessToken:  # type: ignore[override]  # pyright: ignore - the base assigns it
@@ -69,7 +77,3 @@ class AccessUser(AuthenticatedUser):
         issuer, subject = self.caller.principal
         claims = {**self.caller.model_dump(mode="json"), "iss": issuer}
         return AccessToken(token=NOT_A_TOKEN, client_id=self.username, scopes=[], subject=subject, claims=claims)
-
-
-def _client_id(caller: Claims) -> str:
-    return caller.client_id if isinstance(caller, ServiceClaims) else caller.aud[0]

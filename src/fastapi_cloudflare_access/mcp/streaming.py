@@ -1,13 +1,12 @@
 """Event streams that end with the token of their caller."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims
-from fastapi_cloudflare_access.protocols import Clock
 
 POLL = 1.0
 """Seconds after which a stream's timer reads the wall clock again."""
@@ -19,8 +18,7 @@ async def run_while_valid(
     app: ASGIApp, scope: Scope, receive: Receive, send: Send, access: CloudflareAccess[Any], caller: Claims
 ) -> None:
     """Run an app for one request; end an event stream that it sends when the token of the caller has expired."""
-    verifier = access._authenticator.verifier  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this package
-    stream = _Stream(send, verifier.keys.clock, verifier.end_of(caller))
+    stream = _Stream(send, access, caller)
     try:
         await app(scope, receive, stream.send)
     except asyncio.CancelledError:
@@ -34,14 +32,14 @@ async def run_while_valid(
 class _Stream:
     """The response of one request; a timer begins with the start of an event stream."""
 
-    __slots__ = ("_clock", "_ends_at", "_has_ended", "_is_open", "_other_cancellations", "_send", "_task", "_timer")
+    # Values of the class, since most responses are no event streams, and each store would cost them time.
+    _timer: "asyncio.Task[None] | None" = None
+    _other_cancellations: int | None = None
+    _is_open = _has_ended = False
 
-    def __init__(self, send: Send, clock: Clock, ends_at: float) -> None:
-        self._send, self._clock, self._ends_at = send, clock, ends_at
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._timer: asyncio.Task[None] | None = None
-        self._other_cancellations: int | None = None
-        self._is_open = self._has_ended = False
+    def __init__(self, send: Send, access: CloudflareAccess[Any], caller: Claims) -> None:
+        self._send, self._access, self._caller = send, access, caller
+        self._task: Any = asyncio.current_task()
 
     async def send(self, message: Message) -> None:
         """Send a message, unless the stream has ended."""
@@ -56,8 +54,10 @@ class _Stream:
         await self._send(message)
 
     async def _run(self) -> None:
-        while (left := self._ends_at - self._clock.now()) > 0:
-            await self._clock.sleep(min(left, POLL))
+        verifier = self._access._authenticator.verifier  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        clock, ends_at = verifier.keys.clock, verifier.end_of(self._caller)
+        while (left := ends_at - clock.now()) > 0:
+            await clock.sleep(min(left, POLL))
         self._has_ended = True
         self._task.cancel()
 
