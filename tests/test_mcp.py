@@ -34,6 +34,8 @@ from support.mcp_servers import fastmcp_server, official_server
 
 import fastapi_cloudflare_access.mcp as bridges
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, KeySettings, ServiceClaims, UserClaims
+from fastapi_cloudflare_access._verifier import Verifier
+from fastapi_cloudflare_access.errors import IdentityUnavailable
 from fastapi_cloudflare_access.events import AccessEvent, RequestRejected
 from fastapi_cloudflare_access.mcp import (
     AccessUser,
@@ -42,7 +44,6 @@ from fastapi_cloudflare_access.mcp import (
     bridge,
     get_caller,
     requires,
-    streaming,
     versions,
 )
 from fastapi_cloudflare_access.policies import EmailDomain, Group
@@ -279,6 +280,26 @@ def test_an_app_sees_the_caller_as_the_user(access: CloudflareAccess, team: Fake
         ):
             seen = client.get("/", headers=team.headers(caller)).json()
             assert (seen["is_access_user"], seen["name"], seen["scopes"]) == (True, name, [])
+
+
+def test_either_of_two_objects_can_be_bridged(access: CloudflareAccess, team: FakeTeam) -> None:
+    other = CloudflareAccess(team_domain="other", audience="b" * 64)
+    other_team = FakeTeam("other")
+    either = access | other
+    with other_team.patch(other), TestClient(bridge(echo(), either)) as client:
+        for issuer in (team, other_team):
+            assert client.get("/", headers=issuer.headers(issuer.user("ada@example.com"))).json()["is_access_user"]
+        assert client.get("/").status_code == 401
+
+
+def test_the_user_has_no_scopes_and_the_claims_without_the_nonce(team: FakeTeam) -> None:
+    ada = team.user("ada@example.com")
+    user = AccessUser(ada)
+    claims = user.access_token.claims or {}
+    assert (user.scopes, user.access_token.scopes, user.access_token.subject) == ([], [], ada.sub)
+    assert ada.identity_nonce
+    assert ada.identity_nonce not in user.access_token.model_dump_json()
+    assert (claims["iss"], claims["email"]) == (team.issuer, "ada@example.com")
 
 
 def test_a_websocket_is_authenticated_before_it_is_accepted(access: CloudflareAccess, team: FakeTeam) -> None:
@@ -519,6 +540,23 @@ def test_as_an_auth_check_it_answers_without_an_event(team: FakeTeam, ada: UserC
     assert [rig.call(caller) for caller in (ada, eve, team.service("bot"))] == ["True", "False", "False"]
 
 
+async def unavailable(*_: object) -> IdentityUnavailable:
+    return IdentityUnavailable("not now")
+
+
+@pytest.mark.parametrize("kind", ["decorator", "auth check"])
+def test_a_policy_that_needs_an_identity_asks_it(team: FakeTeam, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Here get-identity cannot be asked, so nothing is decided and the caller is refused."""
+    monkeypatch.setattr(Verifier, "identity", unavailable)
+    function = admins(asynchronous) if kind == "decorator" else partial(admins, AuthCheckContext())
+    rig = Rig(team, function)
+    user = team.user("ada@example.com", custom={})
+    assert "hello" not in (answer := rig.call(user))
+    expected = "CallRefused: Cloudflare Access" if kind == "decorator" else "False"
+    assert answer.startswith(expected)
+    assert [event.reason for event in rig.events if isinstance(event, RequestRejected)] == ["identity_unavailable"]
+
+
 def test_outside_a_request_there_is_no_caller() -> None:
     assert asyncio.run(admins(AuthCheckContext())) is False  # type: ignore[arg-type]
     for call in (asynchronous(), admins(asynchronous)(), admins(synchronous)()):
@@ -681,46 +719,6 @@ def test_a_stream_that_is_cancelled_from_elsewhere_stays_cancelled(access: Cloud
         assert team.clock.sleeping == 0
 
     asyncio.run(serve())
-
-
-def test_a_response_that_is_no_event_stream_is_not_timed(access: CloudflareAccess, team: FakeTeam) -> None:
-    async def serve() -> None:
-        stream = Stream("application/json")
-        request = stream.run(access, team.user_token("ada@example.com", expires_in=900))
-        await stream.started.wait()
-        assert team.clock.sleeping == 0
-        await team.clock.run_for(2000)
-        assert not request.done()
-        request.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await request
-
-    asyncio.run(serve())
-
-
-def test_a_stream_that_the_app_ends_is_ended_once(access: CloudflareAccess, team: FakeTeam) -> None:
-    stream = Stream()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"all"})
-        await team.clock.run_for(2000)
-        await asyncio.sleep(0)
-
-    async def serve() -> None:
-        token = team.user_token("ada@example.com", expires_in=900)
-        scope = {
-            "type": "http",
-            "headers": [(b"cf-access-jwt-assertion", token.encode())],
-            "path": "/",
-            "method": "GET",
-        }
-        await bridge(app, access)(scope, no_message, stream.send)
-
-    asyncio.run(serve())
-    assert [message.get("body") for message in stream.sent] == [None, b"all"]
-    assert streaming.POLL == 1.0
 
 
 def test_a_refused_call_is_logged_without_the_token(

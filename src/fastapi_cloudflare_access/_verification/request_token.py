@@ -73,6 +73,8 @@ def without_credentials(headers: Headers) -> list[tuple[bytes, bytes]]:
 def _other_cookies(jar: bytes) -> bytes:
     if _COOKIE not in jar:
         return jar
+    if b";" not in jar:
+        return b""
     return b";".join([pair for pair in jar.split(b";") if _COOKIE not in pair]).strip(_BLANKS)
 
 

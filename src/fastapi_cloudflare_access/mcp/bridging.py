@@ -10,17 +10,17 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._authentication import replace_headers
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access._verification.request_token import without_credentials
-from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.mcp.calls import current_call
 from fastapi_cloudflare_access.mcp.other_schemes import other_scheme
 from fastapi_cloudflare_access.mcp.sdk import NOT_A_TOKEN, AccessUser, auth_context_var
-from fastapi_cloudflare_access.mcp.streaming import run_while_valid
+from fastapi_cloudflare_access.streams import run_while_valid
 
 _BEARER = (b"authorization", b"Bearer " + NOT_A_TOKEN.encode())
 _CONNECTIONS = frozenset({"http", "websocket"})
@@ -28,12 +28,11 @@ _NO_SCOPES = AuthCredentials()
 _NOT_A_DEPENDENCY = "a bridge is not a dependency: mount it, or serve it, as bridge(app, access)"
 
 
-def bridge(app: Annotated[ASGIApp, NotADependency(_NOT_A_DEPENDENCY)], access: CloudflareAccess[Any]) -> "Bridge":
+def bridge(app: Annotated[ASGIApp, NotADependency(_NOT_A_DEPENDENCY)], access: AccessBase[Any]) -> "Bridge":
     """Return an app that lets only verified callers reach an MCP server, and passes them on as the SDKs read them.
 
     A request without a valid token gets 401, or 503 if the token cannot be checked right now. The app receives no
-    `Authorization`, no assertion and no `CF_Authorization` cookie. An event stream ends when the token of its caller
-    has expired.
+    `Authorization`, no assertion and no `CF_Authorization` cookie. A stream ends with the token of its caller.
 
     The bridge starts the refresh of the keys with the app, if the server or the parent app runs its lifespan.
 
@@ -83,12 +82,13 @@ class Bridge:
     def __init__(
         self,
         app: Annotated[ASGIApp, NotADependency(_NOT_A_DEPENDENCY)],
-        access: CloudflareAccess[Any],
+        access: AccessBase[Any],
         *,
         bearer: bool = False,
     ) -> None:
         """Create a bridge; `bearer` puts a fixed word where an SDK insists on a bearer token."""
         self.app, self.protecting_access = app, access
+        self._authenticator = access._authenticator  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._more_headers = [_BEARER] if bearer else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,7 +115,7 @@ class Bridge:
         inner["user"], inner["auth"] = user, _NO_SCOPES
         token, sdk_token = current_call.set((access, connection, caller)), auth_context_var.set(user)
         try:
-            await run_while_valid(self.app, inner, receive, send, access, caller)
+            await run_while_valid(self.app, inner, receive, send, authenticator=self._authenticator, caller=caller)
         finally:
             auth_context_var.reset(sdk_token)
             current_call.reset(token)
@@ -150,7 +150,7 @@ def check_access(access: Any, write: str) -> None:
     Raises:
         ConfigurationError: It is another object, such as a class, a dependency or None.
     """
-    if isinstance(access, CloudflareAccess):
+    if isinstance(access, AccessBase):
         return
     if isinstance(access, Dependency):
         given = access.expression

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from starlette.requests import HTTPConnection
 
-from fastapi_cloudflare_access.access import CloudflareAccess
+from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 
@@ -19,12 +19,12 @@ class Call(NamedTuple):
         caller: The verified claims.
     """
 
-    access: CloudflareAccess[Any]
+    access: AccessBase[Any]
     connection: HTTPConnection
     caller: UserClaims | ServiceClaims
 
 
-current_call: ContextVar[tuple[CloudflareAccess[Any], HTTPConnection, UserClaims | ServiceClaims] | None] = ContextVar(
+current_call: ContextVar[tuple[AccessBase[Any], HTTPConnection, UserClaims | ServiceClaims] | None] = ContextVar(
     "fastapi_cloudflare_access_mcp_call", default=None
 )
 """The request of the current context. The SDKs run each message of a session in the context of its own request."""

@@ -6,8 +6,8 @@ from typing import Any, Never
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._logging import log
-from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.mcp.bridging import Bridge, check_access
 from fastapi_cloudflare_access.mcp.versions import check_sdk
@@ -45,7 +45,7 @@ class CloudflareAccessProvider(AuthProvider):
         ```
     """
 
-    def __init__(self, access: CloudflareAccess[Any], **unknown: Never) -> None:
+    def __init__(self, access: AccessBase[Any], **unknown: Never) -> None:
         """Check the arguments; nothing is fetched.
 
         Args:

@@ -14,7 +14,6 @@ from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.mcp.calls import current_call, get_call
 from fastapi_cloudflare_access.mcp.sdk import FORBIDDEN, CallRefused
-from fastapi_cloudflare_access.policies import Decision
 from fastapi_cloudflare_access.policies.logic import as_policy
 
 P = ParamSpec("P")
@@ -131,8 +130,10 @@ class Requirement:
         call = None if current_call.get() is None else get_call()
         if call is None or (self._refused is not None and isinstance(call.caller, self._refused)):
             return False
-        group_claims = call.access.settings.group_claims
-        return as_policy(self._policy).evaluate(call.caller, group_claims=group_claims) is Decision.ALLOW
+        try:
+            return bool(await call.access.roles({"caller": self._policy})(call.connection))
+        except AccessHTTPException:  # the policy needs an identity that cannot be asked
+            return False
 
 
 def _is_registered(function: Any) -> bool:
