@@ -377,7 +377,8 @@ async def test_a_copy_of_the_scope_with_other_headers_is_verified_anew(rig: Rig)
 
 async def test_a_list_of_the_same_headers_is_not_verified_anew(rig: Rig) -> None:
     """Starlette replaces the list in the scope by an equal one whenever headers are read."""
-    scope = {"type": "http", "headers": [(HEADER.lower().encode(), ADA.encode())], "path": "/", "method": "GET"}
+    headers = [(HEADER.lower().encode(), ADA.encode())]
+    scope: dict[str, Any] = {"type": "http", "headers": headers, "path": "/", "method": "GET"}
     await rig.access(Request(scope))
     scope["headers"] = list(scope["headers"])
     await rig.access(Request(scope))

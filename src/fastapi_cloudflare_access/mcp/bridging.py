@@ -77,7 +77,10 @@ class Bridge:
     Attributes:
         app: The app behind the bridge.
         protecting_access: The object that verifies tokens.
+        is_bridge: Always true, for code that looks for the bridge among the middleware of an app.
     """
+
+    is_bridge = True
 
     def __init__(
         self,
