@@ -398,6 +398,21 @@ def test_the_bridge_starts_and_stops_the_refresh_of_the_keys_with_the_app(access
     assert not access.keys.health().refresher_alive
 
 
+def test_the_refresh_has_stopped_when_the_server_hears_of_the_shutdown(access: CloudflareAccess) -> None:
+    """A server may then stop the event loop, with every task on it."""
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    seen: list[tuple[str, bool]] = []
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None:
+        seen.append((message["type"], access.keys.health().refresher_alive))
+
+    asyncio.run(bridge(Starlette(), access)({"type": "lifespan", "state": {}}, receive, send))
+    assert seen == [("lifespan.startup.complete", True), ("lifespan.shutdown.complete", False)]
+
+
 def test_an_app_that_does_not_start_leaves_no_refresh_behind(access: CloudflareAccess) -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
