@@ -46,7 +46,7 @@ def replace_headers(scope: Scope, headers: list[tuple[bytes, bytes]]) -> Scope:
     present = scope["headers"]
     kept: dict[Any, Any] = {}
     for who, outcome in scope.get(OUTCOMES, {}).items():
-        if outcome[0] is present or outcome[0] == present:
+        if are_same(outcome[0], present):
             kept[who] = (headers, *outcome[1:])
     return {**scope, "headers": headers, OUTCOMES: kept}
 
