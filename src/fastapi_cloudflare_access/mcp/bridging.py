@@ -1,18 +1,16 @@
 """The bridge: it verifies the caller, and passes the request on without its credentials."""
 
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-from fastapi import HTTPException
-from fastapi.exception_handlers import http_exception_handler
 from starlette.authentication import AuthCredentials
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access._authentication import replace_headers
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
+from fastapi_cloudflare_access._refusing import refuse
 from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access._verification.request_token import without_credentials
 from fastapi_cloudflare_access.dependencies import Dependency
@@ -109,7 +107,7 @@ class Bridge:
             if caller is None:
                 caller = await access(connection)  # raises the refusal
         except (AccessHTTPException, AccessWebSocketException) as refusal:
-            await _refuse(refusal.with_traceback(None), scope, receive, send)
+            await refuse(refusal.with_traceback(None), self.app, scope, receive, send)
             return
         headers = without_credentials(scope["headers"])
         headers += self._more_headers
@@ -160,13 +158,3 @@ def check_access(access: Any, write: str) -> None:
         raise ConfigurationError(f"access must be the whole object, not {given}: write {write}")
     given = f"the class {access.__name__}" if isinstance(access, type) else type(access).__name__
     raise ConfigurationError(f"access must be a CloudflareAccess, not {given}: write {write}")
-
-
-async def _refuse(refusal: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer as FastAPI does if a dependency refuses."""
-
-    async def raise_refusal(*_: object) -> NoReturn:
-        raise refusal
-
-    handlers: Any = {HTTPException: http_exception_handler}
-    await ExceptionMiddleware(raise_refusal, handlers=handlers)(scope, receive, send)
