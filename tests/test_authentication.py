@@ -343,7 +343,10 @@ def test_a_copy_keeps_what_a_subclass_has_narrowed_and_leaves_other_objects_alon
 def test_dependencies_in_a_container_cannot_be_copied_and_the_error_says_what_to_do(container: Any) -> None:
     staff = Staff(fetch=MemoryFetch(TEAM), clock=TEAM.clock)
     vars(staff)["table"] = container([staff.service])
-    with pytest.raises(ConfigurationError, match=r"^with_audience cannot copy the attribute table.* of its own$"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^with_audience cannot copy the attribute table.*outside of the object$",
+    ):
         staff.with_audience("other")
 
 

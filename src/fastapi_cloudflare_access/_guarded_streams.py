@@ -14,7 +14,7 @@ from fastapi_cloudflare_access._clock import run_with_timeout
 from fastapi_cloudflare_access._open_streams import Validity
 from fastapi_cloudflare_access._responses import close_code
 from fastapi_cloudflare_access._stream_block import StreamBlock
-from fastapi_cloudflare_access.errors import AccessError
+from fastapi_cloudflare_access.errors import AccessError, TokenExpired
 
 GRACE = 0.25
 """Seconds that a cancelled app has to return before its connection is ended without it."""
@@ -47,6 +47,11 @@ class GuardedStream(StreamBlock):
         self._receive, self._send = receive, send
         self._closer: asyncio.Task[None] | None = None
         self._is_closing = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to end when the block is entered."""
+        return self.can_end
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run the app; return when it has returned, or has been cancelled and the connection has been ended."""
@@ -82,7 +87,13 @@ class GuardedStream(StreamBlock):
         if self._closer is not None:
             raise _Ended("the stream has ended with the token of its caller")
         await self._send(message)
+        had_begun = self.can_end
         self.note_sent(message)
+        if self.can_end and not had_begun and self.open_streams is not None and self.error is None:
+            if self.ends_at <= self.open_streams.clock.now():
+                self.error = TokenExpired("the token has expired")
+            else:
+                self.open_streams.time(self)
         if self.error is not None and self.open_streams is not None and self.can_end:
             self._end_now()
             self.open_streams.report(self.validity, self.error)

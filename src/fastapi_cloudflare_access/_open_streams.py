@@ -90,9 +90,19 @@ class LoopStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def add(self, stream: OpenStream) -> None:
-        """Add a stream of the running event loop; if it ends before the timer wakes, start the timer anew."""
+    def add(self, stream: OpenStream, *, timed: bool = True) -> None:
+        """Add a stream of the running event loop.
+
+        Args:
+            stream: The stream.
+            timed: Whether it has begun; if not, call `time` as soon as it begins.
+        """
         self._streams.add(stream)
+        if timed:
+            self.time(stream)
+
+    def time(self, stream: OpenStream) -> None:
+        """Time a stream that has been added; if it ends before the timer wakes, start the timer anew."""
         self._earliest = min(self._earliest, stream.ends_at)
         if self._timer is None or self._earliest < self._wakes_at:
             self._start_timer()

@@ -53,8 +53,13 @@ class StreamBlock(OpenStream):
         await self._timeout.__aenter__()
         self._task = task
         self.open_streams = self.authenticator.open_streams.of_running_loop(verifier.keys.clock)
-        self.open_streams.add(self)
+        self.open_streams.add(self, timed=self.has_begun)
         self.is_open = True
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to end when the block is entered."""
+        return True
 
     async def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -34,7 +34,7 @@ logger = logging.getLogger("fastapi_cloudflare_access")
 _CANCELLATIONS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 
 
-class _Session(NamedTuple):
+class Session(NamedTuple):
     """The last answer about the session of a token.
 
     Attributes:
@@ -57,7 +57,7 @@ class IdentitySource:
         self._settings = settings
         self._timeout = settings.key_settings.fetch_timeout
         self._fetch, self._clock, self._listeners = fetch, clock, listeners
-        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._documents: OrderedDict[bytes, tuple[Identity, int]] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()  # of these two, which the event loops of several threads share
@@ -94,7 +94,7 @@ class IdentitySource:
             return None
         return answer
 
-    def _is_within_grace(self, user: UserClaims, session: _Session | None) -> bool:
+    def _is_within_grace(self, user: UserClaims, session: Session | None) -> bool:
         """Check whether the session was alive lately: when it was last asked for, or when the token was issued."""
         if self._settings.recheck_unavailable != "allow":
             return False
@@ -103,7 +103,7 @@ class IdentitySource:
             age = min(age, self._clock.monotonic() - session.asked_at)
         return age < self._settings.recheck_session + self._settings.recheck_grace
 
-    def _known(self, digest: bytes) -> tuple[_Session | None, Identity | None]:
+    def _known(self, digest: bytes) -> tuple[Session | None, Identity | None]:
         """Return what is kept about a token, and mark it as the most recently used."""
         with self._lock:
             session, document = self._sessions.get(digest), self._documents.get(digest)
@@ -114,7 +114,7 @@ class IdentitySource:
         return session, document and document[0]
 
     async def _ask(
-        self, digest: bytes, token: bytes, user: UserClaims, session: _Session | None
+        self, digest: bytes, token: bytes, user: UserClaims, session: Session | None
     ) -> Identity | AccessError:
         """Return the answer of get-identity, by the fetch in flight for this token or by a new one."""
         task, _ = self._in_flight.get(digest, (None, 0.0))
@@ -131,7 +131,7 @@ class IdentitySource:
         answer = task.result()
         return _no_session() if isinstance(answer, IdentityUnavailable) and _is_over(session) else answer
 
-    def _cannot_ask(self, why: str, session: _Session | None, *, retry_after: float = 1.0) -> AccessError:
+    def _cannot_ask(self, why: str, session: Session | None, *, retry_after: float = 1.0) -> AccessError:
         """Return the error if nothing can be asked; what was known before goes on to count."""
         return _no_session() if _is_over(session) else self._unavailable(why, retry_after=retry_after)
 
@@ -153,7 +153,7 @@ class IdentitySource:
         else:
             self._limiter.record_answer()
             self._emit("identity" if identity else "no_session", self._clock.monotonic() - started_at)
-            self._keep(digest, _Session(identity is not None, started_at), identity, size)
+            self._keep(digest, Session(identity is not None, started_at), identity, size)
             return identity or _no_session()
 
     def _count_in_flight(self) -> int:
@@ -164,7 +164,7 @@ class IdentitySource:
                 self._in_flight.pop(digest, None)
         return len(self._in_flight)
 
-    def _keep(self, digest: bytes, session: _Session, identity: Identity | None, size: int) -> None:
+    def _keep(self, digest: bytes, session: Session, identity: Identity | None, size: int) -> None:
         """Keep an answer, unless a later question was answered; remove the least recently used ones if too many."""
         with self._lock:
             before = self._sessions.get(digest)
@@ -192,7 +192,7 @@ class IdentitySource:
             emit(self._listeners, event, logger)
 
 
-def _is_over(session: _Session | None) -> bool:
+def _is_over(session: Session | None) -> bool:
     return session is not None and not session.is_alive
 
 

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
-from fastapi_cloudflare_access._identity.source import IdentitySource
+from fastapi_cloudflare_access._identity.source import IdentitySource, Session
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.access import CloudflareAccess
+from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.keys import KeySource
@@ -63,8 +64,10 @@ def _key_source(team: Issuer, certs: MemoryFetch, settings: Settings, listeners:
 class _FakeClockIdentitySource(IdentitySource):
     """An identity source that advances the fake clock while the app waits for an identity."""
 
-    async def _ask(self, *arguments: Any) -> Identity | AccessError:
-        return await cast("FakeClock", self._clock).run_until(super()._ask(*arguments))
+    async def _ask(
+        self, digest: bytes, token: bytes, user: UserClaims, session: Session | None
+    ) -> Identity | AccessError:
+        return await cast("FakeClock", self._clock).run_until(super()._ask(digest, token, user, session))
 
 
 class _FakeClockKeySource(KeySource):
