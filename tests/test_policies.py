@@ -399,7 +399,7 @@ def test_group_claims_come_from_the_environment_too(monkeypatch: pytest.MonkeyPa
         ServiceToken, Claim, Predicate, Group("a").evaluate, policies.parse_policy, policies.roles_from_file,
         policies.roles_from_environment,
     ],
-    ids=repr,
+    ids=lambda node: getattr(node, "__name__", repr(node)),
 )  # fmt: skip
 def test_a_policy_as_a_dependency_is_an_error_when_the_route_is_defined(confused: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"write Depends\(access\.require\(policy\)\)"):
