@@ -204,6 +204,17 @@ def test_a_request_that_never_ends_is_no_proof(monkeypatch: pytest.MonkeyPatch) 
     assert entry.why == "a request ends before it with TimeoutError, which is no refusal by access"
 
 
+def test_an_app_that_is_mounted_twice_shows_each_route_of_its_routers() -> None:
+    inner, outer, router = plain(), plain(), APIRouter()
+    router.add_route("/page", page)
+    inner.include_router(router, prefix="/router")
+    outer.mount("/one", inner)
+    outer.mount("/two", inner)
+    entries = audit(outer, [access]).entries
+    assert summary(entries) == {"GET /one/router/page": OPEN, "GET /two/router/page": OPEN}
+    assert TestClient(outer).get("/two/router/page").text == "secret"
+
+
 # which callers may enter
 
 

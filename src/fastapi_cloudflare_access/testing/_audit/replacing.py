@@ -96,7 +96,7 @@ def without_handlers(levels: Iterable[Level], record: Callable[[Node | Level], N
     apps = [*levels]
     given = [node for level in apps for node in level.nodes]
     try:
-        for level in apps:
+        for level in {id(level.app): level for level in apps}.values():  # an app may be mounted twice
             _replace_in_app(level, changes, record)
         for node in given:
             if id(node.route) not in opaque:  # an app may be mounted twice
