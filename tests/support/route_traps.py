@@ -82,6 +82,23 @@ def no_dependency() -> FastAPI:
     return with_route(plain())
 
 
+class UnderV1:
+    """Middleware that leads every request to another path."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, "path": f"/v1{scope['path']}"}, receive, send)
+
+
+def rewritten_paths() -> FastAPI:
+    app = plain()
+    app.add_route("/v1/page", page)
+    app.add_middleware(UnderV1)
+    return app
+
+
 def overridden() -> FastAPI:
     app = with_route(plain(), **STRICT)
     app.dependency_overrides[access.user] = handler
@@ -843,6 +860,7 @@ TRAPS: dict[Callable[[], Any], dict[str, str]] = {
     no_dependency: {"GET /x": OPEN},
     overridden: {"GET /x": OPEN},
     own_dependency_overridden: {"GET /x": OPEN},
+    rewritten_paths: {"GET /v1/page": OPEN},
     overridden_by_another_of_ours: {"GET /x": SAFE},
     overridden_in_a_chain: {"GET /x": SAFE},
     a_page_mounted_twice: {"GET /a/page": OPEN, "GET /b/page": OPEN},
@@ -983,6 +1001,7 @@ if hasattr(FastAPI, "frontend"):
     TRAPS[frontends_behind_a_guard] = {"GET /*": SAFE, "GET /more/*": SAFE, "ANY /logo.png": OPEN}
 
 UNSEEN = {
+    (rewritten_paths, "GET /v1/page"): "a request for /page reaches it",
     (middleware_that_refuses, "GET /page"): "a header opens it",
     (middleware_that_needs_the_lifespan, "GET /page"): "it has no lifespan here",
     (guard_of_another_object, "GET /page"): "it is protected, by an object that the audit was not given",

@@ -15,6 +15,7 @@ from fastapi_cloudflare_access.testing._audit.paths import (
     VARIANTS,
     host_of,
     is_tree,
+    levels_of,
     mounted_at,
     prefix_of,
     sample_path,
@@ -85,7 +86,10 @@ class Judge:
         verdicts = [
             await self._ask(node, method, admission, variant) for variant in VARIANTS if _differs(node, variant)
         ]
-        return next((verdict for verdict in verdicts if verdict.is_open), verdicts[0])
+        verdict = next((verdict for verdict in verdicts if verdict.is_open), verdicts[0])
+        if verdict.is_reached or admission.gates or _is_in_an_endpoint(node) or _served_before(node, method):
+            return verdict
+        return Verdict(is_open=True, why="the requests of the audit are led elsewhere", advice=_NO_PROOF)
 
     async def _ask(self, node: Node, method: str, admission: Admission, variant: int) -> Verdict:
         prefix, path = sample_prefix(node.level, variant), sample_path(node, variant)
@@ -187,6 +191,12 @@ def matches_itself(node: Node) -> bool:
 
 def _never(by: Node) -> Verdict:
     return Verdict(is_open=False, why=f"{shown_path(by)} is declared before it", is_reached=False)
+
+
+def _is_in_an_endpoint(node: Node) -> bool:
+    """Check whether the app of a route is itself an endpoint, which is served at one path alone."""
+    mounts = [level.mount.route for level in levels_of(node) if level.mount is not None]
+    return not all(isinstance(mount, Mount | Host) for mount in mounts)
 
 
 def _differs(node: Node, variant: int) -> bool:
