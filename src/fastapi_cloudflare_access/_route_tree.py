@@ -85,9 +85,13 @@ def levels(app: object) -> Iterator[Level]:
 
 def _levels(app: object, mount: Node | None, ancestors: tuple[object, ...]) -> Iterator[Level]:
     *wrappers, inner = behind(app)
-    if not has_routes(inner) or any(inner is one for one in ancestors):
+    if not has_routes(inner):
         return
     level = Level(inner, tuple(wrappers), mount)
+    if any(inner is one for one in ancestors):
+        if wrappers:  # they may answer themselves
+            yield level
+        return
     level.nodes.extend([*_routes(level), *_frontends(level)])
     yield level
     for node in level.nodes:

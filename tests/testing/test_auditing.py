@@ -11,7 +11,9 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Router
 from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 from support.route_traps import (
     NEVER,
@@ -213,6 +215,26 @@ def test_an_app_that_is_mounted_twice_shows_each_route_of_its_routers() -> None:
     entries = audit(outer, [access]).entries
     assert summary(entries) == {"GET /one/router/page": OPEN, "GET /two/router/page": OPEN}
     assert TestClient(outer).get("/two/router/page").text == "secret"
+
+
+class Console:
+    """An ASGI app that keeps another one, and answers itself."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("console")(scope, receive, send)
+
+
+@pytest.mark.parametrize("around", [None, Router()], ids=["the app itself", "an app without routes"])
+def test_a_mounted_object_that_answers_itself_is_open_whichever_app_it_keeps(around: Any) -> None:
+    app = plain()
+    app.mount("/console", Console(around or app))
+    app.mount("/again", GZipMiddleware(around or app))
+    app.mount("/guarded", AccessGuard(Console(around or app), access=access))
+    assert TestClient(app).get("/console/x").text == "console"
+    assert summary(audit(app, [access]).entries) == {"ANY /console/*": OPEN}
 
 
 # which callers may enter

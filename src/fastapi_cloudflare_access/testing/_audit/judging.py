@@ -14,6 +14,7 @@ from fastapi_cloudflare_access.testing._audit.narrowing import is_stock, pattern
 from fastapi_cloudflare_access.testing._audit.paths import (
     VARIANTS,
     host_of,
+    host_of_level,
     is_tree,
     levels_of,
     mounted_at,
@@ -25,6 +26,7 @@ from fastapi_cloudflare_access.testing._audit.paths import (
 from fastapi_cloudflare_access.testing._audit.tree import GUARD, Admission, Flaw, Guard, is_websocket
 
 _FIRST_REDIRECT = 300
+_METHODS = ("GET", "POST", WEBSOCKET)
 _REFUSALS = {401, POLICY_VIOLATION}
 _NO_PROOF = "put AccessGuard before the middleware that answers"
 _OWN_CODE = Flaw(
@@ -116,6 +118,18 @@ class Judge:
         reached = (await self.asker.ask(method, guard.sample_prefix + path, guard.host)).reached
         return isinstance(reached, Node) and shown_path(reached) != guard.prefix + path
 
+    async def without_routes(self, level: Level) -> list[Entry]:
+        """Return the entry of an app without routes, if the objects around it answer requests themselves."""
+        prefix, methods = sample_prefix(level), list[str]()
+        for method in _METHODS if prefix is not None else ():
+            answer = await self.asker.ask(method, f"{prefix}/~0-audit", host_of_level(level))
+            if answer.reached is None and not answer.is_refused and (answer.status or 500) < _FIRST_REDIRECT:
+                methods.append(method)
+        why, advice = _UNPROTECTED["mount"]
+        path = f"{prefix_of(level)}/*"
+        given = ("ANY",) if len(methods) == len(_METHODS) else tuple(methods)
+        return [Entry(path, given, "mount", is_open=True, why=why, advice=advice)] if methods else []
+
     async def fallback(self, node: Node) -> list[Entry]:
         """Return the entry of an app's own handler for paths without a route."""
         level, admission = node.level, self.admissions[node]
@@ -168,7 +182,7 @@ def methods_of(node: Node) -> list[str]:
     if is_websocket(node):
         return [WEBSOCKET]
     if not hasattr(node.route, "methods"):
-        return ["GET", "POST", WEBSOCKET]
+        return [*_METHODS]
     return sorted(node.route.methods or ()) or ["GET", "POST"]
 
 

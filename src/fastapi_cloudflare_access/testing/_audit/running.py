@@ -38,13 +38,18 @@ def audit(app: Any, accesses: Iterable[Any] = ()) -> Audit:
     guards = [*dict.fromkeys(guard for node in [*leaves, *fallbacks] for guard in evaluator.guards_before(node))]
     with asking(app, apps, authenticators or _used(admissions.values(), guards)) as asker:
         judge = Judge(admissions, asker)
-        entries = run(lambda: _entries(judge, leaves, fallbacks, guards))
+        entries = run(lambda: _entries(judge, apps, leaves, fallbacks, guards))
     return Audit(entries, [*misuses(app, Dependency), *_unserved(guards)])
 
 
-async def _entries(judge: Judge, leaves: list[Node], fallbacks: list[Node], guards: list[Guard]) -> list[Entry]:
+async def _entries(
+    judge: Judge, apps: list[Level], leaves: list[Node], fallbacks: list[Node], guards: list[Guard]
+) -> list[Entry]:
     entries = [entry for node in leaves for entry in await judge.entries(node)]
     entries += [entry for node in fallbacks for entry in await judge.fallback(node)]
+    for level in apps:
+        if not level.nodes:
+            entries += await judge.without_routes(level)
     for guard in guards:
         entries += await judge.exempt(guard)
     return entries
