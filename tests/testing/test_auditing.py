@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.routing import Router
+from starlette.routing import BaseRoute, Router
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
@@ -235,6 +235,25 @@ def test_a_mounted_object_that_answers_itself_is_open_whichever_app_it_keeps(aro
     app.mount("/guarded", AccessGuard(Console(around or app), access=access))
     assert TestClient(app).get("/console/x").text == "console"
     assert summary(audit(app, [access]).entries) == {"ANY /console/*": OPEN}
+
+
+class Fixed(BaseRoute):
+    """A route whose endpoint cannot be replaced."""
+
+    path = "/fixed"
+
+    @property
+    def endpoint(self) -> Any:
+        return page
+
+
+def test_an_audit_that_fails_leaves_the_app_as_it_was() -> None:
+    app = with_route(plain(), **STRICT)
+    app.router.routes.append(Fixed())
+    with pytest.raises(AttributeError, match="endpoint"):
+        assert_protected(app, access)
+    with override(access, TEAM.user("ada@acme.example")):
+        assert TestClient(app).get("/x").json() == "secret"
 
 
 # which callers may enter

@@ -58,8 +58,11 @@ class Replacements:
         """Change attributes of an object."""
         own = getattr(target, "__dict__", None)
         before = {name: getattr(target, name) if own is None else own.get(name, _MISSING) for name in values}
-        self._undo.append(partial(_assign, target, before))
-        _assign(target, values)
+        for name, value in values.items():
+            setattr(
+                target, name, value
+            )  # an object of the app's own class may refuse it: then there is nothing to undo
+            self._undo.append(partial(_assign, target, {name: before[name]}))
 
     def keep(self, target: Any) -> None:
         """Undo every later change of an object, also what it computes and keeps, as FastAPI before 0.137 does."""
