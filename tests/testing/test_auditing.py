@@ -3,6 +3,7 @@
 import logging
 from asyncio import Event
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,17 @@ def test_an_audit_that_fails_leaves_the_app_as_it_was() -> None:
         assert_protected(app, access)
     with override(access, TEAM.user("ada@acme.example")):
         assert TestClient(app).get("/x").json() == "secret"
+
+
+def test_several_threads_can_audit_one_app() -> None:
+    app = plain()
+    for number in range(50):
+        with_route(app, f"/{number}", **STRICT)
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(assert_protected, app, access) for _ in range(8)]:
+            done.result()
+    with override(access, TEAM.user("ada@acme.example")):
+        assert TestClient(app).get("/0").json() == "secret"
 
 
 # which callers may enter

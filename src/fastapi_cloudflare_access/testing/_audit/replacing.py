@@ -59,9 +59,7 @@ class Replacements:
         own = getattr(target, "__dict__", None)
         before = {name: getattr(target, name) if own is None else own.get(name, _MISSING) for name in values}
         for name, value in values.items():
-            setattr(
-                target, name, value
-            )  # an object of the app's own class may refuse it: then there is nothing to undo
+            setattr(target, name, value)  # an object of the app's own class may refuse: then there is nothing to undo
             self._undo.append(partial(_assign, target, {name: before[name]}))
 
     def keep(self, target: Any) -> None:

@@ -1,6 +1,7 @@
 """The audit of a whole app."""
 
 from collections.abc import Iterable
+from threading import Lock
 from typing import Any
 
 from fastapi_cloudflare_access._authentication import Authenticator
@@ -13,6 +14,9 @@ from fastapi_cloudflare_access.testing._audit.entries import Audit, Entry
 from fastapi_cloudflare_access.testing._audit.judging import Judge, is_leaf
 from fastapi_cloudflare_access.testing._audit.tree import Admission, Evaluator, Guard
 from fastapi_cloudflare_access.testing._replacing import authenticator_of, authenticators_of
+
+_one_at_a_time = Lock()
+"""An audit replaces the handlers of its app, and what the access objects do, which another would take for their own."""
 
 
 def audit(app: Any, accesses: Iterable[Any] = ()) -> Audit:
@@ -27,6 +31,11 @@ def audit(app: Any, accesses: Iterable[Any] = ()) -> Audit:
     """
     if not has_routes(behind(app)[-1]):
         raise ConfigurationError(f"the app must be a FastAPI or Starlette app, not {type(app).__name__}")
+    with _one_at_a_time:
+        return _audit(app, accesses)
+
+
+def _audit(app: Any, accesses: Iterable[Any]) -> Audit:
     apps = [*levels(app)]
     authenticators = frozenset(
         one for access in accesses for one in [authenticator_of(access), *authenticators_of(access)]
