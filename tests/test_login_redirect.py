@@ -31,6 +31,14 @@ def client_of(team: FakeTeam[Any] = TEAM, host: str = HOST) -> TestClient:
     return TestClient(app, base_url="https://internal.example:8000", follow_redirects=False)
 
 
+def test_the_marker_is_found_in_cookies_that_http_2_has_split() -> None:
+    client = client_of()
+    marker = client.get("/", headers=NAVIGATION).headers["set-cookie"].partition(";")[0]
+    client.cookies.clear()
+    split = [*NAVIGATION.items(), ("Cookie", "theme=dark"), ("Cookie", marker), ("Cookie", "language=en")]
+    assert client.get("/", headers=split).status_code == 401
+
+
 @pytest.mark.parametrize("token", [None, TEAM.forge("expired")], ids=["missing", "expired"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_navigation_without_a_valid_token_goes_to_the_login_of_the_public_host(

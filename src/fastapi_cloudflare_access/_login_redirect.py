@@ -44,7 +44,8 @@ class LoginRedirect:
             return None
         target = requested_path(scope)
         marker = _MARKER + short_digest(target.encode())
-        if marker in Headers(scope=scope).get("cookie", ""):
+        cookies = Headers(scope=scope).getlist("cookie")  # HTTP/2 may split them (RFC 9113 section 8.2.3)
+        if any(marker in cookie for cookie in cookies):
             refusal.headers = {**(refusal.headers or {}), "Set-Cookie": f"{marker}=; Max-Age=0{self._attributes}"}
             return None
         url = login_url(self._settings, self._host, return_to=target)
