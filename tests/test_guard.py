@@ -661,6 +661,15 @@ def test_a_500_is_private_if_the_middleware_is_around_the_whole_app(access: Clou
     assert (answer.status_code, answer.headers.get("cache-control")) == (500, PRIVATE if wrap == "around" else None)
 
 
+def test_the_answer_to_a_refused_caller_is_private_too(access: CloudflareAccess[Any]) -> None:
+    app = app_of(access, policy=is_ada)
+    app.add_exception_handler(AccessHTTPException, lambda *_: JSONResponse("there is no such page", 404))
+    client = TestClient(app)
+    bob = client.get("/report.pdf", headers=TEAM.headers(TEAM.user("bob@acme.example")))
+    assert (bob.status_code, bob.headers["cache-control"]) == (404, "private, no-cache")
+    assert "cache-control" not in client.get("/report.pdf").headers
+
+
 @pytest.mark.parametrize(("value", "sent"), [(None, None), (" no-store ", "no-store")])
 def test_the_value_is_a_setting(access: CloudflareAccess[Any], value: str | None, sent: str | None) -> None:
     client = TestClient(app_of(access, cache_control=value))

@@ -122,10 +122,10 @@ class AccessGuard:
                 caller = await self._dependency(HTTPConnection(scope))
             except (AccessHTTPException, AccessWebSocketException) as raised:
                 refusal = raised.with_traceback(None)
+        send = _private(scope, send, self._cache_control)
         if refusal is not None:
             await self._refuse(refusal, scope, receive, send)
             return
-        send = _private(scope, send, self._cache_control)
         if caller is None or not self._ends_streams:
             await self.app(scope, receive, send)
             return
