@@ -113,6 +113,12 @@ def test_an_app_whose_routes_are_not_known_may_serve_each_path() -> None:
         assert GuardedApp(app).serves("/x")
 
 
+@pytest.mark.parametrize("routes", [None, 5, {}, lambda: ["/a"]], ids=["none", "number", "dict", "method"])
+def test_an_attribute_of_another_framework_is_not_taken_for_routes(routes: Any) -> None:
+    app = type("Other", (), {"routes": routes, "__call__": endpoint})()
+    assert GuardedApp(app).serves("/x")
+
+
 def test_an_app_that_wraps_itself_is_looked_at_once() -> None:
     app = GZipMiddleware(RESPONSE)
     app.app = app

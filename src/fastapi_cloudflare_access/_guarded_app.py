@@ -70,7 +70,9 @@ def check_exempt(paths: Any) -> frozenset[str]:
 
 def _serves(app: object, scope: Scope) -> bool:
     owner = app_behind_middleware(app, "routes")
-    return owner is None or any(_leads_on(route, scope) for route in _routes_of(owner))
+    if not isinstance(getattr(owner, "routes", None), list):  # another framework may mean something else
+        return True
+    return any(_leads_on(route, scope) for route in _routes_of(owner))
 
 
 def _routes_of(app: object) -> Iterator[Any]:
