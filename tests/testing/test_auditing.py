@@ -457,6 +457,7 @@ def test_a_wrong_declaration_is_an_error() -> None:
     [
         (raw, [access], (), "the app must be a FastAPI or Starlette app, not function"),
         (None, [access], (), "the app must be a FastAPI or Starlette app, not NoneType"),
+        (TestClient(plain()), [access], (), "the app must be a FastAPI or Starlette app, not TestClient"),
         (plain(), [], (), r"write assert_protected\(app, access\)"),
         (plain(), [access.user], (), r"write assert_protected\(app, access\)"),
         (plain(), [access], "/healthz", r'write open=\{"/healthz"\}'),

@@ -29,7 +29,7 @@ def audit(app: Any, accesses: Iterable[Any] = ()) -> Audit:
     Raises:
         ConfigurationError: The routes of the app are not known.
     """
-    if not has_routes(behind(app)[-1]):
+    if not callable(app) or not has_routes(behind(app)[-1]):
         raise ConfigurationError(f"the app must be a FastAPI or Starlette app, not {type(app).__name__}")
     with _one_at_a_time:
         return _audit(app, accesses)
