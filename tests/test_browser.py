@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from support.origins import HOSTS, ORIGINS, OWN, TABLE, Headers, Row, origin
 
-from fastapi_cloudflare_access import AccessHTTPException, ConfigurationError
+from fastapi_cloudflare_access import AccessHTTPException, CloudflareAccess, ConfigurationError
 from fastapi_cloudflare_access.browser import SameOrigin
 
 UNSAFE = ["POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "get", "", "GET "]
@@ -290,3 +290,9 @@ def test_it_is_not_a_dependency(dependency: Any) -> None:
     for add in (FastAPI().add_api_route, APIRouter().add_api_route):
         with pytest.raises(ConfigurationError, match=r"^SameOrigin is middleware: write app\.add_middleware\(SameOrig"):
             add("/", lambda: "ok", dependencies=[Depends(dependency)])
+
+
+@pytest.mark.parametrize("app", [None, "app", FastAPI, CloudflareAccess(team_domain="acme", audience="1" * 64)])
+def test_what_it_protects_must_be_an_app(app: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^SameOrigin is middleware: write app\.add_middleware"):
+        SameOrigin(app, origins=["https://app.example.com"])

@@ -15,6 +15,7 @@ from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_a
 from fastapi_cloudflare_access._refusing import refuse
 from fastapi_cloudflare_access._responses import log_refusal, to_exception
 from fastapi_cloudflare_access._urls import is_host
+from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError, CrossOriginRequest
 
 __all__ = ["SameOrigin"]
@@ -50,6 +51,9 @@ class SameOrigin:
         Raises:
             ConfigurationError: There is no origin, or one is wrong.
         """
+        given: Any = app
+        if not callable(given) or isinstance(given, Dependency | type):
+            raise ConfigurationError(_WRITE)
         self.app = app
         self._origins = _origins_of(origins)
 
