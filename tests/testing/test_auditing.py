@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response, Security
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import BaseRoute, Router
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
@@ -266,6 +267,16 @@ def test_several_threads_can_audit_one_app() -> None:
             done.result()
     with override(access, TEAM.user("ada@acme.example")):
         assert TestClient(app).get("/0").json() == "secret"
+
+
+def test_a_fallback_is_asked_at_a_host_that_reaches_it() -> None:
+    hosts, trusted = plain(), plain()
+    hosts.host("a.example", AccessGuard(Router(default=raw), access=access))
+    hosts.host("b.example", Router(default=raw))
+    assert summary(audit(hosts, [access]).entries) == {"ANY a.example/*": SAFE, "ANY b.example/*": OPEN}
+    trusted.mount("/guarded", AccessGuard(Router(default=raw), access=access))
+    trusted.add_middleware(TrustedHostMiddleware, allowed_hosts=["a.example"])
+    assert summary(audit(trusted, [access]).entries) == {"ANY /guarded/*": SAFE}
 
 
 # which callers may enter

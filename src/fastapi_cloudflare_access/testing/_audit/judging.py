@@ -134,7 +134,7 @@ class Judge:
         """Return the entry of an app's own handler for paths without a route."""
         level, admission = node.level, self.admissions[node]
         prefix = sample_prefix(level)
-        answer = await self.asker.ask("GET", f"{prefix}/~0-audit/~no-route", "localhost")
+        answer = await self.asker.ask("GET", f"{prefix}/~0-audit/~no-route", host_of_level(level))
         is_open = isinstance(answer.reached, Level) or (answer.reached is None and not answer.is_refused)
         return [_entry_of(f"{prefix_of(level)}/*", ["ANY"], "fallback", admission, Verdict(is_open))]
 
