@@ -390,6 +390,21 @@ async def test_the_policies_of_the_request_decide_on_a_fresh_token(rig: Rig) -> 
     assert lease.ended is None
 
 
+async def test_a_policy_that_is_asked_for_each_message_is_asked_once_at_a_renewal(rig: Rig) -> None:
+    asked: list[object] = []
+
+    def known(caller: object) -> bool:
+        asked.append(caller)
+        return True
+
+    policy, connection = rig.access.require(known), rig.connection(rig.token(), kind="websocket")
+    caller, *_ = [await policy(connection) for _ in range(100)]
+    asked.clear()
+    async with rig.access.while_valid(caller) as lease:
+        await lease.renew(rig.token(expires_in=2 * LIFETIME))
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("source", ["header", "cookie"])
 async def test_a_policy_that_needs_the_identity_asks_with_the_fresh_token(source: str) -> None:
     rig = Rig(token_sources=source)

@@ -188,7 +188,8 @@ class Authenticator(Generic[U]):
     def add_check(self, check: Check, scope: Scope) -> None:  # noqa: ARG002 - where several objects are one, it chooses
         """Remember a policy that admitted the caller of the current request: it also decides on a fresh token."""
         validity = cast("Validity", self._validity.get())
-        validity.checks = (*validity.checks, check)
+        if check not in validity.checks:  # a policy may be asked for each message of a WebSocket
+            validity.checks = (*validity.checks, check)
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
         """Log a refusal, emit its event, and return the exception to raise."""
