@@ -754,6 +754,8 @@ WRONG: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
     (lambda _: {"exempt": [""]}, "begins with /, not ''"),
     (lambda _: {"exempt": [b"/x"]}, "an exempt path must be text that begins with /"),
     (lambda _: {"exempt": [["/x"]]}, "an exempt path must be text that begins with /"),
+    (lambda _: {"cache_control": "public, max-age=60"}, "must not let shared caches keep answers"),
+    (lambda _: {"cache_control": "private,S-MaxAge=5"}, "must not let shared caches keep answers"),
     (lambda _: {"cache_control": ""}, "cache_control must be a value such as 'private, no-cache', or None"),
     (lambda _: {"cache_control": "a\r\nb: c"}, "cache_control must be a value"),
     (lambda _: {"cache_control": "é"}, "cache_control must be a value"),

@@ -1,6 +1,7 @@
 """Middleware that protects what dependencies do not reach, and keeps answers to callers out of shared caches."""
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -29,6 +30,8 @@ _Outcomes: TypeAlias = Mapping[Any, tuple[Any, ...]]
 _Field: TypeAlias = tuple[bytes, bytes]
 
 _CACHE_CONTROL = b"cache-control"
+_SHARED = re.compile(r"(?:^|[,\s])(?:public|s-maxage)\b", re.IGNORECASE)
+"""The directives that let a shared cache keep an answer (RFC 9111 sections 5.2.2.9 and 5.2.2.10)."""
 _GUARD = "AccessGuard is not a dependency: write app.add_middleware(AccessGuard, access=access)"
 _PRIVATE_RESPONSES = "PrivateResponses is not a dependency: write app.add_middleware(PrivateResponses)"
 
@@ -263,4 +266,6 @@ def _check_cache_control(value: Any) -> _Field | None:
         return None
     if not isinstance(value, str) or not value.strip() or not value.isascii() or not value.isprintable():
         raise ConfigurationError(f"cache_control must be a value such as {PRIVATE!r}, or None")
+    if _SHARED.search(value):
+        raise ConfigurationError(f"cache_control must not let shared caches keep answers to callers: write {PRIVATE!r}")
     return _CACHE_CONTROL, value.strip().encode()

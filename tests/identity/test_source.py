@@ -17,9 +17,11 @@ from fastapi_cloudflare_access import UserClaims
 from fastapi_cloudflare_access._identity import limits, source
 from fastapi_cloudflare_access._identity.document import MAX_IDENTITY
 from fastapi_cloudflare_access._identity.source import IdentitySource
+from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.errors import AccessError, IdentityUnavailable, TokenRevoked
 from fastapi_cloudflare_access.events import AccessEvent, IdentityFetched
 from fastapi_cloudflare_access.identity import Identity
+from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import FetchResponse
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
@@ -537,3 +539,11 @@ async def test_an_identity_is_never_the_one_of_another_token(rig: Rig) -> None:
     ada, bob = rig.token(), rig.token("bob@acme.example")
     await rig.ask()
     assert name_of(await rig.source.identity(ada[0], bob[1])) == "identity_unavailable"
+
+
+async def test_a_verifier_of_tokens_alone_asks_for_no_identity(rig: Rig) -> None:
+    """Such as that of the command line."""
+    keys = KeySource(rig.settings, fetch=rig.certs, clock=rig.team.clock)
+    verifier = Verifier(rig.settings, keys=keys, user_model=UserClaims)
+    assert name_of(await verifier.identity([], rig.token()[1])) == "identity_unavailable"
+    assert await verifier.recheck(*rig.token()) is None

@@ -152,9 +152,18 @@ def address(
                 yield f"127.0.0.1:{port}"
                 return
         finally:
-            process.terminate()
-            process.wait(30)
+            stop(process)
     pytest.fail((folder / "log").read_text())
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a server; daphne goes on while one of its threads waits for a client that is gone."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def answers(process: "subprocess.Popen[bytes]", address: str) -> bool:

@@ -1,6 +1,7 @@
 """An endpoint of a team with exact counts and scripted faults."""
 
 import gzip
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -60,7 +61,7 @@ class SeenRequest:
 Maker = Callable[[Answer], Answer]
 
 
-class Endpoint:
+class Endpoint(ABC):
     """An endpoint of a team that counts fetches and plays scripted faults.
 
     Faults take effect in the order of their calls. With `times` a fault lasts for that many fetches, otherwise until
@@ -199,8 +200,9 @@ class Endpoint:
                 self._script.insert(0, (maker, times and times - 1))
         return maker(good)
 
+    @abstractmethod
     def _good(self, request: SeenRequest) -> Answer:
-        raise NotImplementedError
+        """Return the correct response."""
 
 
 def with_body(answer: Answer, body: bytes) -> Answer:
