@@ -67,11 +67,18 @@ TESTS = {
         "tests/keys/test_fetcher.py",
         "tests/keys/test_metrics.py",
         "tests/test_events.py",
-        "tests/test_authentication.py",
+        "tests/requests/test_authentication.py",
         "tests/test_not_a_dependency.py",
     ],
-    "_verification.request_token": ["tests/verification/test_request_token.py", "tests/test_authentication.py"],
-    "_verifier": ["tests/verification/test_token_cache.py", "tests/test_authentication.py", "tests/test_access.py"],
+    "_verification.request_token": [
+        "tests/verification/test_request_token.py",
+        "tests/requests/test_authentication.py",
+    ],
+    "_verifier": [
+        "tests/verification/test_token_cache.py",
+        "tests/requests/test_authentication.py",
+        "tests/test_access.py",
+    ],
     "_verification.token_cache": ["tests/verification/test_token_cache.py"],
 }
 """The tests that know a module, the quickest first."""

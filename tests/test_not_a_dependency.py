@@ -27,7 +27,7 @@ METHODS = [
     if not name.startswith("_") and inspect.isfunction(value) and value.__module__.startswith(package.__name__)
 ]
 PARAMETERLESS = {"readiness"}
-"""Also an endpoint, so FastAPI must be able to read it: it is found at the start, see test_route_check."""
+"""Also an endpoint, so FastAPI must be able to read it: it is found at the start, see routes/test_check."""
 CLASSES = [
     *(SameOrigin, CloudflareAccess, UserClaims, ServiceClaims, claims.Principal),
     *(settings.Settings, settings.KeySettings, keys.KeySource, keys.KeysHealth, keys.ExportedKeys),

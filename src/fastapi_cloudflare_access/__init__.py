@@ -1,6 +1,6 @@
 """FastAPI dependencies that admit only callers that Cloudflare Access has authenticated."""
 
-from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
+from fastapi_cloudflare_access._requests.responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.any_access import AnyAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims

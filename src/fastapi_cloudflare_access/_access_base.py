@@ -12,11 +12,11 @@ from fastapi import WebSocket
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
 from fastapi_cloudflare_access._policy import Policy, check_policy, policy_name, unasked_model
-from fastapi_cloudflare_access._responses import RESPONSES
-from fastapi_cloudflare_access._route_check import misuse_of, misuses
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._requests.responses import RESPONSES
+from fastapi_cloudflare_access._routes.check import misuse_of, misuses
 from fastapi_cloudflare_access._verifier import U
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.dependencies import (

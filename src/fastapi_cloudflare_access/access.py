@@ -9,16 +9,16 @@ from typing import Annotated, Any, Generic, Literal, Never, Self, cast
 from starlette.responses import Response
 from typing_extensions import TypeVar
 
-from fastapi_cloudflare_access import _urls
 from fastapi_cloudflare_access._access_base import AccessBase
-from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._clock import is_clock
 from fastapi_cloudflare_access._identity.source import IdentitySource
 from fastapi_cloudflare_access._keys.http import default_fetch
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
 from fastapi_cloudflare_access._policy import is_async
-from fastapi_cloudflare_access._responses import readiness
+from fastapi_cloudflare_access._requests import urls
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._requests.responses import readiness
 from fastapi_cloudflare_access._verifier import U, Verifier
 from fastapi_cloudflare_access.any_access import AnyAccess
 from fastapi_cloudflare_access.claims import UserClaims
@@ -206,7 +206,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         Raises:
             ConfigurationError: The host or the audience is wrong.
         """
-        return _urls.login_url(self.settings, host, return_to=return_to, audience=audience)
+        return urls.login_url(self.settings, host, return_to=return_to, audience=audience)
 
     def logout_url(self, *, host: Annotated[str | None, _LOGOUT] = None, return_to: str | None = None) -> str:
         """Return the URL at which a browser logs out of all apps of the team.
@@ -218,7 +218,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         Raises:
             ConfigurationError: An argument is wrong.
         """
-        return _urls.logout_url(self.settings, host=host, return_to=return_to)
+        return urls.logout_url(self.settings, host=host, return_to=return_to)
 
     @asynccontextmanager
     async def _running(self) -> AsyncGenerator[None]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Generic, cast
 from starlette.responses import Response
 
 from fastapi_cloudflare_access._access_base import AccessBase
-from fastapi_cloudflare_access._choosing import ChoosingAuthenticator
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
+from fastapi_cloudflare_access._requests.choosing import ChoosingAuthenticator
 from fastapi_cloudflare_access._verifier import U
 from fastapi_cloudflare_access.errors import ConfigurationError
 

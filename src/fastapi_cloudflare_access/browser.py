@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastapi_cloudflare_access._logging import place_of
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
-from fastapi_cloudflare_access._refusing import refuse
-from fastapi_cloudflare_access._responses import log_refusal, to_exception
-from fastapi_cloudflare_access._urls import is_host
+from fastapi_cloudflare_access._requests.refusing import refuse
+from fastapi_cloudflare_access._requests.responses import log_refusal, to_exception
+from fastapi_cloudflare_access._requests.urls import is_host
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError, CrossOriginRequest
 

@@ -19,11 +19,11 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access._policy import Policy as PolicyFunction
-from fastapi_cloudflare_access._route_check import misuse_of
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._routes.check import misuse_of
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access._verifier import Outcome, U
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims

@@ -9,13 +9,13 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access._access_base import AccessBase
-from fastapi_cloudflare_access._authentication import OUTCOMES
-from fastapi_cloudflare_access._guarded_app import GuardedApp, check_exempt
 from fastapi_cloudflare_access._logging import log
-from fastapi_cloudflare_access._login_redirect import LoginRedirect
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
-from fastapi_cloudflare_access._refusing import refuse
-from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
+from fastapi_cloudflare_access._requests.authentication import OUTCOMES
+from fastapi_cloudflare_access._requests.login_redirect import LoginRedirect
+from fastapi_cloudflare_access._requests.refusing import refuse
+from fastapi_cloudflare_access._requests.responses import AccessHTTPException, AccessWebSocketException
+from fastapi_cloudflare_access._routes.guarded_app import GuardedApp, check_exempt
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.dependencies import CALLERS, Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from fastapi_cloudflare_access._responses import RESPONSES
+from fastapi_cloudflare_access._requests.responses import RESPONSES
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 __all__ = ["problem_details", "problem_responses"]

@@ -10,11 +10,11 @@ from typing import Any, Generic, Self, TypeVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fastapi_cloudflare_access._authentication import Authenticator
-from fastapi_cloudflare_access._guarded_streams import GuardedResponse, GuardedWebSocket
-from fastapi_cloudflare_access._open_streams import Validity
-from fastapi_cloudflare_access._responses import AccessWebSocketException
-from fastapi_cloudflare_access._stream_block import StreamBlock, checked_validity
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._requests.guarded_streams import GuardedResponse, GuardedWebSocket
+from fastapi_cloudflare_access._requests.open_streams import Validity
+from fastapi_cloudflare_access._requests.responses import AccessWebSocketException
+from fastapi_cloudflare_access._requests.stream_block import StreamBlock, checked_validity
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 

@@ -13,7 +13,7 @@ from attacks.odd import Odd, cookie, header, odd_requests
 from attacks.wire import Answer, request
 from attacks.workshop import Attack
 
-from fastapi_cloudflare_access._responses import _FAULTS
+from fastapi_cloudflare_access._requests.responses import _FAULTS
 
 Wrong = Iterator[tuple[str, tuple[object, ...]]]
 DESCRIPTIONS = {f'{{"detail":"{description}"}}'.encode() for _, description in _FAULTS.values()}

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access._open_streams import TIMER_TASK
+from fastapi_cloudflare_access._requests.open_streams import TIMER_TASK
 from fastapi_cloudflare_access.events import AccessEvent, StreamEnded
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 

@@ -8,7 +8,7 @@ from fastapi_cloudflare_access._clock import run_with_timeout
 from fastapi_cloudflare_access._keys.document import describe
 from fastapi_cloudflare_access._keys.environment import EnvironmentProblem
 from fastapi_cloudflare_access._keys.http import HttpxFetch
-from fastapi_cloudflare_access._urls import LOGIN_PATH, MAX_RETURN, is_host
+from fastapi_cloudflare_access._requests.urls import LOGIN_PATH, MAX_RETURN, is_host
 from fastapi_cloudflare_access._verification.request_token import COOKIE
 from fastapi_cloudflare_access.cli.formatting import printable
 from fastapi_cloudflare_access.cli.reports import CommandError, Status, Step

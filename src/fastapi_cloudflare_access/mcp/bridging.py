@@ -8,10 +8,10 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access._access_base import AccessBase
-from fastapi_cloudflare_access._authentication import replace_headers
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
-from fastapi_cloudflare_access._refusing import refuse
-from fastapi_cloudflare_access._responses import AccessHTTPException, AccessWebSocketException
+from fastapi_cloudflare_access._requests.authentication import replace_headers
+from fastapi_cloudflare_access._requests.refusing import refuse
+from fastapi_cloudflare_access._requests.responses import AccessHTTPException, AccessWebSocketException
 from fastapi_cloudflare_access._verification.request_token import without_credentials
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError

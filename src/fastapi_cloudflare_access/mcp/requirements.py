@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from starlette.concurrency import run_in_threadpool
 
 from fastapi_cloudflare_access._policy import check_policy, unasked_model
-from fastapi_cloudflare_access._responses import AccessHTTPException
+from fastapi_cloudflare_access._requests.responses import AccessHTTPException
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.mcp.calls import current_call, get_call

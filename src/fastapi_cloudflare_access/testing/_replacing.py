@@ -6,7 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from fastapi_cloudflare_access._access_base import AccessBase
-from fastapi_cloudflare_access._authentication import Authenticator
+from fastapi_cloudflare_access._requests.authentication import Authenticator
 from fastapi_cloudflare_access.any_access import AnyAccess
 from fastapi_cloudflare_access.dependencies import Dependency
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Scope
 
-from fastapi_cloudflare_access._responses import to_exception
-from fastapi_cloudflare_access._route_tree import Level, Node
+from fastapi_cloudflare_access._requests.responses import to_exception
+from fastapi_cloudflare_access._routes.tree import Level, Node
 from fastapi_cloudflare_access.errors import AccessError
 from fastapi_cloudflare_access.testing._audit.replacing import Reached, Replacements, without_handlers
 from fastapi_cloudflare_access.testing._audit.tree import Authenticators

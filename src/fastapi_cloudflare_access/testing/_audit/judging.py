@@ -6,8 +6,8 @@ from typing import NamedTuple
 from starlette.routing import Host, Mount
 
 from fastapi_cloudflare_access._logging import METHODS
-from fastapi_cloudflare_access._responses import POLICY_VIOLATION
-from fastapi_cloudflare_access._route_tree import Level, Node, behind, has_routes
+from fastapi_cloudflare_access._requests.responses import POLICY_VIOLATION
+from fastapi_cloudflare_access._routes.tree import Level, Node, behind, has_routes
 from fastapi_cloudflare_access.testing._audit.asking import WEBSOCKET, Answer, Asker
 from fastapi_cloudflare_access.testing._audit.entries import Entry, Kind
 from fastapi_cloudflare_access.testing._audit.narrowing import is_stock, pattern_of

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Host, Mount
 
-from fastapi_cloudflare_access._route_tree import Level, Node
+from fastapi_cloudflare_access._routes.tree import Level, Node
 
 HOST = "localhost"
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")

@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._route_tree import Level, Node, behind, has_routes
+from fastapi_cloudflare_access._routes.tree import Level, Node, behind, has_routes
 from fastapi_cloudflare_access.testing._audit.narrowing import is_stock, narrow
 from fastapi_cloudflare_access.testing._audit.tree import effective, overrides_of, provider_of
 

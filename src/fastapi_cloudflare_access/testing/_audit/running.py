@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any
 
-from fastapi_cloudflare_access._authentication import Authenticator
-from fastapi_cloudflare_access._route_check import misuses
-from fastapi_cloudflare_access._route_tree import Level, Node, behind, has_routes, levels
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._routes.check import misuses
+from fastapi_cloudflare_access._routes.tree import Level, Node, behind, has_routes, levels
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.testing._audit.asking import asking, run

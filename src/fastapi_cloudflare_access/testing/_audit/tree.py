@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant
 
-from fastapi_cloudflare_access._authentication import Authenticator
-from fastapi_cloudflare_access._route_tree import Level, Node, behind
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._routes.tree import Level, Node, behind
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.guard import AccessGuard

@@ -9,11 +9,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._clock import run_with_timeout
-from fastapi_cloudflare_access._open_streams import Validity
-from fastapi_cloudflare_access._responses import close_code
-from fastapi_cloudflare_access._stream_block import StreamBlock
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._requests.open_streams import Validity
+from fastapi_cloudflare_access._requests.responses import close_code
+from fastapi_cloudflare_access._requests.stream_block import StreamBlock
 from fastapi_cloudflare_access.errors import AccessError, TokenExpired
 
 GRACE = 0.25

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from starlette.testclient import TestClient
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access._authentication import replace_headers
-from fastapi_cloudflare_access._route_check import misuses
+from fastapi_cloudflare_access._requests.authentication import replace_headers
+from fastapi_cloudflare_access._routes.check import misuses
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import (
     AccessError,
@@ -101,8 +101,8 @@ def test_without_listeners_no_event_is_made(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(**_: object) -> None:
         pytest.fail("an event was made")
 
-    monkeypatch.setattr("fastapi_cloudflare_access._authentication.RequestAccepted", fail)
-    monkeypatch.setattr("fastapi_cloudflare_access._authentication.RequestRejected", fail)
+    monkeypatch.setattr("fastapi_cloudflare_access._requests.authentication.RequestAccepted", fail)
+    monkeypatch.setattr("fastapi_cloudflare_access._requests.authentication.RequestRejected", fail)
     rig = Rig(listeners=())
     assert [rig.get("/user", **{HEADER: token})[0] for token in (ADA, BOT, "x")] == [200, 403, 401]
 

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from support.stream_rig import LEEWAY, LIFETIME, Rig, wait_forever
 
 from fastapi_cloudflare_access import ConfigurationError
-from fastapi_cloudflare_access._guarded_streams import CLOSE_TIMEOUT, GRACE
+from fastapi_cloudflare_access._requests.guarded_streams import CLOSE_TIMEOUT, GRACE
 from fastapi_cloudflare_access.streams import run_while_valid
 
 pytestmark = pytest.mark.anyio

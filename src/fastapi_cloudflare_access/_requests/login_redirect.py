@@ -4,8 +4,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._responses import AccessHTTPException, redirect_to_login
-from fastapi_cloudflare_access._urls import login_url, requested_path
+from fastapi_cloudflare_access._requests.responses import AccessHTTPException, redirect_to_login
+from fastapi_cloudflare_access._requests.urls import login_url, requested_path
 from fastapi_cloudflare_access._verification.request_token import short_digest
 from fastapi_cloudflare_access.errors import ConfigurationError, MissingToken, TokenExpired
 from fastapi_cloudflare_access.settings import Settings

@@ -5,9 +5,9 @@ import logging
 from types import TracebackType
 from typing import Any
 
-from fastapi_cloudflare_access._authentication import Authenticator
 from fastapi_cloudflare_access._logging import log
-from fastapi_cloudflare_access._open_streams import LoopStreams, OpenStream, Validity
+from fastapi_cloudflare_access._requests.authentication import Authenticator
+from fastapi_cloudflare_access._requests.open_streams import LoopStreams, OpenStream, Validity
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError
-from fastapi_cloudflare_access._urls import MAX_RETURN, public_host, requested_path, safe_path
+from fastapi_cloudflare_access._requests.urls import MAX_RETURN, public_host, requested_path, safe_path
 
 TAG, OTHER = "1" * 64, "2" * 64
 HOST = "app.example.com"

@@ -13,7 +13,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access._route_check import _classes, _shown, misuse_of, misuses
+from fastapi_cloudflare_access._routes.check import _classes, _shown, misuse_of, misuses
 from fastapi_cloudflare_access.claims import BaseClaims, Claims
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch

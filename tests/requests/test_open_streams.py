@@ -13,7 +13,7 @@ import pytest
 from support.stream_rig import LEEWAY, LIFETIME, Rig, timers, wait_forever
 
 from fastapi_cloudflare_access import AccessWebSocketException
-from fastapi_cloudflare_access._open_streams import LoopStreams, OpenStream, OpenStreams, Validity
+from fastapi_cloudflare_access._requests.open_streams import LoopStreams, OpenStream, OpenStreams, Validity
 from fastapi_cloudflare_access.errors import AccessError, TokenExpired
 from fastapi_cloudflare_access.events import AccessEvent, StreamEnded
 from fastapi_cloudflare_access.testing import FakeClock

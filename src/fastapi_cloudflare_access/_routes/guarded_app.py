@@ -9,8 +9,8 @@ from starlette._utils import get_route_path
 from starlette.routing import Host, Match, Mount
 from starlette.types import ASGIApp, Scope
 
-from fastapi_cloudflare_access._refusing import app_behind_middleware
-from fastapi_cloudflare_access._route_tree import route_contexts
+from fastapi_cloudflare_access._requests.refusing import app_behind_middleware
+from fastapi_cloudflare_access._routes.tree import route_contexts
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 _NOT_IN_A_PATH = re.compile(r"[\x00-\x20\x7f*?#%{}\\]|//|/\.\.?(?:/|$)")

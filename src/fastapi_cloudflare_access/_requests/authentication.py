@@ -9,8 +9,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from fastapi_cloudflare_access._logging import Place, emit, log, place_of
-from fastapi_cloudflare_access._open_streams import Check, OpenStreams, Validity
-from fastapi_cloudflare_access._responses import log_refusal, to_exception
+from fastapi_cloudflare_access._requests.open_streams import Check, OpenStreams, Validity
+from fastapi_cloudflare_access._requests.responses import log_refusal, to_exception
 from fastapi_cloudflare_access._verification.request_token import (
     COOKIE,
     HEADER,

@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_parameterless_sub_dependant, get_typed_signature
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._route_tree import walk
+from fastapi_cloudflare_access._routes.tree import walk
 from fastapi_cloudflare_access._verified_model import VerifiedModel
 from fastapi_cloudflare_access.claims import ServiceClaims
 from fastapi_cloudflare_access.keys import KeySource

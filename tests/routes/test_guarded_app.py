@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.testclient import TestClient
 
-from fastapi_cloudflare_access._guarded_app import GuardedApp, check_exempt
+from fastapi_cloudflare_access._routes.guarded_app import GuardedApp, check_exempt
 
 RESPONSE = PlainTextResponse("x")
 HAS_FRONTEND = hasattr(FastAPI, "frontend")

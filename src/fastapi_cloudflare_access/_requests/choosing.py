@@ -6,8 +6,8 @@ from typing import Any, cast
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from fastapi_cloudflare_access._authentication import OUTCOMES, Authenticator, are_same
-from fastapi_cloudflare_access._open_streams import Check, Validity
+from fastapi_cloudflare_access._requests.authentication import OUTCOMES, Authenticator, are_same
+from fastapi_cloudflare_access._requests.open_streams import Check, Validity
 from fastapi_cloudflare_access._verification.request_token import find_token
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN, MAX_UNVERIFIED_PAYLOAD, parse

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from fastapi_cloudflare_access import AccessHTTPException, AccessWebSocketException, CloudflareAccess, errors
 from fastapi_cloudflare_access._logging import Place
-from fastapi_cloudflare_access._responses import log_refusal, to_exception
+from fastapi_cloudflare_access._requests.responses import log_refusal, to_exception
 
 NOT_ACCEPTABLE = (
     'Cloudflare-Access error="invalid_token", error_description="The Cloudflare Access token is not acceptable"'

@@ -1,0 +1,1 @@
+"""The routes of an app: a walk through them, mistakes in their declarations, and the paths that they serve."""
