@@ -142,12 +142,15 @@ class Recorder:
 
     Attributes:
         responses: Status and `WWW-Authenticate` of each.
+        pages: Whether each is a web page, such as the login page that a redirect leads to.
     """
 
     responses: list[tuple[int, str | None]] = field(default_factory=list)
+    pages: list[bool] = field(default_factory=list)
 
     async def __call__(self, response: httpx2.Response) -> None:
         self.responses.append((response.status_code, response.headers.get("www-authenticate")))
+        self.pages.append(response.headers.get("content-type", "").startswith("text/html"))
 
     def client(self, headers: Mapping[str, str], **options: Any) -> httpx2.AsyncClient:
         hooks: Any = {"response": [self]}
