@@ -115,7 +115,7 @@ def test_an_app_whose_routes_are_not_known_may_serve_each_path() -> None:
 
 @pytest.mark.parametrize("routes", [None, 5, {}, lambda: ["/a"]], ids=["none", "number", "dict", "method"])
 def test_an_attribute_of_another_framework_is_not_taken_for_routes(routes: Any) -> None:
-    app = type("Other", (), {"routes": routes, "__call__": endpoint})()
+    app: Any = type("Other", (), {"routes": routes, "__call__": endpoint})()
     assert GuardedApp(app).serves("/x")
 
 
