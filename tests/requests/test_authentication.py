@@ -491,3 +491,13 @@ def test_a_probe_inside_a_patched_team_finds_keys_without_a_fetch(rig: Rig) -> N
     with TEAM.patch(rig.access):
         assert rig.client.get("/ready").status_code == 200
     assert rig.certs.fetches == 0
+
+
+def test_a_known_token_is_accepted_where_no_asyncio_event_loop_runs(rig: Rig) -> None:
+    """Such as on Trio: only streams need asyncio, and they say so."""
+    assert rig.get("/user", **{HEADER: ADA})[0] == 200
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(HEADER.lower().encode(), ADA.encode())]}
+    work = rig.access.authenticate(Request(scope))
+    with pytest.raises(StopIteration) as ended:
+        work.send(None)
+    assert ended.value.value.email == "ada@example.com"

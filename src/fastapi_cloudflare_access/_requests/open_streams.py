@@ -48,7 +48,10 @@ class Validity:
         self.outer = outer
         self.ends_at: float | None = None
         self.checks: tuple[Check, ...] = ()
-        task = asyncio.current_task()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no asyncio event loop runs, as in a server on Trio
+            task = None
         self.task = None if task is None else ref(task)
 
 
