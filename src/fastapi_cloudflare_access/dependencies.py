@@ -189,7 +189,10 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         if not isinstance(outcome, self._models):
             raise self._authenticator.refuse(_why_not(outcome), connection)
         if self._policy is not None:
-            if denied := await self._denied(outcome, connection):
+            decision = self._authenticator.decision(self._policy, outcome, connection.scope)
+            if decision is Decision.DENY:
+                raise self._authenticator.refuse(self._refusal(decision), connection)
+            if decision is Decision.UNKNOWN and (denied := await self._denied(outcome, connection)):
                 raise self._authenticator.refuse(denied, connection)
             self._authenticator.add_check(self._denied, connection.scope)
         self._check_scopes(connection, security_scopes)
@@ -200,10 +203,11 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         decisions = await self._authenticator.decide((cast("Policy", self._policy),), caller, connection.scope)
         if isinstance(decisions, AccessError):
             return decisions
-        if decisions[0] is Decision.ALLOW:
-            return None
+        return None if decisions[0] is Decision.ALLOW else self._refusal(decisions[0])
+
+    def _refusal(self, decision: Decision) -> PolicyDenied:
         name = self._policy_name
-        why = "refused the caller" if decisions[0] is Decision.DENY else "needs a claim that is not known of the caller"
+        why = "refused the caller" if decision is Decision.DENY else "needs a claim that is not known of the caller"
         return PolicyDenied(f"the policy {name} {why}", policy=name)
 
     def _check_scopes(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> None:

@@ -111,6 +111,10 @@ class Authenticator(Generic[U]):
         """Return the identity of the verified user of a request, or why there is none."""
         return await self.verifier.identity(scope["headers"], user)
 
+    def decision(self, policy: Policy, caller: Any, scope: Scope) -> Decision:  # noqa: ARG002 - another class chooses by it
+        """Return the decision of a policy by the token alone."""
+        return policy.decide(Subject(caller, split_paths(self.verifier.settings.group_claims)))
+
     async def decide(self, policies: Sequence[Policy], caller: Any, scope: Scope) -> list[Decision] | AccessError:
         """Return the decision of each policy; the identity is asked only if a policy needs it.
 

@@ -50,6 +50,11 @@ class ChoosingAuthenticator(Authenticator[Any]):
         chosen = self._chosen(scope)
         return chosen if isinstance(chosen, AccessError) else await chosen.identity(scope, user)
 
+    def decision(self, policy: Policy, caller: Any, scope: Scope) -> Decision:
+        """Return the decision of a policy by the token alone, by the settings of the chosen authenticator."""
+        chosen = self._chosen(scope)
+        return Decision.DENY if isinstance(chosen, AccessError) else chosen.decision(policy, caller, scope)
+
     async def decide(self, policies: Sequence[Policy], caller: Any, scope: Scope) -> list[Decision] | AccessError:
         """Return the decision of each policy, by the settings of the chosen authenticator."""
         chosen = self._chosen(scope)
