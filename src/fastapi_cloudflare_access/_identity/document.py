@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi_cloudflare_access._keys.document import FetchProblem, read_body, request_headers
+from fastapi_cloudflare_access._keys.document import FetchProblem, check_encoding, read_body, request_headers
 from fastapi_cloudflare_access._verification.request_token import COOKIE
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access.identity import Identity
@@ -45,9 +45,8 @@ async def ask(fetch: Fetch, url: str, token: bytes, *, user_id: str) -> tuple[Id
         if status not in (OK, BAD_REQUEST):
             outage = status == TOO_MANY_REQUESTS or status >= SERVER_ERROR
             raise (FetchProblem if outage else WrongAnswer)(f"a response with HTTP status {int(status)}")
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise WrongAnswer("a response with a content encoding, which the request did not allow")
         try:
+            check_encoding(response)
             body = await read_body(response, limit=MAX_IDENTITY)
         except FetchProblem as problem:
             raise WrongAnswer(str(problem)) from None

@@ -78,6 +78,16 @@ async def read_document(fetch: Fetch, url: str, *, etag: str | None, no_cache: b
         return Document(body, _etag(response.headers), _max_age(response.headers))
 
 
+def check_encoding(response: FetchResponse) -> None:
+    """Check that the body is not encoded.
+
+    Raises:
+        FetchProblem: It is, which the request did not allow.
+    """
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise FetchProblem("a response with a content encoding, which the request did not allow")
+
+
 async def read_body(response: FetchResponse, *, limit: int) -> bytes:
     """Read the body of a response, of at most `limit` bytes.
 
@@ -167,8 +177,7 @@ def _check(response: FetchResponse) -> None:
         raise FetchProblem(
             f"a response with HTTP status {status}{_hint(status)}", retry_after=_retry_after(response.headers)
         )
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise FetchProblem("a response with a content encoding, which the request did not allow")
+    check_encoding(response)
     length = response.headers.get("content-length", "0")
     if not _LENGTH.fullmatch(length) or int(length) > MAX_DOCUMENT:
         raise FetchProblem(f"the document is longer than {MAX_DOCUMENT} bytes")

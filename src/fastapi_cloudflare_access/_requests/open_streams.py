@@ -105,7 +105,7 @@ class LoopStreams:
             self.time(stream)
 
     def time(self, stream: OpenStream) -> None:
-        """Time a stream that has been added; if it ends before the timer wakes, start the timer anew."""
+        """Time a stream that has been added; if it ends before the timer wakes, start the timer again."""
         self._earliest = min(self._earliest, stream.ends_at)
         if self._timer is None or self._earliest < self._wakes_at:
             self._start_timer()

@@ -66,7 +66,7 @@ def load_app(name: str, *, folder: Path, is_factory: bool) -> ASGIApp:
 
 @contextmanager
 def fresh_modules(name: str) -> Generator[None]:
-    """Import the package of an app anew inside the context; afterwards, modules imported before are as they were."""
+    """Import the package of an app again inside the context; afterwards, modules imported before are as they were."""
     top = name.partition(":")[0].partition(".")[0]
     before = _take_modules(top)
     try:

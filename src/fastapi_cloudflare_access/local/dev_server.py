@@ -1,4 +1,4 @@
-"""The server of `cf-access dev`, in this process or in one that each reload starts anew."""
+"""The server of `cf-access dev`, in this process or in one that each reload starts again."""
 
 import asyncio
 import logging
