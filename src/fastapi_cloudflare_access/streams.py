@@ -77,7 +77,7 @@ class Lease(Generic[C]):
 
     async def __aenter__(self) -> Self:
         """Begin to time the block."""
-        await self._block.enter()
+        self._block.enter()
         return self
 
     async def __aexit__(
@@ -88,7 +88,7 @@ class Lease(Generic[C]):
         A body that suppresses the cancellation of a WebSocket and returns is closed too.
         """
         block = self._block
-        ended = await block.leave(kind, error, traceback) or (block.was_cancelled and kind is None)
+        ended = block.leave(kind) or (block.was_cancelled and kind is None)
         if ended and block.error is not None and block.validity.is_websocket:
             raise AccessWebSocketException(block.error, reason=block.error.reason) from None
         return ended

@@ -55,11 +55,11 @@ class GuardedStream(StreamBlock):
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run the app; return when it has returned, or has been cancelled and the connection has been ended."""
-        await self.enter()
+        self.enter()
         try:
             await app(scope, self.receive, self.send)
         except BaseException as error:
-            ended = await self.leave(type(error), error, error.__traceback__)
+            ended = self.leave(type(error))
             if not ended and not isinstance(error, Exception):  # cancelled from elsewhere: the server is in charge
                 self._stop_closer()
                 raise
@@ -67,7 +67,7 @@ class GuardedStream(StreamBlock):
             if not ended and not (self._closer and _follows(error)):
                 raise
         else:
-            await self.leave(None, None, None)
+            self.leave(None)
             await self._finish()
 
     async def receive(self) -> Message:

@@ -56,23 +56,17 @@ class Validity:
 
 
 class OpenStream(ABC):
-    """A stream that has to end with its token.
+    """A stream that has to end with its token."""
 
-    Attributes:
-        validity: The caller, and the time of the end.
-    """
+    __slots__ = ()
 
-    __slots__ = ("validity",)
-
-    def __init__(self, validity: Validity) -> None:
-        """Create a stream; the timer does not know it yet."""
-        self.validity = validity
+    validity: Validity
+    """The caller, and the time of the end."""
 
     @property
+    @abstractmethod
     def ends_at(self) -> float:
         """The wall time of the end, in seconds since 1970."""
-        ends_at = self.validity.ends_at
-        return float("-inf") if ends_at is None else ends_at
 
     @abstractmethod
     def end(self, error: AccessError) -> bool:
@@ -113,7 +107,7 @@ class LoopStreams:
     def discard(self, stream: OpenStream) -> None:
         """Remove a stream; without any left, stop the timer."""
         self._streams.discard(stream)
-        if not self._streams:
+        if self._timer is not None and not self._streams:
             self._stop_timer()
 
     def end_matching(self, predicate: Callable[[Any], bool], error: AccessError) -> None:
@@ -188,15 +182,28 @@ class OpenStreams:
         self._listeners = listeners
         self._pid = os.getpid()
         self._loops: dict[tuple[asyncio.AbstractEventLoop, int], LoopStreams] = {}
+        self._latest: tuple[asyncio.AbstractEventLoop, LoopStreams] | None = None
 
     def of_running_loop(self, clock: Clock) -> LoopStreams:
-        """Return the streams of the running event loop on this clock; those of closed loops are removed."""
+        """Return the streams of the running event loop on this clock; those of closed loops are removed.
+
+        A process usually has one loop and one clock, so the latest are compared first. A forked process never runs the
+        loop of its parent.
+        """
+        loop, latest = asyncio.get_running_loop(), self._latest
+        if latest is not None and latest[0] is loop and latest[1].clock is clock:
+            return latest[1]
+        found = self._find(loop, clock)
+        self._latest = loop, found
+        return found
+
+    def _find(self, loop: asyncio.AbstractEventLoop, clock: Clock) -> LoopStreams:
         if self._pid != os.getpid():
             self._pid, self._loops = os.getpid(), {}
-        key = asyncio.get_running_loop(), id(clock)
+        key = loop, id(clock)
         if key not in self._loops:
             for other, streams in list(self._loops.items()):
-                if other[0].is_closed() or (other[0] is key[0] and not streams):
+                if other[0].is_closed() or (other[0] is loop and not streams):
                     self._loops.pop(other, None)
         return self._loops.setdefault(key, LoopStreams(clock, self._listeners))
 

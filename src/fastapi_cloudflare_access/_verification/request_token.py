@@ -61,13 +61,11 @@ def without_credentials(headers: Headers) -> list[tuple[bytes, bytes]]:
 
     Every cookie pair that contains the name of the token's cookie is removed, and the other cookies stay.
     """
-    kept: list[tuple[bytes, bytes]] = []
-    for pair in headers:
-        if pair[0] not in _CREDENTIALS:
-            kept.append(pair)
-        elif pair[0] == b"cookie" and (others := _other_cookies(pair[1])):
-            kept.append((b"cookie", others))
-    return kept
+    return [
+        (b"cookie", others) if pair[0] == b"cookie" else pair  # pyright: ignore[reportPossiblyUnboundVariable]
+        for pair in headers
+        if pair[0] not in _CREDENTIALS or (pair[0] == b"cookie" and (others := _other_cookies(pair[1])))
+    ]
 
 
 def _other_cookies(jar: bytes) -> bytes:
