@@ -16,7 +16,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("verification", "inside", "requests", "trouble", "scale", "footprint", "edge")
+SECTIONS = ("verification", "inside", "requests", "trouble", "scale", "footprint", "edge", "parts")
 ROOT = Path(__file__).parents[1]
 RESULTS = Path("benchmarks", "results")
 ASSETS = Path("docs", "assets")

@@ -9,6 +9,7 @@ KNOWN, NEW = "this package, returning callers", "this package, every token new"
 BOTH, UNCACHED = "this package, router and route", "this package, token cache off"
 GUARD, EXEMPT = "this package, AccessGuard", "this package, AccessGuard, exempt path"
 PRIVATE = "this package, returning callers, PrivateResponses"
+VERIFICATION_ALONE, BRIDGE = "verification alone", "MCP bridge"
 PEERS = ("PyJWT, PyJWKClient", "fastapi-cloudflare-access-jwt", "fastapi-azure-auth", "Cloudflare's tutorial")
 """How other apps verify the token of a request."""
 BASE = "bare RSA-2048 verify"
@@ -17,6 +18,8 @@ VERIFIED, REMEMBERED = "this package, new token", "this package, known token"
 PROTOCOLS = ("h11", "httptools")
 TOKEN = "user, 0.9 kB"  # noqa: S105 - the name of one
 """The ordinary token, for what is measured with one only."""
+REFERENCE_RSA = 26.0
+"""Microseconds of one RSA verification on the machine that the bounds in microseconds are for."""
 NEW_TOKEN = (2.6, 2.9)
 """What a request with a new token may add: so many empty dependencies, and so many RSA verifications."""
 
@@ -86,6 +89,7 @@ def others(results: Results) -> Iterator[Aim]:
     yield from _trouble(results["trouble"])
     yield from _scale(results["scale"])
     yield from _edge(results["edge"])
+    yield from _parts(results["parts"])
 
 
 def _added(asgi: Results) -> Iterator[Aim]:
@@ -154,3 +158,10 @@ def _edge(found: Results) -> Iterator[Aim]:
     mine = added.pop("local Access")
     for peer, one in added.items():
         yield Aim(f"time that the local Access adds to a request, against {peer}", 1.0, mine / one)
+
+
+def _parts(found: Results) -> Iterator[Aim]:
+    scale = REFERENCE_RSA / found[BASE]["microseconds"]
+    for name, bound in ((BRIDGE, 3.0),):
+        about = f"time that a part adds to a verified request, µs where RSA takes {REFERENCE_RSA:.0f}: {name}"
+        yield Aim(about, bound, found[name]["added"] * scale)

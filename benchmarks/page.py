@@ -13,6 +13,7 @@ from aims import (
     REMEMBERED,
     TOKEN,
     UNPROTECTED,
+    VERIFICATION_ALONE,
     VERIFIED,
     Aim,
     aims,
@@ -162,6 +163,14 @@ This is the time that a proxy adds to a request, on one connection that stays op
 
 {edge}
 
+## Parts around the verification
+
+This is the time that a part adds to a request whose token is known, over the ASGI interface and without a framework:
+
+{parts}
+
+The bridge removes the credentials from the headers, copies the scope, and ends a stream with its token.
+
 ## Other promises
 
 {others}
@@ -221,6 +230,7 @@ def render(results: Results) -> str:
         two_workers=f"{workers['2']:,.0f}",
         footprint=_footprint(results["footprint"]),
         edge=_edge(results["edge"]),
+        parts=_parts(results["parts"]),
         others=_aims(others(results)),
         machine=_machine(results["machine"]),
     )
@@ -387,6 +397,11 @@ def _scale(found: Results) -> str:
 def _edge(found: Results) -> str:
     rows = [(name, f"{one['p50']:.2f}", f"{one['added']:.2f}") for name, one in found.items()]
     return table(("", "p50 in ms", "added"), rows)
+
+
+def _parts(found: Results) -> str:
+    rows = [(name, f"{one['added']:.1f}") for name, one in found.items() if name not in (BASE, VERIFICATION_ALONE)]
+    return table(("", "added, µs"), rows)
 
 
 def _footprint(found: Results) -> str:

@@ -23,7 +23,7 @@ from fastapi_cloudflare_access._verification.token_cache import TokenCache
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "concepts" / "performance.md"
-SECTIONS = ["verification", "inside", "requests", "trouble", "scale", "footprint", "edge"]
+SECTIONS = ["verification", "inside", "requests", "trouble", "scale", "footprint", "edge", "parts"]
 
 
 @pytest.fixture
