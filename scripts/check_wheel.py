@@ -18,6 +18,8 @@ def problems(wheel: Path) -> list[str]:
     found += [f"{name} does not belong" for name in sorted(packed) if PACKAGE not in name.partition("/")[0]]
     if not any(name.endswith("licenses/LICENSE") for name in packed):
         found.append("the licence is missing")
+    if not any(name.endswith(".dist-info/sboms/fastapi-cloudflare-access.cdx.json") for name in packed):
+        found.append("the bill of materials is missing")
     if f"cf-access = {COMMAND}:main" not in entry_points(wheel):
         found.append("the command is missing")
     command = [sys.executable, "-c", IMPORT, str(wheel)]

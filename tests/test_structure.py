@@ -25,9 +25,9 @@ def of_path(path: Path) -> str:
 def written_files() -> Iterator[Path]:
     for path in ROOT.rglob("*"):
         parts = path.relative_to(ROOT).parts
-        generated = any(part.startswith((".venv", ".git", ".coverage", ".hypothesis")) for part in parts)
+        generated = any(part.startswith((".venv", ".cache", ".coverage", ".hypothesis")) for part in parts)
         generated |= any(part.endswith("_cache") for part in parts)
-        if path.is_file() and not generated and not {"site", "dist", "__pycache__"} & {*parts}:
+        if path.is_file() and not generated and not {".git", "site", "dist", "__pycache__"} & {*parts}:
             yield path
 
 

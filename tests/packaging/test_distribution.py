@@ -1,0 +1,206 @@
+"""The wheel and the sdist: what they contain, what they say of themselves, and that a second build is the same."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+
+pytestmark = pytest.mark.sources
+
+ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OWNER = "OWNER"
+FOLDERS = ["benchmarks", "docs", "examples", "scripts", "src", "tests"]
+FILES = [path.name for path in ROOT.glob("*.*") if path.is_file() and not path.name.startswith(".coverage")]
+GENERATED = shutil.ignore_patterns("__pycache__", ".*_cache", "*.egg-info", ".hypothesis", ".cache")
+EPOCH = "1764000000"
+NAME = "fastapi_cloudflare_access-0.1.0"
+
+
+class Built(NamedTuple):
+    """The files of a build."""
+
+    wheel: Path
+    sdist: Path
+
+
+def build(folder: Path, **environment: str) -> Built:
+    """Build in this folder, with the hatchling that is installed."""
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder / "dist")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,), (sdist,) = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.tar.gz")
+    return Built(wheel, sdist)
+
+
+def copy(folder: Path) -> Path:
+    """Copy what belongs to the project, as a checkout has it."""
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=GENERATED)
+    for name in [*FILES, "LICENSE"]:
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="module")
+def built(checkout: Path) -> Built:
+    return build(checkout, SOURCE_DATE_EPOCH=EPOCH)
+
+
+@pytest.fixture(scope="module")
+def unpacked(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the unpacked sdist."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    subprocess.run(["tar", "-xzf", str(built.sdist), "-C", str(folder)], check=True)
+    return folder / NAME
+
+
+def metadata(wheel: Path) -> "Message[str, str]":
+    with ZipFile(wheel) as packed:
+        return message_from_bytes(packed.read(f"{NAME}.dist-info/METADATA"))
+
+
+def digests(built: Built) -> list[str]:
+    return [sha256(path.read_bytes()).hexdigest() for path in built]
+
+
+def test_a_build_of_the_sdist_in_another_folder_is_the_same_byte_for_byte(built: Built, unpacked: Path) -> None:
+    for path in unpacked.rglob("*.py"):
+        path.chmod(0o755)
+        path.touch()
+    assert digests(build(unpacked, SOURCE_DATE_EPOCH=EPOCH, TZ="Asia/Kathmandu", LC_ALL="C")) == digests(built)
+
+
+def test_the_wheel_has_the_package_the_plugin_and_its_metadata_alone(built: Built) -> None:
+    with ZipFile(built.wheel) as packed:
+        names = {name for name in packed.namelist() if ".dist-info/" not in name}
+        others = {name.partition("/")[2] for name in packed.namelist() if ".dist-info/" in name}
+    package = {str(path.relative_to(ROOT / "src")) for path in files(ROOT / "src")}
+    assert names == package
+    assert {"fastapi_cloudflare_access/py.typed", "pytest_fastapi_cloudflare_access.py"} <= names
+    assert others == {
+        "METADATA",
+        "RECORD",
+        "WHEEL",
+        "entry_points.txt",
+        "licenses/LICENSE",
+        "sboms/fastapi-cloudflare-access.cdx.json",
+    }
+
+
+def files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts and ".egg-info" not in str(path):
+            yield path
+
+
+def test_the_sdist_has_what_is_needed_to_build_test_and_read(unpacked: Path, checkout: Path) -> None:
+    packed = {str(path.relative_to(unpacked)) for path in files(unpacked)}
+    kept = {str(path.relative_to(checkout)) for path in files(checkout) if path.parts[-2] != "dist"}
+    assert packed - kept == {"PKG-INFO", ".gitignore"} - kept
+    assert kept - packed == {".pre-commit-config.yaml"} & kept
+    for name in ("README.md", "RELEASING.md", "LICENSE", "tests/conftest.py", "docs/index.md", "examples/quickstart_app.py"):
+        assert name in packed
+
+
+def test_the_metadata_names_every_extra_and_python(built: Built) -> None:
+    found = metadata(built.wheel)
+    assert (found["Name"], found["Version"], found["License-Expression"]) == (
+        "fastapi-cloudflare-access",
+        PROJECT["version"],
+        "MIT",
+    )
+    assert found.get_all("Provides-Extra") == sorted(PROJECT["optional-dependencies"])
+    pythons = {name.rpartition(" ")[2] for name in found.get_all("Classifier", []) if re.search(r":: 3\.\d+$", name)}
+    assert pythons == {"3.11", "3.12", "3.13", "3.14"}
+    assert found["Requires-Python"] == ">=3.11"
+
+
+def test_the_workflows_test_every_python_of_the_metadata(built: Built) -> None:
+    pythons = re.findall(r"Python :: (3\.\d+)$", "\n".join(metadata(built.wheel).get_all("Classifier", [])), re.MULTILINE)
+    matrix = re.search(r"python: \[(.+)\]", (ROOT / ".github/workflows/tests.yml").read_text())
+    assert matrix is not None
+    assert re.findall(r"3\.\d+", matrix[1]) == pythons
+
+
+def test_every_classifier_is_a_known_one() -> None:
+    """hatchling refuses to build with another; this also refuses those that are deprecated."""
+    from trove_classifiers import classifiers, deprecated_classifiers
+
+    assert set(PROJECT["classifiers"]) <= classifiers - deprecated_classifiers.keys()
+    assert PROJECT["classifiers"] == sorted(PROJECT["classifiers"], key=lambda name: re.split(r"(\d+)", name))
+
+
+def test_without_an_owner_the_metadata_has_no_address(built: Built) -> None:
+    found = metadata(built.wheel)
+    assert (found.get_all("Project-URL"), found["Home-page"], found["Author-email"]) == (None, None, None)
+    assert f"/{OWNER}/" not in str(found.get_payload())
+
+
+def test_the_command_of_the_owner_sets_every_address(checkout: Path, tmp_path: Path) -> None:
+    for name in ("src", "scripts"):
+        (tmp_path / name).symlink_to(checkout / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(checkout / name, tmp_path / name)
+    command = re.search(r"^sed .+$", (ROOT / "RELEASING.md").read_text(), re.MULTILINE)
+    assert command is not None
+    subprocess.run(["sh", "-c", command[0]], cwd=tmp_path, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "hatchling", "metadata"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    found = json.loads(shown.stdout)
+    assert found["urls"]["Source"] == "https://github.com/your-name/fastapi-cloudflare-access"
+    assert not any(OWNER in url for url in found["urls"].values())
+    assert "](docs/" not in found["readme"]["text"]
+    assert f"]({found['urls']['Documentation']}guides/guard/)" in found["readme"]["text"]
+
+
+# the bill of materials (PEP 770)
+
+
+@pytest.fixture(scope="module")
+def materials(built: Built) -> dict[str, Any]:
+    with ZipFile(built.wheel) as packed:
+        document: dict[str, Any] = json.loads(packed.read(f"{NAME}.dist-info/sboms/fastapi-cloudflare-access.cdx.json"))
+    return document
+
+
+def test_the_bill_of_materials_is_of_this_version(materials: dict[str, Any]) -> None:
+    component = materials["metadata"]["component"]
+    purl = f"pkg:pypi/fastapi-cloudflare-access@{PROJECT['version']}"
+    assert (materials["bomFormat"], materials["specVersion"]) == ("CycloneDX", "1.6")
+    assert (component["purl"], component["licenses"]) == (purl, [{"license": {"id": "MIT"}}])
+
+
+def test_the_bill_of_materials_lists_every_dependency_once(materials: dict[str, Any]) -> None:
+    required = {Requirement(one).name for one in PROJECT["dependencies"]}
+    optional = {Requirement(one).name for extra in PROJECT["optional-dependencies"].values() for one in extra}
+    scopes = [(part["name"], part["scope"]) for part in materials["components"]]
+    assert scopes == sorted(
+        [*((name, "required") for name in required), *((name, "optional") for name in optional - required)]
+    )
+    references = [part["bom-ref"] for part in materials["components"]]
+    assert materials["dependencies"][0]["dependsOn"] == references
+    assert [one["ref"] for one in materials["dependencies"][1:]] == references
+
+
+def test_the_bill_of_materials_has_no_time_and_no_random_number(materials: dict[str, Any]) -> None:
+    assert "serialNumber" not in materials
+    assert "timestamp" not in materials["metadata"]
