@@ -14,7 +14,7 @@ USES = {
     "fastmcp": f"from {PACKAGE}.mcp import CloudflareAccessProvider",
     "local": f"import {PACKAGE}.local; from {PACKAGE}.cli import main; main(['dev', '--help'])",
     "mcp": f"from {PACKAGE}.mcp import bridge",
-    "testing": f"import pytest, pytest_{PACKAGE}; from {PACKAGE}.testing import FakeTeam; FakeTeam().user('a@b.example')",
+    "testing": f"import pytest, pytest_{PACKAGE}; from {PACKAGE}.testing import FakeTeam; FakeTeam().user('a@b.org')",
 }
 """What runs after an installation with each extra; without one for the empty name."""
 
@@ -48,7 +48,10 @@ def main(wheel: Path) -> int:
         return 1
     with TemporaryDirectory() as folder:
         failed = [name or "no extra" for name in names if fails(wheel, name, Path(folder))]
-    print(f"{wheel.name}:", f"fails with {', '.join(failed)}" if failed else f"works alone and with {len(names) - 1} extras")
+    print(
+        f"{wheel.name}:",
+        f"fails with {', '.join(failed)}" if failed else f"works alone and with {len(names) - 1} extras",
+    )
     return int(bool(failed))
 
 

@@ -86,7 +86,7 @@ class Materials(BuildHookInterface):  # type: ignore[type-arg] # hatchling does 
         path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         build_data["sbom_files"].append(str(path))
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+    def finalize(self, *_: object) -> None:
         """Remove the temporary file."""
         if hasattr(self, "folder"):
             self.folder.cleanup()

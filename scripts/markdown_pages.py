@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import yaml
 
@@ -76,7 +76,11 @@ def documentation(name: str, options: str) -> str:
     if inspect.isclass(found) and "members: false" not in options:
         chosen = re.search(r"members: \[(.*?)\]", options)
         names = chosen[1].split(", ") if chosen else [one for one in vars(found) if not one.startswith("_")]
-        parts += [documented(f"{found.__name__}.{one}", inspect.getattr_static(found, one)) for one in names if one in dir(found)]
+        parts += [
+            documented(f"{found.__name__}.{one}", inspect.getattr_static(found, one))
+            for one in names
+            if one in dir(found)
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -95,12 +99,23 @@ def documented(name: str, found: Any) -> str:
     text = inspect.getdoc(found) if inspect.isclass(found) or inspect.isroutine(found) else None
     if not text:
         return ""
-    try:
-        parameters = str(inspect.signature(found))
-    except (TypeError, ValueError):
-        parameters = ""
     short = name.rpartition(".")[2] if inspect.isclass(found) else name
-    return f"### `{name}`\n\n```python\n{short}{parameters}\n```\n\n{text}"
+    return f"### `{name}`\n\n```python\n{short}{signature(found)}\n```\n\n{text}"
+
+
+def signature(found: Any) -> str:
+    """Return the signature of a class or a function, without the marks that only the package reads."""
+    try:
+        shown = inspect.signature(found)
+    except (TypeError, ValueError):
+        return ""
+
+    def plain(annotation: Any) -> Any:
+        return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+    parameters = [one.replace(annotation=plain(one.annotation)) for one in shown.parameters.values()]
+    text = str(shown.replace(parameters=parameters, return_annotation=plain(shown.return_annotation)))
+    return re.sub(r"\b(?:typing|collections\.abc|fastapi_cloudflare_access(?:\.\w+)*)\.", "", text)
 
 
 def summary(text: str) -> str:

@@ -1,7 +1,7 @@
 """Check a release, and print its notes, from pyproject.toml and CHANGELOG.md.
 
-    python scripts/release.py check v0.1.0   fail unless the tag, the version and the changelog agree
-    python scripts/release.py notes v0.1.0   print the section of the changelog
+python scripts/release.py check v0.1.0   fail unless the tag, the version and the changelog agree
+python scripts/release.py notes v0.1.0   print the section of the changelog
 """
 
 import re

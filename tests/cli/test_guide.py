@@ -111,3 +111,12 @@ def test_the_reference_has_every_option(cli: Cli, command: str) -> None:
 def test_the_reference_has_every_exit_code(cli: Cli) -> None:
     codes = re.findall(r"^\| (\d+) \| ", REFERENCE, re.MULTILINE)
     assert [int(code) for code in codes] == list(ExitCode)
+
+
+def test_the_reference_has_every_command_and_every_option(cli: Cli) -> None:
+    commands = re.findall(r"^[^\w\n]+(\w+)  ", cli("--help").out.partition("Commands")[2], re.MULTILINE)
+    assert {"dev", "doctor", "verify"} <= {*commands}
+    assert [command for command in commands if f"`cf-access {command}" not in REFERENCE] == []
+    shown = "".join(cli(*command.split(), "--help").out for command in ["", *commands])
+    options = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", shown))
+    assert [option for option in sorted(options) if option not in REFERENCE] == []

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Iterator
 from email import message_from_bytes
@@ -16,6 +17,7 @@ from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
+from support.once import once
 
 pytestmark = pytest.mark.sources
 
@@ -41,6 +43,11 @@ def build(folder: Path, **environment: str) -> Built:
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder / "dist")]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return found(folder)
+
+
+def found(folder: Path) -> Built:
+    """Return the files of the build in this folder."""
     (wheel,), (sdist,) = (folder / "dist").glob("*.whl"), (folder / "dist").glob("*.tar.gz")
     return Built(wheel, sdist)
 
@@ -56,20 +63,20 @@ def copy(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy(tmp_path_factory.mktemp("checkout"))
+    """Return a copy of the project, with its wheel and its sdist in `dist`."""
+    return once(tmp_path_factory, "checkout", lambda folder: build(copy(folder), SOURCE_DATE_EPOCH=EPOCH))
 
 
 @pytest.fixture(scope="module")
 def built(checkout: Path) -> Built:
-    return build(checkout, SOURCE_DATE_EPOCH=EPOCH)
+    return found(checkout)
 
 
-@pytest.fixture(scope="module")
-def unpacked(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def unpacked(built: Built, tmp_path: Path) -> Path:
     """Return the folder of the unpacked sdist."""
-    folder = tmp_path_factory.mktemp("unpacked")
-    subprocess.run(["tar", "-xzf", str(built.sdist), "-C", str(folder)], check=True)
-    return folder / NAME
+    shutil.unpack_archive(built.sdist, tmp_path, **{"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+    return tmp_path / NAME
 
 
 def metadata(wheel: Path) -> "Message[str, str]":
@@ -83,7 +90,7 @@ def digests(built: Built) -> list[str]:
 
 def test_a_build_of_the_sdist_in_another_folder_is_the_same_byte_for_byte(built: Built, unpacked: Path) -> None:
     for path in unpacked.rglob("*.py"):
-        path.chmod(0o755)
+        path.chmod(0o600)  # as under another umask
         path.touch()
     assert digests(build(unpacked, SOURCE_DATE_EPOCH=EPOCH, TZ="Asia/Kathmandu", LC_ALL="C")) == digests(built)
 
@@ -107,34 +114,44 @@ def test_the_wheel_has_the_package_the_plugin_and_its_metadata_alone(built: Buil
 
 def files(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts and ".egg-info" not in str(path):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and parts[0] != "dist" and "__pycache__" not in parts and ".egg-info" not in str(path):
             yield path
 
 
 def test_the_sdist_has_what_is_needed_to_build_test_and_read(unpacked: Path, checkout: Path) -> None:
     packed = {str(path.relative_to(unpacked)) for path in files(unpacked)}
-    kept = {str(path.relative_to(checkout)) for path in files(checkout) if path.parts[-2] != "dist"}
+    kept = {str(path.relative_to(checkout)) for path in files(checkout)}
     assert packed - kept == {"PKG-INFO", ".gitignore"} - kept
     assert kept - packed == {".pre-commit-config.yaml"} & kept
-    for name in ("README.md", "RELEASING.md", "LICENSE", "tests/conftest.py", "docs/index.md", "examples/quickstart_app.py"):
+    for name in (
+        "README.md",
+        "RELEASING.md",
+        "LICENSE",
+        "tests/conftest.py",
+        "docs/index.md",
+        "examples/quickstart_app.py",
+    ):
         assert name in packed
 
 
 def test_the_metadata_names_every_extra_and_python(built: Built) -> None:
-    found = metadata(built.wheel)
-    assert (found["Name"], found["Version"], found["License-Expression"]) == (
+    shown = metadata(built.wheel)
+    assert (shown["Name"], shown["Version"], shown["License-Expression"]) == (
         "fastapi-cloudflare-access",
         PROJECT["version"],
         "MIT",
     )
-    assert found.get_all("Provides-Extra") == sorted(PROJECT["optional-dependencies"])
-    pythons = {name.rpartition(" ")[2] for name in found.get_all("Classifier", []) if re.search(r":: 3\.\d+$", name)}
+    assert shown.get_all("Provides-Extra") == sorted(PROJECT["optional-dependencies"])
+    pythons = {name.rpartition(" ")[2] for name in shown.get_all("Classifier", []) if re.search(r":: 3\.\d+$", name)}
     assert pythons == {"3.11", "3.12", "3.13", "3.14"}
-    assert found["Requires-Python"] == ">=3.11"
+    assert shown["Requires-Python"] == ">=3.11"
 
 
 def test_the_workflows_test_every_python_of_the_metadata(built: Built) -> None:
-    pythons = re.findall(r"Python :: (3\.\d+)$", "\n".join(metadata(built.wheel).get_all("Classifier", [])), re.MULTILINE)
+    pythons = re.findall(
+        r"Python :: (3\.\d+)$", "\n".join(metadata(built.wheel).get_all("Classifier", [])), re.MULTILINE
+    )
     matrix = re.search(r"python: \[(.+)\]", (ROOT / ".github/workflows/tests.yml").read_text())
     assert matrix is not None
     assert re.findall(r"3\.\d+", matrix[1]) == pythons
@@ -149,9 +166,9 @@ def test_every_classifier_is_a_known_one() -> None:
 
 
 def test_without_an_owner_the_metadata_has_no_address(built: Built) -> None:
-    found = metadata(built.wheel)
-    assert (found.get_all("Project-URL"), found["Home-page"], found["Author-email"]) == (None, None, None)
-    assert f"/{OWNER}/" not in str(found.get_payload())
+    shown = metadata(built.wheel)
+    assert (shown.get_all("Project-URL"), shown["Home-page"], shown["Author-email"]) == (None, None, None)
+    assert f"/{OWNER}/" not in str(shown.get_payload())
 
 
 def test_the_command_of_the_owner_sets_every_address(checkout: Path, tmp_path: Path) -> None:
@@ -161,15 +178,15 @@ def test_the_command_of_the_owner_sets_every_address(checkout: Path, tmp_path: P
         shutil.copy(checkout / name, tmp_path / name)
     command = re.search(r"^sed .+$", (ROOT / "RELEASING.md").read_text(), re.MULTILINE)
     assert command is not None
-    subprocess.run(["sh", "-c", command[0]], cwd=tmp_path, check=True)
-    shown = subprocess.run(
+    subprocess.run(["/bin/sh", "-c", command[0]], cwd=tmp_path, check=True)
+    output = subprocess.run(
         [sys.executable, "-m", "hatchling", "metadata"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    found = json.loads(shown.stdout)
-    assert found["urls"]["Source"] == "https://github.com/your-name/fastapi-cloudflare-access"
-    assert not any(OWNER in url for url in found["urls"].values())
-    assert "](docs/" not in found["readme"]["text"]
-    assert f"]({found['urls']['Documentation']}guides/guard/)" in found["readme"]["text"]
+    shown = json.loads(output.stdout)
+    assert shown["urls"]["Source"] == "https://github.com/your-name/fastapi-cloudflare-access"
+    assert not any(OWNER in url for url in shown["urls"].values())
+    assert "](docs/" not in shown["readme"]["text"]
+    assert f"]({shown['urls']['Documentation']}guides/guard/)" in shown["readme"]["text"]
 
 
 # the bill of materials (PEP 770)

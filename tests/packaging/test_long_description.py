@@ -47,7 +47,9 @@ def dead(html: str) -> list[str]:
     links = Links()
     links.feed(html)
     assert links.targets
-    return [one for one in links.targets if not re.match(r"https?://", one) and one.removeprefix("#") not in links.anchors]
+    return [
+        one for one in links.targets if not re.match(r"https?://", one) and one.removeprefix("#") not in links.anchors
+    ]
 
 
 @pytest.mark.parametrize("urls", [{}, SET, SET | {"Documentation": DOCUMENTATION}], ids=["none", "source", "both"])
