@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from email import message_from_bytes
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +34,7 @@ def fails(wheel: Path, extra: str, folder: Path) -> bool:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", str(python)]
     commands = [
         [sys.executable, "-m", "venv", "--without-pip", str(venv)],
-        [*pip, "install", f"{wheel}[{extra}]" if extra else str(wheel)],
+        [*pip, "install", "--no-compile", f"{wheel}[{extra}]" if extra else str(wheel)],
         [*pip, "check"],
         [str(python), "-I", "-W", "error", "-c", USES[extra]],
     ]
@@ -47,7 +48,9 @@ def main(wheel: Path) -> int:
         print(f"USES in scripts/check_extras.py does not say what to run for {', '.join(unknown)}")
         return 1
     with TemporaryDirectory() as folder:
-        failed = [name or "no extra" for name in names if fails(wheel, name, Path(folder))]
+        with ThreadPoolExecutor(2) as pool:
+            results = [*pool.map(lambda name: fails(wheel, name, Path(folder)), names)]
+        failed = [name or "no extra" for name, failing in zip(names, results, strict=True) if failing]
     print(
         f"{wheel.name}:",
         f"fails with {', '.join(failed)}" if failed else f"works alone and with {len(names) - 1} extras",

@@ -110,3 +110,8 @@ def test_every_reason_code_that_a_request_can_meet_is_in_the_table_of_answers() 
 
 def error_classes() -> set[type[errors.AccessError]]:
     return {kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, errors.AccessError)}
+
+
+def test_contributing_names_every_package_of_the_code() -> None:
+    listed = set(re.findall(r"^\| `(\w+)` \| ", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= listed
