@@ -67,21 +67,25 @@ def markdown(path: Path) -> str:
 def documentation(name: str, options: str) -> str:
     """Return the signature and the docstring of a name, and of its members as the options choose them."""
     found = resolve(name)
+    chosen = re.search(r"members: \[(.*?)\]", options)
+    names = chosen[1].split(", ") if chosen else [*public_members(found)]
     if inspect.ismodule(found):
-        members = [one for one in vars(found).values() if getattr(one, "__module__", "") == name]
-        shown = [one for one in members if inspect.isclass(one) or inspect.isfunction(one)]
-        parts = [documented(f"{name}.{one.__name__}", one) for one in shown if not one.__name__.startswith("_")]
-        return "\n\n".join([inspect.getdoc(found) or "", *parts]) + "\n"
-    parts = [documented(name, found)]
-    if inspect.isclass(found) and "members: false" not in options:
-        chosen = re.search(r"members: \[(.*?)\]", options)
-        names = chosen[1].split(", ") if chosen else [one for one in vars(found) if not one.startswith("_")]
-        parts += [
-            documented(f"{found.__name__}.{one}", inspect.getattr_static(found, one))
-            for one in names
-            if one in dir(found)
-        ]
+        parts = [inspect.getdoc(found) or "", *(documented(f"{name}.{one}", getattr(found, one)) for one in names)]
+    else:
+        parts = [documented(name, found)]
+        if inspect.isclass(found) and "members: false" not in options:
+            members = [one for one in names if one in dir(found)]
+            parts += [documented(f"{found.__name__}.{one}", inspect.getattr_static(found, one)) for one in members]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def public_members(found: Any) -> Iterator[str]:
+    """Return the names without an underscore that a class has, and those of what a module defines."""
+    for name, value in vars(found).items() if hasattr(found, "__dict__") else ():
+        if not name.startswith("_") and (
+            not inspect.ismodule(found) or getattr(value, "__module__", "") == found.__name__
+        ):
+            yield name
 
 
 def resolve(name: str) -> Any:

@@ -4,11 +4,13 @@ Those of the local Access need Debian's chromium and playwright. Those of the co
 kit at a time that stands still, in a terminal of 80 columns.
 """
 
+import json
 import os
 import shutil
 import socket
 import sys
 from contextlib import redirect_stdout
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +25,11 @@ from fastapi_cloudflare_access.cli import main as cf_access
 from fastapi_cloudflare_access.local import App, Config, Policy, RunningAccess, run_local_access
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
-ASSETS = Path(__file__).parents[1] / "docs" / "assets"
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "docs" / "assets"
+SHOWN = ROOT / "src/fastapi_cloudflare_access/local/templates"
+TAKEN_FROM = Path(__file__).with_suffix(".json")
+"""What the pictures of the local Access show: a digest of each template. A test notices that one has changed."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SHOP = App(name="Shop", host="shop.localhost", policies=(Policy(name="Admins", groups=("admins",)),))
 
@@ -68,6 +74,13 @@ def local_pictures() -> None:
             )
             take(context.new_page(), local, suffix)
             context.close()
+    TAKEN_FROM.write_text(json.dumps(digests(), indent=2) + "\n")
+
+
+def digests() -> dict[str, str]:
+    """Return the digest of each file that determines how the pages look."""
+    files = [path for path in sorted(SHOWN.iterdir()) if path.suffix in {".css", ".html"}]
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 COLUMNS = 80

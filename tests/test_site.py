@@ -1,11 +1,13 @@
 """The built documentation: no warning, no broken link, every public thing on it, and each page as Markdown."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from functools import cache
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -117,6 +119,14 @@ def test_a_broken_link_is_noticed(site: Path, tmp_path: Path) -> None:
 def test_every_picture_and_file_is_used_by_a_page() -> None:
     pages = "".join(path.read_text() for path in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "mkdocs.yml"])
     assert [path.name for path in (DOCS / "assets").iterdir() if path.name not in pages] == []
+
+
+def test_the_pictures_of_the_local_access_were_taken_from_its_present_pages() -> None:
+    """If this fails, look at the pages, and run `python scripts/screenshots.py local`."""
+    templates = ROOT / "src/fastapi_cloudflare_access/local/templates"
+    files = [path for path in templates.iterdir() if path.suffix in {".css", ".html"}]
+    taken_from = json.loads((ROOT / "scripts/screenshots.json").read_text())
+    assert taken_from == {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def test_every_page_is_in_the_navigation() -> None:
