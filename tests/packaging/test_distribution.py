@@ -176,7 +176,7 @@ def test_the_command_of_the_owner_sets_every_address(checkout: Path, tmp_path: P
         (tmp_path / name).symlink_to(checkout / name)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(checkout / name, tmp_path / name)
-    command = re.search(r"^sed .+$", (ROOT / "RELEASING.md").read_text(), re.MULTILINE)
+    command = re.search(r"^owner=.+\nsed .+$", (ROOT / "RELEASING.md").read_text(), re.MULTILINE)
     assert command is not None
     subprocess.run(["/bin/sh", "-c", command[0]], cwd=tmp_path, check=True)
     output = subprocess.run(
