@@ -159,7 +159,7 @@ def reference(site: Path) -> set[str]:
     return {name for page in pages for name in re.findall(r'id="([\w.]+)"', page.read_text())}
 
 
-@pytest.mark.parametrize("module", ["", *MODULES], ids=lambda module: module or PACKAGE)
+@pytest.mark.parametrize("module", ["", *MODULES], ids=[module or PACKAGE for module in ["", *MODULES]])
 def test_the_reference_has_every_public_name(reference: set[str], module: str) -> None:
     if module == "mcp":
         reason = "the MCP SDKs need newer versions than the lowest that the package admits"
@@ -189,7 +189,7 @@ def test_the_reference_shows_no_helper_of_the_code(site: Path) -> None:
 
 def test_every_event_is_named_in_a_guide_or_on_the_page_about_stability() -> None:
     pages = "".join(path.read_text() for path in DOCS.rglob("*.md"))
-    kinds = [events.AccessEvent, *events.AccessEvent.__subclasses__(), *events.KeyEvent.__subclasses__()]
+    kinds: list[type] = [events.AccessEvent, *events.AccessEvent.__subclasses__(), *events.KeyEvent.__subclasses__()]
     assert [kind.__name__ for kind in kinds if f"`{kind.__name__}`" not in pages] == []
 
 

@@ -12,6 +12,8 @@ import pytest
 import fastapi_cloudflare_access
 from fastapi_cloudflare_access import errors
 
+pytestmark = pytest.mark.sources
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "fastapi_cloudflare_access"
 MODULES = sorted(PACKAGE.parent.rglob("*.py"))

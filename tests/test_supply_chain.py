@@ -94,6 +94,7 @@ jwk.register_key("RS256", Yes)
     assert run(register + USE).returncode == 0
 
 
+@pytest.mark.sources
 def test_python_jose_is_imported_by_one_module() -> None:
     sources = [*(ROOT / "src").rglob("*.py")]
     using = [path.name for path in sources if re.search(r"^\s*(?:from|import) jose\b", path.read_text(), re.MULTILINE)]

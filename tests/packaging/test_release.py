@@ -5,11 +5,11 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/release.py"
@@ -91,7 +91,7 @@ def test_other_arguments_show_the_usage(arguments: list[str]) -> None:
 
 
 def loaded(path: Path) -> dict[Any, Any]:
-    found: dict[Any, Any] = yaml.safe_load(path.read_text())
+    found: dict[Any, Any] = import_module("yaml").safe_load(path.read_text())
     return found
 
 
