@@ -13,8 +13,12 @@ USES = {
     "": f"from {PACKAGE} import CloudflareAccess, guard, browser, policies, problems; CloudflareAccess",
     "cli": f"from {PACKAGE}.cli import main; main(['--version'])",
     "fastmcp": f"from {PACKAGE}.mcp import CloudflareAccessProvider",
+    "httpx2": f"from {PACKAGE}.fetching import Httpx2Fetch; import httpx2",
     "local": f"import {PACKAGE}.local; from {PACKAGE}.cli import main; main(['dev', '--help'])",
     "mcp": f"from {PACKAGE}.mcp import bridge",
+    "opentelemetry": f"from {PACKAGE}.instrumentation.opentelemetry import OpenTelemetryListener",
+    "prometheus": f"from {PACKAGE}.instrumentation.prometheus import PrometheusListener",
+    "redis": f"from {PACKAGE}.stores.redis import RedisStore; import redis",
     "testing": f"import pytest, pytest_{PACKAGE}; from {PACKAGE}.testing import FakeTeam; FakeTeam().user('a@b.org')",
 }
 """What runs after an installation with each extra; without one for the empty name."""

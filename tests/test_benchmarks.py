@@ -50,6 +50,13 @@ def test_every_picture_on_the_page_exists() -> None:
     assert [picture for picture in pictures if not (PAGE.parent / picture).is_file()] == []
 
 
+def test_the_pictures_show_the_results_that_are_kept() -> None:
+    """If this fails, run `scripts/bench --report`."""
+    script = runpy.run_path(str(ROOT / "benchmarks/__main__.py"))
+    kept = [RESULTS / f"{name}.json" for name in ("machine", *script["SECTIONS"])]
+    assert (ROOT / script["DRAWN_FROM"]).read_text().strip() == script["digest"](kept)
+
+
 def test_a_promise_is_kept_up_to_its_bound(load: Callable[[str], Any]) -> None:
     aim = load("aims").Aim
     assert [aim("a ratio", 1.8, measured).met for measured in (1.79, 1.8, 1.81)] == [True, True, False]

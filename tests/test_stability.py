@@ -121,6 +121,11 @@ def test_the_page_promises_the_states_of_the_health() -> None:
     assert promised("The states are") == list(get_args(KeysHealth.model_fields["state"].annotation))
 
 
+def test_the_page_promises_the_metrics_with_their_attributes() -> None:
+    metrics = pytest.importorskip(f"{PACKAGE}.instrumentation.metrics", reason="there are no metrics yet")
+    assert rows("Metrics") == {metric.name: [*metric.attributes] for metric in metrics.METRICS}
+
+
 def test_the_page_promises_the_exit_codes() -> None:
     table = re.findall(r"^\| (\d+) \| (.+) \|$", section("Command line"), re.MULTILINE)
     kinds: type[IntEnum] = ExitCode

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.public_names import MODULES as DOCUMENTED
 
 import fastapi_cloudflare_access
 from fastapi_cloudflare_access import errors
@@ -117,3 +118,9 @@ def error_classes() -> set[type[errors.AccessError]]:
 def test_contributing_names_every_package_of_the_code() -> None:
     listed = set(re.findall(r"^\| `(\w+)` \| ", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= listed
+
+
+def test_every_public_module_is_among_those_whose_names_are_documented() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    public = {path.stem for path in entries if not path.name.startswith("_")} - {"cli"}
+    assert public == {module.partition(".")[0] for module in DOCUMENTED}

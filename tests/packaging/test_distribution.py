@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -150,6 +151,11 @@ def test_the_metadata_names_every_extra_and_python(built: Built) -> None:
     pythons = {name.rpartition(" ")[2] for name in shown.get_all("Classifier", []) if re.search(r":: 3\.\d+$", name)}
     assert pythons == {"3.11", "3.12", "3.13", "3.14"}
     assert shown["Requires-Python"] == ">=3.11"
+
+
+def test_each_extra_has_a_use_that_is_tried_after_its_installation() -> None:
+    uses = runpy.run_path(str(ROOT / "scripts/check_extras.py"))["USES"]
+    assert {"", *PROJECT["optional-dependencies"]} <= uses.keys()
 
 
 def test_the_workflows_test_every_python_of_the_metadata(built: Built) -> None:
