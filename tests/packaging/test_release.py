@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -38,13 +39,24 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
 
 
-def test_this_version_can_be_tagged() -> None:
-    checked = run("check", f"v{VERSION}")
+def test_this_version_has_its_section_in_the_changelog(script: dict[str, Any]) -> None:
+    """What has changed since a release is under *Unreleased*, which only a tag requires to be empty."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    released = re.sub(r"(## \[Unreleased\]\n).*?(?=^## )", r"\1\n", changelog, flags=re.MULTILINE | re.DOTALL)
+    assert script["mistakes"](f"v{VERSION}", VERSION, released) == []
+
+
+def test_a_check_of_a_release_without_mistakes_is_silent(tmp_path: Path) -> None:
+    for name in ("scripts/release.py", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "CHANGELOG.md").write_text(CHANGELOG.replace("0.1.0", VERSION))
+    command = [sys.executable, str(tmp_path / "scripts/release.py"), "check", f"v{VERSION}"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
 def test_the_notes_are_the_section_of_the_changelog(script: dict[str, Any]) -> None:
-    assert run("notes", f"v{VERSION}").stdout.startswith("### Added")
     assert script["sections"](CHANGELOG)["0.1.0"] == ("2026-01-02", "- A package.")
 
 
