@@ -134,7 +134,7 @@ def summary(text: str) -> str:
 
 def index(site: dict[str, Any], listed: list[Page], texts: dict[str, str]) -> str:
     """Return `llms.txt`."""
-    base = site.get("site_url") or ""
+    base = f"{site['site_url'].rstrip('/')}/" if site.get("site_url") else ""
     lines = [f"# {site['site_name']}", "", f"> {site['site_description']}"]
     for number, page in enumerate(listed):
         if number == 0 or page.section != listed[number - 1].section:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -225,6 +226,20 @@ def test_llms_txt_lists_each_page_once_with_a_sentence(site: Path) -> None:
     entries = [re.fullmatch(r"- \[(.+)\]\((.+)\): (.+)", line) for line in lines if line.startswith("- ")]
     assert None not in entries
     assert sorted(entry[2] for entry in entries if entry) == PAGES
+
+
+@pytest.mark.parametrize("address", ["https://docs.example/access", "https://docs.example/access/"])
+def test_llms_txt_has_absolute_addresses_if_the_owner_has_set_one(address: str) -> None:
+    script = runpy.run_path(str(ROOT / "scripts/markdown_pages.py"))
+    site = {"site_name": "a", "site_description": "b", "site_url": address}
+    text = script["index"](site, [script["Page"]("Guides", "C", "guides/c.md")], {"guides/c.md": "# C\n\nIt is c.\n"})
+    assert text.endswith("## Guides\n\n- [C](https://docs.example/access/guides/c.md): It is c.\n")
+
+
+def test_the_address_of_the_documentation_is_one_line_to_uncomment() -> None:
+    lines = re.findall(r"^(# )?site_url: (\S+)", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert len(lines) == 1
+    assert ("OWNER" in lines[0][1]) == bool(lines[0][0])
 
 
 def test_llms_full_txt_has_every_page(site: Path) -> None:
