@@ -63,6 +63,7 @@ def test_importing_the_command_needs_no_extra() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.sources  # pytest loads the modules of an installed plugin itself, and `runpy` cannot run those
 def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["cf-access", "--version"])
     monkeypatch.delitem(sys.modules, "fastapi_cloudflare_access.__main__", raising=False)  # another test imports it
