@@ -257,7 +257,8 @@ def _check_user_model(model: Any) -> None:
 
 
 def _check_ports(fetch: Any, clock: Any, listeners: Any) -> None:
-    if fetch is not None and (not callable(fetch) or is_async(fetch)):
+    forgotten_call = isinstance(fetch, type) and not hasattr(fetch, "__aenter__")
+    if fetch is not None and (not callable(fetch) or is_async(fetch) or forgotten_call):
         raise ConfigurationError("fetch must be a Fetch: a function that returns an async context manager")
     if clock is not None and not is_clock(clock):
         raise ConfigurationError("clock must be a Clock: an object with now(), monotonic() and sleep()")

@@ -249,8 +249,8 @@ def test_a_proxy_that_is_not_used_is_not_named(
         ),
         (
             "ALL_PROXY=socks5://proxy.example:1080",
-            "is a SOCKS proxy, which httpx cannot use without an extra",
-            "install the extra: pip install 'httpx[socks]'",
+            "is a SOCKS proxy, which needs the package socksio",
+            "install it: pip install socksio",
         ),
     ],
 )

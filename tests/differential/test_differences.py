@@ -1,4 +1,4 @@
-"""Cloudflare's documented verification, in Python and in JavaScript, against this package: same tokens, same certs."""
+"""Cloudflare's documented verification, in Python, JavaScript and Go, against this package: same tokens, same certs."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.differential import Verdicts, install_jose, jose, ours, pyjwt
+from support.differential import Verdicts, build_go, go_oidc, install_jose, jose, ours, pyjwt
 
 from fastapi_cloudflare_access.testing import FORGERIES, CertsServer, FakeTeam, SystemClock
 
@@ -35,6 +35,16 @@ def node_modules(request: pytest.FixtureRequest) -> Path:
     if isinstance(installed, str):
         pytest.skip(f"the JavaScript is not compared: {installed}")
     return installed
+
+
+@pytest.fixture(scope="module")
+def program(request: pytest.FixtureRequest) -> Path:
+    """The Go, built once into pytest's cache."""
+    assert request.config.cache is not None
+    built = build_go(request.config.cache.mkdir("go"))
+    if isinstance(built, str):
+        pytest.skip(f"the Go is not compared: {built}")
+    return built
 
 
 # the tokens
@@ -154,6 +164,11 @@ def test_what_access_issues_is_accepted_by_the_documented_javascript(
     assert accepted(jose(certs, tokens, node_modules)) == set(tokens)
 
 
+def test_what_access_issues_is_accepted_by_the_documented_go(team: Team, certs: CertsServer, program: Path) -> None:
+    tokens = good(team)
+    assert accepted(go_oidc(certs, tokens, program)) == set(tokens)
+
+
 def test_whatever_this_package_accepts_the_documented_python_accepts(team: Team, certs: CertsServer) -> None:
     tokens = mutated(team)
     mine = accepted(ours(certs, tokens))
@@ -166,6 +181,13 @@ def test_whatever_this_package_accepts_the_documented_javascript_accepts(
 ) -> None:
     tokens = mutated(team)
     assert accepted(ours(certs, tokens)) - accepted(jose(certs, tokens, node_modules)) == set()
+
+
+def test_whatever_this_package_accepts_the_documented_go_accepts(
+    team: Team, certs: CertsServer, program: Path
+) -> None:
+    tokens = mutated(team)
+    assert accepted(ours(certs, tokens)) - accepted(go_oidc(certs, tokens, program)) == set()
 
 
 def test_what_the_documented_python_accepts_and_this_package_refuses_is_what_the_page_says(
@@ -184,11 +206,19 @@ def test_what_the_documented_javascript_accepts_and_this_package_refuses_is_what
     assert difference(ours(certs, tokens), jose(certs, tokens, node_modules)) == expected
 
 
+def test_what_the_documented_go_accepts_and_this_package_refuses_is_what_the_page_says(
+    team: Team, certs: CertsServer, program: Path
+) -> None:
+    tokens = named(team)
+    expected = {name for name, cell in written(2).items() if cell == "accepts"}
+    assert difference(ours(certs, tokens), go_oidc(certs, tokens, program)) == expected
+
+
 def test_the_page_names_the_reason_code_and_why_for_each_of_its_tokens(team: Team, certs: CertsServer) -> None:
     tokens = {name: token for name, token in named(team).items() if name in written(0)}
-    assert {name: f"`{reason}`" for name, reason in ours(certs, tokens).items()} == written(2)
-    assert [name for name, why in written(3).items() if len(why.split()) < 2] == []
-    assert [name for name in tokens if "accepts" not in {written(0)[name], written(1)[name]}] == []
+    assert {name: f"`{reason}`" for name, reason in ours(certs, tokens).items()} == written(3)
+    assert [name for name, why in written(4).items() if len(why.split()) < 2] == []
+    assert [name for name in tokens if "accepts" not in {written(column)[name] for column in range(3)}] == []
 
 
 def test_with_its_leeway_this_package_accepts_a_little_longer_and_a_little_earlier(

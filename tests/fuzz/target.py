@@ -175,7 +175,7 @@ def is_weak(n: int) -> bool:
     """Check whether the package takes a modulus for easy to factor; that has tests of its own."""
     from fastapi_cloudflare_access._keys import jwks
 
-    return bool(vars(jwks)["is_easy_to_factor"](n))
+    return bool(vars(jwks)["weakness"](n))
 
 
 def naive(jar: bytes) -> list[bytes]:
@@ -188,7 +188,7 @@ def only_parity() -> None:
     """Check moduli for being even alone: the rest takes a thousand times as long as all other checks."""
     from fastapi_cloudflare_access._keys import jwks
 
-    setattr(jwks, "is_easy_to_factor", lambda modulus: modulus % 2 == 0)  # noqa: B010 - not exported
+    setattr(jwks, "weakness", lambda modulus: modulus % 2 == 0)  # noqa: B010 - not exported
 
 
 def main() -> None:

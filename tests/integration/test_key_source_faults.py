@@ -10,7 +10,9 @@ from support.key_rig import outcome
 from support.options import load
 
 from fastapi_cloudflare_access._clock import SystemClock
+from fastapi_cloudflare_access.fetching import Httpx2Fetch
 from fastapi_cloudflare_access.keys import KeySource
+from fastapi_cloudflare_access.protocols import Fetch
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 pytestmark = pytest.mark.anyio
@@ -60,14 +62,21 @@ ROWS = {
 """The error is None where the request leaves before the fetch has failed."""
 
 
-def source(server: CertsServer) -> KeySource:
+@pytest.fixture(params=["httpx", "httpx2"])
+def fetch(request: pytest.FixtureRequest) -> Fetch | None:
+    """The default fetch, and the one by httpx2."""
+    return Httpx2Fetch() if request.param == "httpx2" else None
+
+
+def source(server: CertsServer, fetch: Fetch | None = None) -> KeySource:
     return KeySource(
         load(
             team_domain=server.origin,
             audience="tag",
             key_wait_timeout=BUDGET,
             fetch_timeout=FETCH_TIMEOUT,
-        )
+        ),
+        fetch=fetch,
     )
 
 
@@ -82,9 +91,11 @@ def team() -> Team:
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-async def test_with_keys_no_fault_refuses_a_known_key_or_holds_a_request_past_its_budget(row: Row, team: Team) -> None:
+async def test_with_keys_no_fault_refuses_a_known_key_or_holds_a_request_past_its_budget(
+    row: Row, team: Team, fetch: Fetch | None
+) -> None:
     with CertsServer(team) as server:
-        keys = source(server)
+        keys = source(server, fetch)
         assert await outcome(lambda: keys.get_or_fetch(team.current.kid)) == "ok"
         before = server.fetches
         row.fault(server)
@@ -101,9 +112,11 @@ async def test_with_keys_no_fault_refuses_a_known_key_or_holds_a_request_past_it
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-async def test_without_keys_every_fault_is_503_within_the_budget_and_recovery_is_complete(row: Row, team: Team) -> None:
+async def test_without_keys_every_fault_is_503_within_the_budget_and_recovery_is_complete(
+    row: Row, team: Team, fetch: Fetch | None
+) -> None:
     with CertsServer(team) as server:
-        keys = source(server)
+        keys = source(server, fetch)
         row.fault(server)
         began = time.monotonic()
         assert await outcome(lambda: keys.get_or_fetch(team.current.kid)) == "keys_unavailable"
@@ -115,9 +128,9 @@ async def test_without_keys_every_fault_is_503_within_the_budget_and_recovery_is
         assert keys.health().last_error is None
 
 
-async def test_a_fetch_that_hangs_ends_at_its_deadline(team: Team) -> None:
+async def test_a_fetch_that_hangs_ends_at_its_deadline(team: Team, fetch: Fetch | None) -> None:
     with CertsServer(team) as server:
-        keys = source(server)
+        keys = source(server, fetch)
         server.hang()
         began = time.monotonic()
         assert await outcome(keys.refresh) == "keys_unavailable"

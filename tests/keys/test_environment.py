@@ -28,7 +28,7 @@ import trustme
 from fastapi_cloudflare_access._keys import environment
 from fastapi_cloudflare_access._keys.document import describe, read_document
 from fastapi_cloudflare_access._keys.environment import EnvironmentProblem, Proxy, excluding_entry, proxy_for
-from fastapi_cloudflare_access._keys.http import HttpxFetch
+from fastapi_cloudflare_access._keys.http import HttpxFetch, Library
 from fastapi_cloudflare_access.cli.doctor import check_ca, check_proxy
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FakeTeam
@@ -190,8 +190,8 @@ SURROUNDINGS: list[tuple[str, Mapping[str, str], str]] = [
     ("an unknown host", {"ALL_PROXY": "http://proxy.invalid:1"}, "through the proxy of ALL_PROXY: "),
     ("a scheme that does not exist", {"HTTPS_PROXY": "ftp://{proxy}"}, "HTTPS_PROXY has a scheme"),
     ("socks4", {"all_proxy": "socks4://{proxy}"}, "all_proxy has a scheme"),
-    ("SOCKS without its package", {"ALL_PROXY": "socks5://{proxy}"}, "ALL_PROXY is a SOCKS proxy.*httpx.socks"),
-    ("SOCKS with remote names", {"ALL_PROXY": "socks5h://{proxy}"}, "ALL_PROXY is a SOCKS proxy.*httpx.socks"),
+    ("SOCKS without its package", {"ALL_PROXY": "socks5://{proxy}"}, "ALL_PROXY is a SOCKS proxy.*socksio"),
+    ("SOCKS with remote names", {"ALL_PROXY": "socks5h://{proxy}"}, "ALL_PROXY is a SOCKS proxy.*socksio"),
     ("SOCKS that is excluded", {"ALL_PROXY": "socks5://{proxy}", "NO_PROXY": "*"}, DIRECT),
     ("a port that is text", {"HTTPS_PROXY": "http://127.0.0.1:port"}, "HTTPS_PROXY is not a valid URL"),
     ("a port that is too large", {"HTTPS_PROXY": "http://127.0.0.1:70000"}, "HTTPS_PROXY is not a valid URL"),
@@ -261,9 +261,15 @@ SURROUNDINGS: list[tuple[str, Mapping[str, str], str]] = [
 
 
 @pytest.mark.usefixtures("resolved")
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
 @pytest.mark.parametrize(("about", "variables", "expected"), SURROUNDINGS, ids=[row[0] for row in SURROUNDINGS])
 async def test_the_keys_are_fetched_or_the_error_names_the_variable(
-    network: Network, monkeypatch: pytest.MonkeyPatch, about: str, variables: Mapping[str, str], expected: str
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    about: str,
+    variables: Mapping[str, str],
+    expected: str,
+    library: Library,
 ) -> None:
     if "{hashed}" in variables.get("SSL_CERT_DIR", "") and not shutil.which("openssl"):
         pytest.skip("only openssl computes the names of hashed certificates")
@@ -271,7 +277,7 @@ async def test_the_keys_are_fetched_or_the_error_names_the_variable(
     for name, value in variables.items():
         monkeypatch.setenv(name, value.replace("{proxy}", network.proxy).format_map(network.files))
     before = len(network.tunnels)
-    fetch = HttpxFetch(trust_env=True, connect_timeout=2, read_timeout=2)
+    fetch = HttpxFetch(trust_env=True, library=library, connect_timeout=2, read_timeout=2)
     steps = {check_proxy(SETTINGS).status, check_ca(SETTINGS).status}
     try:
         assert (await read_document(fetch, URL, etag=None, no_cache=False)).body == BODY
@@ -284,12 +290,13 @@ async def test_the_keys_are_fetched_or_the_error_names_the_variable(
     assert not any(secret in shown for secret in ("p%40ss", "p@ss", "ada", "ss@"))
 
 
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
 async def test_the_credentials_of_a_proxy_are_sent_decoded(
-    network: Network, resolved: None, monkeypatch: pytest.MonkeyPatch
+    network: Network, resolved: None, monkeypatch: pytest.MonkeyPatch, library: Library
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", network.files["ca"])
     monkeypatch.setenv("HTTPS_PROXY", f"http://ada:p%40ss@{network.proxy}")
-    await read_document(HttpxFetch(trust_env=True), URL, etag=None, no_cache=False)
+    await read_document(HttpxFetch(trust_env=True, library=library), URL, etag=None, no_cache=False)
     assert network.tunnels[-1] == "Basic YWRhOnBAc3M="
 
 

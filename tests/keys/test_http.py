@@ -5,8 +5,9 @@ import ssl
 import subprocess
 import sys
 import threading
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access._keys import document, http
 from fastapi_cloudflare_access._keys.document import Document, FetchProblem, describe, read_document
 from fastapi_cloudflare_access._keys.environment import EnvironmentProblem
-from fastapi_cloudflare_access._keys.http import HttpxFetch, default_fetch
+from fastapi_cloudflare_access._keys.http import HttpxFetch, Library, default_fetch
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Fetch
 from fastapi_cloudflare_access.settings import CERTS_PATH, Settings
@@ -30,14 +31,21 @@ async def read(fetch: Fetch) -> Document:
     return await read_document(fetch, URL, etag=None, no_cache=False)
 
 
-def httpx_fetch(*, read_timeout: float = 3) -> HttpxFetch:
-    return HttpxFetch(trust_env=False, connect_timeout=1, read_timeout=read_timeout)
+@pytest.fixture(params=["httpx", "httpx2"])
+def library(request: pytest.FixtureRequest) -> Library:
+    """Each library that fetches."""
+    chosen: Library = request.param
+    return chosen
 
 
-async def test_the_default_fetch_brings_the_certs_of_a_real_server() -> None:
+def new_fetch(library: Library, *, read_timeout: float = 3) -> HttpxFetch:
+    return HttpxFetch(trust_env=False, library=library, connect_timeout=1, read_timeout=read_timeout)
+
+
+async def test_the_fetch_brings_the_certs_of_a_real_server(library: Library) -> None:
     team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team, etag=True) as server:
-        fetch = httpx_fetch()
+        fetch = new_fetch(library)
         first = await read_document(fetch, server.origin + CERTS_PATH, etag=None, no_cache=False)
         assert first.body == team.certs_body()
         again = await read_document(fetch, server.origin + CERTS_PATH, etag=first.etag, no_cache=False)
@@ -54,22 +62,22 @@ async def test_a_copy_of_the_package_without_its_metadata_still_says_who_asks(mo
 
 
 @pytest.mark.conformance(20)
-async def test_the_default_fetch_follows_no_redirect() -> None:
+async def test_the_default_fetch_follows_no_redirect(library: Library) -> None:
     team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team) as server, CertsServer(FakeTeam("evil")) as evil:
         server.redirect(evil.origin + CERTS_PATH)
-        async with httpx_fetch()(server.origin + CERTS_PATH, headers={}) as response:
+        async with new_fetch(library)(server.origin + CERTS_PATH, headers={}) as response:
             assert response.status == 302
         assert evil.fetches == 0
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "truncate"])
-async def test_a_lost_connection_is_a_connection_error(fault: str) -> None:
+async def test_a_lost_connection_is_a_connection_error(fault: str, library: Library) -> None:
     team = FakeTeam("acme", clock=SystemClock())
     with CertsServer(team) as server:
         getattr(server, fault)()
         with pytest.raises(ConnectionError):
-            await read_document(httpx_fetch(), server.origin + CERTS_PATH, etag=None, no_cache=False)
+            await read_document(new_fetch(library), server.origin + CERTS_PATH, etag=None, no_cache=False)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +85,7 @@ async def test_a_lost_connection_is_a_connection_error(fault: str) -> None:
     [b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"\x16\x03\x01\x00\x00"],
     ids=repr,
 )
-async def test_an_answer_that_is_no_http_is_not_asked_for_again(answered: bytes) -> None:
+async def test_an_answer_that_is_no_http_is_not_asked_for_again(answered: bytes, library: Library) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer_once() -> None:
@@ -90,7 +98,7 @@ async def test_an_answer_that_is_no_http_is_not_asked_for_again(answered: bytes)
         answering.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         with pytest.raises(FetchProblem, match=r"^the response is not valid HTTP$"):
-            await read_document(httpx_fetch(), url, etag=None, no_cache=False)
+            await read_document(new_fetch(library), url, etag=None, no_cache=False)
         answering.join()
 
 
@@ -121,73 +129,79 @@ def test_a_key_source_has_the_default_fetch() -> None:
     assert not fetch._trust_env
 
 
-async def test_a_closed_port_is_a_connection_error() -> None:
+async def test_a_closed_port_is_a_connection_error(library: Library) -> None:
     with CertsServer(FakeTeam("acme")) as server:
         gone = server.origin
     with pytest.raises(ConnectionError) as failed:
-        await read_document(httpx_fetch(), gone + CERTS_PATH, etag=None, no_cache=False)
+        await read_document(new_fetch(library), gone + CERTS_PATH, etag=None, no_cache=False)
     assert describe(failed.value) == "Connection refused"
 
 
-async def test_a_silent_server_is_a_timeout() -> None:
+async def test_a_silent_server_is_a_timeout(library: Library) -> None:
     with CertsServer(FakeTeam("acme")) as server:
         server.hang()
         with pytest.raises(TimeoutError):
-            await read_document(httpx_fetch(read_timeout=0.05), server.origin + CERTS_PATH, etag=None, no_cache=False)
+            await read_document(new_fetch(library, read_timeout=0.05), server.origin + CERTS_PATH, etag=None, no_cache=False)
 
 
 @pytest.mark.conformance(20)
-async def test_tls_that_fails_stays_what_it_is_and_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tls_that_fails_stays_what_it_is_and_is_described(
+    monkeypatch: pytest.MonkeyPatch, library: Library
+) -> None:
+    client_library: Any = import_module(library)
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     refused.verify_message = "self-signed certificate"
-    problem = httpx.ConnectError("remote text")
+    problem = client_library.ConnectError("remote text")
     problem.__cause__ = refused
 
-    class Failing(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    class Failing(client_library.AsyncBaseTransport):  # type: ignore[misc]
+        async def handle_async_request(self, request: object) -> object:
             raise problem
 
-    def client(fetch: HttpxFetch, tls: ssl.SSLContext, proxy: object) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=Failing())
+    def client(fetch: HttpxFetch, tls: ssl.SSLContext, proxy: object) -> Any:
+        return client_library.AsyncClient(transport=Failing())
 
     monkeypatch.setattr(HttpxFetch, "_client", client)
-    with pytest.raises(httpx.ConnectError) as failed:
-        await read(httpx_fetch())
+    with pytest.raises(client_library.ConnectError) as failed:
+        await read(new_fetch(library))
     assert describe(failed.value) == "TLS failed: self-signed certificate"
 
 
 @pytest.mark.conformance(20)
-async def test_tls_is_verified_with_the_certificates_of_the_machine() -> None:
-    fetch = httpx_fetch()
-    fetch._tls = http.load_tls(encrypted=True, trust_env=False)
-    assert fetch._tls.verify_mode is ssl.CERT_REQUIRED
-    assert fetch._tls.check_hostname
-    assert fetch._tls.get_ca_certs()
+async def test_tls_is_verified_with_the_certificates_of_the_machine(library: Library) -> None:
+    tls = http.load_tls(encrypted=True, trust_env=False, library=library)
+    assert tls.verify_mode is ssl.CERT_REQUIRED
+    assert tls.check_hostname
+    assert tls.get_ca_certs()
 
 
 async def test_a_wrong_ssl_cert_file_is_a_failed_fetch_that_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: Library
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    fetch = HttpxFetch(trust_env=True, connect_timeout=1, read_timeout=1)
+    fetch = HttpxFetch(trust_env=True, library=library, connect_timeout=1, read_timeout=1)
     with pytest.raises(EnvironmentProblem, match="SSL_CERT_FILE"):
         await read(fetch)
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY", "all_proxy"])
-async def test_the_environment_is_believed_only_where_asked_for(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_is_believed_only_where_asked_for(
+    variable: str, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with CertsServer(FakeTeam("acme")) as proxy, CertsServer(FakeTeam("acme")) as server:
         monkeypatch.setenv(variable, proxy.origin)
-        async with httpx_fetch()(server.origin + CERTS_PATH, headers={}):
+        async with new_fetch(library)(server.origin + CERTS_PATH, headers={}):
             pass
         assert (server.fetches, proxy.fetches) == (1, 0)
 
 
-@pytest.mark.parametrize("problem", [httpx.UnsupportedProtocol("secret"), httpx.ProxyError("secret")])
-def test_an_error_that_has_no_words_of_its_own_stays_what_it_is(problem: httpx.TransportError) -> None:
-    assert http._translated(problem, None) is None
+@pytest.mark.parametrize("kind", ["UnsupportedProtocol", "ProxyError"])
+def test_an_error_that_has_no_words_of_its_own_stays_what_it_is(kind: str, library: Library) -> None:
+    client_library = import_module(library)
+    problem: Exception = getattr(client_library, kind)("secret")
+    assert http._translated(problem, None, client_library) is None
     assert "secret" not in describe(problem)
 
 

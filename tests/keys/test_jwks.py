@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
-from fastapi_cloudflare_access._keys.weak_moduli import is_easy_to_factor
+from fastapi_cloudflare_access._keys.weak_moduli import weakness
 from fastapi_cloudflare_access.testing import FakeTeam
 from fastapi_cloudflare_access.testing._issuer import base64url
 
@@ -163,7 +163,7 @@ def test_what_the_cryptography_library_refuses_is_skipped(
                 jwks[0]
                 | {
                     "n": number(
-                        next(n for n in count(0xBEEF << 2040 | 0xF00D << 1024 | 1, 2) if not is_easy_to_factor(n))
+                        next(n for n in count(0xBEEF << 2040 | 0xF00D << 1024 | 1, 2) if not weakness(n))
                     )
                 }
             )

@@ -1,17 +1,25 @@
-"""Moduli that are easy to factor, of each kind, and strong ones."""
+"""Moduli that are easy to factor, of each class, and strong ones."""
 
-from math import isqrt
+import random
+from fractions import Fraction
+from math import gcd, isqrt, prod
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from fastapi_cloudflare_access._keys import weak_moduli
-from fastapi_cloudflare_access._keys.weak_moduli import FERMAT_ROUNDS, is_easy_to_factor
+from fastapi_cloudflare_access._keys import jwks, weak_moduli
+from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
+from fastapi_cloudflare_access._keys.weak_moduli import FERMAT_ROUNDS, weakness
+from fastapi_cloudflare_access.testing import FakeTeam
+from fastapi_cloudflare_access.testing._issuer import base64url, compact_json
 
 STRONG = rsa.generate_private_key(65537, 2048).private_numbers()
-P = STRONG.p
+P, Q, N = STRONG.p, STRONG.q, STRONG.public_numbers.n
 
-ROCA = int(
+SMALL, MERSENNE, CLOSE = "a small factor", "a Mersenne number", "two close factors"
+PRIME_POWER, ROCA = "a prime or a prime power", "the ROCA fingerprint"
+
+PUBLISHED_ROCA = int(
     "944e13208a280c37efc31c3114485e590192adbb8e11c87cad60cdef0037ce99278330d3f471a2538fa667802ed2a3c44a8b7dea826e888d0aa341fd664f"
     "7fa7",
     16,
@@ -19,29 +27,78 @@ ROCA = int(
 """The 512-bit modulus that the authors of the attack published as an example of a weak key."""
 
 
+def prime_of(bits: int) -> int:
+    """A random prime of so many bits."""
+    return rsa.generate_private_key(65537, 2 * bits).private_numbers().p
+
+
+def next_prime(number: int) -> int:
+    """The smallest prime above an odd number."""
+    number += 2
+    while gcd(number, weak_moduli._small_primorial()) > 1 or pow(2, number - 1, number) != 1:
+        number += 2
+    return number
+
+
+def roca_modulus() -> int:
+    """A modulus of two primes `k * M + (65537**a mod M)`, as the affected chips make them for 2048 bits."""
+    chance, primorial = random.Random(0), prod(weak_moduli._primes()[:126])
+
+    def prime() -> int:
+        while True:
+            factor, exponent = chance.getrandbits(53) | 1 << 53, chance.getrandbits(62)
+            number = factor * primorial + pow(65537, exponent, primorial)
+            if pow(2, number - 1, number) == 1:
+                return number
+
+    return prime() * prime()
+
+
+VECTORS = {
+    "even": (SMALL, lambda: 2 * N),
+    "three times a number": (SMALL, lambda: 3 * N),
+    "the largest small prime as a factor": (SMALL, lambda: 4093 * N),
+    "a Mersenne prime": (MERSENNE, lambda: 2**2203 - 1),
+    "a Mersenne number": (MERSENNE, lambda: 2**2053 - 1),
+    "two Mersenne primes": (MERSENNE, lambda: (2**607 - 1) * (2**2203 - 1)),
+    "a Mersenne prime and a strong one": (MERSENNE, lambda: (2**1279 - 1) * P),
+    "the smallest Mersenne prime that is not small": (MERSENNE, lambda: 8191 * N),
+    "the largest Mersenne prime that fits": (MERSENNE, lambda: (2**4423 - 1) * P),
+    "above a power of two": (MERSENNE, lambda: 2**2048 + 21),
+    "below a power of two": (MERSENNE, lambda: 2**2048 - 29),
+    "a square": (CLOSE, lambda: P * P),
+    "two primes that follow each other": (CLOSE, lambda: P * next_prime(P)),
+    "the fourth power of a prime": (CLOSE, lambda: prime_of(520) ** 4),
+    "a prime": (PRIME_POWER, lambda: prime_of(2048)),
+    "the cube of a prime": (PRIME_POWER, lambda: prime_of(700) ** 3),
+    "the fifth power of a prime": (PRIME_POWER, lambda: prime_of(512) ** 5),
+    "the ROCA fingerprint": (ROCA, roca_modulus),
+}
+"""By its name: the class of a modulus, and what makes it."""
+
+
 @pytest.mark.parametrize("bits", [2048, 3072, 4096])
 def test_a_strong_modulus_passes(bits: int) -> None:
-    assert not is_easy_to_factor(rsa.generate_private_key(65537, bits).public_key().public_numbers().n)
+    assert weakness(rsa.generate_private_key(65537, bits).public_key().public_numbers().n) is None
 
 
-@pytest.mark.parametrize(
-    ("about", "modulus"),
-    [
-        ("even", STRONG.public_numbers.n - 1),
-        ("a prime", P),
-        ("a square", P * P),
-        ("three times a number", 3 * P * STRONG.q),
-        ("the largest small prime as a factor", 4093 * P * STRONG.q),
-        ("a Mersenne prime", 2**2203 - 1),
-        ("a Mersenne number", 2**2053 - 1),
-        ("next to a power of two", 2**2048 + 21),
-        ("below a power of two", 2**2048 - 29),
-        ("the ROCA fingerprint", ROCA),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_modulus_that_is_easy_to_factor_is_noticed(about: str, modulus: int) -> None:
-    assert is_easy_to_factor(modulus), about
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_modulus_that_is_easy_to_factor_is_noticed_and_its_class_is_named(name: str) -> None:
+    expected, make = VECTORS[name]
+    with pytest.raises(JwksProblem, match=f"easy to factor: {expected}$"):
+        parse_jwks(compact_json({"keys": [jwk(make())]}))
+
+
+def jwk(modulus: int) -> dict[str, str]:
+    octets = modulus.to_bytes((modulus.bit_length() + 7) // 8)
+    return {"kty": "RSA", "kid": "weak", "n": base64url(octets), "e": "AQAB"}
+
+
+def test_each_class_has_a_vector_and_a_source() -> None:
+    documented = [line for line in (weak_moduli.__doc__ or "").splitlines() if line.startswith("| ")]
+    classes = [line.split("|")[1].strip() for line in documented[1:]]
+    assert classes == [*weak_moduli._CLASSES]
+    assert {*classes} == {expected for expected, _ in VECTORS.values()}
 
 
 def test_factors_that_are_close_to_each_other_are_noticed() -> None:
@@ -56,5 +113,43 @@ def test_factors_that_are_close_to_each_other_are_noticed() -> None:
 
 
 def test_the_roca_fingerprint_alone_is_noticed() -> None:
-    assert weak_moduli._has_roca_fingerprint(ROCA)
-    assert not weak_moduli._has_roca_fingerprint(STRONG.public_numbers.n)
+    assert weakness(PUBLISHED_ROCA) == ROCA
+    assert not weak_moduli._has_roca_fingerprint(N)
+
+
+def test_fewer_than_one_strong_modulus_in_100_million_has_the_roca_fingerprint() -> None:
+    shares = [Fraction(len(residues), prime - 1) for prime, residues in weak_moduli._roca_residues()]
+    assert prod(shares) < Fraction(1, 10**8)
+
+
+def test_the_exponents_are_those_of_mersenne_primes() -> None:
+    """By the test of Lucas and Lehmer, for each prime exponent of a number that a modulus could have as a factor."""
+    small = [prime for prime in weak_moduli._primes() if 12 < prime < 1300]
+    assert [exponent for exponent in small if is_mersenne_prime(exponent)] == [
+        exponent for exponent in weak_moduli._MERSENNE_PRIMES if exponent < 1300
+    ]
+    assert all(map(is_mersenne_prime, (2203, 2281)))
+
+
+def is_mersenne_prime(exponent: int) -> bool:
+    number, residue = (1 << exponent) - 1, 4
+    for _ in range(exponent - 2):
+        residue = (residue * residue - 2) % number
+    return residue == 0
+
+
+def test_a_modulus_is_checked_once_however_often_its_key_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+
+    def counted(modulus: int) -> str | None:
+        checked.append(modulus)
+        return weakness(modulus)
+
+    monkeypatch.setattr(jwks, "weakness", counted)
+    jwks._build_key.cache_clear()
+    team, weak = FakeTeam("acme"), jwk(P * P)
+    for kid in ("first", "second", "third"):
+        entries = [*team.certs()["keys"], {**weak, "kid": kid}]
+        assert parse_jwks(compact_json({"keys": entries})).skipped == (f"a modulus that is easy to factor: {CLOSE}",)
+    moduli = {entry["n"] for entry in entries}
+    assert len(checked) == len(set(checked)) == len(moduli) == 3

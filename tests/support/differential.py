@@ -1,4 +1,4 @@
-"""Three verifications of the same tokens over the same certs: this package's, and the two that Cloudflare documents."""
+"""Four verifications of the same tokens over the same certs: this package's, and the three that Cloudflare documents."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import jwt
 from jwt.algorithms import RSAAlgorithm
-from support import npm
+from support import go, npm
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.errors import AccessError
@@ -18,7 +18,7 @@ from fastapi_cloudflare_access.testing import CertsServer
 
 SCRIPTS = Path(__file__).parents[1] / "differential"
 PATIENCE = 60
-"""Seconds that running the JavaScript may take."""
+"""Seconds that running the JavaScript or the Go may take."""
 
 Verdicts = dict[str, str]
 """By the name of a token: `accepted`, or why not."""
@@ -65,15 +65,18 @@ def pyjwt(certs: CertsServer, tokens: dict[str, str]) -> Verdicts:
 
 def jose(certs: CertsServer, tokens: dict[str, str], node_modules: Path) -> Verdicts:
     """The documented JavaScript, by Node."""
+    return _ask([str(shutil.which("node")), str(node_modules / "verify.mjs")], certs, tokens)
+
+
+def go_oidc(certs: CertsServer, tokens: dict[str, str], program: Path) -> Verdicts:
+    """The documented Go, with version 2 of the library, which Debian has, instead of 3."""
+    return _ask([str(program)], certs, tokens)
+
+
+def _ask(command: list[str], certs: CertsServer, tokens: dict[str, str]) -> Verdicts:
     task = {"teamDomain": certs.origin, "audience": certs.team.audience, "tokens": list(tokens.values())}
-    node = str(shutil.which("node"))
     done = subprocess.run(
-        [node, str(node_modules / "verify.mjs")],
-        input=json.dumps(task),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
+        command, input=json.dumps(task), capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     return dict(zip(tokens, json.loads(done.stdout), strict=True))
 
@@ -84,3 +87,8 @@ def install_jose(cache: Path) -> Path | str:
     if isinstance(folder, Path):
         shutil.copy(SCRIPTS / "verify.mjs", folder)
     return folder
+
+
+def build_go(cache: Path) -> Path | str:
+    """Return the Go program, or why there is none."""
+    return go.build(SCRIPTS / "verify.go", cache)

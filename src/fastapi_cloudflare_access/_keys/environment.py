@@ -112,8 +112,7 @@ def _checked(value: str, name: str) -> str:
         raise EnvironmentProblem(f"{name} has a scheme that is not one of {', '.join(PROXY_SCHEMES)}", hint)
     if parts.scheme.startswith("socks") and find_spec("socksio") is None:
         raise EnvironmentProblem(
-            f"{name} is a SOCKS proxy, which httpx cannot use without an extra",
-            "install the extra: pip install 'httpx[socks]'",
+            f"{name} is a SOCKS proxy, which needs the package socksio", "install it: pip install socksio"
         )
     return url
 

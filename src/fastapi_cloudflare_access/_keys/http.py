@@ -1,4 +1,4 @@
-"""The default `Fetch`, by httpx; no other module imports httpx."""
+"""The default `Fetch`, by httpx, and the same by httpx2; no other module imports either."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 from fastapi_cloudflare_access._keys.document import FetchProblem, ProxyUsed, tls_problem
 from fastapi_cloudflare_access._keys.environment import (
@@ -20,8 +20,8 @@ from fastapi_cloudflare_access._keys.environment import (
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
 from fastapi_cloudflare_access.settings import Settings
 
-if TYPE_CHECKING:
-    import httpx
+Library = Literal["httpx", "httpx2"]
+"""The HTTP client: httpx2 continues httpx under a new name, with the same interface."""
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 2.0, 3.0
 """Seconds that the default fetch waits for a connection, and for each piece of the response."""
@@ -43,13 +43,19 @@ class _ProxyConnectionError(ProxyUsed, ConnectionError):
 
 
 class HttpxFetch:
-    """The default fetch: one httpx client for each call, so that nothing belongs to an event loop."""
+    """The default fetch: one client for each call, so that nothing belongs to an event loop."""
 
     def __init__(
-        self, *, trust_env: bool, connect_timeout: float = CONNECT_TIMEOUT, read_timeout: float = READ_TIMEOUT
+        self,
+        *,
+        trust_env: bool,
+        library: Library = "httpx",
+        connect_timeout: float = CONNECT_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
     ) -> None:
-        """Store the options; the first fetch loads httpx and the CA certificates in a thread."""
+        """Store the options; the first fetch loads the library and the CA certificates in a thread."""
         self._trust_env = trust_env
+        self._library: Library = library
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._tls: ssl.SSLContext | None = None
@@ -66,45 +72,54 @@ class HttpxFetch:
         """
         proxy = proxy_for(url) if self._trust_env else None
         if self._tls is None:
-            self._tls = await asyncio.to_thread(load_tls, encrypted=url.startswith("https:"), trust_env=self._trust_env)
+            encrypted = url.startswith("https:")
+            self._tls = await asyncio.to_thread(
+                load_tls, encrypted=encrypted, trust_env=self._trust_env, library=self._library
+            )
             _count_sources(url)
-        import httpx  # noqa: PLC0415 - the import takes 100 ms; a thread has done it by now
-
+        httpx = _load(self._library)
         try:
             async with self._client(self._tls, proxy) as client, client.stream("GET", url, headers=headers) as response:
                 answered = {name.lower(): value for name, value in response.headers.items()}
                 yield FetchResponse(response.status_code, answered, response.aiter_raw())
         except httpx.TransportError as problem:
-            if translated := _translated(problem, proxy):
+            if translated := _translated(problem, proxy, httpx):
                 raise translated from problem
             raise
 
-    def _client(self, tls: ssl.SSLContext, proxy: Proxy | None = None) -> "httpx.AsyncClient":
-        import httpx  # noqa: PLC0415 - as above
-
+    def _client(self, tls: ssl.SSLContext, proxy: Proxy | None = None) -> Any:
+        httpx = _load(self._library)
         timeout = httpx.Timeout(self._read_timeout, connect=self._connect_timeout)
-        through = httpx_proxy(proxy, tls) if proxy else None
+        through = httpx_proxy(proxy, tls, self._library) if proxy else None
         return httpx.AsyncClient(verify=tls, trust_env=False, proxy=through, timeout=timeout, follow_redirects=False)
 
 
-def httpx_proxy(proxy: Proxy, tls: ssl.SSLContext | None = None) -> "httpx.Proxy":
-    """Return the proxy for httpx; an `https` proxy is verified with the same CA certificates as the team.
+def _load(library: Library) -> Any:
+    """Import an HTTP client; the import takes 100 ms, so that the first one is done in a thread."""
+    if library == "httpx2":
+        import httpx2  # noqa: PLC0415 - an extra
+
+        return httpx2
+    import httpx  # noqa: PLC0415 - not before the first fetch
+
+    return httpx
+
+
+def httpx_proxy(proxy: Proxy, tls: ssl.SSLContext | None = None, library: Library = "httpx") -> Any:
+    """Return the proxy for the library; an `https` proxy is verified with the same CA certificates as the team.
 
     Raises:
-        EnvironmentProblem: httpx does not accept its URL.
+        EnvironmentProblem: The library does not accept its URL.
     """
-    import httpx  # noqa: PLC0415 - as above
-
+    httpx = _load(library)
     try:
         return httpx.Proxy(proxy.url, ssl_context=tls if proxy.url.lower().startswith("https:") else None)
     except (httpx.InvalidURL, ValueError):
         raise EnvironmentProblem(f"{proxy.source} is not a valid URL", f"correct or unset {proxy.source}") from None
 
 
-def _translated(problem: "httpx.TransportError", proxy: Proxy | None) -> Exception | None:
-    """Return the error to raise for one of httpx; None keeps that one."""
-    import httpx  # noqa: PLC0415 - as above
-
+def _translated(problem: Exception, proxy: Proxy | None, httpx: Any) -> Exception | None:
+    """Return the error to raise for one of the library; None keeps that one."""
     if tls_problem(problem):
         return None
     if isinstance(problem, httpx.ProxyError) and proxy:
@@ -137,14 +152,13 @@ def default_fetch(settings: Settings) -> Fetch:
     return HttpxFetch(trust_env=not settings.is_local)
 
 
-def load_tls(*, encrypted: bool, trust_env: bool) -> ssl.SSLContext:
-    """Return the TLS context.
+def load_tls(*, encrypted: bool, trust_env: bool, library: Library = "httpx") -> ssl.SSLContext:
+    """Return the TLS context; without a variable it trusts what the library trusts.
 
     Raises:
         EnvironmentProblem: The CA certificates that the environment names cannot be used.
     """
-    import httpx  # noqa: PLC0415 - loaded in this thread, not on the event loop
-
+    httpx = _load(library)
     if not encrypted:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     given = ca_certificates() if trust_env else CaCertificates()
@@ -153,7 +167,8 @@ def load_tls(*, encrypted: bool, trust_env: bool) -> ssl.SSLContext:
             return ssl.create_default_context(cafile=given.path)
         if given.source:
             return ssl.create_default_context(capath=given.path)
-        return httpx.create_ssl_context(trust_env=False)
+        context: ssl.SSLContext = httpx.create_ssl_context(trust_env=False)
     except OSError as problem:  # such as a log of keys that cannot be written
         why = problem.strerror or type(problem).__name__
         raise EnvironmentProblem(f"TLS cannot be set up ({why})", "check SSLKEYLOGFILE and SSL_CERT_FILE") from None
+    return context

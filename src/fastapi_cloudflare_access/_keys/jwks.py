@@ -6,7 +6,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from fastapi_cloudflare_access._keys.weak_moduli import is_easy_to_factor
+from fastapi_cloudflare_access._keys.weak_moduli import weakness
 from fastapi_cloudflare_access._verification.signature import ALGORITHM, RS256Key
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, is_kid, parse_json_object
 
@@ -116,7 +116,7 @@ def _is(kind: type, value: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _build_key(n: str, e: str) -> RS256Key | JwksProblem:
-    """Return a key, or why it is unusable; both are cached, since the primality test takes longest."""
+    """Return a key, or why it is unusable; both are cached, since the checks of the modulus take longest."""
     try:
         return _check_and_build(n, e)
     except JwksProblem as problem:
@@ -129,8 +129,8 @@ def _check_and_build(n: str, e: str) -> RS256Key:
         raise JwksProblem(f"not of {MIN_BITS} to {MAX_BITS} bits")
     if not MIN_EXPONENT <= exponent <= MAX_EXPONENT or not exponent % 2:
         raise JwksProblem("an unusable exponent")
-    if is_easy_to_factor(modulus):
-        raise JwksProblem("a modulus that is easy to factor")
+    if weak := weakness(modulus):
+        raise JwksProblem(f"a modulus that is easy to factor: {weak}")
     try:
         return RS256Key(n=n, e=e)
     except Exception:  # noqa: BLE001 - the backend raises various classes
