@@ -56,8 +56,17 @@ def run(name: str, arguments: list[str]) -> int:
     """Run the tests with one replacement; return the exit code of pytest."""
     print(f"+ signatures verified by {name}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or ["-n", "auto", "-q", *selected()])]
-        return subprocess.run(command, cwd=ROOT, env=environment(name, copy_package(name, Path(folder))), check=False).returncode
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            *(arguments or ["-n", "auto", "-q", *selected()]),
+        ]
+        return subprocess.run(
+            command, cwd=ROOT, env=environment(name, copy_package(name, Path(folder))), check=False
+        ).returncode
 
 
 def main(arguments: list[str]) -> int:

@@ -8,8 +8,29 @@ from hypothesis import settings
 ALIASES = frozenset({"TEAM_DOMAIN", "TEAM_NAME", "POLICY_AUD", "AUD_TAG", "SSLKEYLOGFILE"})
 PREFIXES = ("CF_ACCESS_", "CLOUDFLARE_")
 
+SIGNATURE_BY = os.environ.get("SIGNATURE_BY")
+"""The library that verifies signatures instead of python-jose, as scripts/signatures.py says."""
+VERIFYING = frozenset({"attacks", "differential", "verification"})
+
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
 settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Select the tests of attacks and conformance if another library verifies signatures."""
+    if SIGNATURE_BY:
+        left_out = [item for item in items if not depends_on_signatures(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if depends_on_signatures(item)]
+
+
+def depends_on_signatures(item: pytest.Item) -> bool:
+    """Check whether a test is about attacks, vectors, other verifiers or a row of the conformance page."""
+    if item.get_closest_marker("python_jose"):
+        return False
+    return bool(item.get_closest_marker("conformance")) or (
+        item.path.parent.name in VERIFYING or item.path.stem == "test_vectors"
+    )
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ def test_a_module_with_advisories_is_never_imported(module: str, loaded: set[str
     assert module not in loaded
 
 
+@pytest.mark.python_jose
 @pytest.mark.conformance(27)
 @pytest.mark.parametrize("missing", ["cryptography", "cryptography.hazmat.primitives.keywrap"])
 def test_without_the_cryptography_backend_the_import_fails(missing: str) -> None:
@@ -72,6 +73,7 @@ def test_without_the_cryptography_backend_the_import_fails(missing: str) -> None
     assert "Error" in ended.stderr.splitlines()[-1]
 
 
+@pytest.mark.python_jose
 @pytest.mark.conformance(27)
 def test_another_backend_in_its_place_is_refused_at_import() -> None:
     replace = "from jose import jwk\njwk.get_key = lambda algorithm: object\n"
@@ -79,6 +81,7 @@ def test_another_backend_in_its_place_is_refused_at_import() -> None:
     assert (ended.returncode, "not using pyca/cryptography" in ended.stderr) == (1, True)
 
 
+@pytest.mark.python_jose
 @pytest.mark.conformance(8)
 def test_the_verifier_of_another_is_not_used_though_registered_with_python_jose() -> None:
     """python-jose allows any code to replace the class for an algorithm, in the whole process."""

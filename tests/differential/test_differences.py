@@ -183,9 +183,7 @@ def test_whatever_this_package_accepts_the_documented_javascript_accepts(
     assert accepted(ours(certs, tokens)) - accepted(jose(certs, tokens, node_modules)) == set()
 
 
-def test_whatever_this_package_accepts_the_documented_go_accepts(
-    team: Team, certs: CertsServer, program: Path
-) -> None:
+def test_whatever_this_package_accepts_the_documented_go_accepts(team: Team, certs: CertsServer, program: Path) -> None:
     tokens = mutated(team)
     assert accepted(ours(certs, tokens)) - accepted(go_oidc(certs, tokens, program)) == set()
 

@@ -141,7 +141,9 @@ async def test_a_silent_server_is_a_timeout(library: Library) -> None:
     with CertsServer(FakeTeam("acme")) as server:
         server.hang()
         with pytest.raises(TimeoutError):
-            await read_document(new_fetch(library, read_timeout=0.05), server.origin + CERTS_PATH, etag=None, no_cache=False)
+            await read_document(
+                new_fetch(library, read_timeout=0.05), server.origin + CERTS_PATH, etag=None, no_cache=False
+            )
 
 
 @pytest.mark.conformance(20)

@@ -161,10 +161,6 @@ def test_what_the_cryptography_library_refuses_is_skipped(
         parse_jwks(
             document(
                 jwks[0]
-                | {
-                    "n": number(
-                        next(n for n in count(0xBEEF << 2040 | 0xF00D << 1024 | 1, 2) if not weakness(n))
-                    )
-                }
+                | {"n": number(next(n for n in count(0xBEEF << 2040 | 0xF00D << 1024 | 1, 2) if not weakness(n)))}
             )
         )

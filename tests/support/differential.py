@@ -75,9 +75,7 @@ def go_oidc(certs: CertsServer, tokens: dict[str, str], program: Path) -> Verdic
 
 def _ask(command: list[str], certs: CertsServer, tokens: dict[str, str]) -> Verdicts:
     task = {"teamDomain": certs.origin, "audience": certs.team.audience, "tokens": list(tokens.values())}
-    done = subprocess.run(
-        command, input=json.dumps(task), capture_output=True, text=True, timeout=PATIENCE, check=True
-    )
+    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, timeout=PATIENCE, check=True)
     return dict(zip(tokens, json.loads(done.stdout), strict=True))
 
 

@@ -31,7 +31,7 @@ def serving(module: str, *arguments: str, port: int, **settings: str) -> Iterato
         port: Where it listens.
         **settings: Settings of the app, as environment variables `CF_ACCESS_<NAME>`.
     """
-    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(TESTS)])}
     environment |= {f"CF_ACCESS_{name.upper()}": value for name, value in settings.items()}
     process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
     try:

@@ -1,12 +1,31 @@
 """RS256 with a prebuilt key: its length first, then its backend, and nothing but a plain True."""
 
+import os
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
+from fastapi_cloudflare_access._verification import signature as signature_module
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access.testing._issuer import base64url
+
+
+TESTS = Path(__file__).parents[1]
+
+
+def test_the_library_that_is_asked_for_verifies_signatures() -> None:
+    """It is python-jose, or what scripts/signatures.py replaced it with."""
+    used = Path(signature_module.__file__).read_text()
+    if name := os.environ.get("SIGNATURE_BY"):
+        assert used == (TESTS / f"support/signatures/by_{name}.py").read_text()
+        with pytest.raises(ModuleNotFoundError, match="'jose'"):
+            import_module("jose")
+    else:
+        assert "from jose import jwk" in used
 
 
 def number(value: int) -> str:
