@@ -39,7 +39,7 @@ def test_httpx2_is_loaded_by_the_first_fetch_and_httpx_never() -> None:
     with CertsServer(FakeTeam("acme")) as server:
         command = [sys.executable, "-W", "ignore", "-c", USE, server.origin]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    assert (ended.stdout.strip(), ended.stderr) == ("2 httpx2", "")
+    assert ended.stdout.strip() == "2 httpx2", ended.stderr
 
 
 def test_the_environment_is_read_for_a_team_and_not_for_a_loopback_origin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,4 +61,4 @@ def test_without_httpx2_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
 
 def test_the_class_instead_of_an_object_is_refused_at_construction() -> None:
     with pytest.raises(ConfigurationError, match="fetch must be a Fetch"):
-        CloudflareAccess(team_domain="acme", audience="tag", fetch=Httpx2Fetch)  # type: ignore[arg-type] # pyright: ignore
+        CloudflareAccess(team_domain="acme", audience="tag", fetch=Httpx2Fetch)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

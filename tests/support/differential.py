@@ -1,4 +1,4 @@
-"""Four verifications of the same tokens over the same certs: this package's, and the three that Cloudflare documents."""
+"""Four verifications of the same tokens over the same certs: this package, and the three that Cloudflare documents."""
 
 import asyncio
 import json

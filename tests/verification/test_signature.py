@@ -13,7 +13,6 @@ from fastapi_cloudflare_access._verification import signature as signature_modul
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access.testing._issuer import base64url
 
-
 TESTS = Path(__file__).parents[1]
 
 

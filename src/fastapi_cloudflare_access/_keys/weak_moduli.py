@@ -30,7 +30,7 @@ def weakness(modulus: int) -> str | None:
     """Return the class of a modulus that is easy to factor, or None.
 
     The first class that fits is returned, in the order of the table above. Two factors are close if Fermat's method
-    finds them in 100 steps. A Mersenne number is a modulus next to a power of two, or with a Mersenne prime as a factor.
+    finds them in 100 steps. A Mersenne number is next to a power of two, or has a Mersenne prime as a factor.
     """
     return next((name for name, fits in _CLASSES.items() if fits(modulus)), None)
 

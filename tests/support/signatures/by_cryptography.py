@@ -1,4 +1,4 @@
-"""RS256 by cryptography alone: what `_verification/signature.py` becomes without python-jose and without another library.
+"""RS256 by cryptography alone: what `_verification/signature.py` becomes without python-jose.
 
 This package itself checks shape, header, key choice, JSON and claims.
 """
