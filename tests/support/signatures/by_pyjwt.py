@@ -5,7 +5,8 @@ This package itself checks shape, header, key choice, JSON and claims.
 
 from collections.abc import Callable
 
-from jwt.algorithms import RSAAlgorithm, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.algorithms import RSAAlgorithm
 
 ALGORITHM = "RS256"
 """The one algorithm that Access signs with."""
@@ -26,14 +27,12 @@ class RS256Key:
         """
         key = RSAAlgorithm.from_jwk({"kty": "RSA", "n": n, "e": e})
         if not isinstance(key, RSAPublicKey):
-            msg = "not a public key"
-            raise TypeError(msg)
-        public = key
+            raise TypeError("not a public key")
         self._verify: Callable[[bytes, bytes], object] = lambda signing_input, signature: _RS256.verify(
-            signing_input, public, signature
+            signing_input, key, signature
         )
         self._material = (n, e)
-        self._size = (public.key_size + 7) // 8
+        self._size = (key.key_size + 7) // 8
 
     def __eq__(self, other: object) -> bool:
         """Check whether modulus and exponent are equal."""
