@@ -1,6 +1,7 @@
 """Run the tests of attacks and conformance with the signature verified by another library than python-jose.
 
-    python scripts/signatures.py                        by each of joserfc, PyJWT and cryptography
+    python scripts/signatures.py                        the quick ones, by each of joserfc, PyJWT and cryptography
+    python scripts/signatures.py --all                  all of them, with every server, by each
     python scripts/signatures.py joserfc ARGUMENTS …    by one of them; pytest takes the arguments
 
 The package is copied, `_verification/signature.py` is replaced by one file of tests/support/signatures, and python-jose
@@ -12,16 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 REPLACEMENTS = ROOT / "tests/support/signatures"
 REPLACED = Path("fastapi_cloudflare_access/_verification/signature.py")
-VARIABLE = "SIGNATURE_BY"
-"""Environment variable by which tests/conftest.py selects the tests, and checks which file is in use."""
 WITHOUT_JOSE = 'raise ModuleNotFoundError("No module named \'jose\'", name="jose")\n'
-NO_TESTS = 5
-"""The exit code of pytest if no test was selected."""
 
 
 def names() -> list[str]:
@@ -38,44 +37,51 @@ def copy_package(name: str, folder: Path) -> Path:
     return copy
 
 
-def environment(name: str, copy: Path) -> dict[str, str]:
-    """Return the environment in which Python imports the copy."""
+def environment(name: str, copy: Path, tests: str = "quick") -> dict[str, str]:
+    """Return the environment in which Python imports the copy, and tests/conftest.py selects the tests."""
     path = os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"PYTHONPATH": path, VARIABLE: name}
+    return os.environ | {"PYTHONPATH": path, "SIGNATURE_BY": name, "SIGNATURE_TESTS": tests}
 
 
-def selected() -> list[str]:
-    """Return the files that hold rows of the conformance page, and those whose tests verify signatures."""
+def files() -> list[str]:
+    """Return the files whose tests can be selected."""
     tests = ROOT / "tests"
     marked = {path for path in tests.rglob("test_*.py") if "pytest.mark.conformance(" in path.read_text()}
     verifying = {path for part in ("attacks", "differential", "verification") for path in (tests / part).glob("test_*")}
     return sorted(map(str, marked | verifying | {tests / "test_vectors.py"}))
 
 
-def run(name: str, arguments: list[str]) -> int:
-    """Run the tests with one replacement; return the exit code of pytest."""
-    print(f"+ signatures verified by {name}", flush=True)
+def run(name: str, tests: str, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run the tests with one replacement."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            *(arguments or ["-n", "auto", "-q", *selected()]),
-        ]
+        variables = environment(name, copy_package(name, Path(folder)), tests)
+        command = [sys.executable, "-m", "pytest", *(arguments or ["-q", *files()])]
+        output = None if arguments else subprocess.PIPE
         return subprocess.run(
-            command, cwd=ROOT, env=environment(name, copy_package(name, Path(folder))), check=False
-        ).returncode
+            command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT, text=True, check=False
+        )
+
+
+def run_each(tests: str) -> int:
+    """Run the tests with each replacement, at the same time; return the highest exit code of pytest."""
+    began = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        ended = dict(zip(names(), pool.map(lambda name: run(name, tests, []), names()), strict=True))
+    for name, result in ended.items():
+        text = result.stdout if result.returncode else result.stdout.splitlines()[-1]
+        print(f"signatures verified by {name}: {text}")
+    print(f"without python-jose: {time.monotonic() - began:.0f} s")
+    return max(result.returncode for result in ended.values())
 
 
 def main(arguments: list[str]) -> int:
     """Return 0 if all tests passed with each replacement, or with the one that is named."""
-    if arguments and arguments[0] not in names():
-        print(f"scripts/signatures.py knows {', '.join(names())}, not {arguments[0]}", file=sys.stderr)
-        return 2
-    codes = [run(name, arguments[1:]) for name in arguments[:1] or names()]
-    return max(codes)
+    if arguments in ([], ["--all"]):
+        return run_each("all" if arguments else "quick")
+    if arguments[0] in names():
+        return run(arguments[0], "quick", arguments[1:] or ["-n", "auto", *files()]).returncode
+    print(f"scripts/signatures.py knows {', '.join(names())} and --all, not {arguments[0]}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

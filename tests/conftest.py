@@ -10,7 +10,12 @@ PREFIXES = ("CF_ACCESS_", "CLOUDFLARE_")
 
 SIGNATURE_BY = os.environ.get("SIGNATURE_BY")
 """The library that verifies signatures instead of python-jose, as scripts/signatures.py says."""
+SIGNATURE_TESTS = os.environ.get("SIGNATURE_TESTS", "quick")
+"""The tests to select then: `quick`, or `all` of those of attacks, other verifiers and conformance."""
 VERIFYING = frozenset({"attacks", "differential", "verification"})
+SLOW = frozenset({"differential", "fuzz", "integration"})
+SLOW_ATTACKS = frozenset({"test_authorization", "test_cost", "test_poisoned_sockets", "test_secrets"})
+SLOW_SERVERS = ("[httptools", "[hypercorn")
 
 settings.register_profile("house", deadline=None)  # a busy machine is no failure
 settings.load_profile("house")
@@ -25,12 +30,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def depends_on_signatures(item: pytest.Item) -> bool:
-    """Check whether a test is about attacks, vectors, other verifiers or a row of the conformance page."""
-    if item.get_closest_marker("python_jose"):
+    """Check whether a test is about attacks, vectors, other verifiers or a row of the conformance page.
+
+    The quick ones are those inside one process, and all attacks on one of the three kinds of servers.
+    """
+    folder, file = item.path.parent.name, item.path.stem
+    is_slow = folder in SLOW or file in SLOW_ATTACKS or any(server in item.name for server in SLOW_SERVERS)
+    if item.get_closest_marker("python_jose") or (is_slow and SIGNATURE_TESTS != "all"):
         return False
-    return bool(item.get_closest_marker("conformance")) or (
-        item.path.parent.name in VERIFYING or item.path.stem == "test_vectors"
-    )
+    return bool(item.get_closest_marker("conformance")) or (folder in VERIFYING or file == "test_vectors")
 
 
 @pytest.fixture

@@ -104,5 +104,5 @@ def test_an_unknown_replacement_is_refused() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (
         2,
-        "scripts/signatures.py knows cryptography, joserfc, pyjwt, not rot13\n",
+        "scripts/signatures.py knows cryptography, joserfc, pyjwt and --all, not rot13\n",
     )
