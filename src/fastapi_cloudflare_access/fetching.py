@@ -13,8 +13,8 @@ class Httpx2Fetch:
     """A fetch by httpx2 instead of httpx, for `CloudflareAccess(fetch=Httpx2Fetch())`.
 
     It reads the proxy and the CA certificates from the environment, except for a loopback team, as the default fetch
-    does. Where no variable names CA certificates, httpx2 trusts those of the operating system, and httpx those of
-    `certifi`.
+    does. If no variable names CA certificates, httpx2 chooses them: recent versions trust those of the operating
+    system, while httpx trusts those of `certifi`.
     """
 
     def __init__(self) -> None:
