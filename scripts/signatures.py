@@ -37,10 +37,10 @@ def copy_package(name: str, folder: Path) -> Path:
     return copy
 
 
-def environment(name: str, copy: Path, tests: str = "quick") -> dict[str, str]:
+def environment(name: str, copy: Path, soak: str = "") -> dict[str, str]:
     """Return the environment in which Python imports the copy, and tests/conftest.py selects the tests."""
     path = os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"PYTHONPATH": path, "SIGNATURE_BY": name, "SIGNATURE_TESTS": tests}
+    return os.environ | {"PYTHONPATH": path, "SIGNATURE_BY": name, "SOAK": soak}
 
 
 def files() -> list[str]:
@@ -51,10 +51,10 @@ def files() -> list[str]:
     return sorted(map(str, marked | verifying | {tests / "test_vectors.py"}))
 
 
-def run(name: str, tests: str, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+def run(name: str, soak: str, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     """Run the tests with one replacement."""
     with tempfile.TemporaryDirectory() as folder:
-        variables = environment(name, copy_package(name, Path(folder)), tests)
+        variables = environment(name, copy_package(name, Path(folder)), soak)
         command = [sys.executable, "-m", "pytest", *(arguments or ["-q", *files()])]
         output = None if arguments else subprocess.PIPE
         return subprocess.run(
@@ -62,11 +62,11 @@ def run(name: str, tests: str, arguments: list[str]) -> "subprocess.CompletedPro
         )
 
 
-def run_each(tests: str) -> int:
+def run_each(soak: str) -> int:
     """Run the tests with each replacement, at the same time; return the highest exit code of pytest."""
     began = time.monotonic()
     with ThreadPoolExecutor() as pool:
-        ended = dict(zip(names(), pool.map(lambda name: run(name, tests, []), names()), strict=True))
+        ended = dict(zip(names(), pool.map(lambda name: run(name, soak, []), names()), strict=True))
     for name, result in ended.items():
         text = result.stdout if result.returncode else result.stdout.splitlines()[-1]
         print(f"signatures verified by {name}: {text}")
@@ -77,9 +77,9 @@ def run_each(tests: str) -> int:
 def main(arguments: list[str]) -> int:
     """Return 0 if all tests passed with each replacement, or with the one that is named."""
     if arguments in ([], ["--all"]):
-        return run_each("all" if arguments else "quick")
+        return run_each("all" if arguments else "")
     if arguments[0] in names():
-        return run(arguments[0], "quick", arguments[1:] or ["-n", "auto", *files()]).returncode
+        return run(arguments[0], "", arguments[1:] or ["-n", "auto", *files()]).returncode
     print(f"scripts/signatures.py knows {', '.join(names())} and --all, not {arguments[0]}", file=sys.stderr)
     return 2
 
