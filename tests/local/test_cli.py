@@ -95,16 +95,28 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obj
         (["nothing_here.at_all:app"], {}, "the module nothing_here does not exist"),
         (["os:nothing_here"], {}, "Attribute"),
         (["os"], {}, "must be in format"),
+        (["src/my_app.py"], {}, "such as my_app:app"),
+        (["os:sep"], {"env_file": Path("binary.env")}, "binary.env is not an env file"),
         ([], {"config": Path("missing.toml")}, "missing.toml cannot be read"),
     ],
-    ids=[str(number) for number in range(14)],
+    ids=[str(number) for number in range(16)],
 )
 def test_an_invalid_option_is_rejected_with_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], options: dict[str, object], problem: str
 ) -> None:
+    Path("binary.env").write_bytes(b"A=\xff")
     error = error_of(capsys, *arguments, **options)
     assert error.startswith("cf-access dev: ")
     assert problem in error
+
+
+def test_an_env_file_that_cannot_be_read_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(dev_server, "load_dotenv", fail)
+    with pytest.raises(ConfigurationError, match=r"--env-file x\.env cannot be read: Permission denied"):
+        AppSource(env_file=Path("x.env")).load_env_file()
 
 
 def test_every_loopback_address_is_accepted_without_the_flag() -> None:

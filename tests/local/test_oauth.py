@@ -1,6 +1,7 @@
 """Managed OAuth: metadata, registration, authorization with PKCE, tokens, and the swap for an assertion."""
 
 from base64 import urlsafe_b64encode
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -162,9 +163,9 @@ def test_a_token_is_only_for_its_app_and_for_users_that_a_policy_admits(client: 
     assert get(client.browser, "oauth:unknown").status_code == 401
     client.browser.jar.clear()
     assert client.log_in("bob@example.com").status_code == 403
-    grant = next(iter(client.browser.local_access.state.oauth["access"].values()))
+    grants = client.browser.local_access.state.oauth.access
     session = client.browser.local_access.log_in("bob@example.com", ip="")
-    grant["session"] = session.id
+    grants.update({digest: replace(grant, session=session.id) for digest, grant in grants.items()})
     assert get(client.browser, token).status_code == 403
 
 
@@ -288,7 +289,7 @@ def test_clients_and_tokens_survive_a_restart_without_being_readable(tmp_path: A
 def test_the_number_of_clients_is_limited(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oauth_grants, "MAX_ENTRIES", 2)
     made = [Client(client.browser) for _ in range(3)]
-    assert [bool(made[n].browser.local_access.state.oauth["clients"].get(made[n].id)) for n in range(3)] == [
+    assert [bool(made[n].browser.local_access.state.oauth.clients.get(made[n].id)) for n in range(3)] == [
         False,
         True,
         True,

@@ -1,12 +1,16 @@
 """Each request writes one line: what came, which policy decided, and what was answered."""
 
 import logging
+from asyncio import Queue
+from contextlib import suppress
 
 import pytest
 from starlette.testclient import WebSocketDenialResponse
-from support.local_rig import APP, TEAM, Browser, make_local_access
+from starlette.types import ASGIApp, Receive, Scope, Send
+from support.local_rig import APP, TEAM, Browser, make_local_access, make_request
 
 from fastapi_cloudflare_access.local.config import App, Policy
+from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.request_log import logger, printable
 
 POLICIES = (
@@ -14,6 +18,20 @@ POLICIES = (
     Policy(name="The company", domains=("example.com",)),
     Policy(decision="service_auth", everyone=True),
 )
+
+
+class Raw:
+    """A backend that calls an ASGI app without its lifespan."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 @pytest.fixture
@@ -60,6 +78,25 @@ def test_a_handshake_has_a_line_too(browser: Browser, lines: pytest.LogCaptureFi
     ):
         pass
     assert lines.messages == ["WS 127.0.0.1:8787/x edge 404"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ending", ["error", "silence", "error after the start"])
+async def test_a_request_that_ends_without_a_response_has_a_line_too(
+    ending: str, lines: pytest.LogCaptureFixture
+) -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        if ending == "error after the start":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        if ending != "silence":
+            raise ZeroDivisionError
+
+    public = App(name="open", policies=(Policy(decision="bypass", everyone=True),))
+    scope = make_request("/x").scope
+    with suppress(ZeroDivisionError):
+        await Edge(make_local_access(public), Raw(app))(scope, Queue().get, Queue().put)
+    status = {"error": "500", "silence": "-", "error after the start": "200"}[ending]
+    assert lines.messages == [f"GET localhost:8787/x - bypass app {status}"]
 
 
 def test_a_line_has_no_control_characters_and_a_limited_length(

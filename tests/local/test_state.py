@@ -3,6 +3,7 @@
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,6 +32,15 @@ def test_keys_secrets_and_sessions_survive_a_restart(folder: Path) -> None:
     again = State(folder)
     assert (again.keys, again.secret, again.sessions) == (state.keys, state.secret, state.sessions)
     assert again.client_secret("id.access") == secret
+
+
+def test_a_file_of_another_version_can_have_more_or_fewer_members(folder: Path) -> None:
+    make_full_state(folder)
+    content = json.loads((folder / FILE_NAME).read_text())
+    del content["oauth"]
+    content["sessions"][0]["later"] = content["later"] = 1
+    (folder / FILE_NAME).write_text(json.dumps(content))
+    assert State(folder).sessions["n"].ended == "revoked"
 
 
 def test_only_the_owner_can_read_the_folder_and_git_ignores_it(folder: Path) -> None:
@@ -84,19 +94,32 @@ def no_rsa_key() -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-@pytest.mark.parametrize("damage", ["text", "list", "key", "ed25519", "member"])
+DAMAGE: dict[str, Any] = {
+    "client secret": {"client_secrets": {"hunter2": 5}},
+    "infinity": {"sessions": [{"id": "hunter2", "email": "a", "created": float("inf"), "expires": 2}]},
+    "member": {"sessions": [{"id": "hunter2"}]},
+    "oauth": {"oauth": ["hunter2"]},
+    "oauth clients": {"oauth": {"clients": {"a": {"redirect_uris": "hunter2"}}}},
+    "oauth grant": {"oauth": {"access": {"hunter2": {}}}},
+    "secret": {"secret": ["hunter2"]},
+    "tokens": {"sessions": [{"id": "a", "email": "a", "created": 1, "expires": 2, "tokens": {"a": "hunter2"}}]},
+}
+
+
+@pytest.mark.parametrize("damage", ["bytes", "ed25519", "key", "list", "nesting", "text", *DAMAGE])
 def test_the_error_names_a_damaged_file_without_its_content(folder: Path, damage: str) -> None:
     make_full_state(folder)
     file = folder / FILE_NAME
     content = json.loads(file.read_text())
     damaged = {
-        "text": "hunter2",
-        "list": "[]",
-        "key": json.dumps(content | {"keys": [{"pem": "hunter2", "issued": 1}]}),
-        "ed25519": json.dumps(content | {"keys": [{"pem": no_rsa_key(), "issued": 1}]}),
-        "member": json.dumps(content | {"sessions": [{"id": "hunter2"}]}),
+        "bytes": b"\xffhunter2",
+        "ed25519": json.dumps(content | {"keys": [{"pem": no_rsa_key(), "issued": 1}]}).encode(),
+        "key": json.dumps(content | {"keys": [{"pem": "hunter2", "issued": 1}]}).encode(),
+        "list": b"[]",
+        "nesting": b"[" * 100_000,
+        "text": b"hunter2",
     }
-    file.write_text(damaged[damage])
+    file.write_bytes(damaged.get(damage) or json.dumps(content | DAMAGE[damage]).encode())
     with pytest.raises(ConfigurationError, match="cannot be read; delete it") as wrong:
         State(folder)
     assert "hunter2" not in str(wrong.value)

@@ -49,6 +49,8 @@ def load_app(name: str, *, folder: Path, is_factory: bool) -> ASGIApp:
         ConfigurationError: The name is wrong, or the object is not an app.
         AppImportError: The module or the factory raises.
     """
+    if name.endswith(".py"):
+        raise ConfigurationError(f"{name} is a file; name its module and the app in it, such as {Path(name).stem}:app")
     if (place := str(folder.absolute())) not in sys.path:
         sys.path.insert(0, place)
     try:

@@ -20,7 +20,7 @@ MAX_SESSION = 30 * DAY
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*{_LABEL}")
 _TEAM_DOMAIN = re.compile(rf"{_LABEL}(?:\.fed)?\.cloudflareaccess\.com")
-_EMAIL = re.compile(r"[^\s@<>\"',;:\\()\[\]\x00-\x20\x7f]{1,64}@[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
+_EMAIL = re.compile(r"[^\s@<>\"',;:\\()\[\]\x00-\x20\x7f\ud800-\udfff]{1,64}@[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
 _AUDIENCE = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
 _ORIGIN = re.compile(
     r"(https?)://(?:([A-Za-z0-9_][A-Za-z0-9_.-]{0,252})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?/?"

@@ -159,12 +159,13 @@ class ControlCommands:
         local_access = self.local_access
         if values.get("sessions") != "keep":
             local_access.state.sessions.clear()
-            local_access.state.save()
         local_access.restore_name()
         local_access.team.group_shape = "list"
         local_access.team.trimmed.clear()
-        for kind in ("codes", "access", "refresh"):
-            local_access.state.oauth[kind].clear()
+        oauth = local_access.state.oauth
+        for grants in (oauth.codes, oauth.access, oauth.refresh):
+            grants.clear()
+        local_access.state.save()
         if local_access.team.previous is None:
             local_access.team.rotate()
         self.clock({"seconds": 0})

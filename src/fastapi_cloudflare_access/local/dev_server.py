@@ -59,6 +59,23 @@ class AppSource:
     upstream: str | None = None
     upstream_ca: str | None = None
 
+    def load_env_file(self) -> None:
+        """Set the variables of the env file that are not set.
+
+        Raises:
+            ConfigurationError: The file cannot be read.
+        """
+        if self.env_file is None:
+            return
+        try:
+            load_dotenv(self.env_file)
+        except OSError as problem:
+            raise ConfigurationError(f"--env-file {self.env_file} cannot be read: {problem.strerror}") from None
+        except ValueError:
+            raise ConfigurationError(
+                f"--env-file {self.env_file} is not an env file: it must be UTF-8 text without null bytes"
+            ) from None
+
     def backend(self) -> Backend:
         """Return the backend, which for an app in Python imports it.
 
@@ -129,8 +146,7 @@ class DevServer:
         return replace(self, config=config)
 
     def _serve(self, listeners: Listeners) -> None:
-        if self.source.env_file:
-            load_dotenv(self.source.env_file)
+        self.source.load_env_file()
         tls = create_tls_files(self.state, self.config) if self.is_encrypted else None
         local_access = build_local_access(self.config, self.state, listeners)
         with environment(app_environment(local_access, tls)):

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
@@ -74,11 +75,10 @@ class Edge:
             return
         request = EdgeRequest(scope)
         send = _with_date(send)
-        line = None
-        if request_logger.isEnabledFor(logging.INFO):
-            line = RequestLine(request)
+        line = RequestLine(request) if request_logger.isEnabledFor(logging.INFO) else None
+        if line:
             send = line.wrap(send)
-        with self.open_requests.tracked(scope) as opened:
+        with self.open_requests.tracked(scope) as opened, line.written() if line else nullcontext():
             await self._serve(request, receive, send, opened, line)
 
     async def _serve(

@@ -13,7 +13,6 @@ from fastapi_cloudflare_access.local.local_access import LocalAccess
 from fastapi_cloudflare_access.local.login import LoginRequest, current_session, login_form, no_access, submit_form
 from fastapi_cloudflare_access.local.oauth_grants import (
     CODE_LIFETIME,
-    Grant,
     Grants,
     OAuthError,
     is_allowed_redirect,
@@ -21,6 +20,7 @@ from fastapi_cloudflare_access.local.oauth_grants import (
 )
 from fastapi_cloudflare_access.local.pages import NO_STORE, message
 from fastapi_cloudflare_access.local.policies import admits_person
+from fastapi_cloudflare_access.local.state import Grant
 
 OAUTH_PATH = "/cdn-cgi/access/oauth/"
 SERVER_PATH = "/.well-known/oauth-authorization-server"

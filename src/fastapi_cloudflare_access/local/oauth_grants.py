@@ -2,14 +2,13 @@
 
 import secrets
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.local_access import LocalAccess
-from fastapi_cloudflare_access.local.state import Session
+from fastapi_cloudflare_access.local.state import Client, Grant, Session
 from fastapi_cloudflare_access.local.team import sha256_hex
 
 ACCESS_TOKEN_LIFETIME = 900
@@ -19,6 +18,8 @@ CODE_LIFETIME = 60
 MAX_ENTRIES = 1000
 """Most stored clients, and most stored tokens; the oldest is removed first."""
 TOKEN_PREFIX = "oauth:"  # noqa: S105 - how an access token begins
+
+Entry = TypeVar("Entry")
 
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -36,48 +37,28 @@ class OAuthError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The permission that a code or a token stands for.
-
-    Attributes:
-        client: Id of the client.
-        session: Id of the user's session.
-        tag: AUD tag of the app.
-        expires: Time of its expiry on the team's clock, in seconds since 1970.
-        redirect_uri: Redirect URI of the request, for a code.
-        challenge: PKCE challenge of the request, for a code.
-    """
-
-    client: str
-    session: str
-    tag: str
-    expires: float
-    redirect_uri: str = ""
-    challenge: str = ""
-
-
 class Grants:
     """The clients, codes and tokens of one local Access."""
 
     def __init__(self, local_access: LocalAccess) -> None:
         """Store the local Access, whose state keeps them."""
         self._local_access = local_access
-        self._entries: dict[str, dict[str, Any]] = local_access.state.oauth
+        self._oauth = local_access.state.oauth
 
     def register(self, redirect_uris: list[str]) -> str:
         """Store a client, and return its id."""
         client = secrets.token_hex(16)
-        self._put("clients", client, {"redirect_uris": redirect_uris})
+        self._put(self._oauth.clients, client, Client(redirect_uris))
         return client
 
     def redirect_uris(self, client: str) -> list[str]:
         """Return the redirect URIs of a client; none for an unknown one."""
-        return list(self._entries["clients"].get(client, {}).get("redirect_uris", []))
+        found = self._oauth.clients.get(client)
+        return found.redirect_uris if found else []
 
     def issue_code(self, grant: Grant) -> str:
         """Return a new authorization code."""
-        return self._issue("codes", "", grant)
+        return self._issue(self._oauth.codes, "", grant)
 
     def issue_tokens(self, grant: Grant) -> dict[str, Any]:
         """Return a token response (RFC 6749 section 5.1), with a refresh token that lasts as long as the session."""
@@ -86,10 +67,10 @@ class Grants:
         base = {"client": grant.client, "session": grant.session, "tag": grant.tag}
         access = Grant(**base, expires=now + ACCESS_TOKEN_LIFETIME)
         return {
-            "access_token": self._issue("access", TOKEN_PREFIX, access),
+            "access_token": self._issue(self._oauth.access, TOKEN_PREFIX, access),
             "token_type": "Bearer",
             "expires_in": ACCESS_TOKEN_LIFETIME,
-            "refresh_token": self._issue("refresh", "", Grant(**base, expires=session.expires)),
+            "refresh_token": self._issue(self._oauth.refresh, "", Grant(**base, expires=session.expires)),
         }
 
     def redeem_code(self, code: str, client: str, redirect_uri: str, verifier: str) -> Grant:
@@ -98,7 +79,7 @@ class Grants:
         Raises:
             OAuthError: The code, its client, its redirect URI or the PKCE verifier is wrong.
         """
-        grant = self._take("codes", code, client)
+        grant = self._take(self._oauth.codes, code, client)
         challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         if redirect_uri != grant.redirect_uri or not secrets.compare_digest(challenge, grant.challenge):
             raise OAuthError("invalid_grant", "redirect_uri or code_verifier is not the one of the code")
@@ -110,26 +91,24 @@ class Grants:
         Raises:
             OAuthError: The token or its client is wrong, or the session has ended.
         """
-        return self._take("refresh", token, client)
+        return self._take(self._oauth.refresh, token, client)
 
     def revoke(self, token: str) -> None:
         """Remove an access token or a refresh token."""
-        for kind in ("access", "refresh"):
-            self._entries[kind].pop(sha256_hex(token), None)
+        for known in (self._oauth.access, self._oauth.refresh):
+            known.pop(sha256_hex(token), None)
         self._local_access.state.save()
 
     def access_grant(self, token: str, app: App) -> Grant | None:
         """Return the grant of an access token for an app, or None."""
-        entry = self._entries["access"].get(sha256_hex(token))
-        grant = Grant(**entry) if entry else None
+        grant = self._oauth.access.get(sha256_hex(token))
         if grant is None or grant.tag != app.tag or grant.expires <= self._local_access.clock.now():
             return None
         return grant
 
-    def _take(self, kind: str, value: str, client: str) -> Grant:
-        entry = self._entries[kind].pop(sha256_hex(value), None)
+    def _take(self, known: dict[str, Grant], value: str, client: str) -> Grant:
+        grant = known.pop(sha256_hex(value), None)
         self._local_access.state.save()
-        grant = Grant(**entry) if entry else None
         if grant is None or grant.client != client or grant.expires <= self._local_access.clock.now():
             raise OAuthError("invalid_grant", "it is unknown, expired, used before, or of another client")
         self._session(grant)
@@ -141,16 +120,15 @@ class Grants:
             raise OAuthError("invalid_grant", "the session of the user has ended")
         return session
 
-    def _issue(self, kind: str, prefix: str, grant: Grant) -> str:
+    def _issue(self, known: dict[str, Grant], prefix: str, grant: Grant) -> str:
         value = prefix + secrets.token_urlsafe(32)
-        self._put(kind, sha256_hex(value), {name: getattr(grant, name) for name in Grant.__slots__})
+        self._put(known, sha256_hex(value), grant)
         return value
 
-    def _put(self, kind: str, key: str, entry: dict[str, Any]) -> None:
-        entries = self._entries[kind]
-        while len(entries) >= MAX_ENTRIES:
-            del entries[next(iter(entries))]
-        entries[key] = entry
+    def _put(self, known: dict[str, Entry], key: str, entry: Entry) -> None:
+        while len(known) >= MAX_ENTRIES:
+            del known[next(iter(known))]
+        known[key] = entry
         self._local_access.state.save()
 
 

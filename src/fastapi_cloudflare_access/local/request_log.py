@@ -1,7 +1,8 @@
 """One line for each request: the time, the host and path, the caller, the policy that decided, and the status."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from starlette.types import Message, Send
 
@@ -16,13 +17,14 @@ MAX_PATH = 200
 
 
 class RequestLine:
-    """The line of one request, written when its response starts."""
+    """The line of one request, written when its response starts, or when it ends without one."""
 
     def __init__(self, request: EdgeRequest) -> None:
         """Store the request; the edge adds what it decides."""
         self._request = request
         self._decision = ""
         self._is_forwarded = False
+        self._is_written = False
 
     def decided(self, policy: Policy | None, caller: str, *, is_forwarded: bool) -> None:
         """Store the decision about the request."""
@@ -32,22 +34,32 @@ class RequestLine:
 
     def wrap(self, send: Send) -> Send:
         """Return a `send` that writes the line with the first event."""
-        write: Callable[[Message], None] | None = self._write
 
         async def send_and_log(event: Message) -> None:
-            nonlocal write
-            if write:
-                write(event)
-                write = None
+            if not self._is_written:
+                self._write(event.get("status", 101 if event["type"] == "websocket.accept" else 403))
             await send(event)
 
         return send_and_log
 
-    def _write(self, event: Message) -> None:
+    @contextmanager
+    def written(self) -> Generator[None]:
+        """Write the line of a request without a response: 500 after an error, else `-`."""
+        try:
+            yield
+        except Exception:
+            if not self._is_written:
+                self._write(500)
+            raise
+        finally:
+            if not self._is_written:
+                self._write("-")
+
+    def _write(self, status: int | str) -> None:
+        self._is_written = True
         request = self._request
-        status = event.get("status", 101 if event["type"] == "websocket.accept" else 403)
         logger.info(
-            "%s %s%s %s%s %d",
+            "%s %s%s %s%s %s",
             "WS" if request.is_websocket else request.method,
             request.netloc or "-",
             printable(request.target.partition("?")[0][:MAX_PATH]),

@@ -66,7 +66,8 @@ def _listen_all(hosts: list[str], port: int) -> list[socket.socket]:
                 continue
             for listener in listeners:
                 listener.close()
-            raise ConfigurationError(f"cannot listen on port {port} of {host}: {problem.strerror}") from None
+            advice = "; stop what uses it, or choose another port" if problem.errno == errno.EADDRINUSE else ""
+            raise ConfigurationError(f"cannot listen on port {port} of {host}: {problem.strerror}{advice}") from None
     return listeners
 
 

@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from pydantic import FiniteFloat, TypeAdapter
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 
 FILE_NAME = "state.json"
 MAX_SESSIONS = 1000
 """Most stored sessions; the oldest is removed first."""
-OAUTH_ENTRIES = ("clients", "codes", "access", "refresh")
 _OWNER_ONLY = 0o600
 
 
@@ -41,8 +41,8 @@ class Session:
 
     id: str
     email: str
-    created: float
-    expires: float
+    created: FiniteFloat
+    expires: FiniteFloat
     ip: str = ""
     ended: str = ""
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
@@ -53,7 +53,7 @@ class StoredKey:
     """A private key in PEM, with its creation time in seconds since 1970."""
 
     pem: str
-    issued: float
+    issued: FiniteFloat
 
     @property
     def private(self) -> RSAPrivateKey:
@@ -69,6 +69,55 @@ class StoredKey:
         return key
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client of managed OAuth, with the redirect URIs that it has registered."""
+
+    redirect_uris: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The permission that a code or a token stands for.
+
+    Attributes:
+        client: Id of the client.
+        session: Id of the user's session.
+        tag: AUD tag of the app.
+        expires: Time of its expiry on the team's clock, in seconds since 1970.
+        redirect_uri: Redirect URI of the request, for a code.
+        challenge: PKCE challenge of the request, for a code.
+    """
+
+    client: str
+    session: str
+    tag: str
+    expires: FiniteFloat
+    redirect_uri: str = ""
+    challenge: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthState:
+    """The clients of managed OAuth by id, and its grants by the digest of their code or token."""
+
+    clients: dict[str, Client] = field(default_factory=dict[str, Client])
+    codes: dict[str, Grant] = field(default_factory=dict[str, Grant])
+    access: dict[str, Grant] = field(default_factory=dict[str, Grant])
+    refresh: dict[str, Grant] = field(default_factory=dict[str, Grant])
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The content of the file."""
+
+    keys: list[StoredKey]
+    secret: str
+    client_secrets: dict[str, str]
+    sessions: list[Session]
+    oauth: OAuthState = field(default_factory=OAuthState)
+
+
 class State:
     """The state, in a private folder or only in memory.
 
@@ -77,7 +126,7 @@ class State:
         secret: Key of the CSRF tokens.
         client_secrets: Generated Client Secrets, by Client ID.
         sessions: Sessions, by id.
-        oauth: Clients, and grants by the digest of their code or token, of managed OAuth.
+        oauth: Clients and grants of managed OAuth.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -90,7 +139,7 @@ class State:
         self.secret = secrets.token_hex(32)
         self.client_secrets: dict[str, str] = {}
         self.sessions: dict[str, Session] = {}
-        self.oauth: dict[str, dict[str, Any]] = {kind: {} for kind in OAUTH_ENTRIES}
+        self.oauth = OAuthState()
         self._file = folder / FILE_NAME if folder else None
         if self._file and self._file.exists():
             self._load(self._file)
@@ -120,32 +169,24 @@ class State:
             return
         try:
             create_folder(self._file.parent)
-            write_atomically(self._file, json.dumps(self._content(), indent=1))
+            write_atomically(self._file, json.dumps(asdict(self._content()), indent=1))
         except OSError as problem:
             raise ConfigurationError(f"{self._file.parent} cannot be written: {problem.strerror}") from None
 
-    def _content(self) -> dict[str, Any]:
-        return {
-            "keys": [asdict(key) for key in self.keys],
-            "secret": self.secret,
-            "client_secrets": self.client_secrets,
-            "sessions": [asdict(session) for session in self.sessions.values()],
-            "oauth": self.oauth,
-        }
+    def _content(self) -> _Content:
+        return _Content(self.keys, self.secret, self.client_secrets, list(self.sessions.values()), self.oauth)
 
     def _load(self, file: Path) -> None:
         try:
             file.chmod(_OWNER_ONLY)
-            content = json.loads(file.read_text(encoding="utf-8"))
-            self.keys = [StoredKey(**key) for key in content["keys"]]
-            for key in self.keys:
+            content = TypeAdapter(_Content).validate_json(file.read_bytes())
+            for key in content.keys:
                 _ = key.private
-            self.secret = str(content["secret"])
-            self.client_secrets = dict(content["client_secrets"])
-            self.sessions = {entry["id"]: Session(**entry) for entry in content["sessions"]}
-            self.oauth |= {kind: dict(content.get("oauth", {}).get(kind, {})) for kind in OAUTH_ENTRIES}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             raise ConfigurationError(f"{file} cannot be read; delete it to start again") from None
+        self.keys, self.secret, self.client_secrets = content.keys, content.secret, content.client_secrets
+        self.sessions = {session.id: session for session in content.sessions}
+        self.oauth = content.oauth
 
 
 def create_folder(folder: Path) -> None:
