@@ -154,10 +154,13 @@ def _scale(found: Results) -> Iterator[Aim]:
 
 
 def _edge(found: Results) -> Iterator[Aim]:
-    added = {name: one["added"] for name, one in found.items() if name != "the app alone"}
+    added = {name: one["added"] for name, one in found["requests"].items()}
     mine = added.pop("local Access")
-    for peer, one in added.items():
-        yield Aim(f"time that the local Access adds to a request, against {peer}", 1.0, mine / one)
+    for peer in [name for name in added if not name.startswith(("the app", "local"))]:
+        yield Aim(f"time that the local Access adds to a request, against {peer}", 1.0, mine / added[peer])
+    yield Aim("time of a request with a line of the log, against one without", 1.05, found["lines"])
+    yield Aim("`cf-access dev`: first page after, s", 2.0, found["first page"])
+    yield Aim("`cf-access dev`: stop after Ctrl-C with an open stream, s", 0.5, found["stop"])
 
 
 def _parts(found: Results) -> Iterator[Aim]:

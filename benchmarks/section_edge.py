@@ -1,6 +1,7 @@
-"""The time that the local Access adds to a request, beside reverse proxies written in Python."""
+"""The time that the local Access adds to a request, beside reverse proxies written in Python; its start and its stop."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ HOST = "127.0.0.1"
 MITMDUMP = Path(sys.prefix, "mitmproxy", "bin", "mitmdump")
 """In an environment of its own, if `scripts/bench` could make one."""
 WARM_UP = 50
+ALONE, EDGE, QUIET = "the app alone", "local Access", "local Access, no line for each request"
 APP = """
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
@@ -26,6 +28,22 @@ async def app(scope, receive, send):
 PROXY = """
 from fastapi_proxy_lib.fastapi.app import reverse_http_app
 app = reverse_http_app(base_url="http://127.0.0.1:{port}/")
+"""
+PROTECTED = """
+from fastapi import Depends, FastAPI
+from fastapi.responses import StreamingResponse
+from fastapi_cloudflare_access import CloudflareAccess
+
+access = CloudflareAccess()
+app = FastAPI(lifespan=access.lifespan, dependencies=[Depends(access)])
+
+@app.get("/stream")
+async def stream():
+    async def events():
+        import asyncio
+        yield b"first"
+        await asyncio.Event().wait()
+    return StreamingResponse(events())
 """
 CF_ACCESS = "from fastapi_cloudflare_access.cli import main; import sys; sys.exit(main())"
 
@@ -40,32 +58,66 @@ def run(*, quick: bool) -> dict[str, Any]:
             for name, (port, headers) in contenders.items():
                 taken.setdefault(name, []).append(milliseconds(port, headers, requests))
     middles = {name: median(times) for name, times in taken.items()}
-    alone = middles["the app alone"]
+    alone = middles[ALONE]
     found = {name: {"p50": round(one, 3), "added": round(one - alone, 3)} for name, one in middles.items()}
     for name, one in found.items():
-        print(f"{name:24} {one['p50']:7.3f} ms   adds {one['added']:7.3f} ms")
-    return found
+        print(f"{name:32} {one['p50']:7.3f} ms   adds {one['added']:7.3f} ms")
+    lines = median(with_lines / without for with_lines, without in zip(taken[EDGE], taken[QUIET], strict=True))
+    return {"requests": found, "lines": round(lines, 3), **start_and_stop(1 if quick else 7)}
+
+
+def start_and_stop(times: int) -> dict[str, float]:
+    """Return the seconds from the start to the first page, and from Ctrl-C with an open stream to the end."""
+    taken: list[tuple[float, float]] = []
+    for _ in range(times):
+        with TemporaryDirectory() as folder:
+            Path(folder, "protected.py").write_text(PROTECTED)
+            port = free_port()
+            taken.append(first_page_and_end(folder, port))
+    first, end = (median(each) for each in zip(*taken, strict=True))
+    print(f"first page after {first:.2f} s, stop with an open stream within {end:.2f} s")
+    return {"first page": round(first, 2), "stop": round(end, 2)}
+
+
+def first_page_and_end(folder: str, port: int) -> tuple[float, float]:
+    """Run `cf-access dev` once, and return both times in seconds."""
+    command = (sys.executable, "-c", CF_ACCESS, "dev", "protected:app", f"--port={port}")
+    begun = time.perf_counter()
+    with running(folder, port, *command) as server, httpx.Client(trust_env=False, timeout=30) as client:
+        login = client.get(f"http://localhost:{port}/", follow_redirects=True)
+        first_page = time.perf_counter() - begun
+        if "Log in to" not in login.text:
+            raise SystemExit(f"no login page: {login.text[:200]}")
+        headers = {"cf-access-token": user_token(port)}
+        with client.stream("GET", f"http://localhost:{port}/stream", headers=headers) as events:
+            next(events.iter_raw())
+            begun = time.perf_counter()
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
+            return first_page, time.perf_counter() - begun
 
 
 def start(folder: str, servers: ExitStack) -> dict[str, tuple[int, dict[str, str]]]:
     """Start the app and the proxies; return their ports, and the headers to send to each."""
-    app, edge, library, tool = (free_port() for _ in range(4))
+    app, edge, quiet, library, tool = (free_port() for _ in range(5))
     Path(folder, "upstream.py").write_text(APP)
     Path(folder, "peer.py").write_text(PROXY.format(port=app))
     uvicorn = [sys.executable, "-m", "uvicorn", "--log-level=warning"]
     behind = f"http://{HOST}:{app}"
+    local = [sys.executable, "-c", CF_ACCESS, "dev", f"--upstream={behind}"]
     commands = {
         app: [*uvicorn, "upstream:app", f"--port={app}"],
-        edge: [sys.executable, "-c", CF_ACCESS, "dev", f"--upstream={behind}", f"--port={edge}"],
+        edge: [*local, f"--port={edge}"],
+        quiet: [*local, f"--port={quiet}", "--state=quiet", "--no-access-log"],
         library: [*uvicorn, "peer:app", f"--port={library}"],
         tool: [str(MITMDUMP), "--quiet", f"--listen-host={HOST}", f"--listen-port={tool}", f"--mode=reverse:{behind}"],
     }
-    ports = {"the app alone": app, "local Access": edge, "fastapi-proxy-lib": library}
+    ports = {ALONE: app, EDGE: edge, QUIET: quiet, "fastapi-proxy-lib": library}
     ports |= {"mitmproxy": tool} if MITMDUMP.exists() else {}
     for port in ports.values():
         servers.enter_context(running(folder, port, *commands[port]))
-    person = {"Cookie": f"CF_Authorization={user_token(edge)}"}
-    return {name: (port, person if port == edge else {}) for name, port in ports.items()}
+    people = {port: {"Cookie": f"CF_Authorization={user_token(port)}"} for port in (edge, quiet)}
+    return {name: (port, people.get(port, {})) for name, port in ports.items()}
 
 
 def free_port() -> int:
@@ -75,7 +127,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(folder: str, port: int, *command: str) -> Iterator[None]:
+def running(folder: str, port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends."""
     log = Path(folder, f"{port}.log")
     with log.open("wb") as written:
@@ -85,7 +137,7 @@ def running(folder: str, port: int, *command: str) -> Iterator[None]:
         )
         try:
             wait_for(server, port, log)
-            yield
+            yield server
         finally:
             server.terminate()
             server.wait(15)
@@ -97,12 +149,12 @@ def wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     Raises:
         SystemExit: It did not start.
     """
-    for _ in range(400):
+    for _ in range(2000):
         with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
             return
         if server.poll() is not None:
             break
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise SystemExit(f"a server did not start:\n{log.read_text()}")
 
 
