@@ -119,6 +119,17 @@ def test_an_env_file_that_cannot_be_read_is_reported(folder: Path, monkeypatch: 
         AppSource(env_file=Path("x.env")).load_env_file()
 
 
+def test_the_command_starts_without_what_only_other_commands_use() -> None:
+    code = """
+import sys
+from fastapi_cloudflare_access.cli import main
+assert main(["dev", "--help"]) == 0
+unused = ["rich", "fastapi_cloudflare_access.cli.commands", "fastapi_cloudflare_access.testing._audit.running"]
+assert not [name for name in unused if name in sys.modules]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_every_loopback_address_is_accepted_without_the_flag() -> None:
     for host in ("127.0.0.2", "::1", "localhost"):
         cli._check_host(host, risk=False)

@@ -38,6 +38,10 @@ def test_an_email_address_has_a_limited_length_and_no_special_characters(text: s
     assert is_email(text) is (text == "a@b")
 
 
+def test_an_email_address_can_be_encoded() -> None:
+    assert not is_email("\ud800@example.com")
+
+
 def test_a_user_is_found_by_the_address_in_lower_case() -> None:
     config = Config(people=(Person(email="Ada@Example.com", groups=("x",)),))
     assert config.person("ada@example.com").groups == ("x",)

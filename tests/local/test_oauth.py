@@ -190,6 +190,7 @@ def test_a_revoked_token_is_refused(client: Client) -> None:
     [
         ({"response_type": "token"}, "unsupported_response_type"),
         ({"code_challenge": None}, "invalid_request"),
+        ({"code_challenge": "é" * 43}, "invalid_request"),
         ({"code_challenge_method": "plain"}, "invalid_request"),
         ({"resource": None}, "invalid_target"),
         ({"resource": "http://plain.localhost:8787/"}, "invalid_target"),

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from fastapi_cloudflare_access.cli.imports import without_garbage_collection
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 INTERRUPTED = 130
@@ -23,7 +24,9 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, fetch
         0 success, 1 rejected or check failed, 2 usage error, 3 inconclusive, 130 interrupted, 141 output closed.
     """
     try:
-        from fastapi_cloudflare_access.cli.application import run  # noqa: PLC0415 - needs the extra
+        with without_garbage_collection():
+            from fastapi_cloudflare_access.cli.application import run  # noqa: PLC0415 - needs the extra
+        return run(sys.argv[1:] if argv is None else list(argv), clock=clock, fetch=fetch)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in _EXTRA:
             raise
@@ -31,4 +34,3 @@ def main(argv: Sequence[str] | None = None, *, clock: Clock | None = None, fetch
         return 2
     except KeyboardInterrupt:  # the imports take a second
         return INTERRUPTED
-    return run(sys.argv[1:] if argv is None else list(argv), clock=clock, fetch=fetch)

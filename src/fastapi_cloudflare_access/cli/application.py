@@ -14,9 +14,8 @@ import typer
 from dotenv import load_dotenv
 
 from fastapi_cloudflare_access._clock import SystemClock
-from fastapi_cloudflare_access.cli.commands import Commands
 from fastapi_cloudflare_access.cli.formatting import printable, redacted
-from fastapi_cloudflare_access.cli.output import Screen, discard_output, print_error
+from fastapi_cloudflare_access.cli.imports import without_garbage_collection
 from fastapi_cloudflare_access.cli.reports import CommandError, ExitCode, Failure
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock, Fetch
@@ -38,7 +37,7 @@ def run(arguments: list[str], *, clock: Clock | None, fetch: Fetch | None) -> in
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run_with_errors(arguments, Commands(clock or SystemClock(), fetch))
+        code = _run_with_errors(arguments, clock or SystemClock(), fetch)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _broken_pipe()
@@ -54,15 +53,15 @@ def run(arguments: list[str], *, clock: Clock | None, fetch: Fetch | None) -> in
     return code
 
 
-def _run_with_errors(arguments: list[str], commands: Commands) -> int:
+def _run_with_errors(arguments: list[str], clock: Clock, fetch: Fetch | None) -> int:
     try:
-        return _run_command(arguments, commands)
+        return _run_command(arguments, clock, fetch)
     except (CommandError, ConfigurationError, _UsageError) as error:
         return _report_error(error, arguments)
 
 
 def _broken_pipe() -> int:
-    discard_output(sys.stdout)
+    _output().discard_output(sys.stdout)
     return ExitCode.BROKEN_PIPE
 
 
@@ -70,22 +69,23 @@ def _system_error(problem: OSError) -> int:
     """Print an error of the operating system; an error without a file name comes from standard output."""
     why = problem.strerror or "unknown error"
     if problem.filename is None:
-        discard_output(sys.stdout)
+        _output().discard_output(sys.stdout)
         return _output_error(why)
-    print_error(f"{printable(str(problem.filename))} cannot be used: {why}.")
+    _output().print_error(f"{printable(str(problem.filename))} cannot be used: {why}.")
     return ExitCode.INCONCLUSIVE
 
 
 def _output_error(why: str) -> int:
-    print_error(f"Standard output cannot be written: {why}; redirect it to a writable file or to /dev/null.")
+    _output().print_error(f"Standard output cannot be written: {why}; redirect it to a writable file or to /dev/null.")
     return ExitCode.INCONCLUSIVE
 
 
-def _run_command(arguments: list[str], commands: Commands) -> int:
+def _run_command(arguments: list[str], clock: Clock, fetch: Fetch | None) -> int:
     pairs = pairwise(["", *arguments])
     command = next((given for before, given in pairs if not given.startswith("-") and before != ENV_FILE), None)
     is_local = command == "dev"
-    app = _app(commands, with_dev=is_local)
+    with without_garbage_collection():
+        app = _local_app() if is_local else _app(clock, fetch)
     with nullcontext() if is_local else _without_log():
         done: Any = app(arguments or ["--help"], prog_name=NAME, standalone_mode=False)
     return int(done or 0)
@@ -107,10 +107,15 @@ def _report_error(error: Exception, arguments: list[str]) -> int:
     message = redacted(printable(_message(error), limit=1000))
     if "--json" in arguments:
         command = next((name for name in arguments if name in {"doctor", "inspect", "verify", "keys", "routes"}), None)
-        Screen(as_json=True).report(Failure(command=command, error=message, exit_code=code))
+        _output().Screen(as_json=True).report(Failure(command=command, error=message, exit_code=code))
     else:
-        print_error(message)
+        _output().print_error(message)
     return code
+
+
+def _output() -> Any:
+    """Import what writes to a terminal; `cf-access dev` starts without it."""
+    return import_module("fastapi_cloudflare_access.cli.output")
 
 
 def _message(error: Exception) -> str:
@@ -124,12 +129,27 @@ def _message(error: Exception) -> str:
     return str(error)
 
 
-def _app(commands: Commands, *, with_dev: bool) -> typer.Typer:
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=EPILOG)
-    app.callback()(_global_options)
+def _app(clock: Clock, fetch: Fetch | None) -> typer.Typer:
+    """Return the app with all commands, of which `dev` is only for the list."""
+    from fastapi_cloudflare_access.cli.commands import Commands  # noqa: PLC0415 - `dev` starts without them
+
+    app, commands = _empty_app(), Commands(clock, fetch)
     for command in (commands.doctor, commands.inspect, commands.verify, commands.keys, commands.routes):
         app.command()(command)
-    app.command("dev", help="Run a local Access.")(_local_command() if with_dev else _placeholder)
+    app.command("dev", help="Run a local Access.")(_placeholder)
+    return app
+
+
+def _local_app() -> typer.Typer:
+    """Return the app with the command `dev` alone, which is to start soon."""
+    app = _empty_app()
+    app.command("dev", help="Run a local Access.")(_local_command())
+    return app
+
+
+def _empty_app() -> typer.Typer:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, epilog=EPILOG)
+    app.callback()(_global_options)
     return app
 
 

@@ -1,5 +1,6 @@
 """Managed OAuth: the authorization server of the team domain, for clients that are no browsers."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
@@ -28,6 +29,9 @@ MAX_REDIRECTS = 10
 """Most redirect URIs of one client."""
 
 Body = AsyncIterator[bytes]
+
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+"""A SHA-256 in base64url (RFC 7636 section 4.2)."""
 
 
 def server_metadata(_: EdgeRequest, local_access: LocalAccess) -> Response:
@@ -136,8 +140,8 @@ def _requested_app(request: EdgeRequest, local_access: LocalAccess) -> App:
     query = request.query
     if query.get("response_type") != "code":
         raise OAuthError("unsupported_response_type", "response_type must be code")
-    if query.get("code_challenge_method") != "S256" or not query.get("code_challenge"):
-        raise OAuthError("invalid_request", "PKCE with code_challenge_method=S256 is required")
+    if query.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(query.get("code_challenge", "")):
+        raise OAuthError("invalid_request", "PKCE with code_challenge_method=S256 and its code_challenge is required")
     if not query.get("resource"):
         raise OAuthError("invalid_target", "resource is required (RFC 8707)")
     app = app_of_resource(query["resource"], local_access)

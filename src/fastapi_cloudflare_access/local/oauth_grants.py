@@ -4,7 +4,7 @@ import secrets
 from base64 import urlsafe_b64encode
 from hashlib import sha256
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi_cloudflare_access.local.config import App
 from fastapi_cloudflare_access.local.local_access import LocalAccess
@@ -136,13 +136,7 @@ def is_allowed_redirect(uri: object, apps: tuple[App, ...]) -> bool:
     """Return whether a client may register a redirect URI: a loopback one, or one that an app names."""
     if not isinstance(uri, str) or len(uri) > 2000 or "#" in uri:  # noqa: PLR2004 - far above any real one
         return False
-    if any(uri in app.oauth_redirects for app in apps):
-        return True
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return False
-    return parts.scheme == "http" and parts.hostname in _LOOPBACK_HOSTS and parts.username is None
+    return any(uri in app.oauth_redirects for app in apps) or _loopback(uri) is not None
 
 
 def matches_redirect(uri: str, registered: list[str]) -> bool:
@@ -151,9 +145,16 @@ def matches_redirect(uri: str, registered: list[str]) -> bool:
 
 
 def _without_port(uri: str) -> str:
+    parts = _loopback(uri)
+    return f"http://{parts.hostname}{parts.path}?{parts.query}" if parts else uri
+
+
+def _loopback(uri: str) -> SplitResult | None:
+    """Return the parts of a URI on the loopback, or None."""
     try:
         parts = urlsplit(uri)
-        is_loopback = parts.scheme == "http" and parts.hostname in _LOOPBACK_HOSTS and parts.username is None
+        _ = parts.port
     except ValueError:
-        return uri
-    return f"http://{parts.hostname}{parts.path}?{parts.query}" if is_loopback else uri
+        return None
+    is_plain = uri.isascii() and uri.isprintable() and parts.username is None
+    return parts if is_plain and parts.scheme == "http" and parts.hostname in _LOOPBACK_HOSTS else None

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 
@@ -185,5 +186,11 @@ def random_nonce() -> str:
 
 def _key_supply(stored: list[SigningKey]) -> Callable[[], SigningKey]:
     """Return a source of the stored keys, then of new ones; an issuer needs two, so one counts twice."""
-    remaining = stored * 2 if len(stored) == 1 else stored
+    remaining = stored * 2 if len(stored) == 1 else stored or _new_keys()
     return lambda: remaining.pop(0) if remaining else SigningKey.generate()
+
+
+def _new_keys() -> list[SigningKey]:
+    """Return two new keys, generated at the same time: one takes a tenth of a second, or several."""
+    with ThreadPoolExecutor(2) as pool:
+        return [pending.result() for pending in [pool.submit(SigningKey.generate) for _ in range(2)]]
