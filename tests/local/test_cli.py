@@ -424,6 +424,20 @@ def test_the_entrypoint_and_the_env_file_are_used_and_the_ready_file_says_when(f
     assert not (folder / "ready.json").exists()
 
 
+@pytest.mark.parametrize(("options", "code"), [((), 143), (("--reload",), 0)], ids=["alone", "reload"])
+def test_sigterm_removes_the_ready_file_with_its_secrets(folder: Path, options: tuple[str, ...], code: int) -> None:
+    (folder / "my_app.py").write_text(APP)
+    ready = folder / "ready.json"
+    with running(folder, "my_app:app", "--ready-file", "ready.json", *options) as (process, _):
+        end = time.monotonic() + 30
+        while not ready.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert ready.exists()
+        process.terminate()
+        process.wait(30)
+    assert (process.returncode, ready.exists()) == (code, False)
+
+
 def test_ctrl_c_with_an_open_stream_ends_without_a_word(folder: Path) -> None:
     (folder / "my_app.py").write_text(STREAM)
     with running(folder, "my_app:app", "--no-access-log") as (process, found), httpx.Client(trust_env=False) as client:

@@ -1,14 +1,18 @@
 """The server of `cf-access dev`, in this process or in one that each reload starts again."""
 
 import asyncio
+import gc
 import logging
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from pathlib import Path
 from socket import socket
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 import uvicorn
@@ -119,12 +123,12 @@ class DevServer:
 
         Raises:
             ConfigurationError: Something cannot be used; a process of a reload prints the sentence and exits.
-            SystemExit: The app raised when it was imported; its error is printed.
+            SystemExit: The app raised when it was imported, and its error is printed; or the signal was SIGTERM.
         """
         sockets = sockets or []
         set_up_logging(logs_requests=self.logs_requests)
         try:
-            with locked(self.state), ready_file(self.ready_file):
+            with exit_on_sigterm(), locked(self.state), ready_file(self.ready_file):
                 self._serve(Listeners(sockets[: self.plain_sockets], sockets[self.plain_sockets :]))
         except AppImportError as problem:
             typer.echo(f"cf-access dev: {self.source.name} cannot be imported:\n{problem}", err=True)
@@ -155,6 +159,7 @@ class DevServer:
             print_addresses(local_access, tls, self.source)
             check_surroundings(local_access)
             server.main.on_start = lambda: self._announce(backend, local_access, tls)
+            gc.freeze()  # imported objects stay; the collections of the exit would take longer than the stop itself
             server.run()
 
     def _announce(self, backend: Backend, local_access: LocalAccess, tls: TlsFiles | None) -> None:
@@ -203,7 +208,22 @@ def reload_server(server: DevServer, sockets: list[socket], config_file: Path) -
         reload_includes=[file.name for file in files],
         log_config=None,
     )
+    gc.freeze()
     Reloader(watching, target=server, sockets=sockets).run()
+
+
+@contextmanager
+def exit_on_sigterm() -> Generator[None]:
+    """Turn SIGTERM into `SystemExit`, so that contexts exit: else the ready file and its secrets would stay."""
+    previous = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _exit(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def check_team_domain(config: Config, *, is_encrypted: bool) -> None:
