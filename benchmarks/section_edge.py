@@ -1,4 +1,4 @@
-"""The time that the local Access adds to a request, beside reverse proxies written in Python; its start and its stop."""
+"""The time that the local Access adds to a request, beside reverse proxies in Python; its start and its stop."""
 
 import os
 import signal

@@ -91,7 +91,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obj
         (["os:sep"], {"factory": True}, "os:sep is not a function"),
         ([], {"upstream": "https://127.0.0.1:1", "upstream_ca": Path("missing.pem")}, "missing.pem is not a file"),
         ([], {"host": "0.0.0.0"}, RISK_FLAG),
-        (["nothing_here:app"], {}, "Could not import module"),
+        (["nothing_here:app"], {}, 'Could not import module "nothing_here"; it is looked for in /'),
         (["nothing_here.at_all:app"], {}, "the module nothing_here does not exist"),
         (["os:nothing_here"], {}, "Attribute"),
         (["os"], {}, "must be in format"),
@@ -182,6 +182,7 @@ def test_every_option_is_in_the_reference() -> None:
 
 def test_init_writes_a_file_that_dev_reads(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dev(init=True)
+    assert "access.toml is written" in capsys.readouterr().out
     assert len(load_config_or_default(None).apps) == 2
     assert "already exists" in error_of(capsys, init=True)
     assert load_config_or_default(None) == load_config_or_default(folder / "access.toml")

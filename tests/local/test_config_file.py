@@ -192,6 +192,17 @@ def test_an_app_rejects_values_that_could_not_work(path: Path, entry: str, probl
     assert problem in problem_of(path, f"[[apps]]\n{entry}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[[people]]\nemail = 'a@b'\ncountry = 'de'", "country code of two capital letters"),
+        ("[[service_tokens]]\nname = 'a'\nclient_id = 'A'", "32 hexadecimal digits in lower case and '.access'"),
+    ],
+)
+def test_an_error_says_what_a_code_looks_like(path: Path, text: str, problem: str) -> None:
+    assert problem in problem_of(path, text)
+
+
 def test_a_missing_file_is_reported(path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         config_file.load_config(path)

@@ -10,7 +10,8 @@ from support.local_rig import APP, TEAM, Browser, make_local_access
 
 from fastapi_cloudflare_access.local import run_local_access
 from fastapi_cloudflare_access.local.config import App, Policy
-from fastapi_cloudflare_access.local.control_commands import FAULTS
+from fastapi_cloudflare_access.local.control import _SECTIONS
+from fastapi_cloudflare_access.local.control_commands import FAULTS, ControlCommands
 from fastapi_cloudflare_access.local.local_access import Addresses
 from fastapi_cloudflare_access.testing import FakeClock
 
@@ -88,7 +89,7 @@ def test_a_shifted_clock_dates_tokens() -> None:
     browser.log_in()
     session = browser.open(API + "state").json()["sessions"][0]
     assert next(iter(session["tokens"].values()))["iat"] == int(clock.now()) - 3600
-    assert "-3600 seconds off" in browser.open(TEAM + "/").text
+    assert "3600 seconds behind" in browser.open(TEAM + "/").text
 
 
 def test_commands_expire_a_session_and_revoke_a_user(browser: Browser) -> None:
@@ -310,12 +311,19 @@ def test_a_page_of_another_origin_cannot_run_a_command(
     assert (browser.local_access.team.current.kid != before) is (status == 200)
 
 
+def test_a_button_returns_to_its_section_of_the_page(browser: Browser) -> None:
+    page = browser.open(TEAM + "/").text
+    commands = set(ControlCommands(browser.local_access).commands) - {"token", "reset"}
+    assert set(_SECTIONS) == commands
+    assert [name for name in _SECTIONS.values() if f'id="{name}"' not in page] == []
+
+
 def test_the_buttons_of_the_page_work_without_scripts(browser: Browser) -> None:
     page = browser.open(TEAM + "/")
     browser.at = TEAM + "/control/rotate"
     before = browser.local_access.team.current.kid
     response = browser.submit(page)
-    assert (response.status_code, response.headers["location"]) == (303, "/")
+    assert (response.status_code, response.headers["location"]) == (303, "/#keys")
     assert browser.local_access.team.current.kid != before
     browser.at = TEAM + "/control/certs"
     browser.submit(page, fault="lag", seconds="2")

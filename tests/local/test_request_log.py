@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 from starlette.testclient import WebSocketDenialResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from support.local_rig import APP, TEAM, Browser, make_local_access, make_request
 
 from fastapi_cloudflare_access.local.config import App, Policy
@@ -92,9 +92,9 @@ async def test_a_request_that_ends_without_a_response_has_a_line_too(
             raise ZeroDivisionError
 
     public = App(name="open", policies=(Policy(decision="bypass", everyone=True),))
-    scope = make_request("/x").scope
+    scope, events = make_request("/x").scope, Queue[Message]()
     with suppress(ZeroDivisionError):
-        await Edge(make_local_access(public), Raw(app))(scope, Queue().get, Queue().put)
+        await Edge(make_local_access(public), Raw(app))(scope, events.get, events.put)
     status = {"error": "500", "silence": "-", "error after the start": "200"}[ending]
     assert lines.messages == [f"GET localhost:8787/x - bypass app {status}"]
 

@@ -25,6 +25,16 @@ def test_the_default_has_no_problem() -> None:
     assert names_to_resolve(local_access) == []
 
 
+def test_an_app_without_a_server_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    apps = (App(name="a"), App(name="b", host="b.localhost", upstream="http://127.0.0.1:1"))
+    check_surroundings(make_local_access(*apps))
+    assert caplog.messages == []
+    check_surroundings(make_local_access(*apps), has_server=False)
+    assert caplog.messages == [
+        "nothing answers for a: name an app or --upstream, or set its upstream in access.toml",
+    ]
+
+
 def test_a_team_domain_on_another_port_than_443_is_reported() -> None:
     local_access = make_local_access(addresses=Addresses(8787, 8443, DOMAIN))
     assert [problem.partition(":")[0] for problem in port_problems(local_access)] == [

@@ -7,7 +7,6 @@ from typing import Any, assert_type
 
 import pytest
 from fastapi import FastAPI
-from pytest_fastapi_cloudflare_access import AsService, AsUser
 from starlette.applications import Starlette
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
@@ -23,6 +22,7 @@ from fastapi_cloudflare_access.local import (
     run_local_access,
 )
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
+from pytest_fastapi_cloudflare_access import AsService, AsUser
 
 config = Config(
     team=Team(name="acme", session=3600),
@@ -40,7 +40,7 @@ with run_local_access(FastAPI(), config=config, state=Path("state"), tls_port=0)
     assert_type(running.ca_file, Path | None)
 with run_local_access(upstream="http://127.0.0.1:8000") as running:
     running.forward_to("http://127.0.0.1:8001")
-run_local_access(FastAPI(), config)  # type: ignore[call-arg]
+run_local_access(FastAPI(), config)  # type: ignore[arg-type, call-arg]
 
 
 # the fixtures, in a test of an app

@@ -56,7 +56,7 @@ def load_app(name: str, *, folder: Path, is_factory: bool) -> ASGIApp:
     try:
         found = import_from_string(name)
     except ImportFromStringError as problem:
-        raise ConfigurationError(str(problem)) from None
+        raise ConfigurationError(f"{str(problem).rstrip('.')}; it is looked for in {place}") from None
     except ModuleNotFoundError as missing:
         if not f"{name.partition(':')[0]}.".startswith(f"{missing.name}."):
             raise AppImportError(_own_traceback(missing)) from None

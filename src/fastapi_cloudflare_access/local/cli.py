@@ -72,7 +72,9 @@ def dev(  # noqa: PLR0913 - each is an option
     """Run a local Access in front of an app, or of a server in any language."""
     try:
         if init:
-            config_file.write_template(config or Path(config_file.FILE_NAME))
+            file = config or Path(config_file.FILE_NAME)
+            config_file.write_template(file)
+            typer.echo(f"{file} is written; edit it, then start cf-access dev")
             return
         if app is None and upstream is None:
             app = entrypoint(Path())

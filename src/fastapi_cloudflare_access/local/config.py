@@ -20,7 +20,9 @@ MAX_SESSION = 30 * DAY
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*{_LABEL}")
 _TEAM_DOMAIN = re.compile(rf"{_LABEL}(?:\.fed)?\.cloudflareaccess\.com")
-_EMAIL = re.compile(r"[^\s@<>\"',;:\\()\[\]\x00-\x20\x7f\ud800-\udfff]{1,64}@[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?")
+_EMAIL = re.compile(
+    r"[^\s@<>\"',;:\\()\[\]\x00-\x20\x7f\ud800-\udfff]{1,64}@[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?"
+)
 _AUDIENCE = re.compile(r"[\x21-\x2b\x2d-\x7e]{1,256}")
 _ORIGIN = re.compile(
     r"(https?)://(?:([A-Za-z0-9_][A-Za-z0-9_.-]{0,252})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?/?"
@@ -32,6 +34,8 @@ _CORS_ORIGIN = re.compile(
     rf"\*|(?:http(?!://[^/]*:80$)|https(?!://[^/]*:443$))://(?:(?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]{{2,45}}\])"
     r"(?::[1-9][0-9]{0,4})?"
 )
+_COUNTRY = re.compile(r"[A-Z]{2}")
+_CLIENT_ID = re.compile(r"(?:[0-9a-f]{32}\.access)?")
 _SECRET = re.compile(r"[\x21-\x7e]{0,256}")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_NAME = re.compile(
@@ -141,6 +145,8 @@ Audience = Annotated[
 HeaderName = Annotated[
     str, _matching(_HEADER_NAME, "must be the name of a header without another use, such as 'Authorization'")
 ]
+Country = Annotated[str, _matching(_COUNTRY, "must be a country code of two capital letters, such as 'DE'")]
+ClientId = Annotated[str, _matching(_CLIENT_ID, "must be 32 hexadecimal digits in lower case and '.access'")]
 TeamDomain = Annotated[str, _matching(_TEAM_DOMAIN, "must be a team domain, such as 'acme.cloudflareaccess.com'")]
 
 
@@ -183,7 +189,7 @@ class Person(_Frozen):
     name: Text = ""
     groups: tuple[Text, ...] = ()
     custom: dict[str, Claim] = {}
-    country: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "US"
+    country: Country = "US"
     idp: str = "onetimepin"
     device_posture: dict[str, Claim] = {}
 
@@ -198,7 +204,7 @@ class ServiceToken(_Frozen):
     """
 
     name: Name
-    client_id: Annotated[str, Field(pattern=r"^([0-9a-f]{32}\.access)?$")] = ""
+    client_id: ClientId = ""
     client_secret: Annotated[str, _matching(_SECRET, "must be at most 256 visible ASCII characters")] = ""
 
 

@@ -25,6 +25,16 @@ from fastapi_cloudflare_access.local.team import GROUP_SHAPES
 CONTROL_PATH = "/control/"
 API_PATH = "/control/api/"
 
+_SECTIONS = {
+    **dict.fromkeys(("expire", "revoke", "cut"), "sessions"),
+    **dict.fromkeys(("rotate", "withdraw"), "keys"),
+    "rename": "name",
+    **dict.fromkeys(("groups", "trim"), "claims"),
+    "certs": "certs-endpoint",
+    "clock": "clock",
+}
+"""Sections of the page to return to, by command; without one, its beginning."""
+
 
 async def control(
     request: EdgeRequest, local_access: LocalAccess, body: AsyncIterator[bytes], open_requests: OpenRequests
@@ -75,11 +85,12 @@ async def _command(request: EdgeRequest, controls: ControlCommands, body: AsyncI
     form = await read_form(body)
     if not has_valid_csrf_token(request, controls.local_access, form):
         return message("The form has expired", "Go back and send it again.", status=403, links={"Back": "/"})
+    command = request.path.removeprefix(CONTROL_PATH)
     try:
-        controls.run(request.path.removeprefix(CONTROL_PATH), form)
+        controls.run(command, form)
     except ControlError as problem:
         return message("The command failed", str(problem), status=problem.status, links={"Back": "/"})
-    return RedirectResponse("/", 303)
+    return RedirectResponse(f"/#{_SECTIONS.get(command, '')}".rstrip("#"), 303)
 
 
 def _page(request: EdgeRequest, controls: ControlCommands) -> Response:

@@ -157,7 +157,7 @@ class DevServer:
             backend = self.source.backend()
             server = LocalServer(Edge(local_access, backend), listeners, tls)
             print_addresses(local_access, tls, self.source)
-            check_surroundings(local_access)
+            check_surroundings(local_access, has_server=not isinstance(backend, NoBackend))
             server.main.on_start = lambda: self._announce(backend, local_access, tls)
             gc.freeze()  # imported objects stay; the collections of the exit would take longer than the stop itself
             server.run()

@@ -236,7 +236,8 @@ def _ambiguous_path() -> Response:
 def _no_team(local_access: LocalAccess) -> Response:
     """Return the response of a name that the team does not have, as Cloudflare gives it."""
     title = "Unable to find your Access organization!"
-    return message(title, f"The team is at {local_access.addresses.issuer} now.", status=404)
+    issuer = local_access.addresses.issuer
+    return message(title, f"The team is at {issuer} now.", status=404, links={"The control page": issuer})
 
 
 def _unknown_host(local_access: LocalAccess, request: EdgeRequest) -> Response:

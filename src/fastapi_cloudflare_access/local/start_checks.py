@@ -17,9 +17,9 @@ HTTPS_PORT = 443
 Resolve = Callable[[str], list[str]]
 
 
-def check_surroundings(local_access: LocalAccess) -> Thread | None:
+def check_surroundings(local_access: LocalAccess, *, has_server: bool = True) -> Thread | None:
     """Log a warning for each problem; return the thread that resolves names, because that can take seconds."""
-    for problem in port_problems(local_access):
+    for problem in (*([] if has_server else server_problems(local_access)), *port_problems(local_access)):
         logger.warning("%s", problem)
     names = names_to_resolve(local_access)
     if not names:
@@ -27,6 +27,13 @@ def check_surroundings(local_access: LocalAccess) -> Thread | None:
     thread = Thread(target=_log_name_problems, args=(names, resolve), name="local-access-names", daemon=True)
     thread.start()
     return thread
+
+
+def server_problems(local_access: LocalAccess) -> Iterator[str]:
+    """Yield a sentence for each app without a server behind the edge."""
+    for app in local_access.config.apps:
+        if app.upstream is None:
+            yield f"nothing answers for {app.name}: name an app or --upstream, or set its upstream in access.toml"
 
 
 def port_problems(local_access: LocalAccess) -> Iterator[str]:
