@@ -155,6 +155,8 @@ def test_the_buttons_of_the_control_page_work(page: "Page", local: RunningAccess
     page.get_by_role("button", name="Rotate").click()
     page.wait_for_load_state()
     assert local.local_access.team.current.kid != before
+    assert page.url.endswith("/#keys")
+    assert page.evaluate("document.querySelector('#keys').getBoundingClientRect().top < window.innerHeight")
     page.get_by_label("The endpoint").select_option("fail")
     page.get_by_role("button", name="Apply").click()
     page.wait_for_load_state()

@@ -439,9 +439,13 @@ def test_sigterm_removes_the_ready_file_with_its_secrets(folder: Path, options: 
     assert (process.returncode, ready.exists()) == (code, False)
 
 
-def test_ctrl_c_with_an_open_stream_ends_without_a_word(folder: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--reload",)], ids=["alone", "reload"])
+def test_ctrl_c_with_an_open_stream_ends_without_a_word(folder: Path, options: tuple[str, ...]) -> None:
     (folder / "my_app.py").write_text(STREAM)
-    with running(folder, "my_app:app", "--no-access-log") as (process, found), httpx.Client(trust_env=False) as client:
+    with (
+        running(folder, "my_app:app", "--no-access-log", *options) as (process, found),
+        httpx.Client(trust_env=False) as client,
+    ):
         made = client.post(found["team, control page"] + "control/api/token", json={"email": "ada@example.com"})
         headers = {"cf-access-token": made.json()["token"]}
         with client.stream("GET", found["app"], headers=headers) as response:

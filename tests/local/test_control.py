@@ -33,6 +33,7 @@ def test_the_page_shows_sessions_without_tokens(browser: Browser) -> None:
     page = browser.open(TEAM + "/").text
     assert "ada@example.com" in page
     assert '"identity_nonce"' in page
+    assert f"Session {next(iter(browser.local_access.state.sessions))}, 0 d 0 h 0 min old" in " ".join(page.split())
     for jar in browser.jar.values():
         assert all(value not in page for name, value in jar.items() if name == "CF_Authorization")
     client_id, name = next(iter(browser.local_access.services.items()))

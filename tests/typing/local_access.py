@@ -74,4 +74,3 @@ def test_the_kit(
     access = CloudflareAccess(team_domain=access_certs.origin, audience=access_team.audience)
     assert_type(access_as_user(access, "ada@example.com", groups=["admins"]), UserClaims)
     assert_type(access_as_service(access), ServiceClaims)
-    access_as_user("ada@example.com")  # type: ignore[arg-type]

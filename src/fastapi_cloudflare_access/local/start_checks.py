@@ -19,7 +19,10 @@ Resolve = Callable[[str], list[str]]
 
 def check_surroundings(local_access: LocalAccess, *, has_server: bool = True) -> Thread | None:
     """Log a warning for each problem; return the thread that resolves names, because that can take seconds."""
-    for problem in (*([] if has_server else server_problems(local_access)), *port_problems(local_access)):
+    problems = list(port_problems(local_access))
+    if not has_server:
+        problems += server_problems(local_access)
+    for problem in problems:
         logger.warning("%s", problem)
     names = names_to_resolve(local_access)
     if not names:
