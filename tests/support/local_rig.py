@@ -1,5 +1,6 @@
 """A local Access without sockets, with a fake clock, and a browser with cookies."""
 
+import asyncio
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -8,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access.local.config import App, Config
 from fastapi_cloudflare_access.local.edge import Edge
@@ -72,6 +73,17 @@ def make_request(
         "client": ("127.0.0.1", 50_000),
     }
     return EdgeRequest(scope)
+
+
+async def events_of(edge: Edge, request: EdgeRequest) -> list[Message]:
+    """Return what the edge sends to a client that sends nothing more."""
+    events: list[Message] = []
+
+    async def send(event: Message) -> None:
+        events.append(event)
+
+    await edge(request.scope, asyncio.Queue[Message]().get, send)
+    return events
 
 
 class Recorder:
