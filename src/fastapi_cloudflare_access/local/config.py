@@ -366,7 +366,8 @@ class Config(_Frozen):
 
     def person(self, email: str) -> Person:
         """Return the user with this address, or a new one without groups."""
-        return next((person for person in self.people if person.email == email), Person(email=email))
+        known = next((person for person in self.people if person.email == email), None)
+        return known or Person(email=email)
 
 
 def _check_unique(path: tuple[str, str], values: list[str]) -> None:
