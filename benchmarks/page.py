@@ -395,7 +395,7 @@ def _scale(found: Results) -> str:
 
 
 def _edge(found: Results) -> str:
-    rows = [(name, f"{one['p50']:.2f}", f"{one['added']:.2f}") for name, one in found["requests"].items()]
+    rows = [(name, f"{one['p50']:.2f}", f"{one['added']:.2f}") for name, one in found.items() if isinstance(one, dict)]
     return table(("", "p50 in ms", "added"), rows)
 
 

@@ -425,6 +425,13 @@ def test_the_entrypoint_and_the_env_file_are_used_and_the_ready_file_says_when(f
     assert not (folder / "ready.json").exists()
 
 
+def test_sigterm_ends_contexts_and_is_then_as_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, dev_server.exit_on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert (ended.value.code, signal.getsignal(signal.SIGTERM)) == (143, before)
+
+
 @pytest.mark.parametrize(("options", "code"), [((), 143), (("--reload",), 0)], ids=["alone", "reload"])
 def test_sigterm_removes_the_ready_file_with_its_secrets(folder: Path, options: tuple[str, ...], code: int) -> None:
     (folder / "my_app.py").write_text(APP)
