@@ -31,6 +31,7 @@ _ALIASES = {
     "token_cache_size": "cache cache_size token_cache",
     "fetch": "client http_client transport fetcher session",
     "listeners": "listener event_listeners on_event on_events callbacks",
+    "snapshot_store": "store key_store redis redis_url cache_store shared_keys",
     "refresh_interval": "ttl cache_ttl jwks_cache_ttl jwks_ttl refresh lifespan refresh_seconds",
     "fetch_timeout": "timeout http_timeout request_timeout",
     "fail_fast": "strict fail_on_startup",

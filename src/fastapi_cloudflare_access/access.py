@@ -25,7 +25,7 @@ from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.keys import KeySource
-from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
+from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener, SnapshotStore
 from fastapi_cloudflare_access.settings import (
     GROUP_CLAIMS,
     KeySettings,
@@ -34,6 +34,7 @@ from fastapi_cloudflare_access.settings import (
     left_out,
     unknown_setting,
 )
+from fastapi_cloudflare_access.stores._checks import check_snapshot_store
 
 V = TypeVar("V", bound=UserClaims)
 
@@ -97,6 +98,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         fetch: Fetch | None = None,
         clock: Clock | None = None,
         listeners: Sequence[Listener] = (),
+        snapshot_store: SnapshotStore | None = None,
         **unknown: Never,
     ) -> None:
         """Check the settings; nothing is fetched.
@@ -122,6 +124,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
             fetch: The function that fetches the keys; by default with httpx.
             clock: The source of time; by default the machine's clocks.
             listeners: Functions that are called with each event, such as `RequestRejected`.
+            snapshot_store: The store through which workers share the keys, such as a `RedisStore`.
             **unknown: Not accepted; the error names the closest setting.
 
         Raises:
@@ -133,9 +136,10 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
             raise ConfigurationError("; ".join(unknown_setting(name, "CloudflareAccess") for name in sorted(unknown)))
         _check_user_model(user_model)
         _check_ports(fetch, clock, listeners)
+        check_snapshot_store(snapshot_store)
         settings = Settings.load(**options, **{} if key_settings is None else {"key_settings": key_settings})
         fetch, listeners = fetch or default_fetch(settings), tuple(listeners)
-        keys = KeySource(settings, fetch=fetch, clock=clock, listeners=listeners)
+        keys = KeySource(settings, fetch=fetch, clock=clock, listeners=listeners, snapshot_store=snapshot_store)
         identities = IdentitySource(settings, fetch=fetch, clock=keys.clock, listeners=listeners)
         verifier = Verifier(settings, keys=keys, identities=identities, user_model=user_model)
         authenticator = Authenticator(verifier, listeners)

@@ -16,7 +16,10 @@ AccessEvent
     ├── JwkIgnored          an entry of the certs document is unusable
     ├── KeyFetchLimited     a request got 503, since no fetch was allowed for its key
     ├── KeysStale           the keys are older than `degraded_after`
-    └── RefreshTaskCrashed  the refresh task crashed and is restarted
+    ├── RefreshTaskCrashed  the refresh task crashed and is restarted
+    ├── SnapshotLoaded      keys that another worker fetched are in use
+    ├── SnapshotRejected    a snapshot of the store cannot be used
+    └── SnapshotStoreFailed the store could not be asked
 ```
 
 Listeners are called on the event loop and must be quick. What they raise is logged, and changes no response.
@@ -27,6 +30,9 @@ from typing import ClassVar, Literal, TypeAlias
 
 LimitReason: TypeAlias = Literal["bucket", "back_off", "waiters"]
 """The limit that allowed no fetch: `bucket` (too many fetches for unknown keys), `back_off` or `waiters`."""
+
+StoreOperation: TypeAlias = Literal["load", "save", "lock"]
+"""An operation of a store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,4 +260,46 @@ class RefreshTaskCrashed(KeyEvent):
     """
 
     name = "refresh_task_crashed"
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotLoaded(KeyEvent):
+    """Keys that another worker fetched replaced the older keys of this one.
+
+    Attributes:
+        age: Seconds since that fetch.
+        keys: Number of keys in use.
+        generation: Number that grows whenever the keys change.
+    """
+
+    name = "snapshot_loaded"
+    age: float
+    keys: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRejected(KeyEvent):
+    """A snapshot of the store cannot be used; the keys stay.
+
+    Attributes:
+        reason: Why, in words.
+    """
+
+    name = "snapshot_rejected"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotStoreFailed(KeyEvent):
+    """The store of the snapshots could not be asked; the worker goes on alone.
+
+    Attributes:
+        operation: `load`, `save` or `lock`.
+        cause: Why, in words.
+    """
+
+    name = "snapshot_store_failed"
+    operation: StoreOperation
     cause: str

@@ -13,12 +13,13 @@ from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, Sta
 from fastapi_cloudflare_access._keys.fetcher import RECHECK_INTERVAL, FetchTask, KeyFetcher, LoopState
 from fastapi_cloudflare_access._keys.http import default_fetch
 from fastapi_cloudflare_access._keys.rate_limiter import Decision
+from fastapi_cloudflare_access._keys.sharing import KeySharing
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency, never_a_dependency
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable, KeyUnconfirmed, UnknownKey
 from fastapi_cloudflare_access.events import LimitReason
-from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener
+from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener, SnapshotStore
 from fastapi_cloudflare_access.settings import Settings
 
 _KEY_SOURCE = NotADependency("A KeySource never comes from a request: it is access.keys")
@@ -62,6 +63,10 @@ class KeysHealth(BaseModel):
         rate_limited: Number of requests that got 503 because no fetch was allowed; without usable keys, those during a
             back-off are not counted.
         unknown_kid_rejections: Number of requests that were rejected for a `kid` in the negative cache.
+        snapshots_loaded: Number of times that keys of another worker, from the snapshot store, replaced older keys.
+        snapshots_rejected: Number of snapshots of the store that were rejected, such as forged ones.
+        store_failures: Number of operations of the store that failed.
+        last_store_error: Why an operation last failed, or a snapshot was rejected, in words; None after a success.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,6 +91,10 @@ class KeysHealth(BaseModel):
     parse_failures: int
     rate_limited: int
     unknown_kid_rejections: int
+    snapshots_loaded: int
+    snapshots_rejected: int
+    store_failures: int
+    last_store_error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,7 @@ class KeySource:
         fetch: Fetch | None = None,
         clock: Clock | None = None,
         listeners: Sequence[Listener] = (),
+        snapshot_store: SnapshotStore | None = None,
     ) -> None:
         """Create a source without keys; nothing is fetched."""
         self.settings = settings
@@ -130,7 +140,11 @@ class KeySource:
         self._monotonic, self._wall = self.clock.monotonic, self.clock.now
         self._cache = KeySetCache(settings, listeners)
         self._fetcher = KeyFetcher(
-            self._cache, settings.certs_url, fetch=fetch or default_fetch(settings), clock=self.clock
+            self._cache,
+            settings.certs_url,
+            fetch=fetch or default_fetch(settings),
+            clock=self.clock,
+            sharing=KeySharing(snapshot_store, settings, self._cache, self.clock) if snapshot_store else None,
         )
 
     def get(self, kid: Annotated[str, _NOT_FROM_REQUEST]) -> RS256Key | None:
@@ -286,6 +300,7 @@ class KeySource:
             keys_pending_removal=len(snapshot.pending_removal),
             skipped=len(snapshot.published.skipped),
             last_error=cache.last_error,
+            last_store_error=cache.last_store_error,
             next_refresh_in=cache.due_in(now),
             refresher_alive=any(loop_state.is_refreshing for loop_state in loop_states),
             fetching=any(loop_state.in_flight for loop_state in loop_states),

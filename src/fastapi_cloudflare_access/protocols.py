@@ -3,12 +3,15 @@
 An implementation is a class or a function of the same shape; it needs no base class.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from fastapi_cloudflare_access.events import AccessEvent
+
+Secret: TypeAlias = str | bytes | Sequence[str | bytes]
+"""The secret of a store, of at least 32 bytes. In a list the first one signs, and records of each are accepted."""
 
 
 class Clock(Protocol):
@@ -65,3 +68,42 @@ class Listener(Protocol):
     def __call__(self, event: AccessEvent, /) -> object:
         """Receive one event."""
         ...
+
+
+class SnapshotStore(Protocol):
+    """A store through which the workers of a fleet share keys, such as `RedisStore`.
+
+    It carries bytes. The package signs each snapshot with `secret`. It checks the signature, the team and the age of
+    each snapshot that it loads. It limits the time of each call, and cancels a call that takes longer. If a call
+    raises, the package counts and logs it, and the worker goes on alone.
+
+    An implementation must not bind anything to an event loop or to a process at construction.
+    """
+
+    @property
+    def secret(self) -> Secret:
+        """The secret that signs the snapshots, the same in every worker."""
+        ...
+
+    async def load(self, team: str) -> bytes | None:
+        """Return the snapshot of a team, or None; read at most `MAX_SNAPSHOT` + 1 bytes.
+
+        Args:
+            team: The name of the team, of lower-case letters, digits, dots and hyphens.
+        """
+        ...
+
+    async def save(self, team: str, snapshot: bytes) -> None:
+        """Replace the snapshot of a team, in one step."""
+
+    def lock(self, team: str, *, seconds: float) -> AbstractAsyncContextManager[bool]:
+        """Lock a team without waiting; the value of the context is False if another worker holds the lock.
+
+        The lock ends with the context. If the worker dies, it ends by itself after so many seconds. The context may be
+        left in another task than the one that entered it.
+        """
+        ...
+
+
+MAX_SNAPSHOT = 68 * 1024
+"""Number of bytes that a signed snapshot has at most."""

@@ -49,7 +49,7 @@ ENVIRONMENT_PREFIX = "CF_ACCESS_"
 JITTER = 0.1
 """Share by which each pause between refreshes varies."""
 
-PORTS = ("user_model", "fetch", "clock", "listeners")
+PORTS = ("user_model", "fetch", "clock", "listeners", "snapshot_store")
 """The parameters of `CloudflareAccess` that are objects, and cannot come from the environment."""
 
 TokenSource = Literal["header", "cookie"]

@@ -13,7 +13,7 @@ from fastapi_cloudflare_access._keys.metrics import KeyMetrics
 from fastapi_cloudflare_access._keys.rate_limiter import CheckResult, Decision, FetchRateLimiter
 from fastapi_cloudflare_access._keys.snapshot import ClockReading, ParsedDocument, Snapshot, confirmation_due, merge
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.events import LimitReason
+from fastapi_cloudflare_access.events import LimitReason, StoreOperation
 from fastapi_cloudflare_access.protocols import Listener
 from fastapi_cloudflare_access.settings import Settings
 
@@ -146,6 +146,11 @@ class KeySetCache:
         return self._metrics.last_error
 
     @property
+    def last_store_error(self) -> str | None:
+        """Why the store last failed, in words; None after a success."""
+        return self._metrics.last_store_error
+
+    @property
     def counts(self) -> dict[str, int]:
         """The counters of `KeysHealth`."""
         limiter = self._limiter
@@ -220,6 +225,9 @@ class KeySetCache:
         self._remember(pending.options.requested_kids, old, new, at)
         self.schedule_next_check(at, self.due())
         self._metrics.report_refresh(old, new, at=at, seconds=seconds, modified=document.body is not None)
+        self._notify(at)
+
+    def _notify(self, at: ClockReading) -> None:
         alive = [(weak, callback) for weak in self.refreshed if (callback := weak())]
         self.refreshed = [weak for weak, _ in alive]
         for _, callback in alive:
@@ -238,6 +246,63 @@ class KeySetCache:
             self._limiter.forget_miss(kid)
         for kid in requested_kids - new.keys.keys():
             self._limiter.record_miss(kid, at.monotonic)
+
+    def share(self, document: bytes, fetched_at: float, *, may_confirm_removals: bool, now: ClockReading) -> bool:
+        """Replace the snapshot by a document that another worker fetched, if it is newer and still usable.
+
+        Args:
+            document: The certs document.
+            fetched_at: Time of its fetch, in seconds since 1970; the next refresh counts from it.
+            may_confirm_removals: Whether it may remove keys, or only mark them as pending.
+            now: The time.
+
+        Returns:
+            Whether it replaced the snapshot.
+
+        Raises:
+            JwksProblem: The document cannot be used.
+        """
+        at = ClockReading(now.monotonic - max(0.0, now.wall - fetched_at), fetched_at)
+        if at.until(now) > self.settings.max_staleness or not self._is_newer(at, now):
+            return False
+        key_set = parse_jwks(document)
+        with self._lock:
+            old = self.snapshot
+            # The sequence stays, so that a fetch whose request was sent replaces these keys.
+            shared = ParsedDocument(at, old.sequence, document, key_set, None)
+            grace = self.settings.removal_grace or None
+            new = self.snapshot = merge(old, shared, removal_grace=grace, may_confirm_removals=may_confirm_removals)
+        self._limiter.refreshed_elsewhere(at.monotonic, now.monotonic)
+        self._remember(set(), old, new, now)
+        self.schedule_next_check(now, self.due())
+        self._metrics.report_shared(old, new, age=at.until(now), at=now)
+        self._notify(now)
+        return True
+
+    def _is_newer(self, at: ClockReading, now: ClockReading) -> bool:
+        mine = self.snapshot.fetched
+        return mine is None or (at.wall > mine.wall and at.until(now) < mine.until(now))
+
+    def is_served(self, options: FetchOptions, now: ClockReading) -> bool:
+        """Check whether keys that another worker fetched make a fetch with these options unnecessary."""
+        if options.force or not self.is_usable(now) or options.requested_kids - self.snapshot.keys.keys():
+            return False
+        return not options.may_confirm_removals or self.due_in(now) > 0
+
+    def to_share(self, now: ClockReading, *, newer_than: float) -> tuple[float, bytes] | None:
+        """Return the time of the last fetch and its document, for other workers; None if they have a newer one."""
+        fetched = self.snapshot.fetched
+        if fetched is None or fetched.wall <= newer_than or not self.is_usable(now):
+            return None
+        return fetched.wall, self.snapshot.document
+
+    def record_snapshot_rejected(self, reason: str, now: ClockReading) -> None:
+        """Report that a snapshot of the store cannot be used."""
+        self._metrics.report_snapshot_rejected(reason, now)
+
+    def record_store_failure(self, operation: StoreOperation, cause: str, now: ClockReading) -> None:
+        """Report that the store could not be asked."""
+        self._metrics.report_store_failure(operation, cause, now)
 
     def reject(self, pending: PendingFetch, problem: BaseException, *, at: ClockReading) -> None:
         """Record a failed fetch; the keys stay."""

@@ -13,6 +13,7 @@ from ssl import SSLError
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Fetch, FetchResponse
+from fastapi_cloudflare_access.stores._problem import StoreProblem
 
 OK, NOT_MODIFIED, NOT_FOUND = 200, 304, 404
 MAX_DOCUMENT = 64 * 1024
@@ -121,6 +122,13 @@ def describe(problem: BaseException) -> str:
     if isinstance(problem, ProxyUsed):
         return f"through the proxy of {problem.proxy}: {_describe_cause(problem)}"
     return _describe_cause(problem)
+
+
+def describe_store(problem: BaseException) -> str:
+    """Return why a store failed, in fixed words: none of them came over the network."""
+    if isinstance(problem, StoreProblem | ConfigurationError):
+        return str(problem)
+    return _known_cause(problem) or f"it failed with {type(problem).__name__}"
 
 
 def is_unexpected(problem: BaseException) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, PendingFetch
 from fastapi_cloudflare_access._keys.document import Document, read_document
+from fastapi_cloudflare_access._keys.sharing import STORE_WAIT, KeySharing
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
 from fastapi_cloudflare_access.protocols import Clock, Fetch
@@ -56,6 +57,7 @@ class LoopState:
         refresher: The task that refreshes the keys.
         alive: False between a crash of that task and its restart.
         changed: Set when the time of the next refresh may have changed.
+        background_tasks: The tasks that save keys to a store.
     """
 
     start_count: int = 0
@@ -64,6 +66,7 @@ class LoopState:
     refresher: "asyncio.Task[None] | None" = None
     alive: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    background_tasks: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
 
     @property
     def in_flight(self) -> FetchTask | None:
@@ -75,6 +78,11 @@ class LoopState:
         """Whether the refresh task runs."""
         return self.alive and self.refresher is not None and not self.refresher.done()
 
+    def add_background_task(self, task: "asyncio.Task[None]") -> None:
+        """Keep a task until it ends."""
+        self.background_tasks.add(task)
+        task.add_done_callback(self.background_tasks.discard)
+
     async def cancel_tasks(self) -> None:
         """Cancel the tasks and wait until they have ended."""
         tasks = [task for task in (self.refresher, self.last_fetch and self.last_fetch.task) if task]
@@ -82,18 +90,31 @@ class LoopState:
             task.cancel()
         self.refresher, self.alive = None, False
         await asyncio.gather(*tasks, return_exceptions=True)
+        saves = [*self.background_tasks]  # a cancelled fetch has added one, to unlock
+        for task in saves:
+            task.cancel()
+        await asyncio.gather(*saves, return_exceptions=True)
 
 
 class KeyFetcher:
     """Fetches the keys into a `KeySetCache`."""
 
-    def __init__(self, cache: KeySetCache, certs_url: str, *, fetch: Fetch, clock: Clock) -> None:
+    def __init__(
+        self,
+        cache: KeySetCache,
+        certs_url: str,
+        *,
+        fetch: Fetch,
+        clock: Clock,
+        sharing: KeySharing | None = None,
+    ) -> None:
         """Create a fetcher; nothing is fetched yet."""
         self._cache = cache
         self._settings = cache.settings
         self._certs_url = certs_url
         self._fetch = fetch
         self._clock = clock
+        self._sharing = sharing
         self._loop_states: dict[asyncio.AbstractEventLoop, LoopState] = {}
         self._pid = os.getpid()
 
@@ -149,22 +170,30 @@ class KeyFetcher:
         return in_flight
 
     async def _run(self, loop_state: LoopState, pending: PendingFetch) -> None:
-        cache = self._cache
+        turn = self._sharing.turn() if self._sharing else None
         try:
             while (pause := self._postpone_by_backoff(pending) - self._clock.monotonic()) > 0:
                 await self._clock.sleep(pause)
-            started_at = self._clock.monotonic()
-            cache.record_start(pending)
-            work = self._fetch_document(pending)
-            document = await run_with_timeout(self._clock, work, timeout=self._settings.fetch_timeout)
-            at = self.now()
-            cache.accept(pending, document, at=at, seconds=at.monotonic - started_at)
+            if turn and await turn.is_served(pending):
+                pending.error = None
+            else:
+                await self._fetch_into_cache(pending)
         except _CANCELLATIONS:
             raise
         except BaseException as problem:  # noqa: BLE001 - a fetch may raise anything; the keys stay
-            cache.reject(pending, problem, at=self.now())
+            self._cache.reject(pending, problem, at=self.now())
         finally:
             loop_state.changed.set()
+            if turn:
+                loop_state.add_background_task(turn.end())
+
+    async def _fetch_into_cache(self, pending: PendingFetch) -> None:
+        started_at = self._clock.monotonic()
+        self._cache.record_start(pending)
+        work = self._fetch_document(pending)
+        document = await run_with_timeout(self._clock, work, timeout=self._settings.fetch_timeout)
+        at = self.now()
+        self._cache.accept(pending, document, at=at, seconds=at.monotonic - started_at)
 
     def _postpone_by_backoff(self, pending: PendingFetch) -> float:
         """Move the start of a fetch to the end of the back-off, unless the fetch is forced; return the start."""
@@ -196,6 +225,8 @@ class KeyFetcher:
             KeysUnavailable: There are none, and `fail_fast` is set.
         """
         cache, deadline = self._cache, self._clock.monotonic() + self._settings.startup_timeout
+        if self._sharing and self._settings.startup_timeout:
+            await self._sharing.turn().look(seconds=min(STORE_WAIT, self._settings.startup_timeout))
         for attempt in range(STARTUP_ATTEMPTS):
             if attempt and cache.retry_at > deadline:
                 break

@@ -21,6 +21,10 @@ from fastapi_cloudflare_access.events import (
     KeyUnpublished,
     LimitReason,
     RefreshTaskCrashed,
+    SnapshotLoaded,
+    SnapshotRejected,
+    SnapshotStoreFailed,
+    StoreOperation,
 )
 from fastapi_cloudflare_access.protocols import Listener
 
@@ -36,22 +40,30 @@ class KeyMetrics:
         certs_url: The URL of the certs document.
         counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
         last_error: Why the last fetch failed, in words; None after a successful one.
+        last_store_error: Why the store last failed, or a snapshot of it was rejected, in words.
         stale_emitted: Whether `KeysStale` was emitted since the last successful fetch.
         failures: Selects the log records about failed fetches.
         limits: Selects the log records about requests that were allowed no fetch.
+        stores: Selects the log records about the store.
     """
 
     listeners: Sequence[Listener]
     certs_url: str
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(
-            ("fetches", "fetch_failures", "parse_failures", "rate_limited", "unknown_kid_rejections"), 0
+            (
+                *("fetches", "fetch_failures", "parse_failures", "rate_limited", "unknown_kid_rejections"),
+                *("snapshots_loaded", "snapshots_rejected", "store_failures"),
+            ),
+            0,
         )
     )
     last_error: str | None = None
+    last_store_error: str | None = None
     stale_emitted: bool = False
     failures: Throttle = field(default_factory=Throttle)
     limits: Throttle = field(default_factory=Throttle)
+    stores: Throttle = field(default_factory=Throttle)
 
     def emit(self, event: KeyEvent) -> None:
         """Emit an event to the listeners."""
@@ -112,6 +124,36 @@ class KeyMetrics:
                 timestamp=at.wall, reason=reason, cause=cause, consecutive_failures=failures, retry_in=retry_in
             )
         )
+
+    def report_shared(self, old: Snapshot, new: Snapshot, *, age: float, at: ClockReading) -> None:
+        """Report keys that another worker fetched, and each key that they changed."""
+        self.counts["snapshots_loaded"] += 1
+        self.last_store_error, self.stale_emitted = None, False
+        log(logger, logging.DEBUG, "keys of another worker are used: %d keys, %.0f s old", len(new.keys), age)
+        self.emit(SnapshotLoaded(timestamp=at.wall, age=age, keys=len(new.keys), generation=new.generation))
+        self.report_changes(old, new, at=at)
+
+    def report_snapshot_rejected(self, reason: str, at: ClockReading) -> None:
+        """Report that a snapshot of the store cannot be used."""
+        self.counts["snapshots_rejected"] += 1
+        self.last_store_error = f"the snapshot was rejected: {reason}"
+        if self.stores.repetitions(reason, at.monotonic) is not None:
+            log(logger, logging.WARNING, "the keys in the snapshot store are ignored: %s", reason)
+        self.emit(SnapshotRejected(timestamp=at.wall, reason=reason))
+
+    def report_store_failure(self, operation: StoreOperation, cause: str, at: ClockReading) -> None:
+        """Report that the store could not be asked."""
+        self.counts["store_failures"] += 1
+        self.last_store_error = cause
+        if self.stores.repetitions((operation, cause), at.monotonic) is not None:
+            log(
+                logger,
+                logging.WARNING,
+                "the snapshot store failed (%s), so this worker goes on alone: %s",
+                operation,
+                cause,
+            )
+        self.emit(SnapshotStoreFailed(timestamp=at.wall, operation=operation, cause=cause))
 
     def report_stale(self, age: float, at: ClockReading) -> None:
         """Report that the keys are older than `degraded_after`, once until a fetch succeeds."""

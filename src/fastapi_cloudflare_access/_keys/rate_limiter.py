@@ -138,15 +138,24 @@ class FetchRateLimiter:
 
     def succeeded(self, now: float, *, max_age: float | None) -> None:
         """Record a successful fetch and schedule the next refresh."""
+        self.failures = 0
+        self.retry_at = float("-inf")
+        self.refresh_at = now + self._pause(max_age)
+
+    def refreshed_elsewhere(self, fetched_at: float, now: float) -> None:
+        """Schedule the next refresh after a fetch of another worker; if that is still ahead, end the back-off."""
+        self.refresh_at = fetched_at + self._pause(None)
+        if self.refresh_at > now:
+            self.retry_at = float("-inf")
+
+    def _pause(self, max_age: float | None) -> float:
+        """Return the seconds from a fetch to the next refresh."""
         pause = self._settings.refresh_interval
         if max_age is not None:
             pause = min(pause, max(SHORTEST_FRESHNESS, max_age))
         low, high = (FIRST_PAUSE, 1) if self._first else (1 - JITTER, 1 + JITTER)
-        pause *= self._uniform(low, high)
         self._first = False
-        self.failures = 0
-        self.retry_at = float("-inf")
-        self.refresh_at = now + pause
+        return pause * self._uniform(low, high)
 
     def failed(self, now: float, *, usable_for: float, reserved: int, retry_after: float = 0.0) -> None:
         """Record a failed fetch: return its bucket tokens, and back off exponentially with full jitter.
