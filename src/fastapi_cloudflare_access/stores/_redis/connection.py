@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.stores._problem import StoreProblem
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT, COMMAND_TIMEOUT = 0.5, 1.0
 """Seconds that a connection to the server, and each command, may take."""
 
-_SCHEMES = ("redis", "rediss", "unix")
+_SCHEMES = ("redis", "rediss")
+_DATABASE = re.compile(r"/?[0-9]{0,9}")
 _PREFIX = re.compile(r"[!-z|~]{0,64}")  # printable, and without braces, which choose the slot in a cluster
 _WRITE_URL = "write redis://HOST:PORT/0, rediss://HOST:PORT/0 for TLS, or unix:///PATH"
 
@@ -38,7 +39,7 @@ class RedisConnection:
         self.prefix = _checked_prefix(prefix)
         self._url = url
         with _client_package(), _url_problem():
-            _ = self._client()
+            self._client().connection_pool.make_connection()  # reads the options, and does not connect
 
     @asynccontextmanager
     async def connect(self, *, command_timeout: float = COMMAND_TIMEOUT) -> AsyncGenerator["Redis"]:
@@ -64,7 +65,7 @@ class RedisConnection:
         from redis.asyncio.retry import Retry  # noqa: PLC0415 - the same
         from redis.backoff import NoBackoff  # noqa: PLC0415 - the same
 
-        return Redis.from_url(
+        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not typed
             self._url,
             protocol=2,  # without HELLO, which older servers and narrow ACLs do not know
             socket_connect_timeout=CONNECT_TIMEOUT,
@@ -89,12 +90,16 @@ def _checked_url(url: Any) -> str:
         raise ConfigurationError(f"url must be text: {_WRITE_URL}")
     try:
         parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        raise ConfigurationError(f"url is not a URL of Redis or Valkey: {_WRITE_URL}") from None
-    if parts.scheme not in _SCHEMES or not (parts.path if parts.scheme == "unix" else parts.hostname):
+        known = bool(parts.path) if parts.scheme == "unix" else parts.port != 0 and _is_server(parts)
+    except ValueError:  # of the port, or of an IPv6 address
+        known = False
+    if not known or parts.fragment:
         raise ConfigurationError(f"url is not a URL of Redis or Valkey: {_WRITE_URL}")
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _is_server(parts: SplitResult) -> bool:
+    return parts.scheme in _SCHEMES and bool(parts.hostname) and _DATABASE.fullmatch(parts.path) is not None
 
 
 @contextmanager
@@ -114,7 +119,7 @@ def _url_problem() -> Generator[None]:
     try:
         yield
     except (ValueError, TypeError):
-        raise ConfigurationError(f"url has a part or an option that the package redis refuses: {_WRITE_URL}") from None
+        raise ConfigurationError(f"url has an option that the package redis refuses: {_WRITE_URL}") from None
 
 
 @contextmanager

@@ -1,0 +1,75 @@
+"""The store in Redis: what is known at construction, and the words for what the server answers."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.stores.redis import RedisStore
+
+SECRET = "a secret of the tests, long enough"
+WRITE = "write redis://HOST:PORT/0, rediss://HOST:PORT/0 for TLS, or unix:///PATH"
+NO_URL = f"url is not a URL of Redis or Valkey: {WRITE}"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost", "redis://localhost"),
+        ("redis://user:password@cache.internal:6380/3?socket_timeout=2", "redis://cache.internal:6380/3"),
+        ("rediss://:password@cache.internal:6380/0", "rediss://cache.internal:6380/0"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("unix://:password@/run/redis.sock?db=1", "unix:///run/redis.sock"),
+    ],
+)
+def test_its_representation_has_no_user_password_or_option(url: str, shown: str) -> None:
+    assert repr(RedisStore(url, secret=SECRET)) == f"<RedisStore {shown}>"
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        (None, f"url must be text: {WRITE}"),
+        (b"redis://localhost", f"url must be text: {WRITE}"),
+        ("", NO_URL),
+        ("localhost:6379", NO_URL),
+        ("http://user:password@localhost:6379", NO_URL),
+        ("valkey://localhost", NO_URL),
+        ("redis://", NO_URL),
+        ("redis:///0", NO_URL),
+        ("unix://", NO_URL),
+        ("redis://localhost:port", NO_URL),
+        ("redis://localhost:70000", NO_URL),
+        ("redis://[::1", NO_URL),
+        ("redis://:pass/word@localhost", NO_URL),
+        ("redis://user:12/word@localhost", NO_URL),
+        ("redis://user:12#word@localhost", NO_URL),
+        ("redis://localhost?socket_timeout=soon", f"url has an option that the package redis refuses: {WRITE}"),
+        ("redis://localhost?password_of=me", f"url has an option that the package redis refuses: {WRITE}"),
+    ],
+)
+def test_a_wrong_url_is_an_error_at_construction_that_does_not_quote_it(url: Any, sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as wrong:
+        RedisStore(url, secret=SECRET)
+    assert str(wrong.value) == sentence
+
+
+@pytest.mark.parametrize("prefix", [None, 7, "a b", "{acme}", "x" * 65, "ü"])
+def test_a_wrong_prefix_is_an_error_at_construction(prefix: Any) -> None:
+    with pytest.raises(ConfigurationError, match="prefix must be at most 64 printable ASCII characters"):
+        RedisStore("redis://localhost", secret=SECRET, prefix=prefix)
+
+
+def test_a_short_secret_is_an_error_at_construction() -> None:
+    with pytest.raises(ConfigurationError, match="secret must have at least 32 bytes, not 5; make one with: python -c"):
+        RedisStore("redis://localhost", secret="short")
+
+
+def test_a_missing_package_is_an_error_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "redis"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigurationError) as wrong:
+        RedisStore("redis://localhost", secret=SECRET)
+    assert str(wrong.value) == "RedisStore needs the package redis: pip install 'fastapi-cloudflare-access[redis]'"
