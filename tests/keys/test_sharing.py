@@ -600,10 +600,10 @@ async def test_a_store_that_was_emptied_in_an_outage_gets_the_keys_again() -> No
 
 
 async def test_expired_keys_are_not_shared() -> None:
-    shared, store = fleet()
+    shared, store = fleet(max_staleness=2000)
     worker = await shared.started()
     shared.certs.fail_with()
-    await shared.clock.run_for(DAY + 100)
+    await shared.clock.run_for(2100)
     store.snapshot = None
     await shared.clock.run_for(100)
     assert worker.health().state == "expired"
@@ -634,6 +634,19 @@ async def test_a_stop_in_the_middle_of_an_operation_leaves_nothing_behind(operat
     await worker.stop()
     await shared.clock.run_for(0)
     assert asyncio.all_tasks() == before
+
+
+async def test_a_stop_in_the_middle_of_a_fetch_unlocks() -> None:
+    shared, store = fleet()
+    shared.certs.hang()
+    worker = shared.worker(startup_timeout=0)
+    await worker.start()
+    await shared.clock.run_for(0)
+    async with store.inner.lock(TEAM, seconds=1) as is_free:
+        assert not is_free
+    await worker.stop()
+    async with store.inner.lock(TEAM, seconds=1) as is_free:
+        assert is_free
 
 
 async def test_the_lock_ends_with_the_save() -> None:

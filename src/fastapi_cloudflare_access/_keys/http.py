@@ -6,7 +6,7 @@ import re
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 from fastapi_cloudflare_access._keys.document import FetchProblem, ProxyUsed, tls_problem
@@ -71,21 +71,29 @@ class HttpxFetch:
             EnvironmentProblem: The environment names a proxy or CA certificates that cannot be used.
         """
         proxy = proxy_for(url) if self._trust_env else None
-        if self._tls is None:
-            encrypted = url.startswith("https:")
-            self._tls = await asyncio.to_thread(
-                load_tls, encrypted=encrypted, trust_env=self._trust_env, library=self._library
-            )
-            _count_sources(url)
+        tls = self._tls or await self.load(url)
         httpx = _load(self._library)
         try:
-            async with self._client(self._tls, proxy) as client, client.stream("GET", url, headers=headers) as response:
+            async with self._client(tls, proxy) as client, client.stream("GET", url, headers=headers) as response:
                 answered = {name.lower(): value for name, value in response.headers.items()}
                 yield FetchResponse(response.status_code, answered, response.aiter_raw())
         except httpx.TransportError as problem:
             if translated := _translated(problem, proxy, httpx):
                 raise translated from problem
             raise
+
+    async def load(self, url: str) -> ssl.SSLContext:
+        """Load the HTTP client and the CA certificates in a thread, and return the TLS context.
+
+        Raises:
+            EnvironmentProblem: The environment names CA certificates that cannot be used.
+        """
+        encrypted = url.startswith("https:")
+        self._tls = await asyncio.to_thread(
+            load_tls, encrypted=encrypted, trust_env=self._trust_env, library=self._library
+        )
+        _count_sources(url)
+        return self._tls
 
     def _client(self, tls: ssl.SSLContext, proxy: Proxy | None = None) -> Any:
         httpx = _load(self._library)
@@ -103,6 +111,13 @@ def _load(library: Library) -> Any:
     import httpx  # noqa: PLC0415 - not before the first fetch
 
     return httpx
+
+
+async def prepare(fetch: Fetch, url: str) -> None:
+    """Load what the first fetch needs, if this is the default fetch; an error is that of the fetch."""
+    if isinstance(fetch, HttpxFetch):
+        with suppress(EnvironmentProblem):
+            await fetch.load(url)
 
 
 def httpx_proxy(proxy: Proxy, tls: ssl.SSLContext | None = None, library: Library = "httpx") -> Any:

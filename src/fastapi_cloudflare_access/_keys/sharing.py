@@ -17,7 +17,7 @@ import math
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi_cloudflare_access._clock import run_with_timeout
 from fastapi_cloudflare_access._keys.cache import KeySetCache, PendingFetch
@@ -34,6 +34,8 @@ from fastapi_cloudflare_access.events import StoreOperation
 from fastapi_cloudflare_access.protocols import Clock, SnapshotStore
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.stores._signing import Signer
+
+T = TypeVar("T")
 
 STORE_WAIT = 1.0
 """Seconds that a fetch waits for the store, and for another worker that fetches."""
@@ -123,7 +125,7 @@ class Turn:
         """
         return await self._limited(self._wait_for_turn(pending), STORE_WAIT) is True
 
-    async def _limited(self, work: Coroutine[Any, Any, bool], seconds: float) -> bool | None:
+    async def _limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T | None:
         """Return the result; None if the store failed, or if the time is up."""
         try:
             return await run_with_timeout(self.fleet.clock, work, timeout=seconds)
@@ -132,11 +134,13 @@ class Turn:
             return None
 
     async def _wait_for_turn(self, pending: PendingFetch) -> bool:
-        while not await self._load_for(pending) and not pending.options.force:
+        served = self.fleet.cache.is_usable(self.fleet.now()) and await self._load_for(pending)
+        while not served and not pending.options.force:
             if await self._try_lock():
                 return await self._load_for(pending)  # another worker may have saved one before it unlocked
             await self.fleet.clock.sleep(STORE_POLL)
-        return not pending.options.force
+            served = await self._load_for(pending)
+        return served and not pending.options.force
 
     async def _load_for(self, pending: PendingFetch) -> bool:
         await self._load(may_confirm_removals=pending.options.may_confirm_removals)
@@ -183,13 +187,16 @@ class Turn:
         """Save the keys in the background if they are newer than the snapshot, and unlock; return the task."""
         return asyncio.create_task(self._finish(), name=SAVE_TASK)
 
+    async def release(self) -> None:
+        """Unlock, after the fetch was cancelled."""
+        await self._limited(self.lock.aclose(), SAVE_TIMEOUT)
+
     async def _finish(self) -> None:
         await self._limited(self._save_and_unlock(), SAVE_TIMEOUT)
 
-    async def _save_and_unlock(self) -> bool:
+    async def _save_and_unlock(self) -> None:
         async with self.lock:
             if shared := self.fleet.cache.to_share(self.fleet.now(), newer_than=self.stored_at):
                 self.operation = "save"
                 await self.fleet.store.save(self.fleet.team, self.fleet.format.sign(SharedSnapshot(*shared)))
                 self.operation = None
-        return True

@@ -12,7 +12,7 @@ from fastapi_cloudflare_access.stores._problem import StoreProblem
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-CONNECT_TIMEOUT, COMMAND_TIMEOUT = 0.5, 1.0
+CONNECT_TIMEOUT, COMMAND_TIMEOUT = 1.0, 1.0
 """Seconds that a connection to the server, and each command, may take."""
 
 _SCHEMES = ("redis", "rediss")
@@ -65,13 +65,15 @@ class RedisConnection:
         from redis.asyncio.retry import Retry  # noqa: PLC0415 - the same
         from redis.backoff import NoBackoff  # noqa: PLC0415 - the same
 
-        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not typed
+        client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not typed
             self._url,
             protocol=2,  # without HELLO, which older servers and narrow ACLs do not know
             socket_connect_timeout=CONNECT_TIMEOUT,
             socket_timeout=command_timeout,
             retry=Retry(NoBackoff(), 0),  # the callers have limits of their own
         )
+        client.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
+        return client
 
 
 def _checked_prefix(prefix: Any) -> str:

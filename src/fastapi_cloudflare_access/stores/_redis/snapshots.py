@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
+from typing import Any
 
 from fastapi_cloudflare_access.protocols import MAX_SNAPSHOT
 from fastapi_cloudflare_access.stores._redis.connection import RedisConnection
@@ -27,8 +28,8 @@ class RedisSnapshots:
             Exception: As `RedisConnection.connect`.
         """
         async with self._connection.connect() as client:
-            found = await client.getrange(self._name(team, "snapshot"), 0, MAX_SNAPSHOT)
-        return (found.encode() if isinstance(found, str) else found) or None
+            found: Any = await client.getrange(self._name(team, "snapshot"), 0, MAX_SNAPSHOT)
+        return bytes(found) or None
 
     async def save(self, team: str, snapshot: bytes) -> None:
         """Replace the snapshot of a team.

@@ -1,0 +1,75 @@
+"""The format of signed snapshots; lies that only someone with the secret could sign."""
+
+from typing import Any
+
+import pytest
+
+from fastapi_cloudflare_access._keys.document import MAX_DOCUMENT
+from fastapi_cloudflare_access._keys.shared_snapshot import SharedSnapshot, SnapshotFormat, SnapshotProblem, team_name
+from fastapi_cloudflare_access.protocols import MAX_SNAPSHOT
+from fastapi_cloudflare_access.stores._signing import Signer
+
+ISSUER = "https://acme.cloudflareaccess.com"
+NOW = 1_767_225_600.25
+SIGNER = Signer("a" * 32, purpose="snapshot")
+FORMAT = SnapshotFormat(SIGNER, ISSUER)
+
+
+def test_a_snapshot_gives_its_time_and_its_document_again() -> None:
+    snapshot = SharedSnapshot(NOW, b'{"keys":\n []}\n')
+    assert FORMAT.read(FORMAT.sign(snapshot), now=NOW) == snapshot
+
+
+def test_the_longest_snapshot_is_within_the_documented_limit() -> None:
+    record = SnapshotFormat(SIGNER, "https://" + "a" * 63 + ".fed.cloudflareaccess.com").sign(
+        SharedSnapshot(1_767_225_600.123456, b"x" * MAX_DOCUMENT)
+    )
+    assert len(record) <= MAX_SNAPSHOT
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\n{}",
+        b"[]\n{}",
+        b'{"issuer":"https://acme.cloudflareaccess.com"}\n{}',
+        b'{"issuer":"https://acme.cloudflareaccess.com","fetched_at":"0"}\n{}',
+        b'{"issuer":"https://acme.cloudflareaccess.com","fetched_at":true}\n{}',
+        b'{"issuer":"https://acme.cloudflareaccess.com","fetched_at":-1}\n{}',
+        b'{"issuer":"https://acme.cloudflareaccess.com","fetched_at":NaN}\n{}',
+        b'{"issuer":"https://acme.cloudflareaccess.com","fetched_at":1,"fetched_at":2}\n{}',
+        b'{"issuer":"' + b"x" * 2000 + b'","fetched_at":1}\n{}',
+    ],
+    ids=["empty", "no head", "a list", "no time", "text", "true", "negative", "NaN", "twice", "long"],
+)
+def test_another_format_is_rejected(payload: bytes) -> None:
+    with pytest.raises(SnapshotProblem, match="its format is unknown"):
+        FORMAT.read(SIGNER.sign(payload), now=NOW)
+
+
+@pytest.mark.parametrize("issuer", [None, 7, "", "https://other.cloudflareaccess.com", ISSUER + "/"])
+def test_another_issuer_is_rejected(issuer: Any) -> None:
+    record = SnapshotFormat(SIGNER, issuer).sign(SharedSnapshot(NOW, b"{}"))
+    with pytest.raises(SnapshotProblem, match="it is of another team"):
+        FORMAT.read(record, now=NOW)
+
+
+def test_a_time_up_to_a_minute_ahead_is_accepted() -> None:
+    assert FORMAT.read(FORMAT.sign(SharedSnapshot(NOW + 60, b"{}")), now=NOW)
+    with pytest.raises(SnapshotProblem, match="it is from the future"):
+        FORMAT.read(FORMAT.sign(SharedSnapshot(NOW + 60.5, b"{}")), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "name"),
+    [
+        (ISSUER, "acme.cloudflareaccess.com"),
+        ("https://acme.fed.cloudflareaccess.com", "acme.fed.cloudflareaccess.com"),
+        ("http://127.0.0.1:8000", "127.0.0.1-8000"),
+        ("http://localhost:8000", "localhost-8000"),
+        ("http://[::1]:8000", "---1--8000"),
+    ],
+)
+def test_the_name_of_a_team_fits_files_and_keys(issuer: str, name: str) -> None:
+    assert team_name(issuer) == name
