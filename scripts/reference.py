@@ -39,6 +39,18 @@ CONSTANTS = {
         "MAX_RETRY_AFTER",
         "FETCH_GAP",
     ),
+    "Snapshot stores": (
+        "STORE_WAIT",
+        "SAVE_TIMEOUT",
+        "STORE_POLL",
+        "LOCK_MARGIN",
+        "MAX_SNAPSHOT",
+        "MAX_AHEAD",
+        "SNAPSHOT_TTL",
+        "SERVER_CONNECT_TIMEOUT",
+        "MIN_SECRET",
+        "MAX_SECRETS",
+    ),
     "Unknown keys": ("NEGATIVE_CACHE_TTLS", "MAX_NEGATIVE_CACHE_ENTRIES", "MAX_WAITERS"),
     "Identities": (
         "MAX_IDENTITY",
@@ -140,7 +152,7 @@ def constants() -> str:
 def all_constants() -> Iterator[tuple[str, tuple[str, str, str]]]:
     """Return the row of each constant that the page lists, by the name of the constant."""
     listed = {name for names in CONSTANTS.values() for name in names}
-    for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_*/*.py")]):
+    for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_*/*.py"), *PACKAGE.glob("stores/**/*.py")]):
         for target, text in documented(ast.parse(path.read_text()).body):
             names = [ast.unparse(each) for each in (target.elts if isinstance(target, ast.Tuple) else [target])]
             if names[0] in listed:
@@ -177,7 +189,7 @@ The package checks all settings when you create the object. It needs no network 
 misspelt or out of bounds raises `ConfigurationError`. The message names the setting to change.
 
 Some arguments are objects of your program, so no environment variable sets them: `user_model`, `key_settings`,
-`fetch`, `clock` and `listeners`. The [API page](api/app.md) describes them.
+`fetch`, `clock`, `listeners` and `snapshot_store`. The [API page](api/app.md) describes them.
 
 ## The object
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -125,6 +126,20 @@ def test_a_store_over_tls_is_verified(certs: CertsServer, tmp_path: Path) -> Non
         failed = start(certs, f"{url}/other.pem")
     assert failed.snapshots_loaded == 0
     assert str(failed.last_store_error).startswith("TLS failed: ")
+
+
+@needs_redis
+def test_the_rights_in_the_guide_are_enough(certs: CertsServer) -> None:
+    guide = (Path(__file__).parents[2] / "docs/guides/fleet.md").read_text()
+    rights = re.search(r"^user cf-access on >PASSWORD (.+)$", guide, re.MULTILINE)
+    assert rights
+    with redis_server() as server:
+        url = _acl(server, rights[1])
+        assert start(certs, url).store_failures == 0
+        assert start(certs, url).snapshots_loaded == 1
+        with server.client() as client:
+            assert client.keys("*:lock") == [], "a worker unlocks"
+            assert client.acl_log() == []
 
 
 # A store that fails: the worker starts alone
@@ -326,8 +341,8 @@ def test_eight_workers_refuse_no_valid_token_and_accept_no_forged_key_whatever_h
     settings = {"team_domain": certs.origin, "audience": certs.team.audience}
     settings |= {"unknown_kid_burst": "10", "unknown_kid_interval": "1", "key_wait_timeout": "10"}
     with redis_server() as server:
-        monkeypatch.setenv("STORE_URL", server.url)
-        monkeypatch.setenv("STORE_SECRET", SECRET)
+        monkeypatch.setenv("TEST_STORE_URL", server.url)
+        monkeypatch.setenv("TEST_STORE_SECRET", SECRET)
         with serving("gunicorn", *arguments, port=port, **settings):
             assert len(healths(port)) == WORKERS
             load = Load(port, certs)

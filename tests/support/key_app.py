@@ -9,7 +9,11 @@ from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims
 from fastapi_cloudflare_access.stores.redis import RedisStore
 
-store = RedisStore(os.environ["STORE_URL"], secret=os.environ["STORE_SECRET"]) if "STORE_URL" in os.environ else None
+store = (
+    RedisStore(os.environ["TEST_STORE_URL"], secret=os.environ["TEST_STORE_SECRET"])
+    if "TEST_STORE_URL" in os.environ
+    else None
+)
 access = CloudflareAccess(snapshot_store=store)
 app = FastAPI(lifespan=access.lifespan)
 

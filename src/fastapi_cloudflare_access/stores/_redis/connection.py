@@ -12,7 +12,7 @@ from fastapi_cloudflare_access.stores._problem import StoreProblem
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-CONNECT_TIMEOUT, COMMAND_TIMEOUT = 1.0, 1.0
+SERVER_CONNECT_TIMEOUT, SERVER_COMMAND_TIMEOUT = 1.0, 1.0
 """Seconds that a connection to the server, and each command, may take."""
 
 _SCHEMES = ("redis", "rediss")
@@ -42,7 +42,7 @@ class RedisConnection:
             self._client().connection_pool.make_connection()  # reads the options, and does not connect
 
     @asynccontextmanager
-    async def connect(self, *, command_timeout: float = COMMAND_TIMEOUT) -> AsyncGenerator["Redis"]:
+    async def connect(self, *, command_timeout: float = SERVER_COMMAND_TIMEOUT) -> AsyncGenerator["Redis"]:
         """Return a client with one connection, which the context closes.
 
         Args:
@@ -60,7 +60,7 @@ class RedisConnection:
             finally:
                 await client.aclose()
 
-    def _client(self, command_timeout: float = COMMAND_TIMEOUT) -> "Redis":
+    def _client(self, command_timeout: float = SERVER_COMMAND_TIMEOUT) -> "Redis":
         from redis.asyncio import Redis  # noqa: PLC0415 - of an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415 - the same
         from redis.backoff import NoBackoff  # noqa: PLC0415 - the same
@@ -68,7 +68,7 @@ class RedisConnection:
         client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not typed
             self._url,
             protocol=2,  # without HELLO, which older servers and narrow ACLs do not know
-            socket_connect_timeout=CONNECT_TIMEOUT,
+            socket_connect_timeout=SERVER_CONNECT_TIMEOUT,
             socket_timeout=command_timeout,
             retry=Retry(NoBackoff(), 0),  # the callers have limits of their own
         )
