@@ -1,14 +1,12 @@
 """What the app with shared keys promises."""
 
 import sys
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
 
 import pytest
 from fastapi.testclient import TestClient
-from support.redis_server import needs_redis, redis_server
 
 from fastapi_cloudflare_access import ConfigurationError
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
@@ -30,35 +28,16 @@ def new_worker(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return import_module("shared_keys_app")
 
 
-@needs_redis
-def test_a_worker_starts_with_the_keys_of_another_one(certs: CertsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with redis_server() as server:
-        monkeypatch.setenv("STORE_URL", server.url)
-        with TestClient(new_worker(monkeypatch).app) as client:
-            assert client.get("/ready").status_code == 200
-            saved = time.monotonic() + 10
-            while not server.ask(b"EXISTS {}\r\n".replace(b"{}", name(certs))).startswith(b":1"):
-                assert time.monotonic() < saved
-        certs.hang()
-        with TestClient(new_worker(monkeypatch).app) as client:
-            ada = {"Cf-Access-Jwt-Assertion": certs.team.user_token("ada@example.com")}
-            bot = {"Cf-Access-Jwt-Assertion": certs.team.service_token("bot")}
-            assert client.get("/me", headers=ada).json() == "ada@example.com"
-            assert client.get("/keys", headers=ada).status_code == 403
-            shown = client.get("/keys", headers=bot).json()
-            assert (shown["from_the_fleet"], shown["store"]) == (1, None)
-    assert certs.fetches == 1
-
-
-def name(certs: CertsServer) -> bytes:
-    return f"cf-access:{{{certs.origin.removeprefix('http://').replace(':', '-')}}}:snapshot".encode()
-
-
 def test_a_worker_without_a_store_starts_alone(certs: CertsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORE_URL", "redis://127.0.0.1:1/0")
     with TestClient(new_worker(monkeypatch).app) as client:
         bot = {"Cf-Access-Jwt-Assertion": certs.team.service_token("bot")}
-        assert client.get("/keys", headers=bot).json()["store"] == "Connection refused"
+        ada = {"Cf-Access-Jwt-Assertion": certs.team.user_token("ada@example.com")}
+        assert client.get("/ready").status_code == 200
+        assert client.get("/me", headers=ada).json() == "ada@example.com"
+        assert client.get("/keys", headers=ada).status_code == 403
+        shown = client.get("/keys", headers=bot).json()
+        assert (shown["from_the_fleet"], shown["store"]) == (0, "Connection refused")
 
 
 @pytest.mark.usefixtures("certs")

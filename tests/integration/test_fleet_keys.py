@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,19 @@ def test_the_rights_in_the_guide_are_enough(certs: CertsServer) -> None:
         with server.client() as client:
             assert client.keys("*:lock") == [], "a worker unlocks"
             assert client.acl_log() == []
+
+
+@needs_redis
+def test_the_workers_of_the_example_share_their_keys(certs: CertsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"CF_ACCESS_TEAM_DOMAIN": certs.origin, "CF_ACCESS_AUDIENCE": certs.team.audience}
+    with redis_server() as server:
+        for name, value in (settings | {"STORE_URL": server.url, "STORE_SECRET": SECRET.replace(",", "")}).items():
+            monkeypatch.setenv(name, value)
+        for loaded in (0, 1):
+            monkeypatch.delitem(sys.modules, "shared_keys_app", raising=False)
+            access = import_module("shared_keys_app").access
+            assert asyncio.run(verify_one(access, certs)).snapshots_loaded == loaded
+    assert certs.fetches == 1
 
 
 # A store that fails: the worker starts alone

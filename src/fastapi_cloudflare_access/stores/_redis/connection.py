@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -39,7 +39,8 @@ class RedisConnection:
         self.prefix = _checked_prefix(prefix)
         self._url = url
         with _client_package(), _url_problem():
-            self._client().connection_pool.make_connection()  # reads the options, and does not connect
+            pool: Any = self._client().connection_pool
+            pool.make_connection()  # reads the options of the URL, and does not connect
 
     @asynccontextmanager
     async def connect(self, *, command_timeout: float = SERVER_COMMAND_TIMEOUT) -> AsyncGenerator["Redis"]:
@@ -90,18 +91,18 @@ def _checked_url(url: Any) -> str:
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"url must be text: {_WRITE_URL}")
-    try:
+    with suppress(ValueError):  # of the port, or of an IPv6 address
         parts = urlsplit(url)
-        known = bool(parts.path) if parts.scheme == "unix" else parts.port != 0 and _is_server(parts)
-    except ValueError:  # of the port, or of an IPv6 address
-        known = False
-    if not known or parts.fragment:
-        raise ConfigurationError(f"url is not a URL of Redis or Valkey: {_WRITE_URL}")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        if _is_server(parts) and not parts.fragment:
+            return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    raise ConfigurationError(f"url is not a URL of Redis or Valkey: {_WRITE_URL}")
 
 
 def _is_server(parts: SplitResult) -> bool:
-    return parts.scheme in _SCHEMES and bool(parts.hostname) and _DATABASE.fullmatch(parts.path) is not None
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    database = _DATABASE.fullmatch(parts.path)
+    return parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0 and database is not None
 
 
 @contextmanager
