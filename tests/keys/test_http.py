@@ -16,7 +16,7 @@ from fastapi_cloudflare_access._clock import SystemClock
 from fastapi_cloudflare_access._keys import document, http
 from fastapi_cloudflare_access._keys.document import Document, FetchProblem, describe, read_document
 from fastapi_cloudflare_access._keys.environment import EnvironmentProblem
-from fastapi_cloudflare_access._keys.http import HttpxFetch, Library, default_fetch
+from fastapi_cloudflare_access._keys.http import HttpxFetch, Library, default_fetch, prepare
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.protocols import Fetch
 from fastapi_cloudflare_access.settings import CERTS_PATH, Settings
@@ -186,6 +186,17 @@ async def test_a_wrong_ssl_cert_file_is_a_failed_fetch_that_says_so(
     fetch = HttpxFetch(trust_env=True, library=library, connect_timeout=1, read_timeout=1)
     with pytest.raises(EnvironmentProblem, match="SSL_CERT_FILE"):
         await read(fetch)
+    await prepare(fetch, URL)  # the error is that of the fetch
+
+
+async def test_the_default_fetch_can_be_prepared() -> None:
+    fetch = httpx_fetch()
+    await prepare(fetch, URL)
+    prepared = fetch._tls
+    assert prepared is not None
+    with pytest.raises(ConnectionError):
+        await read_document(fetch, "http://127.0.0.1:1/", etag=None, no_cache=False)
+    assert fetch._tls is prepared
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY", "all_proxy"])

@@ -4,8 +4,12 @@ import sys
 from typing import Any
 
 import pytest
+from redis import exceptions
 
+from fastapi_cloudflare_access._keys.document import describe_store
 from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.stores._problem import StoreProblem
+from fastapi_cloudflare_access.stores._redis.connection import translated
 from fastapi_cloudflare_access.stores.redis import RedisStore
 
 SECRET = "a secret of the tests, long enough"
@@ -73,3 +77,50 @@ def test_a_missing_package_is_an_error_at_construction(monkeypatch: pytest.Monke
     with pytest.raises(ConfigurationError) as wrong:
         RedisStore("redis://localhost", secret=SECRET)
     assert str(wrong.value) == "RedisStore needs the package redis: pip install 'fastapi-cloudflare-access[redis]'"
+
+
+PERMISSION = "the server does not permit a command to the user of the URL"
+PASSWORD = "the server refuses the user or the password of the URL, or asks for one"
+REFUSALS = [
+    (exceptions.AuthenticationError("invalid username-password pair"), PASSWORD),
+    (exceptions.ResponseError("WRONGPASS invalid username-password pair"), PASSWORD),
+    (
+        exceptions.ResponseError("NOAUTH Authentication required."),
+        "the server asks for a password, and the URL has none",
+    ),
+    (exceptions.NoPermissionError("this user has no permissions"), PERMISSION),
+    (exceptions.ResponseError("NOPERM this user has no permissions"), PERMISSION),
+    (exceptions.ResponseError("OOM command not allowed"), "the server is out of memory (maxmemory)"),
+    (exceptions.ReadOnlyError("You can't write"), "the server is a replica, which is read-only"),
+    (exceptions.BusyLoadingError("Redis is loading"), "the server is still loading its data"),
+    (exceptions.InvalidResponse("HTTP/1.1"), "the response is not one of Redis or Valkey; is the port right?"),
+    (exceptions.ResponseError("WRONGTYPE Operation"), "a name of the store holds another type of value"),
+    (exceptions.ResponseError("ERR of a server, password"), "the command failed with ResponseError"),
+]
+
+
+@pytest.mark.parametrize(("problem", "sentence"), REFUSALS, ids=[str(problem) for problem, _ in REFUSALS])
+def test_a_refusal_of_the_server_becomes_a_sentence_without_its_words(problem: Exception, sentence: str) -> None:
+    with pytest.raises(StoreProblem) as failed, translated():
+        raise problem
+    assert str(failed.value) == sentence
+    assert describe_store(failed.value) == sentence
+
+
+NETWORK = [
+    (exceptions.TimeoutError("Timeout reading from host:6379"), TimeoutError, "no response in time"),
+    (exceptions.ConnectionError("Connection to host:6379 lost"), ConnectionError, "the connection failed or was lost"),
+]
+
+
+@pytest.mark.parametrize(("problem", "kind", "sentence"), NETWORK, ids=["timeout", "connection"])
+def test_a_failure_of_the_network_is_one_of_python(problem: Exception, kind: type[Exception], sentence: str) -> None:
+    with pytest.raises(kind) as failed, translated():
+        raise problem
+    assert str(failed.value) == ""
+    assert describe_store(failed.value) == sentence
+
+
+def test_other_exceptions_stay() -> None:
+    with pytest.raises(ZeroDivisionError), translated():
+        raise ZeroDivisionError

@@ -176,11 +176,9 @@ class KeyFetcher:
                 pending.error = None
             else:
                 await self._fetch_into_cache(pending)
-        except asyncio.CancelledError:
-            if turn:
+        except _CANCELLATIONS as ending:
+            if turn and isinstance(ending, asyncio.CancelledError):
                 await turn.release()
-            raise
-        except _CANCELLATIONS:
             raise
         except BaseException as problem:  # noqa: BLE001 - a fetch may raise anything; the keys stay
             self._cache.reject(pending, problem, at=self.now())

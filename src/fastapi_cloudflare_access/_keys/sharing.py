@@ -195,8 +195,10 @@ class Turn:
         await self._limited(self._save_and_unlock(), SAVE_TIMEOUT)
 
     async def _save_and_unlock(self) -> None:
-        async with self.lock:
+        try:
             if shared := self.fleet.cache.to_share(self.fleet.now(), newer_than=self.stored_at):
                 self.operation = "save"
                 await self.fleet.store.save(self.fleet.team, self.fleet.format.sign(SharedSnapshot(*shared)))
                 self.operation = None
+        finally:
+            await self.lock.aclose()
