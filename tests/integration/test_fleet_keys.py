@@ -390,3 +390,9 @@ def test_eight_workers_refuse_no_valid_token_and_accept_no_forged_key_whatever_h
     assert load.seen == {"valid": {200}, "forged": {401}}
     assert sum(health["snapshots_rejected"] for health in found) > 0
     assert all(health["state"] == "ok" for health in found)
+
+
+def test_the_simulation_of_a_fleet_holds_its_bounds() -> None:
+    command = [sys.executable, str(TESTS.parent / "benchmarks/simulate_fleet.py"), "--workers=40"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    assert finished.returncode == 0, finished.stdout + finished.stderr

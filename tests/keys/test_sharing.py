@@ -443,7 +443,7 @@ async def test_a_lie_is_reported_once_while_a_worker_waits() -> None:
     async with store.inner.lock(TEAM, seconds=60):
         starting = asyncio.ensure_future(worker.start())
         await shared.clock.run_for(STORE_WAIT)
-    assert store.operations.count("load") > 5
+    assert store.operations.count("load") > 2
     assert worker.health().snapshots_rejected == 2, "once at the start, and once before the fetch"
     await shared.clock.run_until(starting)
     await worker.stop()

@@ -42,7 +42,7 @@ STORE_WAIT = 1.0
 SAVE_TIMEOUT = 1.0
 """Seconds that a save may take, in the background."""
 STORE_POLL = 0.1
-"""Seconds between two looks at the store while another worker fetches."""
+"""Seconds before the next look at the store while another worker fetches; each further pause is twice as long."""
 LOCK_MARGIN = 2.0
 """Seconds that the lock outlasts a fetch, for the look and the save."""
 
@@ -134,11 +134,13 @@ class Turn:
             return None
 
     async def _wait_for_turn(self, pending: PendingFetch) -> bool:
+        pause = STORE_POLL
         served = self.fleet.cache.is_usable(self.fleet.now()) and await self._load_for(pending)
         while not served and not pending.options.force:
             if await self._try_lock():
                 return await self._load_for(pending)  # another worker may have saved one before it unlocked
-            await self.fleet.clock.sleep(STORE_POLL)
+            await self.fleet.clock.sleep(pause)
+            pause *= 2
             served = await self._load_for(pending)
         return served and not pending.options.force
 
