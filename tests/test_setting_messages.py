@@ -10,10 +10,17 @@ import pytest
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, KeySettings
 from fastapi_cloudflare_access._setting_hints import audience_problem
+from fastapi_cloudflare_access.stores.file import FileStore
+from fastapi_cloudflare_access.stores.redis import RedisStore
 
 ROWS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "vectors/setting_messages.json").read_text())
 """The call, its arguments as a Python literal, the environment, and the message."""
-CALLS: dict[str, Any] = {"CloudflareAccess": CloudflareAccess, "KeySettings": KeySettings}
+CALLS: dict[str, Any] = {
+    "CloudflareAccess": CloudflareAccess,
+    "KeySettings": KeySettings,
+    "RedisStore": RedisStore,
+    "FileStore": FileStore,
+}
 AUD = "a" * 64
 
 

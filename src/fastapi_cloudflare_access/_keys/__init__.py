@@ -18,5 +18,8 @@ Without usable keys, `precheck` still answers 401, but it is not called for a pa
 error is then `KeysUnavailable`, 503. Neither the negative cache nor the bucket then applies, and a request during the
 back-off emits no event of its own: `KeysRefreshFailed` was emitted.
 
+With a snapshot store, a fetch reads the store first, and the keys of another worker can make it unnecessary:
+`_keys.sharing`. The limits are the same.
+
 An in-flight fetch is joined even during the back-off or with an empty bucket.
 """

@@ -263,7 +263,8 @@ class KeySetCache:
             JwksProblem: The document cannot be used.
         """
         at = ClockReading(now.monotonic - max(0.0, now.wall - fetched_at), fetched_at)
-        if at.until(now) > self.settings.max_staleness or not self._is_newer(at, now):
+        mine = self.snapshot.fetched
+        if at.until(now) > self.settings.max_staleness or (mine and at.wall <= mine.wall):
             return False
         key_set = parse_jwks(document)
         with self._lock:
@@ -278,10 +279,6 @@ class KeySetCache:
         self._metrics.report_shared(old, new, age=at.until(now), at=now)
         self._notify(now)
         return True
-
-    def _is_newer(self, at: ClockReading, now: ClockReading) -> bool:
-        mine = self.snapshot.fetched
-        return mine is None or (at.wall > mine.wall and at.until(now) < mine.until(now))
 
     def is_served(self, options: FetchOptions, now: ClockReading) -> bool:
         """Check whether keys that another worker fetched make a fetch with these options unnecessary."""
