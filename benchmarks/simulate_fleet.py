@@ -62,7 +62,7 @@ class World:
         kid: The key of the requests.
         name: The name of the team; workers with another one get no keys.
         stored: Time of the fetch of the stored snapshot, and its document.
-        locked: Whether a worker holds the lock.
+        locked: Names of the teams whose lock a worker holds.
         fetches: Number of fetches in each second.
         waiting: Workers that do not have the latest key.
         accepted_at: Time at which the last one had it.
@@ -75,7 +75,7 @@ class World:
     kid: str = ""
     name: str = "acme"
     stored: tuple[float, bytes] | None = None
-    locked: bool = False
+    locked: set[str] = field(default_factory=set[str])
     fetches: Counter[int] = field(default_factory=Counter[int])
     waiting: set[int] = field(default_factory=set[int])
     accepted_at: float = 0.0
@@ -109,7 +109,7 @@ class Worker:
 
     def start(self, now: float) -> None:
         """Start, or start again."""
-        self.world.locked &= not self.has_lock
+        self._unlock()
         self.restart(now)
         self.name = self.world.name
         if not self._share(now, FetchOptions()):
@@ -160,8 +160,9 @@ class Worker:
 
     def _may_send(self, now: float) -> bool:
         self.turn_began = min(self.turn_began, now)
-        if not self.world.locked:
-            self.world.locked = self.has_lock = True
+        if self.name not in self.world.locked:
+            self.world.locked.add(self.name)
+            self.has_lock = True
         return self.has_lock or now - self.turn_began >= STORE_WAIT
 
     def _share(self, now: float, options: FetchOptions) -> bool:
@@ -193,9 +194,13 @@ class Worker:
             self.cache.accept(self.pending, Document(document, None, None), at=at, seconds=FETCH)
             if self.world.has_store:
                 self.world.stored = at.wall, document
-        if self.has_lock:
-            self.world.locked = self.has_lock = False
+        self._unlock()
         self._ended(now)
+
+    def _unlock(self) -> None:
+        if self.has_lock:
+            self.world.locked.discard(self.name)
+            self.has_lock = False
 
     def _ended(self, now: float) -> None:
         self.pending = None
@@ -214,17 +219,13 @@ def rotation(world: World, workers: list[Worker]) -> float:
 
 
 def outage(world: World, workers: list[Worker]) -> float:
-    """Let the endpoint fail for half an hour, in which the keys rotate; return its end."""
+    """Let the endpoint fail for half an hour, at whose end it has a new key; return that end."""
 
-    def fail(now: float) -> None:
-        _rotate(world, workers, now)
+    def fail(_now: float) -> None:
         world.document = None
 
-    def recover(_now: float) -> None:
-        world.document = TEAM.certs_body()
-
     world.at(QUIET, fail)
-    world.at(QUIET + OUTAGE, recover)
+    world.at(QUIET + OUTAGE, lambda now: _rotate(world, workers, now))
     return QUIET + OUTAGE
 
 
@@ -232,8 +233,9 @@ def rename(world: World, workers: list[Worker]) -> float:
     """Give the team a new name, and restart the workers with it one after another; return the end of that."""
 
     def switch(now: float) -> None:
-        world.name, world.stored, world.locked = "globex", None, False  # its snapshot is another one
-        _rotate(world, workers, now)
+        world.name, world.stored = "globex", None  # its snapshot is another one
+        _rotate(world, [], now)
+        world.waiting = {worker.number for worker in workers}
 
     world.at(QUIET, switch)
     for number, worker in enumerate(workers):
@@ -289,9 +291,10 @@ def simulate(situation: str, fleet: str, *, workers: int) -> Result:
     return Result(fetches, max(fetches.values(), default=0), fetches.total(), after)
 
 
-def table(cells: dict[tuple[str, str], Result]) -> str:
+def table(cells: dict[tuple[str, str], Result], *, workers: int) -> str:
     """Return the cells in Markdown."""
-    lines = ["| situation | " + " | ".join(FLEETS) + " |", "|" + "---|" * (len(FLEETS) + 1)]
+    lines = [f"For {workers:,} workers:", ""]
+    lines += ["| situation | " + " | ".join(FLEETS) + " |", "|" + "---|" * (len(FLEETS) + 1)]
     for situation in SITUATIONS:
         found = [cells[situation, fleet] for fleet in FLEETS]
         texts = [f"{one.total:,} fetches, {one.peak:,}/s, {max(one.accepted_after, 0):.0f} s" for one in found]
@@ -338,9 +341,10 @@ def main(arguments: list[str]) -> int:
         (situation, fleet): simulate(situation, fleet, workers=options.workers)
         for situation, fleet in product(SITUATIONS, FLEETS)
     }
-    print(table(cells))
+    text = table(cells, workers=options.workers)
+    print(text)
     if options.write:
-        insert(table(cells), options.write / "guides" / "fleet.md")
+        insert(text, options.write / "guides" / "fleet.md")
         plot(cells, options.write / "assets" / "fleet.svg")
     alone, shared = (cells["a manual rotation", fleet] for fleet in ("jitter, no store", "jitter, store"))
     accepted = all(cell.accepted_after < 2 * SETTINGS.key_settings.refresh_interval for cell in cells.values())

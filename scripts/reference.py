@@ -43,6 +43,7 @@ CONSTANTS = {
         "STORE_WAIT",
         "SAVE_TIMEOUT",
         "STORE_POLL",
+        "STORE_PAUSE",
         "LOCK_MARGIN",
         "MAX_SNAPSHOT",
         "MAX_AHEAD",

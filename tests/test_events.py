@@ -54,6 +54,7 @@ async def test_a_source_without_keys_is_cold_and_not_ready() -> None:
         "rate_limited": 0,
         "unknown_kid_rejections": 0,
         "snapshots_loaded": 0,
+        "snapshots_saved": 0,
         "snapshots_rejected": 0,
         "store_failures": 0,
         "last_store_error": None,

@@ -64,9 +64,10 @@ class KeysHealth(BaseModel):
             back-off are not counted.
         unknown_kid_rejections: Number of requests that were rejected for a `kid` in the negative cache.
         snapshots_loaded: Number of times that keys of another worker, from the snapshot store, replaced older keys.
+        snapshots_saved: Number of times that this worker saved its keys there.
         snapshots_rejected: Number of snapshots of the store that were rejected, such as forged ones.
         store_failures: Number of operations of the store that failed.
-        last_store_error: Why an operation last failed, or a snapshot was rejected, in words; None after a success.
+        last_store_error: Why an operation last failed, in words; None after keys were loaded or saved.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -92,6 +93,7 @@ class KeysHealth(BaseModel):
     rate_limited: int
     unknown_kid_rejections: int
     snapshots_loaded: int
+    snapshots_saved: int
     snapshots_rejected: int
     store_failures: int
     last_store_error: str | None
@@ -139,12 +141,15 @@ class KeySource:
         self.clock: Final[Clock] = clock or SystemClock()
         self._monotonic, self._wall = self.clock.monotonic, self.clock.now
         self._cache = KeySetCache(settings, listeners)
+        sharing = None
+        if snapshot_store is not None:
+            sharing = KeySharing(snapshot_store, settings, self._cache, self.clock)
         self._fetcher = KeyFetcher(
             self._cache,
             settings.certs_url,
             fetch=fetch or default_fetch(settings),
             clock=self.clock,
-            sharing=KeySharing(snapshot_store, settings, self._cache, self.clock) if snapshot_store else None,
+            sharing=sharing,
         )
 
     def get(self, kid: Annotated[str, _NOT_FROM_REQUEST]) -> RS256Key | None:

@@ -36,6 +36,13 @@ def signed(
     return form.sign(SharedSnapshot(fetched_at, document))
 
 
+def hang_until(event: asyncio.Event) -> Callable[[], Any]:
+    async def wait() -> None:
+        await event.wait()
+
+    return wait
+
+
 async def hang() -> None:
     await asyncio.Event().wait()
 
@@ -298,6 +305,22 @@ async def test_a_refresh_by_hand_that_joins_a_wait_for_another_worker_fetches() 
     await worker.stop()
 
 
+async def test_a_refresh_by_hand_that_joins_a_look_at_the_store_fetches() -> None:
+    shared, store = fleet()
+    worker = await shared.started()
+    arrived = asyncio.Event()
+    store.faults["load"] = hang_until(arrived)
+    await shared.clock.run_for(INTERVAL)
+    refreshing = asyncio.ensure_future(worker.refresh())
+    await shared.clock.run_for(0)
+    store.snapshot = signed(shared.team.certs_body(), shared.clock.now())
+    arrived.set()
+    await shared.clock.run_until(refreshing)
+    assert worker.health().snapshots_loaded == 1
+    assert shared.certs.fetches == 2
+    await worker.stop()
+
+
 async def test_a_snapshot_replaces_no_keys_that_are_as_new() -> None:
     shared, store = fleet()
     worker = await shared.started()
@@ -427,7 +450,6 @@ async def test_a_lie_of_the_store_changes_no_key_and_is_replaced(lie: str) -> No
     await shared.clock.run_for(0)
     assert worker.get_if_usable(EVIL.kid) is None
     assert worker.health().snapshots_rejected == 1
-    assert worker.health().last_store_error == f"the snapshot was rejected: {reason}"
     assert [event.reason for event in shared.events if isinstance(event, SnapshotRejected)] == [reason]
     newcomer = await shared.started()
     assert newcomer.get(shared.kid), "the good keys are in the store again"
@@ -539,7 +561,7 @@ async def test_a_worker_goes_on_alone_if_the_store_fails(operation: str, problem
     failures = [event for event in shared.events if isinstance(event, SnapshotStoreFailed)]
     assert {(event.operation, event.cause) for event in failures} == {(operation, cause)}
     assert worker.health().store_failures == len(failures)
-    assert worker.health().last_store_error == cause
+    assert worker.health().last_store_error == (cause if operation == "save" else None), "None after a save"
     await worker.stop()
 
 
@@ -584,8 +606,54 @@ async def test_a_store_that_works_again_is_used_again() -> None:
     await shared.clock.run_for(INTERVAL)
     second = await shared.started()
     assert second.health().snapshots_loaded == 1
-    assert first.health().last_store_error == "the connection failed or was lost"
+    assert first.health().store_failures == 2, "the look at the start, and the save"
+    assert first.health().last_store_error is None
     await stop(first, second)
+
+
+async def test_a_store_that_failed_is_not_asked_for_five_seconds() -> None:
+    shared, store = fleet()
+    worker = await shared.started()
+    store.faults["load"] = hang
+    await shared.clock.run_for(10)
+    shared.team.rotate()
+    assert await shared.find(worker, shared.kid) == "ok"
+    store.operations.clear()
+    shared.team.rotate()
+    began = shared.clock.monotonic()
+    assert await shared.find(worker, shared.kid) == "ok"
+    assert shared.clock.monotonic() - began < STORE_WAIT, "the gap between fetches, and no wait for the store"
+    assert "load" not in store.operations
+    await shared.clock.run_for(5)
+    await shared.find(worker, "made up")
+    assert store.operations.count("load") == 1
+    await worker.stop()
+
+
+async def test_a_worker_without_newer_keys_saves_nothing() -> None:
+    shared, store = fleet()
+    workers = [await shared.started() for _ in range(3)]
+    assert [worker.health().snapshots_saved for worker in workers] == [1, 0, 0]
+    shared.certs.fail_with()
+    store.snapshot = signed(shared.team.certs_body(), shared.clock.now() + 30)
+    newest = store.snapshot
+    await shared.clock.run_for(1)
+    await shared.find(workers[0], "made up")
+    await shared.clock.run_for(1)
+    assert store.snapshot == newest
+    assert store.operations.count("save") == 1
+    await stop(*workers)
+
+
+async def test_a_store_that_is_false_is_still_a_store() -> None:
+    class Empty(WatchedStore):
+        def __len__(self) -> int:
+            return 0
+
+    shared = Fleet(store=Empty())
+    worker = await shared.started()
+    assert worker.health().snapshots_saved == 1
+    await worker.stop()
 
 
 async def test_a_store_that_was_emptied_in_an_outage_gets_the_keys_again() -> None:

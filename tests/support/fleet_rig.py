@@ -98,7 +98,7 @@ class Fleet:
             fetch=self.certs,
             clock=self.clock,
             listeners=[self.events.append],
-            snapshot_store=store or self.store,
+            snapshot_store=self.store if store is None else store,
         )
         if not self._jitter:
             worker._cache._limiter._uniform = no_jitter

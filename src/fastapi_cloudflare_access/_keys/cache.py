@@ -293,6 +293,10 @@ class KeySetCache:
             return None
         return fetched.wall, self.snapshot.document
 
+    def record_saved(self) -> None:
+        """Report that the keys were saved in the store."""
+        self._metrics.report_saved()
+
     def record_snapshot_rejected(self, reason: str, now: ClockReading) -> None:
         """Report that a snapshot of the store cannot be used."""
         self._metrics.report_snapshot_rejected(reason, now)

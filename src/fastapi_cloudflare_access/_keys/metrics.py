@@ -40,7 +40,7 @@ class KeyMetrics:
         certs_url: The URL of the certs document.
         counts: The counters of [`KeysHealth`][fastapi_cloudflare_access.keys.KeysHealth].
         last_error: Why the last fetch failed, in words; None after a successful one.
-        last_store_error: Why the store last failed, or a snapshot of it was rejected, in words.
+        last_store_error: Why the store last failed, in words; None after keys were loaded or saved.
         stale_emitted: Whether `KeysStale` was emitted since the last successful fetch.
         failures: Selects the log records about failed fetches.
         limits: Selects the log records about requests that were allowed no fetch.
@@ -53,7 +53,7 @@ class KeyMetrics:
         default_factory=lambda: dict.fromkeys(
             (
                 *("fetches", "fetch_failures", "parse_failures", "rate_limited", "unknown_kid_rejections"),
-                *("snapshots_loaded", "snapshots_rejected", "store_failures"),
+                *("snapshots_loaded", "snapshots_saved", "snapshots_rejected", "store_failures"),
             ),
             0,
         )
@@ -133,10 +133,14 @@ class KeyMetrics:
         self.emit(SnapshotLoaded(timestamp=at.wall, age=age, keys=len(new.keys), generation=new.generation))
         self.report_changes(old, new, at=at)
 
+    def report_saved(self) -> None:
+        """Count that the keys were saved in the store."""
+        self.counts["snapshots_saved"] += 1
+        self.last_store_error = None
+
     def report_snapshot_rejected(self, reason: str, at: ClockReading) -> None:
         """Report that a snapshot of the store cannot be used."""
         self.counts["snapshots_rejected"] += 1
-        self.last_store_error = f"the snapshot was rejected: {reason}"
         if self.stores.repetitions(reason, at.monotonic) is not None:
             log(logger, logging.WARNING, "the keys in the snapshot store are ignored: %s", reason)
         self.emit(SnapshotRejected(timestamp=at.wall, reason=reason))

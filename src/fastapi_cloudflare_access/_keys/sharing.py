@@ -4,7 +4,7 @@
 |---|---|
 | the snapshot is newer than the keys of the worker | uses it; if nothing is due then, makes no fetch |
 | another worker fetches | waits for its snapshot for at most `STORE_WAIT`, then fetches too |
-| the store fails, or takes longer than `STORE_WAIT` | fetches as if there were no store |
+| the store fails, or takes longer than `STORE_WAIT` | fetches as if there were no store, for `STORE_PAUSE` |
 | the snapshot is not signed, of another team, or too old | ignores it, and replaces it by its own keys |
 | a fetch ended, and the keys are newer than the snapshot | saves them in the background |
 
@@ -43,6 +43,8 @@ SAVE_TIMEOUT = 1.0
 """Seconds that a save may take, in the background."""
 STORE_POLL = 0.1
 """Seconds before the next look at the store while another worker fetches; each further pause is twice as long."""
+STORE_PAUSE = 5.0
+"""Seconds for which fetches do not ask the store after it failed."""
 LOCK_MARGIN = 2.0
 """Seconds that the lock outlasts a fetch, for the look and the save."""
 
@@ -50,7 +52,7 @@ SAVE_TASK = "cloudflare-access-save"
 """Name of the asyncio task."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Fleet:
     """The store, and what is the same in each fetch.
 
@@ -61,6 +63,7 @@ class _Fleet:
         lock_seconds: Seconds after which the lock of a worker ends that died.
         cache: The keys of this worker.
         clock: Source of time.
+        paused_until: Monotonic time until which the store is not asked before a fetch, since it failed.
     """
 
     store: SnapshotStore
@@ -69,6 +72,7 @@ class _Fleet:
     lock_seconds: float
     cache: KeySetCache
     clock: Clock
+    paused_until: float = -math.inf
 
     def now(self) -> ClockReading:
         """Return the time on both clocks."""
@@ -123,6 +127,8 @@ class Turn:
 
         Wait for `STORE_WAIT` at most, also for another worker that fetches.
         """
+        if self.fleet.clock.monotonic() < self.fleet.paused_until:
+            return False
         return await self._limited(self._wait_for_turn(pending), STORE_WAIT) is True
 
     async def _limited(self, work: Coroutine[Any, Any, T], seconds: float) -> T | None:
@@ -182,7 +188,9 @@ class Turn:
     def _report(self, problem: BaseException) -> None:
         """Report a failed operation; the time that another worker's fetch takes is no failure."""
         if self.operation is not None:
-            self.fleet.cache.record_store_failure(self.operation, describe_store(problem), self.fleet.now())
+            now = self.fleet.now()
+            self.fleet.cache.record_store_failure(self.operation, describe_store(problem), now)
+            self.fleet.paused_until = now.monotonic + STORE_PAUSE
             self.operation = None
 
     def end(self) -> "asyncio.Task[None]":
@@ -202,5 +210,6 @@ class Turn:
                 self.operation = "save"
                 await self.fleet.store.save(self.fleet.team, self.fleet.format.sign(SharedSnapshot(*shared)))
                 self.operation = None
+                self.fleet.cache.record_saved()
         finally:
             await self.lock.aclose()
