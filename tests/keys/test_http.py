@@ -189,8 +189,8 @@ async def test_a_wrong_ssl_cert_file_is_a_failed_fetch_that_says_so(
     await prepare(fetch, URL)  # the error is that of the fetch
 
 
-async def test_the_default_fetch_can_be_prepared() -> None:
-    fetch = httpx_fetch()
+async def test_the_default_fetch_can_be_prepared(library: Library) -> None:
+    fetch = HttpxFetch(trust_env=False, library=library, connect_timeout=1, read_timeout=3)
     await prepare(fetch, URL)
     prepared = fetch._tls
     assert prepared is not None
