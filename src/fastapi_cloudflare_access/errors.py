@@ -24,7 +24,8 @@ AccessError
 └── TemporarilyUnavailable    the token cannot be checked right now      503
     ├── KeysUnavailable
     ├── KeyUnconfirmed
-    └── IdentityUnavailable
+    ├── IdentityUnavailable
+    └── RevocationsUnavailable
 ```
 
 Each class carries a stable `reason` code for logs, metrics and handlers. Messages are for operators and never
@@ -135,7 +136,7 @@ class TokenNotYetValid(CredentialError):
 
 
 class TokenRevoked(CredentialError):
-    """The token or its session was revoked at Cloudflare; only get-identity says so, where the app asks it."""
+    """The token was revoked: by `access.revocations`, or at Cloudflare, which the app learns from get-identity."""
 
     reason = "token_revoked"
 
@@ -202,3 +203,13 @@ class IdentityUnavailable(TemporarilyUnavailable):
     """get-identity is needed for this request, and cannot be asked right now."""
 
     reason = "identity_unavailable"
+
+
+class RevocationsUnavailable(TemporarilyUnavailable):
+    """The store of revocations cannot be used.
+
+    A request gets it with `revocations_unavailable="closed"`. A call of `access.revocations` raises it if the
+    revocation was not stored.
+    """
+
+    reason = "revocations_unavailable"

@@ -7,6 +7,10 @@ AccessEvent
 ├── StreamEnded             a WebSocket or a stream was ended with its token
 ├── FormerTeamDomainSeen    a token carries a former name of the team
 ├── IdentityFetched         get-identity was asked for a user
+├── RevocationAdded         this process added a revocation to the store
+├── RevocationsRead         all revocations were read from the store
+├── RevocationIgnored       a record of the store is not a valid revocation
+├── RevocationsUnreachable  the store of revocations cannot be used
 └── KeyEvent                the root of the events of the key source
     ├── KeysRefreshed       a fetch brought a usable document, or 304
     ├── KeysRefreshFailed   a fetch failed; the keys stay
@@ -128,6 +132,60 @@ class IdentityFetched(AccessEvent):
     name = "identity_fetched"
     outcome: Literal["identity", "no_session", "failed", "limited"]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationAdded(AccessEvent):
+    """This process added a revocation to the store.
+
+    Attributes:
+        action: `log_out`, `block` or `unblock`.
+        by: `sub`, `email`, `client_id` or `token`.
+    """
+
+    name = "revocation_added"
+    action: Literal["log_out", "block", "unblock"]
+    by: Literal["sub", "email", "client_id", "token"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationsRead(AccessEvent):
+    """All revocations were read from the store: at the start, after the store has lost some, or in between.
+
+    Attributes:
+        records: Number of revocations in force.
+        written_back: Number of records that the store had lost, and that this process wrote back.
+    """
+
+    name = "revocations_read"
+    records: int
+    written_back: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationIgnored(AccessEvent):
+    """A record of the store is not a valid revocation of this team; emitted once a minute for each reason.
+
+    Attributes:
+        reason: Why, such as a wrong signature.
+    """
+
+    name = "revocation_ignored"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationsUnreachable(AccessEvent):
+    """The store of revocations cannot be used; emitted once a minute.
+
+    Attributes:
+        cause: Why, in words.
+        unavailable: The setting `revocations_unavailable`: with `open` tokens go on to be accepted.
+    """
+
+    name = "revocations_unreachable"
+    cause: str
+    unavailable: Literal["open", "closed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

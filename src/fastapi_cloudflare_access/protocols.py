@@ -3,7 +3,7 @@
 An implementation is a class or a function of the same shape; it needs no base class.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -107,3 +107,63 @@ class SnapshotStore(Protocol):
 
 MAX_SNAPSHOT = 68 * 1024
 """Number of bytes that a signed snapshot has at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Some records of a log, oldest first.
+
+    Attributes:
+        records: The records, as they were added.
+        position: Position after the last one, to go on from; None at the beginning.
+        is_end: Whether the log has no further record now.
+        has_gap: Whether the record before the asked position is gone, so that others may be gone too.
+        epoch: A text that differs after a restart or a fail-over of the store; empty if a log is never lost while the
+            process runs.
+    """
+
+    records: Sequence[bytes]
+    position: str | None
+    is_end: bool
+    has_gap: bool = False
+    epoch: str = ""
+
+
+class RevocationStore(Protocol):
+    """A log of revocations for each team, which the workers of a fleet share, such as `RedisStore`.
+
+    It carries bytes. The package signs each record with `secret`, and checks the signature and the team of each record
+    that it reads. It limits the time of each call, and cancels a call that takes longer. If a call raises, the package
+    logs it, and `revocations_unavailable` decides what holds.
+
+    An implementation must not bind anything to an event loop or to a process at construction.
+    """
+
+    @property
+    def secret(self) -> Secret:
+        """The secret that signs the records, the same in every worker."""
+        ...
+
+    async def time(self) -> float:
+        """Return the time of the store, in seconds since 1970; it decides which tokens a log-out refuses."""
+        ...
+
+    async def append(self, team: str, records: Sequence[bytes], *, keep: float) -> None:
+        """Add records to the log of a team.
+
+        Args:
+            team: The name of the team, of lower-case letters, digits, dots and hyphens.
+            records: The records.
+            keep: Seconds after which a record may be removed, by the clock of the store.
+        """
+
+    def read(self, team: str, *, after: str | None) -> AsyncGenerator[LogPage]:
+        """Yield pages of the log of a team, and then each new record at once, until the generator is closed.
+
+        While there is none, yield an empty page at least once a second, so that the worker knows that it can read.
+
+        Args:
+            team: The name of the team.
+            after: Position to go on from; None for the beginning.
+        """
+        ...

@@ -1,17 +1,13 @@
 """Reading claims for policies: by path, as groups, and as addresses in one spelling."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-import idna
 from pydantic import BaseModel
 
+from fastapi_cloudflare_access._domains import normal_domain
 from fastapi_cloudflare_access.claims import Claims
 from fastapi_cloudflare_access.identity import Identity
-
-_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_ASCII_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+")
 
 
 class UnreadableClaim(Exception):
@@ -80,22 +76,3 @@ def normal_address(text: str, error: Exception) -> str:
         raise error
     return f"{local.lower() if local.isascii() else local}@{normal_domain(domain, error)}"
 
-
-def normal_domain(text: str, error: Exception) -> str:
-    """Return a domain in lower case and as IDNA (UTS 46, nontransitional); a trailing dot is an error.
-
-    Raises:
-        Exception: The given error; it is not a domain.
-    """
-    if text.isascii():
-        domain = text.lower()
-        if not _ASCII_DOMAIN.fullmatch(domain):
-            raise error
-        return domain
-    try:
-        encoded = idna.encode(text, strict=True, uts46=True, std3_rules=True).decode()
-    except (idna.IDNAError, UnicodeError):
-        raise error from None
-    if not _ASCII_DOMAIN.fullmatch(encoded):
-        raise error
-    return encoded

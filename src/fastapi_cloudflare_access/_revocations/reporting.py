@@ -1,0 +1,82 @@
+"""The log records and events about revocations, and what health reports."""
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+from fastapi_cloudflare_access._logging import Throttle, emit, log
+from fastapi_cloudflare_access._revocations.record import Action, Kind
+from fastapi_cloudflare_access.events import (
+    AccessEvent,
+    RevocationAdded,
+    RevocationIgnored,
+    RevocationsRead,
+    RevocationsUnreachable,
+)
+from fastapi_cloudflare_access.protocols import Clock, Listener
+from fastapi_cloudflare_access.stores._problem import StoreProblem
+
+logger = logging.getLogger("fastapi_cloudflare_access")
+
+WhenUnavailable = Literal["open", "closed"]
+
+
+class Report:
+    """Reports about the revocations of one object; equal ones once a minute.
+
+    Attributes:
+        ignored: Number of records of the store that were ignored.
+        last_error: Why the store could last not be used, in words; None after it could.
+    """
+
+    def __init__(self, clock: Clock, listeners: Sequence[Listener], unavailable: WhenUnavailable) -> None:
+        """Create a report with nothing to say."""
+        self._clock, self._listeners, self._unavailable = clock, listeners, unavailable
+        self._throttle = Throttle()
+        self.ignored = 0
+        self.last_error: str | None = None
+
+    def added(self, action: Action, kind: Kind) -> None:
+        """Report that this process added a revocation."""
+        log(logger, logging.INFO, "added a revocation: %s by %s", action, kind)
+        self._emit(RevocationAdded(timestamp=self._clock.now(), action=action, by=kind))
+
+    def read_all(self, records: int, written_back: int) -> None:
+        """Report that the whole log was read."""
+        self._emit(RevocationsRead(timestamp=self._clock.now(), records=records, written_back=written_back))
+
+    def ignore(self, reason: str) -> None:
+        """Report that a record of the store was ignored."""
+        self.ignored += 1
+        if (left_out := self._throttle.repetitions(reason, self._clock.monotonic())) is not None:
+            log(logger, logging.WARNING, "ignored a revocation: %s (left out since: %d)", reason, left_out)
+            self._emit(RevocationIgnored(timestamp=self._clock.now(), reason=reason))
+
+    def failed(self, problem: BaseException) -> None:
+        """Report that the store could not be used."""
+        self.last_error = describe(problem)
+        self.unavailable(self.last_error)
+
+    def succeeded(self) -> None:
+        """Note that the store could be read."""
+        self.last_error = None
+
+    def unavailable(self, cause: str) -> None:
+        """Report that revocations may be unknown."""
+        if (left_out := self._throttle.repetitions(cause, self._clock.monotonic())) is None:
+            return
+        then = "tokens are still accepted" if self._unavailable == "open" else "valid tokens get 503 after a while"
+        message = "the store of revocations cannot be used: %s; %s (left out since: %d)"
+        log(logger, logging.WARNING, message, cause, then, left_out)
+        event = RevocationsUnreachable(timestamp=self._clock.now(), cause=cause, unavailable=self._unavailable)
+        self._emit(event)
+
+    def _emit(self, event: AccessEvent) -> None:
+        emit(self._listeners, event, logger)
+
+
+def describe(problem: BaseException) -> str:
+    """Return why a store failed, in words that quote nothing of it."""
+    if isinstance(problem, StoreProblem):
+        return str(problem)
+    return "no response in time" if isinstance(problem, TimeoutError) else f"it failed with {type(problem).__name__}"

@@ -1,0 +1,315 @@
+"""The revocations of a team for its requests: the table, the tasks that follow the log, and what holds without them."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakMethod
+
+from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
+from fastapi_cloudflare_access._keys.shared_snapshot import team_name
+from fastapi_cloudflare_access._revocations.following import READ_TIMEOUT, SETTLING, LogReader
+from fastapi_cloudflare_access._revocations.log import RecordFormat
+from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
+from fastapi_cloudflare_access._revocations.reporting import Report, describe
+from fastapi_cloudflare_access._revocations.subjects import stream_of_caller, subject_of_caller, subject_of_claims
+from fastapi_cloudflare_access._revocations.table import MAX_RECORDS, Subject, Table
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+from fastapi_cloudflare_access.errors import AccessError, RevocationsUnavailable, TokenRevoked
+from fastapi_cloudflare_access.protocols import Clock, Listener, RevocationStore
+from fastapi_cloudflare_access.settings import Settings
+from fastapi_cloudflare_access.stores._signing import Signer
+
+MAX_SILENCE = 10.0
+"""Seconds without a response of the store after which it cannot be reached, and `revocations_unavailable` applies."""
+READ_INTERVAL = 1.0
+"""Seconds between two reads of the store on the way of requests, if no lifespan runs."""
+CATCH_UP_TIMEOUT = 1.0
+"""Seconds that a request waits for such a read."""
+MAX_CLOCK_SKEW = 300.0
+"""Seconds by which the clock of the store may differ from that of a worker that adds a revocation."""
+START_POLL = 0.05
+"""Seconds between two looks, at the start, whether the revocations are complete."""
+FOLLOW_TASK, READ_TASK = "cloudflare-access-revocations", "cloudflare-access-read-revocations"
+"""Names of the asyncio tasks."""
+
+_NEVER = float("-inf")
+
+
+@dataclass(eq=False, slots=True)
+class LoopState:
+    """The readers and the tasks of one event loop.
+
+    Attributes:
+        readers: One for each name of the team; the first one is that of today.
+        start_count: Number of `start` calls without a matching `stop`.
+        tasks: The tasks that follow the logs.
+        reading: The read for a request, in flight or the last one.
+    """
+
+    readers: list[LogReader]
+    start_count: int = 0
+    tasks: "list[asyncio.Task[None]]" = field(default_factory=list["asyncio.Task[None]"])
+    reading: "asyncio.Task[None] | None" = None
+
+    @property
+    def is_following(self) -> bool:
+        """Whether all tasks run."""
+        return bool(self.tasks) and not any(task.done() for task in self.tasks)
+
+
+class RevocationSource:
+    """The revocations of a team: looked up for each token, read from a store, and added to it.
+
+    It can be created at import, used in several event loops, and forked: tasks start where it is used.
+
+    Attributes:
+        signer: Makes the digests of addresses.
+        report: The log records and events.
+    """
+
+    def __init__(
+        self, store: RevocationStore, settings: Settings, *, clock: Clock, listeners: Sequence[Listener] = ()
+    ) -> None:
+        """Check the secret of the store; nothing is read.
+
+        Raises:
+            ConfigurationError: The secret is too short.
+        """
+        unavailable = settings.revocations_unavailable or "closed"
+        self._store, self._clock, self._is_closed = store, clock, unavailable == "closed"
+        self._monotonic = clock.monotonic
+        self.signer = Signer(store.secret, purpose="revocation")
+        self._records = RecordFormat(self.signer, settings.issuer, settings.former_team_domains)
+        self._teams = [team_name(issuer) for issuer in (settings.issuer, *settings.former_team_domains)]
+        self._startup_timeout = settings.key_settings.startup_timeout
+        self.report = Report(clock, listeners, unavailable)
+        self._table = Table()
+        self._callbacks: list[WeakMethod[Callable[[], None]]] = []
+        self._loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
+        self._complete: set[str] = set()
+        self._pid = os.getpid()
+        self._last_contact = self._current_until = self._next_read = _NEVER
+
+    # for each request
+
+    def subject_of(self, claims: dict[str, Any], token_digest: bytes) -> Subject:
+        """Return the keys of a token whose claims have been checked; the digest is its SHA-256."""
+        return subject_of_claims(claims, token_digest, self.signer)
+
+    def refusal(self, subject: Subject) -> AccessError | None:
+        """Return why a verified token is refused, or None."""
+        if self._table.refuses(subject, self._clock.now()):
+            return TokenRevoked("the token was revoked")
+        if self._monotonic() >= self._current_until:
+            return self._refusal_when_unavailable()
+        return None
+
+    def _refusal_when_unavailable(self) -> AccessError | None:
+        why = self.report.last_error or "its records may not be complete yet"
+        self.report.unavailable(why)
+        if not self._is_closed:
+            return None
+        return RevocationsUnavailable(f"the store of revocations cannot be used: {why}")
+
+    def is_revoked(self, caller: UserClaims | ServiceClaims) -> bool:
+        """Check whether the token of an open stream is revoked."""
+        now = self._clock.now()
+        subject = subject_of_caller(caller, self.signer)
+        return self._table.refuses(subject, now) or self._table.refuses_stream(stream_of_caller(caller), now)
+
+    @property
+    def is_read_due(self) -> bool:
+        """Whether a request should call `catch_up` first."""
+        return self._monotonic() >= self._next_read
+
+    async def catch_up(self) -> None:
+        """Read the store on the way of a request, unless a task follows the log; wait for a second at most."""
+        try:
+            loop_state = self._current_loop_state()
+        except RuntimeError:  # no asyncio event loop runs
+            return
+        if not self._is_following_anywhere():
+            if loop_state.reading is None or loop_state.reading.done():
+                loop_state.reading = asyncio.create_task(self._read_once(loop_state), name=READ_TASK)
+            await wait_until_done(self._clock, loop_state.reading, timeout=CATCH_UP_TIMEOUT)
+        self._next_read = max(self._next_read, self._monotonic() + READ_INTERVAL)
+
+    async def _read_once(self, loop_state: LoopState) -> None:
+        try:
+            for reader in loop_state.readers:
+                await run_with_timeout(self._clock, reader.read(follow=False), timeout=READ_TIMEOUT)
+        except Exception as problem:  # noqa: BLE001 - a store may raise anything
+            self.report.failed(problem)
+
+    # the lifespan
+
+    async def start(self) -> None:
+        """Read the log and begin to follow it. Calls are counted; the last `stop` ends the tasks.
+
+        It waits until the revocations are known, unless the store cannot be reached.
+        """
+        loop_state = self._current_loop_state()
+        loop_state.start_count += 1
+        if not loop_state.is_following:
+            self._follow(loop_state)
+        deadline = self._monotonic() + min(self._startup_timeout, READ_TIMEOUT + SETTLING)
+        try:
+            while self._is_awaited(loop_state) and self._monotonic() < deadline:
+                await self._clock.sleep(START_POLL)
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _is_awaited(self, loop_state: LoopState) -> bool:
+        """Check whether the start waits for the store."""
+        if self.report.last_error is not None or self.is_current:
+            return False
+        has_read = all(reader.last_contact > _NEVER for reader in loop_state.readers)
+        return self._is_closed or not has_read
+
+    def _follow(self, loop_state: LoopState) -> None:
+        for task in loop_state.tasks:
+            task.cancel()
+        loop_state.tasks = [asyncio.create_task(reader.follow(), name=FOLLOW_TASK) for reader in loop_state.readers]
+
+    async def stop(self) -> None:
+        """Stop following the log, after as many calls as of `start`."""
+        loop_state = self._current_loop_state()
+        loop_state.start_count = max(0, loop_state.start_count - 1)
+        if loop_state.start_count:
+            return
+        tasks = [*loop_state.tasks, *([loop_state.reading] if loop_state.reading else [])]
+        loop_state.tasks, loop_state.reading = [], None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _current_loop_state(self) -> LoopState:
+        """Return the state of the running event loop, and remove those of closed ones.
+
+        Raises:
+            RuntimeError: No asyncio event loop runs in this thread.
+        """
+        loop = asyncio.get_running_loop()
+        if self._pid != os.getpid():
+            self._pid, self._loops = os.getpid(), {}
+        if loop not in self._loops:
+            for closed in [other for other in list(self._loops) if other.is_closed()]:
+                self._loops.pop(closed, None)
+            self._loops[loop] = LoopState([self._reader(team) for team in self._teams])
+        return self._loops[loop]
+
+    def _reader(self, team: str) -> LogReader:
+        return LogReader(
+            self._store,
+            team,
+            is_complete=team in self._complete,
+            table=self._table,
+            records=self._records,
+            clock=self._clock,
+            report=self.report,
+            changed=self._changed,
+        )
+
+    def _is_following_anywhere(self) -> bool:
+        return any(state.is_following for loop, state in list(self._loops.items()) if not loop.is_closed())
+
+    # what has been read
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Register a bound method that is called after revocations were added; only a weak reference is kept."""
+        self._callbacks.append(WeakMethod(callback))
+
+    def _changed(self, *, revoked: bool) -> None:
+        """Note that the end of a log was read, or that revocations were added."""
+        if revoked:
+            self._notify()
+            return
+        readers = [state.readers for state in list(self._loops.values())]
+        self._complete |= {reader.team for each in readers for reader in each if reader.is_complete}
+        self._last_contact = max(min(reader.last_contact for reader in each) for each in readers)
+        if self._complete.issuperset(self._teams):
+            self._current_until = self._last_contact + MAX_SILENCE
+            self._next_read = self._last_contact + (MAX_SILENCE if self._is_following_anywhere() else READ_INTERVAL)
+
+    def _notify(self) -> None:
+        for reference in [*self._callbacks]:
+            callback = reference()
+            if callback is None:
+                self._callbacks.remove(reference)
+            else:
+                callback()
+
+    # what operators do
+
+    async def add(self, make: Callable[[int], Record | None]) -> None:
+        """Add the record that `make` returns for the time of the store.
+
+        Raises:
+            RevocationsUnavailable: It was not stored.
+        """
+        reader = self._current_loop_state().readers[0]
+        try:
+            at = await reader.time()
+            self._check_time(at / MICROSECONDS)
+            record = make(at)
+            if record is None:
+                return
+            self._check_room(record)
+            await reader.append([record])
+        except AccessError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - a store may raise anything
+            self.report.failed(problem)
+            raise RevocationsUnavailable(f"nothing was stored: {describe(problem)}") from None
+        self.report.added(record.action, record.kind)
+        if self._table.add(record, self._clock.now()):
+            self._notify()
+
+    def _check_time(self, now: float) -> None:
+        skew = now - self._clock.now()
+        if not abs(skew) <= MAX_CLOCK_SKEW:
+            raise RevocationsUnavailable(
+                f"nothing was stored: the clock of the store differs by {skew:.0f} seconds from that of this machine"
+            )
+
+    def _check_room(self, record: Record) -> None:
+        if self._table.has_room_for(record):
+            return
+        self._table.expire(self._clock.now())
+        if not self._table.has_room_for(record):
+            raise RevocationsUnavailable(f"nothing was stored: {MAX_RECORDS} revocations are in force, and no more fit")
+
+    def records(self) -> list[Record]:
+        """Return the log-outs and blocks in force."""
+        now = self._clock.now()
+        return [each for each in self._table.records() if each.action != "unblock" and each.ends_at > now]
+
+    # health
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the revocations of all workers are known, up to the last seconds."""
+        return self._monotonic() < self._current_until
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests get no 503 for the sake of revocations."""
+        return self.is_current or not self._is_closed
+
+    @property
+    def is_following(self) -> bool:
+        """Whether a task follows the log."""
+        return self._is_following_anywhere()
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the end of the log was last read; None if it never was."""
+        return None if self._last_contact == _NEVER else self._monotonic() - self._last_contact
+
+    @property
+    def count(self) -> int:
+        """Number of records in the table."""
+        return len(self._table)

@@ -1,0 +1,69 @@
+"""The keys under which a caller is found among the revocations."""
+
+import unicodedata
+from hashlib import sha256
+from typing import Any
+
+from fastapi_cloudflare_access._domains import normal_domain
+from fastapi_cloudflare_access._revocations.table import Subject
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+from fastapi_cloudflare_access.stores._signing import Signer
+
+
+def folded(address: str) -> str:
+    """Return an address in one spelling, in which all of its spellings compare equal.
+
+    Case, compatibility characters and blanks around it do not count, and the domain compares as IDNA. A text that is no
+    address is folded too, since a token can carry one.
+    """
+    if address.isascii():
+        return address.strip().lower()
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold()).strip()
+    local, separator, domain = text.rpartition("@")
+    try:
+        return local + separator + normal_domain(domain, ValueError())
+    except ValueError:
+        return text
+
+
+def token_key(token: bytes) -> str:
+    """Return the key of a token: its SHA-256, in hexadecimal."""
+    return sha256(token).hexdigest()
+
+
+def subject_of_claims(claims: dict[str, Any], token_digest: bytes, signer: Signer) -> Subject:
+    """Return the keys of a token whose claims have been checked; the digest is its SHA-256."""
+    names = [f"token:{token_digest.hex()}"]
+    if sub := claims["sub"]:
+        names.append(f"sub:{sub}")
+        email = claims.get("email")
+        if type(email) is str:
+            names += email_names(email, signer)
+    else:
+        names.append(f"client_id:{claims['common_name']}")
+    return Subject(tuple(names), claims["iat"])
+
+
+def subject_of_caller(caller: UserClaims | ServiceClaims, signer: Signer) -> Subject:
+    """Return the keys of a verified caller, without that of the token."""
+    if isinstance(caller, ServiceClaims):
+        return Subject((f"client_id:{caller.common_name}",), caller.iat)
+    addresses = email_names(caller.email, signer) if isinstance(caller.email, str) else []
+    return Subject((f"sub:{caller.sub}", *addresses), caller.iat)
+
+
+def email_names(email: str, signer: Signer) -> list[str]:
+    """Return the keys of an address: one for each secret of the store, the newest one first."""
+    return [f"email:{digest}" for digest in signer.digests(folded(email))]
+
+
+def stream_of(claims: dict[str, Any]) -> str:
+    """Return the digest of the caller and the times of a token, by which its open streams are found."""
+    caller = claims.get("sub") or claims.get("common_name")
+    return sha256(f"{caller}\n{claims.get('iat')}\n{claims.get('exp')}".encode()).hexdigest()
+
+
+def stream_of_caller(caller: UserClaims | ServiceClaims) -> str:
+    """Return the same digest for a verified caller."""
+    subject = caller.common_name if isinstance(caller, ServiceClaims) else caller.sub
+    return sha256(f"{subject}\n{caller.iat}\n{caller.exp}".encode()).hexdigest()

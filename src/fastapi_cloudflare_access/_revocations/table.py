@@ -1,0 +1,180 @@
+"""The revocations in memory. A lookup costs one dictionary read for each key of a caller."""
+
+from collections.abc import Iterator
+from itertools import chain
+from threading import Lock
+from typing import NamedTuple
+
+from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
+
+MAX_RECORDS = 100_000
+"""Number of revocations in force of one team; a further one is an error for its sender."""
+
+_NEVER = -1
+
+
+class Subject(NamedTuple):
+    """The keys of a verified token under which a revocation may be found.
+
+    Attributes:
+        names: The keys, each with its kind.
+        iat: Time of issue, in seconds since 1970.
+    """
+
+    names: tuple[str, ...]
+    iat: int
+
+
+class Entry:
+    """The merged records of one key.
+
+    Attributes:
+        not_before: Time at or before which refused tokens were issued, in seconds since 1970.
+        blocked_until: Time until which every token is refused, in seconds since 1970.
+        log_out: The latest log-out, or None.
+        blocks: The blocks that are not covered by another one, oldest first.
+        unblock: The latest `unblock`, or None.
+    """
+
+    __slots__ = ("blocked_until", "blocks", "log_out", "not_before", "unblock")
+
+    def __init__(self) -> None:
+        """Begin without a record."""
+        self.not_before = self.blocked_until = _NEVER
+        self.log_out: Record | None = None
+        self.blocks: tuple[Record, ...] = ()
+        self.unblock: Record | None = None
+
+    def __len__(self) -> int:
+        return len(self.blocks) + (self.log_out is not None) + (self.unblock is not None)
+
+    def records(self) -> Iterator[Record]:
+        """Return the records that have an effect, or could have one on a record that is still to come."""
+        return (each for each in (self.log_out, self.unblock, *self.blocks) if each is not None)
+
+    def would_change(self, record: Record) -> bool:
+        """Check whether a record says anything that the others do not."""
+        match record.action:
+            case "log_out":
+                return self.log_out is None or record.at > self.log_out.at
+            case "unblock":
+                return self.unblock is None or record.at > self.unblock.at
+            case "block":
+                if self.unblock is not None and record.at < self.unblock.at:
+                    return False
+                return not any(_covers(block, record) for block in self.blocks)
+
+    def would_grow(self, record: Record) -> bool:
+        """Check whether a record would be one more, instead of one in the place of others."""
+        if not self.would_change(record):
+            return False
+        if record.action == "block":
+            return not any(_covers(record, block) for block in self.blocks)
+        return (self.log_out if record.action == "log_out" else self.unblock) is None
+
+    def merge(self, record: Record) -> None:
+        """Add a record that would change the entry."""
+        if record.action == "log_out":
+            self.log_out = record
+            self.not_before = record.at // MICROSECONDS
+            return
+        blocks = self.blocks
+        if record.action == "unblock":
+            self.unblock = record
+            blocks = tuple(block for block in blocks if block.at >= record.at)
+        else:
+            blocks = (*(block for block in blocks if not _covers(record, block)), record)
+        self.blocks = blocks
+        self.blocked_until = max((block.until for block in blocks), default=_NEVER)
+
+    def expire(self, now: float) -> None:
+        """Remove the records that have no effect any more."""
+        self.blocks = tuple(block for block in self.blocks if block.ends_at > now)
+        if self.log_out is not None and self.log_out.ends_at <= now:
+            self.log_out = None
+        if self.unblock is not None and self.unblock.ends_at <= now:
+            self.unblock = None
+
+
+def _covers(one: Record, other: Record) -> bool:
+    """Check whether one block makes another one superfluous, whatever `unblock` is still to come."""
+    return one.at >= other.at and one.until >= other.until
+
+
+class Table:
+    """The merged revocations of a team. Threads may share it: reads need no lock."""
+
+    __slots__ = ("_entries", "_lock", "_size", "_streams")
+
+    def __init__(self) -> None:
+        """Create an empty table."""
+        self._entries: dict[str, Entry] = {}
+        self._streams: dict[str, Entry] = {}
+        self._size = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def refuses(self, subject: Subject, now: float) -> bool:
+        """Check whether a token is revoked at `now`, in seconds since 1970."""
+        entries = self._entries
+        if not entries:
+            return False
+        names, iat = subject
+        for name in names:
+            entry = entries.get(name)
+            if entry is not None and (iat <= entry.not_before or now < entry.blocked_until):
+                return True
+        return False
+
+    def refuses_stream(self, stream: str, now: float) -> bool:
+        """Check whether a token with this caller and these times is revoked."""
+        entry = self._streams.get(stream)
+        return entry is not None and now < entry.blocked_until
+
+    def would_change(self, record: Record) -> bool:
+        """Check whether a record says anything that the table does not have."""
+        entry = self._entries.get(record.name)
+        return entry is None or entry.would_change(record)
+
+    def has_room_for(self, record: Record) -> bool:
+        """Check whether a record may be added: one that replaces others, and an `unblock` of a known key, always fit."""
+        if self._size < MAX_RECORDS:
+            return True
+        entry = self._entries.get(record.name)
+        return entry is not None and (record.action == "unblock" or not entry.would_grow(record))
+
+    def add(self, record: Record, now: float) -> bool:
+        """Merge a record; return whether the table has changed."""
+        if record.ends_at <= now:
+            return False
+        with self._lock:
+            entry = self._entries.get(record.name) or Entry()
+            if not entry.would_change(record):
+                return False
+            before = len(entry)
+            entry.merge(record)
+            self._size += len(entry) - before
+            self._entries[record.name] = entry
+            if record.stream:
+                self._streams[record.stream] = entry
+        return True
+
+    def records(self) -> list[Record]:
+        """Return the records in force, in no order."""
+        with self._lock:
+            return [*chain.from_iterable(entry.records() for entry in self._entries.values())]
+
+    def expire(self, now: float) -> None:
+        """Remove the records that have no effect any more at `now`, in seconds since 1970."""
+        with self._lock:
+            for name, entry in [*self._entries.items()]:
+                before = len(entry)
+                entry.expire(now)
+                self._size += len(entry) - before
+                if not len(entry):
+                    del self._entries[name]
+            kept = {id(entry) for entry in self._entries.values()}
+            self._streams = {name: entry for name, entry in self._streams.items() if id(entry) in kept}
+
