@@ -32,6 +32,8 @@ _ALIASES = {
     "fetch": "client http_client transport fetcher session",
     "listeners": "listener event_listeners on_event on_events callbacks",
     "snapshot_store": "store key_store redis redis_url cache_store shared_keys",
+    "revocation_store": "revocations revocation revocation_list revoked denylist blocklist",
+    "revocations_unavailable": "revocation_unavailable revocations_fail revocation_store_unavailable on_unavailable",
     "refresh_interval": "ttl cache_ttl jwks_cache_ttl jwks_ttl refresh lifespan refresh_seconds",
     "fetch_timeout": "timeout http_timeout request_timeout",
     "fail_fast": "strict fail_on_startup",

@@ -99,6 +99,17 @@ def recheck_choice_of(value: object) -> object:
     return value or None
 
 
+def unavailable_choice_of(value: object) -> object:
+    """Return the choice for the time in which revocations cannot be read: `open`, `closed`, or None.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if value not in ("open", "closed", "", None):
+        raise ValueError("must be 'open' or 'closed'")
+    return value or None
+
+
 def _is_path(value: object) -> bool:
     return isinstance(value, str) and all(name and name == name.strip() for name in value.split("."))
 

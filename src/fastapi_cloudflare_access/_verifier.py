@@ -10,6 +10,8 @@
 7. `build_claims`: build the model of a user or of a service.
 
 A token in the cache skips steps 2 and 4 to 7. Its key and its times are checked on every hit.
+
+If there is a store of revocations, they are asked after step 7, and on every hit.
 """
 
 from hashlib import sha256
@@ -19,6 +21,7 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._identity.source import IdentitySource
+from fastapi_cloudflare_access._revocations.source import RevocationSource
 from fastapi_cloudflare_access._verification.request_token import Headers, find_token
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verification.token import (
@@ -30,7 +33,7 @@ from fastapi_cloudflare_access._verification.token import (
     precheck,
     verify,
 )
-from fastapi_cloudflare_access._verification.token_cache import CacheEntry, TokenCache
+from fastapi_cloudflare_access._verification.token_cache import CacheEntry, RevocationKeys, TokenCache
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, IdentityUnavailable, InvalidClaims
 from fastapi_cloudflare_access.identity import Identity
@@ -50,7 +53,7 @@ class AwaitingKey(NamedTuple):
 
     Attributes:
         parsed: The token.
-        cache_key: The key of its cache entry, its SHA-256; empty if it is not cached.
+        cache_key: The key of its cache entry, its SHA-256; empty if nothing needs it.
     """
 
     parsed: ParsedToken
@@ -60,13 +63,19 @@ class AwaitingKey(NamedTuple):
 class Verifier(Generic[U]):
     """Verifies tokens by one set of settings over one key source."""
 
-    __slots__ = ("_cache", "identities", "keys", "rechecks", "settings", "user_model")
+    __slots__ = ("_cache", "identities", "keys", "rechecks", "revocations", "settings", "user_model")
 
     reads_tokens = True
     """Whether the caller depends on the token; the testing kit can fix the caller."""
 
     def __init__(
-        self, settings: Settings, *, keys: KeySource, user_model: type[U], identities: IdentitySource | None = None
+        self,
+        settings: Settings,
+        *,
+        keys: KeySource,
+        user_model: type[U],
+        identities: IdentitySource | None = None,
+        revocations: RevocationSource | None = None,
     ) -> None:
         """Create a verifier; nothing is fetched.
 
@@ -75,10 +84,12 @@ class Verifier(Generic[U]):
             keys: The key source.
             user_model: The model of a user's claims.
             identities: Asks get-identity; None for code that verifies tokens and nothing else.
+            revocations: The revocations; None if there is no store for them.
         """
         self.settings = settings
         self.keys = keys
         self.identities = identities
+        self.revocations = revocations
         self.user_model = user_model
         self.rechecks = identities is not None and settings.recheck_session > 0
         size = settings.token_cache_size
@@ -87,12 +98,23 @@ class Verifier(Generic[U]):
             keys.on_refresh(self._cache.expire)
 
     async def start(self) -> None:
-        """Fetch the keys and begin to refresh them."""
+        """Fetch the keys and begin to refresh them; read the revocations and begin to follow them."""
         await self.keys.start()
+        if self.revocations is None:
+            return
+        try:
+            await self.revocations.start()
+        except BaseException:
+            await self.keys.stop()
+            raise
 
     async def stop(self) -> None:
-        """Stop refreshing the keys after as many calls as of `start`."""
-        await self.keys.stop()
+        """Stop what `start` began, after as many calls as of `start`."""
+        try:
+            if self.revocations is not None:
+                await self.revocations.stop()
+        finally:
+            await self.keys.stop()
 
     def authenticate_at_once(self, headers: Headers) -> Outcome[U] | AwaitingKey:
         """Return the outcome for a request, or its token if the key is unknown and has to be fetched.
@@ -142,15 +164,20 @@ class Verifier(Generic[U]):
         """Return the wall time from which the token of a caller is not accepted any more."""
         return caller.exp + self.settings.exp_leeway
 
+    def is_revoked(self, caller: UserClaims | ServiceClaims) -> bool:
+        """Check whether a caller that was accepted has been revoked since then."""
+        return self.revocations is not None and self.revocations.is_revoked(caller)
+
     def _verify_at_once(self, token: bytes) -> U | ServiceClaims | AwaitingKey:
         cache, cache_key = self._cache, b""
-        if cache and len(token) <= MAX_TOKEN:
+        if (cache or self.revocations) and len(token) <= MAX_TOKEN:
             cache_key = sha256(token).digest()
-            if entry := cache.get(cache_key):
+            if cache and (entry := cache.get(cache_key)):
                 if (
                     self.keys.get_if_usable(entry.kid) is entry.key
                     and entry.starts <= self.keys.clock.now() < entry.ends
                 ):
+                    self._check_revocations(entry.revocation_keys)
                     return entry.caller or self._rebuild(entry.payload)
                 cache.drop(cache_key)
         parsed = parse(token)
@@ -167,9 +194,15 @@ class Verifier(Generic[U]):
     def _verify_with(self, key: RS256Key, parsed: ParsedToken, cache_key: bytes) -> U | ServiceClaims:
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
         caller = build_claims(claims, self.user_model, issuer=self.settings.issuer)
+        revocation_keys = None if self.revocations is None else self.revocations.keys_of(claims, cache_key)
+        self._check_revocations(revocation_keys)
         if self._cache and cache_key:
-            self._cache.put(cache_key, self._remember(parsed, key, claims, caller))
+            self._cache.put(cache_key, self._remember(parsed, key, claims, caller, revocation_keys))
         return caller
+
+    def _check_revocations(self, keys: RevocationKeys | None) -> None:
+        if keys is not None and self.revocations is not None and (error := self.revocations.refusal(keys)):
+            raise error
 
     def _rebuild(self, payload: bytes) -> U | ServiceClaims:
         """Build the caller again from a cached payload: a model of the app may not be frozen."""
@@ -177,14 +210,19 @@ class Verifier(Generic[U]):
         return build_claims(claims, self.user_model, issuer=self.settings.issuer)
 
     def _remember(
-        self, parsed: ParsedToken, key: RS256Key, claims: dict[str, Any], caller: U | ServiceClaims
+        self,
+        parsed: ParsedToken,
+        key: RS256Key,
+        claims: dict[str, Any],
+        caller: U | ServiceClaims,
+        revocation_keys: RevocationKeys | None,
     ) -> CacheEntry[U]:
         settings = self.settings
         starts = max(claims["iat"], claims.get("nbf", 0)) - settings.nbf_leeway
         ends = claims["exp"] + settings.exp_leeway
         if type(caller) in _FROZEN:
-            return CacheEntry(parsed.kid, key, starts, ends, caller, b"")
-        return CacheEntry(parsed.kid, key, starts, ends, None, parsed.payload)
+            return CacheEntry(parsed.kid, key, starts, ends, caller, b"", revocation_keys)
+        return CacheEntry(parsed.kid, key, starts, ends, None, parsed.payload, revocation_keys)
 
 
 def _without_traceback(error: AccessError) -> AccessError:

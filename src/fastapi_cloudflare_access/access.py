@@ -19,13 +19,15 @@ from fastapi_cloudflare_access._policy import is_async
 from fastapi_cloudflare_access._requests import urls
 from fastapi_cloudflare_access._requests.authentication import Authenticator
 from fastapi_cloudflare_access._requests.responses import readiness
+from fastapi_cloudflare_access._revocations.source import RevocationSource
 from fastapi_cloudflare_access._verifier import U, Verifier
 from fastapi_cloudflare_access.any_access import AnyAccess
 from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.keys import KeySource
-from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener, SnapshotStore
+from fastapi_cloudflare_access.protocols import Clock, Fetch, Listener, RevocationStore, SnapshotStore
+from fastapi_cloudflare_access.revocations import Revocations
 from fastapi_cloudflare_access.settings import (
     GROUP_CLAIMS,
     KeySettings,
@@ -34,7 +36,7 @@ from fastapi_cloudflare_access.settings import (
     left_out,
     unknown_setting,
 )
-from fastapi_cloudflare_access.stores._checks import check_snapshot_store
+from fastapi_cloudflare_access.stores._checks import check_revocation_store, check_snapshot_store
 
 V = TypeVar("V", bound=UserClaims)
 
@@ -94,11 +96,13 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         recheck_session: float = left_out(0.0),
         recheck_unavailable: Literal["allow", "deny"] | None = left_out(None),
         recheck_grace: float = left_out(0.0),
+        revocations_unavailable: Literal["open", "closed"] | None = left_out(None),
         key_settings: KeySettings | None = None,
         fetch: Fetch | None = None,
         clock: Clock | None = None,
         listeners: Sequence[Listener] = (),
         snapshot_store: SnapshotStore | None = None,
+        revocation_store: RevocationStore | None = None,
         **unknown: Never,
     ) -> None:
         """Check the settings; nothing is fetched.
@@ -120,11 +124,13 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
             recheck_session: Seconds after which a user's session is checked again at Cloudflare; never by default.
             recheck_unavailable: What happens to users whose session cannot be checked: `allow` or `deny`.
             recheck_grace: Seconds for which `allow` holds after the check was due.
+            revocations_unavailable: What happens while revocations cannot be read: `open` or `closed`.
             key_settings: The numbers of the key source.
             fetch: The function that fetches the keys; by default with httpx.
             clock: The source of time; by default the machine's clocks.
             listeners: Functions that are called with each event, such as `RequestRejected`.
             snapshot_store: The store through which workers share the keys, such as a `RedisStore`.
+            revocation_store: The store through which workers share revocations, such as a `RedisStore`.
             **unknown: Not accepted; the error names the closest setting.
 
         Raises:
@@ -141,7 +147,8 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         fetch, listeners = fetch or default_fetch(settings), tuple(listeners)
         keys = KeySource(settings, fetch=fetch, clock=clock, listeners=listeners, snapshot_store=snapshot_store)
         identities = IdentitySource(settings, fetch=fetch, clock=keys.clock, listeners=listeners)
-        verifier = Verifier(settings, keys=keys, identities=identities, user_model=user_model)
+        revocations = _revocations(revocation_store, settings, keys.clock, listeners)
+        verifier = Verifier(settings, keys=keys, identities=identities, user_model=user_model, revocations=revocations)
         authenticator = Authenticator(verifier, listeners)
         self._begin(authenticator)
         self._add_dependencies(authenticator)
@@ -166,6 +173,20 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         """The key source: `health()`, `refresh()`, `seed()` and `export()`."""
         return self._authenticator.verifier.keys
 
+    @property
+    def revocations(self) -> Revocations:
+        """The revocations: `log_out()`, `block()`, `unblock()`, `revoke()`, `in_force()` and `health()`.
+
+        Raises:
+            ConfigurationError: The object has no `revocation_store`.
+        """
+        if (source := self._authenticator.verifier.revocations) is None:
+            raise ConfigurationError(
+                "access.revocations needs revocation_store: write CloudflareAccess(revocation_store=RedisStore(…), "
+                "revocations_unavailable='closed')"
+            )
+        return Revocations(source)
+
     def __or__(self, other: "AccessBase[V]") -> "AnyAccess[U | V]":
         """Return an object that admits callers of either: of several teams, or of several applications.
 
@@ -175,7 +196,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         return AnyAccess(self, other)
 
     def with_audience(self, *audience: Annotated[str, _COPY]) -> Self:
-        """Return a copy for other applications of the same team; it shares the key source.
+        """Return a copy for other applications of the same team; it shares the key source and the revocations.
 
         The copy has its own dependencies, policies and token cache; other attributes are copied.
 
@@ -185,8 +206,13 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         mine = self._authenticator
         settings = self.settings.with_audience(audience)
         _log_warnings(settings)
-        identities = mine.verifier.identities
-        verifier = Verifier(settings, keys=self.keys, identities=identities, user_model=self.user_model)
+        verifier = Verifier(
+            settings,
+            keys=self.keys,
+            identities=mine.verifier.identities,
+            user_model=self.user_model,
+            revocations=mine.verifier.revocations,
+        )
         other = copy(self)
         other._begin(Authenticator(verifier, mine.listeners))  # noqa: SLF001 - of this class
         for name, value in vars(self).items():
@@ -235,7 +261,17 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
 
     async def _readiness(self) -> Response:
         await self.keys.fetch_if_unusable()
-        return readiness(self.keys.health())
+        revocations = self._authenticator.verifier.revocations
+        if revocations is not None and revocations.is_read_due:
+            await revocations.catch_up()
+        return readiness(self.keys.health(), knows_revocations=revocations is None or revocations.is_ready)
+
+
+def _revocations(
+    store: RevocationStore | None, settings: Settings, clock: Clock, listeners: Sequence[Listener]
+) -> RevocationSource | None:
+    check_revocation_store(store, settings.revocations_unavailable)
+    return None if store is None else RevocationSource(store, settings, clock=clock, listeners=listeners)
 
 
 def _log_warnings(settings: Settings) -> None:

@@ -30,6 +30,7 @@ from fastapi_cloudflare_access._setting_values import (
     not_a_boolean,
     recheck_choice_of,
     token_sources_of,
+    unavailable_choice_of,
 )
 from fastapi_cloudflare_access.errors import ConfigurationError
 
@@ -49,7 +50,7 @@ ENVIRONMENT_PREFIX = "CF_ACCESS_"
 JITTER = 0.1
 """Share by which each pause between refreshes varies."""
 
-PORTS = ("user_model", "fetch", "clock", "listeners", "snapshot_store")
+PORTS = ("user_model", "fetch", "clock", "listeners", "snapshot_store", "revocation_store")
 """The parameters of `CloudflareAccess` that are objects, and cannot come from the environment."""
 
 TokenSource = Literal["header", "cookie"]
@@ -204,6 +205,8 @@ class Settings(_Group):
     """The fate of users whose session cannot be checked: `allow` or `deny`; no default with `recheck_session`."""
     recheck_grace: Number = Field(0.0, ge=0, le=7 * DAY)
     """Seconds for which `recheck_unavailable="allow"` admits a user after the check was due."""
+    revocations_unavailable: Annotated[Literal["open", "closed"] | None, BeforeValidator(unavailable_choice_of)] = None
+    """The answer while revocations cannot be read: `open` accepts tokens, `closed` is 503; no default with a store."""
     key_settings: Annotated[KeySettings, NoDecode, BeforeValidator(_key_settings)] = Field(default_factory=KeySettings)
     """The numbers of the key source; see [`KeySettings`][fastapi_cloudflare_access.settings.KeySettings]."""
 

@@ -16,7 +16,7 @@ from fastapi_cloudflare_access._requests.open_streams import Validity
 from fastapi_cloudflare_access._requests.responses import AccessWebSocketException
 from fastapi_cloudflare_access._requests.stream_block import StreamBlock, checked_validity
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import ConfigurationError
+from fastapi_cloudflare_access.errors import ConfigurationError, TokenRevoked
 
 C = TypeVar("C", bound=UserClaims | ServiceClaims)
 
@@ -63,6 +63,8 @@ class Lease(Generic[C]):
         block, validity = self._block, self._block.validity
         caller: Any = await block.authenticator.verify_again(token, validity)
         self._check_open()  # it may have ended meanwhile
+        if block.authenticator.verifier.is_revoked(caller):  # also meanwhile
+            raise TokenRevoked("the token was revoked")
         ends_at = block.authenticator.verifier.end_of(caller)
         if validity.ends_at is not None and ends_at > validity.ends_at:
             validity.newest, validity.ends_at = caller, ends_at

@@ -67,6 +67,8 @@ class Authenticator(Generic[U]):
         self.open_streams = OpenStreams(listeners)
         self._former_names: dict[str, float] = {}
         self._validity: ContextVar[Validity | None] = ContextVar("cloudflare_access_validity", default=None)
+        if verifier.revocations is not None:
+            verifier.revocations.on_change(self.end_revoked_streams)
 
     @property
     def members(self) -> tuple["Authenticator[Any]", ...]:
@@ -93,6 +95,8 @@ class Authenticator(Generic[U]):
         outcome: Outcome[U] = cached_outcome
         if not are_same(cached_headers, headers):  # not asked yet, or a copy of the scope with other headers
             verifier = self.verifier
+            if verifier.revocations is not None and verifier.revocations.is_read_due:
+                await verifier.revocations.catch_up()
             found = verifier.authenticate_at_once(headers)
             outcome = await verifier.authenticate_after_fetch(found) if isinstance(found, AwaitingKey) else found
             if verifier.rechecks and isinstance(outcome, UserClaims):
@@ -140,6 +144,8 @@ class Authenticator(Generic[U]):
         given = b""
         try:
             given = _as_bytes(token)
+            if self.verifier.revocations is not None and self.verifier.revocations.is_read_due:
+                await self.verifier.revocations.catch_up()
             caller = await self.verifier.verify(given)
             if self.verifier.rechecks and isinstance(caller, UserClaims):
                 error = await self.verifier.recheck(given, caller)
@@ -194,6 +200,10 @@ class Authenticator(Generic[U]):
         validity = cast("Validity", self._validity.get())
         if check not in validity.checks:  # a policy may be asked for each message of a WebSocket
             validity.checks = (*validity.checks, check)
+
+    def end_revoked_streams(self) -> None:
+        """End the open streams whose callers have been revoked."""
+        self.open_streams.end_streams_of(self.verifier.is_revoked)
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
         """Log a refusal, emit its event, and return the exception to raise."""

@@ -110,9 +110,10 @@ class LoopStreams:
         if self._timer is not None and not self._streams:
             self._stop_timer()
 
-    def end_matching(self, predicate: Callable[[Any], bool], error: AccessError) -> None:
-        """End the streams for whose newest claims the predicate is true."""
-        self._end([each for each in self._streams if predicate(each.validity.newest)], error)
+    def end_matching(self, predicate: Callable[[Any], bool], error: AccessError, *, of: Validity | None = None) -> None:
+        """End the streams for whose newest claims the predicate is true, by default of all connections."""
+        streams = [each for each in self._streams if of is None or each.validity is of]
+        self._end([each for each in streams if predicate(each.validity.newest)], error)
         if not self._streams:
             self._stop_timer()
 

@@ -133,10 +133,12 @@ def log_refusal(error: AccessError, token_digest: str | None, place: Place, *, o
     log(logger, level, "%s %s: %s (%s), token %s", verb, place, reason, error, token_digest or "none", extra=extra)
 
 
-def readiness(health: KeysHealth) -> JSONResponse:
+def readiness(health: KeysHealth, *, knows_revocations: bool = True) -> JSONResponse:
     """Return the response to a readiness probe: 200 if tokens can be checked, else 503."""
-    body = {"ready": health.ready, "state": health.state}
-    return JSONResponse(body, status_code=200 if health.ready else 503, headers={"Cache-Control": "no-store"})
+    ready = health.ready and knows_revocations
+    state = health.state if knows_revocations else "revocations_unavailable"
+    headers = {"Cache-Control": "no-store"}
+    return JSONResponse({"ready": ready, "state": state}, status_code=200 if ready else 503, headers=headers)
 
 
 def redirect_to_login(url: str, cookie: str) -> Response:

@@ -8,7 +8,7 @@ from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._requests.authentication import Authenticator
 from fastapi_cloudflare_access._requests.open_streams import LoopStreams, OpenStream, Validity
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
+from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, TokenRevoked
 
 logger = logging.getLogger("fastapi_cloudflare_access")
 
@@ -77,6 +77,8 @@ class StreamBlock(OpenStream):
         self.open_streams = authenticator.open_streams.of_running_loop(authenticator.verifier.keys.clock)
         self.open_streams.add(self, timed=self.has_begun)
         self.is_open = True
+        if verifier.is_revoked(validity.newest):  # since the request was accepted
+            self.open_streams.end_matching(lambda _: True, TokenRevoked("the token was revoked"), of=validity)
 
     @property
     def has_begun(self) -> bool:

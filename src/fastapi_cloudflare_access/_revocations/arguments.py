@@ -60,7 +60,9 @@ def seconds_of(for_: Any) -> int:
     if not isinstance(for_, timedelta):
         raise ConfigurationError("for_ must be a timedelta, such as timedelta(hours=1)")
     if not timedelta() < for_ <= timedelta(seconds=LONGEST_SESSION):
-        raise ConfigurationError("for_ must be positive and at most 31 days: for longer remove the caller at Cloudflare")
+        raise ConfigurationError(
+            "for_ must be positive and at most 31 days; for longer remove the caller at Cloudflare"
+        )
     return ceil(for_.total_seconds())
 
 

@@ -239,4 +239,3 @@ async def _next_of(pages: AsyncGenerator[LogPage]) -> LogPage:
         return await anext(pages)
     except StopAsyncIteration:
         raise ConnectionError from None
-

@@ -13,8 +13,9 @@ from fastapi_cloudflare_access._revocations.following import READ_TIMEOUT, SETTL
 from fastapi_cloudflare_access._revocations.log import RecordFormat
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
 from fastapi_cloudflare_access._revocations.reporting import Report, describe
-from fastapi_cloudflare_access._revocations.subjects import stream_of_caller, subject_of_caller, subject_of_claims
-from fastapi_cloudflare_access._revocations.table import MAX_RECORDS, Subject, Table
+from fastapi_cloudflare_access._revocations.subjects import keys_of_caller, keys_of_claims, stream_of_caller
+from fastapi_cloudflare_access._revocations.table import MAX_RECORDS, Table
+from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, RevocationsUnavailable, TokenRevoked
 from fastapi_cloudflare_access.protocols import Clock, Listener, RevocationStore
@@ -94,13 +95,13 @@ class RevocationSource:
 
     # for each request
 
-    def subject_of(self, claims: dict[str, Any], token_digest: bytes) -> Subject:
+    def keys_of(self, claims: dict[str, Any], token_digest: bytes) -> RevocationKeys:
         """Return the keys of a token whose claims have been checked; the digest is its SHA-256."""
-        return subject_of_claims(claims, token_digest, self.signer)
+        return keys_of_claims(claims, token_digest, self.signer)
 
-    def refusal(self, subject: Subject) -> AccessError | None:
+    def refusal(self, keys: RevocationKeys) -> AccessError | None:
         """Return why a verified token is refused, or None."""
-        if self._table.refuses(subject, self._clock.now()):
+        if self._table.refuses(keys, self._clock.now()):
             return TokenRevoked("the token was revoked")
         if self._monotonic() >= self._current_until:
             return self._refusal_when_unavailable()
@@ -116,8 +117,8 @@ class RevocationSource:
     def is_revoked(self, caller: UserClaims | ServiceClaims) -> bool:
         """Check whether the token of an open stream is revoked."""
         now = self._clock.now()
-        subject = subject_of_caller(caller, self.signer)
-        return self._table.refuses(subject, now) or self._table.refuses_stream(stream_of_caller(caller), now)
+        keys = keys_of_caller(caller, self.signer)
+        return self._table.refuses(keys, now) or self._table.refuses_stream(stream_of_caller(caller), now)
 
     @property
     def is_read_due(self) -> bool:
@@ -264,6 +265,10 @@ class RevocationSource:
         except Exception as problem:  # noqa: BLE001 - a store may raise anything
             self.report.failed(problem)
             raise RevocationsUnavailable(f"nothing was stored: {describe(problem)}") from None
+        self.apply(record)
+
+    def apply(self, record: Record) -> None:
+        """Apply a record that this process has added."""
         self.report.added(record.action, record.kind)
         if self._table.add(record, self._clock.now()):
             self._notify()

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 from fastapi_cloudflare_access._domains import normal_domain
-from fastapi_cloudflare_access._revocations.table import Subject
+from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.stores._signing import Signer
 
@@ -31,7 +31,7 @@ def token_key(token: bytes) -> str:
     return sha256(token).hexdigest()
 
 
-def subject_of_claims(claims: dict[str, Any], token_digest: bytes, signer: Signer) -> Subject:
+def keys_of_claims(claims: dict[str, Any], token_digest: bytes, signer: Signer) -> RevocationKeys:
     """Return the keys of a token whose claims have been checked; the digest is its SHA-256."""
     names = [f"token:{token_digest.hex()}"]
     if sub := claims["sub"]:
@@ -41,15 +41,15 @@ def subject_of_claims(claims: dict[str, Any], token_digest: bytes, signer: Signe
             names += email_names(email, signer)
     else:
         names.append(f"client_id:{claims['common_name']}")
-    return Subject(tuple(names), claims["iat"])
+    return RevocationKeys(tuple(names), claims["iat"])
 
 
-def subject_of_caller(caller: UserClaims | ServiceClaims, signer: Signer) -> Subject:
+def keys_of_caller(caller: UserClaims | ServiceClaims, signer: Signer) -> RevocationKeys:
     """Return the keys of a verified caller, without that of the token."""
     if isinstance(caller, ServiceClaims):
-        return Subject((f"client_id:{caller.common_name}",), caller.iat)
+        return RevocationKeys((f"client_id:{caller.common_name}",), caller.iat)
     addresses = email_names(caller.email, signer) if isinstance(caller.email, str) else []
-    return Subject((f"sub:{caller.sub}", *addresses), caller.iat)
+    return RevocationKeys((f"sub:{caller.sub}", *addresses), caller.iat)
 
 
 def email_names(email: str, signer: Signer) -> list[str]:

@@ -3,26 +3,14 @@
 from collections.abc import Iterator
 from itertools import chain
 from threading import Lock
-from typing import NamedTuple
 
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
+from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
 
 MAX_RECORDS = 100_000
 """Number of revocations in force of one team; a further one is an error for its sender."""
 
 _NEVER = -1
-
-
-class Subject(NamedTuple):
-    """The keys of a verified token under which a revocation may be found.
-
-    Attributes:
-        names: The keys, each with its kind.
-        iat: Time of issue, in seconds since 1970.
-    """
-
-    names: tuple[str, ...]
-    iat: int
 
 
 class Entry:
@@ -116,12 +104,12 @@ class Table:
     def __len__(self) -> int:
         return self._size
 
-    def refuses(self, subject: Subject, now: float) -> bool:
+    def refuses(self, keys: RevocationKeys, now: float) -> bool:
         """Check whether a token is revoked at `now`, in seconds since 1970."""
         entries = self._entries
         if not entries:
             return False
-        names, iat = subject
+        names, iat = keys
         for name in names:
             entry = entries.get(name)
             if entry is not None and (iat <= entry.not_before or now < entry.blocked_until):
@@ -139,7 +127,7 @@ class Table:
         return entry is None or entry.would_change(record)
 
     def has_room_for(self, record: Record) -> bool:
-        """Check whether a record may be added: one that replaces others, and an `unblock` of a known key, always fit."""
+        """Check whether a record may be added: one that replaces others, or the `unblock` of a known key, always fits."""
         if self._size < MAX_RECORDS:
             return True
         entry = self._entries.get(record.name)
@@ -177,4 +165,3 @@ class Table:
                     del self._entries[name]
             kept = {id(entry) for entry in self._entries.values()}
             self._streams = {name: entry for name, entry in self._streams.items() if id(entry) in kept}
-

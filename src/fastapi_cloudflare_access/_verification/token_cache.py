@@ -11,6 +11,18 @@ from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 U = TypeVar("U", bound=UserClaims)
 
 
+class RevocationKeys(NamedTuple):
+    """The keys of a verified token under which a revocation may be found.
+
+    Attributes:
+        names: The keys, each with its kind.
+        iat: Time of issue, in seconds since 1970.
+    """
+
+    names: tuple[str, ...]
+    iat: int
+
+
 class CacheEntry(NamedTuple, Generic[U]):
     """One verified token.
 
@@ -21,6 +33,7 @@ class CacheEntry(NamedTuple, Generic[U]):
         ends: Time from which it is expired, in seconds since 1970, leeway included.
         caller: The caller, if its model is frozen; else None.
         payload: The payload from which the caller is built on every hit, if its model is not frozen; else empty.
+        revocation_keys: The keys under which a revocation of it is found; None if there is no store for revocations.
     """
 
     kid: str
@@ -29,6 +42,7 @@ class CacheEntry(NamedTuple, Generic[U]):
     ends: float
     caller: U | ServiceClaims | None
     payload: bytes
+    revocation_keys: RevocationKeys | None = None
 
 
 class TokenCache(Generic[U]):

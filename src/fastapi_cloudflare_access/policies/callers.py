@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from fastapi_cloudflare_access._domains import normal_domain
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
@@ -12,7 +13,6 @@ from fastapi_cloudflare_access.policies.reading import (
     UnreadableClaim,
     group_names,
     normal_address,
-    normal_domain,
 )
 
 _SCALARS = (str, int, float, bool)

@@ -75,4 +75,3 @@ def normal_address(text: str, error: Exception) -> str:
     if not local or "@" in domain:
         raise error
     return f"{local.lower() if local.isascii() else local}@{normal_domain(domain, error)}"
-

@@ -1,17 +1,22 @@
-"""`RedisStore`, which shares keys between the workers of a fleet through Redis or Valkey (extra `redis`)."""
+"""`RedisStore`: keys and revocations that the workers of a fleet share through Redis or Valkey (extra `redis`)."""
 
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
-from fastapi_cloudflare_access.protocols import Secret
+from fastapi_cloudflare_access.protocols import LogPage, Secret
 from fastapi_cloudflare_access.stores._problem import TeamName
 from fastapi_cloudflare_access.stores._redis.connection import RedisConnection
+from fastapi_cloudflare_access.stores._redis.revocations import RedisRevocations
 from fastapi_cloudflare_access.stores._redis.snapshots import RedisSnapshots
 from fastapi_cloudflare_access.stores._signing import checked_secrets
 
 
 class RedisStore:
-    """A [`SnapshotStore`][fastapi_cloudflare_access.protocols.SnapshotStore] in Redis or Valkey.
+    """A store in Redis or Valkey.
+
+    It is a [`SnapshotStore`][fastapi_cloudflare_access.protocols.SnapshotStore] and a
+    [`RevocationStore`][fastapi_cloudflare_access.protocols.RevocationStore]; one object can be both.
 
     Create it once, where the app is defined. It connects when it is used, so it can be created at import and forked.
 
@@ -47,6 +52,7 @@ class RedisStore:
         self.secret: Secret = checked_secrets(secret)
         self._connection = RedisConnection(url, prefix=prefix)
         self._snapshots = RedisSnapshots(self._connection)
+        self._revocations = RedisRevocations(self._connection)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._connection.shown_url}>"
@@ -62,6 +68,18 @@ class RedisStore:
     def lock(self, team: TeamName, *, seconds: float) -> AbstractAsyncContextManager[bool]:
         """Lock a team for so many seconds at most; the context is False if it is locked already."""
         return self._snapshots.lock(team, seconds=seconds)
+
+    async def time(self) -> float:
+        """Return the time of the server, in seconds since 1970."""
+        return await self._revocations.time()
+
+    async def append(self, team: TeamName, records: Sequence[bytes], *, keep: float) -> None:
+        """Add records to the log of a team, and remove those that are older than so many seconds."""
+        await self._revocations.append(team, records, keep=keep)
+
+    def read(self, team: TeamName, *, after: str | None) -> AsyncGenerator[LogPage]:
+        """Yield pages of the log of a team, and then each new record, until the generator is closed."""
+        return self._revocations.read(team, after=after)
 
 
 forbid_as_dependency(RedisStore, "A store is not a dependency: write CloudflareAccess(snapshot_store=RedisStore(…))")

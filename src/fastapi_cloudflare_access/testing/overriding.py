@@ -79,7 +79,7 @@ class _FixedCaller(Verifier[Any]):
     def __init__(self, real: Verifier[Any], caller: Any, identity: Identity | None) -> None:
         """Copy what `access` reads; without a token cache, which the key source would keep a reference to."""
         self.settings, self.keys, self.user_model = real.settings, real.keys, real.user_model
-        self.identities, self.rechecks = real.identities, False
+        self.identities, self.rechecks, self.revocations = real.identities, False, None
         self._caller, self._identity = caller, identity
 
     async def start(self) -> None:
