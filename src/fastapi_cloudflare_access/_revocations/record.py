@@ -101,7 +101,8 @@ def decode(payload: bytes, *, issuers: frozenset[str]) -> Record | Completion:
         members = parse_json_object(payload)
     except EncodingProblem as problem:
         raise RecordProblem(f"it is {problem}") from None
-    if members.pop("iss", None) not in issuers:
+    issuer = members.pop("iss", None)
+    if type(issuer) is not str or issuer not in issuers:
         raise RecordProblem("it is of another team")
     at = members.pop("at", None)
     if type(at) is not int or not 0 < at <= MAX_TIME * MICROSECONDS:
@@ -120,10 +121,10 @@ def _completion(members: dict[str, Any], at: int) -> Completion:
 def _revocation(members: dict[str, Any], action: Any, at: int) -> Record:
     kind, key = members.pop("by", None), members.pop("key", None)
     until, stream = members.pop("until", 0), members.pop("stream", "")
-    texts = {action: _ACTIONS, kind: _KINDS}
-    if members or not all(type(text) is str and text in known for text, known in texts.items()):
+    texts = (action, kind, key, stream)
+    if members or not all(type(text) is str for text in texts):
         raise RecordProblem("its form is not known")
-    if type(key) is not str or not key or type(stream) is not str:
+    if action not in _ACTIONS or kind not in _KINDS or not key:
         raise RecordProblem("its form is not known")
     if type(until) is not int or not 0 <= until <= MAX_TIME or (action == "block") != (until > 0):
         raise RecordProblem("its end is out of range")

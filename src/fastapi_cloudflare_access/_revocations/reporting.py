@@ -31,7 +31,8 @@ class Report:
 
     def __init__(self, clock: Clock, listeners: Sequence[Listener], unavailable: WhenUnavailable) -> None:
         """Create a report with nothing to say."""
-        self._clock, self._listeners, self._unavailable = clock, listeners, unavailable
+        self._clock, self._listeners = clock, listeners
+        self._unavailable: WhenUnavailable = unavailable
         self._throttle = Throttle()
         self.ignored = 0
         self.last_error: str | None = None
@@ -68,8 +69,7 @@ class Report:
         then = "tokens are still accepted" if self._unavailable == "open" else "valid tokens get 503 after a while"
         message = "the store of revocations cannot be used: %s; %s (left out since: %d)"
         log(logger, logging.WARNING, message, cause, then, left_out)
-        event = RevocationsUnreachable(timestamp=self._clock.now(), cause=cause, unavailable=self._unavailable)
-        self._emit(event)
+        self._emit(RevocationsUnreachable(timestamp=self._clock.now(), cause=cause, unavailable=self._unavailable))
 
     def _emit(self, event: AccessEvent) -> None:
         emit(self._listeners, event, logger)

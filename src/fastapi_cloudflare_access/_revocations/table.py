@@ -42,15 +42,12 @@ class Entry:
 
     def would_change(self, record: Record) -> bool:
         """Check whether a record says anything that the others do not."""
-        match record.action:
-            case "log_out":
-                return self.log_out is None or record.at > self.log_out.at
-            case "unblock":
-                return self.unblock is None or record.at > self.unblock.at
-            case "block":
-                if self.unblock is not None and record.at < self.unblock.at:
-                    return False
-                return not any(_covers(block, record) for block in self.blocks)
+        if record.action != "block":
+            known = self.log_out if record.action == "log_out" else self.unblock
+            return known is None or record.at > known.at
+        if self.unblock is not None and record.at < self.unblock.at:
+            return False
+        return not any(_covers(block, record) for block in self.blocks)
 
     def would_grow(self, record: Record) -> bool:
         """Check whether a record would be one more, instead of one in the place of others."""
@@ -127,7 +124,7 @@ class Table:
         return entry is None or entry.would_change(record)
 
     def has_room_for(self, record: Record) -> bool:
-        """Check whether a record may be added: one that replaces others, or the `unblock` of a known key, always fits."""
+        """Check whether a record may be added; one that replaces others, or unblocks a known key, always fits."""
         if self._size < MAX_RECORDS:
             return True
         entry = self._entries.get(record.name)

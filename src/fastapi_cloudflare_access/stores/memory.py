@@ -85,15 +85,14 @@ class MemoryStore:
             position += len(records)
             yield LogPage(records, str(position), is_end=position >= len(log))
             if position >= len(log):
-                await self._wait(log, position)
+                await self._wait()
 
-    async def _wait(self, log: list[bytes], position: int) -> None:
-        """Wait for a record after a position, for a heartbeat at most."""
+    async def _wait(self) -> None:
+        """Wait for a new record, for a heartbeat at most."""
         reader = asyncio.get_running_loop().create_future()
         self._readers.add(reader)
         try:
-            if position >= len(log):
-                await wait_until_done(self._clock, reader, timeout=HEARTBEAT)
+            await wait_until_done(self._clock, reader, timeout=HEARTBEAT)
         finally:
             self._readers.discard(reader)
 

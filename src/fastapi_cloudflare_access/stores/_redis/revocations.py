@@ -82,7 +82,7 @@ async def _page(client: Any, name: str, after: str | None, *, block: int | None,
 
 async def _time(client: Any) -> float:
     seconds, microseconds = await client.time()
-    return float(seconds) + microseconds / 1_000_000
+    return float(seconds + microseconds / 1_000_000)
 
 
 async def _epoch(client: Any) -> str:
