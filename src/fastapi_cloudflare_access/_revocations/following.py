@@ -136,7 +136,7 @@ class LogReader:
             self._epoch = page.epoch
             self._accept(page)
             if page.is_end:
-                await self._at_end()
+                await self._at_end(follow=follow)
                 if not follow:
                     return True
                 if self._clock.monotonic() >= self._read_at:
@@ -161,20 +161,23 @@ class LogReader:
         if changed:
             self._changed(revoked=True)
 
-    async def _at_end(self) -> None:
+    async def _at_end(self, *, follow: bool) -> None:
         now = self._clock.monotonic()
         self.last_contact = now
         self._report.succeeded()
-        if self._read_at == float("inf"):  # for the first time
+        is_first = self._read_at == float("inf")
+        if is_first:
             self._table.expire(self._clock.now())
             self._read_at = now + RESYNC_INTERVAL * _between(0.9, 1.1)
-            self._write_at = now + _between(0, SPREAD)
+            self._write_at = now
             self._settled_at = now + (SETTLING if self._epoch else 0.0)
         if not self.is_complete and (self._epoch in self._completed or now >= self._settled_at):
             self.is_complete = True
-            self._write_at = min(self._write_at, now + _between(0, SPREAD))
+            self._write_at = min(self._write_at, now)
         self._changed(revoked=False)
-        if now >= self._write_at:
+        if is_first and follow:
+            await self._clock.sleep(_between(0, SPREAD))
+        elif not is_first and now >= self._write_at:
             try:
                 await self._write_back()
             except Exception as problem:  # noqa: BLE001 - a store may raise anything; the records stay here

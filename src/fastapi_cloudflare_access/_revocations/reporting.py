@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Literal
 
+from fastapi_cloudflare_access._keys.document import describe_store
 from fastapi_cloudflare_access._logging import Throttle, emit, log
 from fastapi_cloudflare_access._revocations.record import Action, Kind
 from fastapi_cloudflare_access.events import (
@@ -14,7 +15,6 @@ from fastapi_cloudflare_access.events import (
     RevocationsUnreachable,
 )
 from fastapi_cloudflare_access.protocols import Clock, Listener
-from fastapi_cloudflare_access.stores._problem import StoreProblem
 
 logger = logging.getLogger("fastapi_cloudflare_access")
 
@@ -55,7 +55,7 @@ class Report:
 
     def failed(self, problem: BaseException) -> None:
         """Report that the store could not be used."""
-        self.last_error = describe(problem)
+        self.last_error = describe_store(problem)
         self.unavailable(self.last_error)
 
     def succeeded(self) -> None:
@@ -74,9 +74,3 @@ class Report:
     def _emit(self, event: AccessEvent) -> None:
         emit(self._listeners, event, logger)
 
-
-def describe(problem: BaseException) -> str:
-    """Return why a store failed, in words that quote nothing of it."""
-    if isinstance(problem, StoreProblem):
-        return str(problem)
-    return "no response in time" if isinstance(problem, TimeoutError) else f"it failed with {type(problem).__name__}"

@@ -8,11 +8,12 @@ from typing import Any
 from weakref import WeakMethod
 
 from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
+from fastapi_cloudflare_access._keys.document import describe_store
 from fastapi_cloudflare_access._keys.shared_snapshot import team_name
 from fastapi_cloudflare_access._revocations.following import READ_TIMEOUT, SETTLING, LogReader
 from fastapi_cloudflare_access._revocations.log import RecordFormat
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
-from fastapi_cloudflare_access._revocations.reporting import Report, describe
+from fastapi_cloudflare_access._revocations.reporting import Report
 from fastapi_cloudflare_access._revocations.subjects import keys_of_caller, keys_of_claims, stream_of_caller
 from fastapi_cloudflare_access._revocations.table import MAX_RECORDS, Table
 from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
@@ -264,7 +265,7 @@ class RevocationSource:
             raise
         except Exception as problem:  # noqa: BLE001 - a store may raise anything
             self.report.failed(problem)
-            raise RevocationsUnavailable(f"nothing was stored: {describe(problem)}") from None
+            raise RevocationsUnavailable(f"nothing was stored: {describe_store(problem)}") from None
         self.apply(record)
 
     def apply(self, record: Record) -> None:
