@@ -73,4 +73,3 @@ class Report:
 
     def _emit(self, event: AccessEvent) -> None:
         emit(self._listeners, event, logger)
-

@@ -1,5 +1,6 @@
 """Revocations in Redis or Valkey: one stream for each team."""
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from hashlib import sha256
 from typing import Any
@@ -24,6 +25,7 @@ class RedisRevocations:
     def __init__(self, connection: RedisConnection) -> None:
         """Store the connection; nothing is connected."""
         self._connection = connection
+        self._offset: float | None = None  # of the server's clock to the monotonic one
 
     async def time(self) -> float:
         """Return the time of the server, in seconds since 1970.
@@ -32,7 +34,7 @@ class RedisRevocations:
             StoreProblem: The server cannot be asked.
         """
         async with self._connection.connect(command_timeout=COMMAND_TIMEOUT) as client:
-            return await _time(client)
+            return await self._time(client)
 
     async def append(self, team: str, records: Sequence[bytes], *, keep: float) -> None:
         """Add records to the stream of a team, and trim it.
@@ -41,10 +43,10 @@ class RedisRevocations:
             StoreProblem: The server cannot be asked, or cannot write.
         """
         async with self._connection.connect(command_timeout=COMMAND_TIMEOUT) as client:
-            oldest = f"{int((await _time(client) - keep) * 1000)}-0"
-            pipeline = client.pipeline(transaction=False)
+            now = await self._time(client) if self._offset is None else time.monotonic() + self._offset
+            pipeline: Any = client.pipeline(transaction=False)
             for record in records:
-                _ = pipeline.xadd(self._name(team), {_FIELD: record}, minid=oldest, approximate=True)
+                pipeline.xadd(self._name(team), {_FIELD: record}, minid=f"{int((now - keep) * 1000)}-0")
             await pipeline.execute()
 
     async def read(self, team: str, *, after: str | None) -> AsyncGenerator[LogPage]:
@@ -55,46 +57,64 @@ class RedisRevocations:
         Raises:
             StoreProblem: The server cannot be asked.
         """
-        position, block = after, None
         async with self._connection.connect(command_timeout=HEARTBEAT + COMMAND_TIMEOUT) as client:
-            epoch = await _epoch(client)
+            page = await _first_page(client, self._name(team), after)
             while True:
-                page = await _page(client, self._name(team), position, block=block, epoch=epoch)
                 yield page
-                position, block = page.position, int(HEARTBEAT * 1000) if page.is_end else None
+                page = await _next_page(client, self._name(team), page)
+
+    async def _time(self, client: Any) -> float:
+        seconds, microseconds = await client.time()
+        now = float(seconds + microseconds / 1_000_000)
+        self._offset = now - time.monotonic()
+        return now
 
     def _name(self, team: str) -> str:
         return f"{self._connection.prefix}{{{team}}}:revocations"
 
 
-async def _page(client: Any, name: str, after: str | None, *, block: int | None, epoch: str) -> LogPage:
-    found = await client.xread({name: after or _BEGINNING}, count=PAGE, block=block)
+async def _first_page(client: Any, name: str, after: str | None) -> LogPage:
+    pipeline = client.pipeline(transaction=False)  # a slow server is asked once
+    pipeline.info("server")
+    pipeline.info("replication")
+    _ask(pipeline, name, after, block=None)
+    server, replication, *answers = await pipeline.execute(raise_on_error=False)
+    return _page(answers, after, _epoch(server, replication))
+
+
+async def _next_page(client: Any, name: str, page: LogPage) -> LogPage:
+    pipeline = client.pipeline(transaction=False)
+    _ask(pipeline, name, page.position, block=int(HEARTBEAT * 1000) if page.is_end else None)
+    return _page(await pipeline.execute(raise_on_error=False), page.position, page.epoch)
+
+
+def _ask(pipeline: Any, name: str, after: str | None, *, block: int | None) -> None:
+    pipeline.xread({name: after or _BEGINNING}, count=PAGE, block=block)
+    if after is not None:
+        pipeline.xrange(name, after, after, count=1)
+
+
+def _page(answers: Sequence[Any], after: str | None, epoch: str) -> LogPage:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    found = answers[0]
     entries: list[tuple[bytes, dict[bytes, bytes]]] = found[0][1] if found else []
-    has_gap = after is not None and not await client.xrange(name, after, after, count=1)
     return LogPage(
         records=[fields.get(_FIELD, b"") for _, fields in entries],
         position=entries[-1][0].decode() if entries else after,
         is_end=len(entries) < PAGE,
-        has_gap=has_gap,
+        has_gap=after is not None and not answers[1],
         epoch=epoch,
     )
 
 
-async def _time(client: Any) -> float:
-    seconds, microseconds = await client.time()
-    return float(seconds + microseconds / 1_000_000)
-
-
-async def _epoch(client: Any) -> str:
+def _epoch(server: Any, replication: Any) -> str:
     """Return a text that differs after a restart or a fail-over of the server.
 
     A user of the server that may not ask for it always gets the same text. A lost stream is noticed nevertheless.
     """
-    from redis.exceptions import ResponseError  # noqa: PLC0415 - of an extra
-
-    try:
-        server, replication = await client.info("server"), await client.info("replication")
-    except ResponseError:
+    if isinstance(server, Exception) or isinstance(replication, Exception):
         return "unknown"
     told = f"{server.get('run_id')} {replication.get('master_replid')}"
     return sha256(told.encode()).hexdigest()[:32]
