@@ -27,6 +27,7 @@ from fastapi_cloudflare_access.stores._redis.revocations import _epoch
 from fastapi_cloudflare_access.stores._signing import Signer
 from fastapi_cloudflare_access.stores.redis import RedisStore
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, MemoryFetch, SystemClock
+from fastapi_cloudflare_access.testing._issuer import Issuer
 
 WORKERS = 8
 PATIENCE = 20.0
@@ -37,11 +38,11 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 
 @pytest.fixture
-def team() -> FakeTeam[SystemClock]:
+def team() -> Issuer:
     return FakeTeam("acme", clock=SystemClock())
 
 
-def worker(team: FakeTeam[SystemClock], url: str, *, unavailable: Any = "closed") -> CloudflareAccess[Any]:
+def worker(team: Issuer, url: str, *, unavailable: Any = "closed") -> CloudflareAccess[Any]:
     return CloudflareAccess(
         team_domain="acme",
         audience=team.audience,
@@ -126,7 +127,7 @@ async def pages(store: RedisStore, after: str | None, number: int, *, team: str 
 
 
 @needs_redis
-def test_workers_share_revocations_over_tls(team: FakeTeam[SystemClock], tmp_path: Path) -> None:
+def test_workers_share_revocations_over_tls(team: Issuer, tmp_path: Path) -> None:
     trustme = pytest.importorskip("trustme")
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
@@ -146,7 +147,7 @@ def test_workers_share_revocations_over_tls(team: FakeTeam[SystemClock], tmp_pat
 
 
 @needs_redis
-def test_a_user_of_the_server_with_few_rights_suffices(team: FakeTeam[SystemClock]) -> None:
+def test_a_user_of_the_server_with_few_rights_suffices(team: Issuer) -> None:
     async def use(url: str) -> None:
         async with worker(team, url, unavailable="open") as first, worker(team, url, unavailable="open") as second:
             await first.revocations.block(sub="ada", for_=timedelta(hours=1))
@@ -162,7 +163,7 @@ def test_a_user_of_the_server_with_few_rights_suffices(team: FakeTeam[SystemCloc
 # What the store loses
 
 
-async def lose_and_check(team: FakeTeam[SystemClock], server: RedisServer, lose: Callable[[], None]) -> None:
+async def lose_and_check(team: Issuer, server: RedisServer, lose: Callable[[], None]) -> None:
     """Revoke, lose, and check that live workers remember, that they write back, and that a new one knows."""
     async with AsyncExitStack() as stack:
         live = [await stack.enter_async_context(worker(team, server.url)) for _ in range(3)]
@@ -181,7 +182,7 @@ async def lose_and_check(team: FakeTeam[SystemClock], server: RedisServer, lose:
 
 @needs_redis
 @pytest.mark.parametrize("how", ["flush", "kill", "lag"])
-def test_no_live_worker_forgets_and_each_writes_back_what_was_lost(team: FakeTeam[SystemClock], how: str) -> None:
+def test_no_live_worker_forgets_and_each_writes_back_what_was_lost(team: Issuer, how: str) -> None:
     def flush() -> None:
         with first.client() as client:
             client.flushall()
@@ -241,9 +242,7 @@ TROUBLES: dict[str, tuple[Callable[[ExitStack], str], str]] = {
 
 
 @needs_redis
-def test_a_store_that_cannot_be_read_is_as_the_setting_says(
-    team: FakeTeam[SystemClock], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_store_that_cannot_be_read_is_as_the_setting_says(team: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     async def use(url: str, cause: str) -> None:
         token = team.user_token("ada@example.com")
         async with (
@@ -267,7 +266,7 @@ def test_a_store_that_cannot_be_read_is_as_the_setting_says(
 
 
 @needs_redis
-def test_a_store_that_can_only_be_read_says_that_nothing_was_stored(team: FakeTeam[SystemClock]) -> None:
+def test_a_store_that_can_only_be_read_says_that_nothing_was_stored(team: Issuer) -> None:
     async def use(url: str, cause: str) -> None:
         async with worker(team, url) as access:
             with pytest.raises(RevocationsUnavailable, match=cause):
@@ -289,7 +288,7 @@ def test_a_store_that_can_only_be_read_says_that_nothing_was_stored(team: FakeTe
 
 
 @needs_redis
-def test_a_store_that_is_slow_by_two_seconds_is_no_outage(team: FakeTeam[SystemClock]) -> None:
+def test_a_store_that_is_slow_by_two_seconds_is_no_outage(team: Issuer) -> None:
     async def use(url: str, fast: str) -> None:
         async with worker(team, fast) as quick, worker(team, url, unavailable="open") as slow:
             await asyncio.gather(slow.revocations.log_out(sub="ada"), quick.revocations.log_out(sub="bob"))
@@ -315,7 +314,7 @@ def ask_all(port: int, path: str, key: str) -> list[Any]:
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RedisServer, int, FakeTeam[SystemClock]]]:
+def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RedisServer, int, Issuer]]:
     pytest.importorskip("gunicorn")
     pytest.importorskip("uvicorn_worker")
     port = free_port()
@@ -333,7 +332,7 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[RedisServer, int, F
 class Fleet:
     """Eight processes, and what was revoked so far."""
 
-    def __init__(self, port: int, team: FakeTeam[SystemClock]) -> None:
+    def __init__(self, port: int, team: Issuer) -> None:
         self.port, self.team = port, team
         self.tokens: list[str] = []
         self.valid = team.user_token("eve@example.com")
@@ -358,7 +357,7 @@ class Fleet:
 @needs_redis
 @needs_fork
 def test_eight_workers_forget_no_revocation_whatever_happens_to_redis(
-    fleet: tuple[RedisServer, int, FakeTeam[SystemClock]],
+    fleet: tuple[RedisServer, int, Issuer],
 ) -> None:
     server, port, team = fleet
     processes = Fleet(port, team)

@@ -24,7 +24,7 @@ from fastapi_cloudflare_access.stores._signing import Signer
 
 ACME, OLD = "https://acme.cloudflareaccess.com", "https://old.cloudflareaccess.com"
 AT = NOW * MICROSECONDS
-GOOD = [
+GOOD: list[Any] = [
     record(),
     record("block", "email", "0" * 64, until=60),
     record("unblock", "client_id", "0123.access"),
@@ -94,7 +94,7 @@ def test_a_record_of_another_form_is_refused(changes: dict[str, Any], problem: s
 
 
 def test_a_block_may_be_as_long_as_the_longest_session() -> None:
-    assert decoded(until=NOW + LONGEST_SESSION + 1)
+    assert isinstance(decoded(until=NOW + LONGEST_SESSION + 1), Record)
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"\xff", b'{"at":1,"at":2}', b"[" * 5000, b'{"at":NaN}'])

@@ -275,7 +275,7 @@ async def test_a_revocation_of_another_worker_ends_streams(rig: RevocationRig, k
 
 async def test_a_stream_that_opens_after_the_revocation_of_its_request_ends_at_once(rig: RevocationRig) -> None:
     access = await rig.worker()
-    caller = await access.authenticate(rig.connection(rig.token()))
+    caller: Any = await access.authenticate(rig.connection(rig.token()))
     await rig.do(access.revocations.log_out(email=ADA))
     async with access.while_valid(caller) as lease:
         await wait_forever()
@@ -284,7 +284,7 @@ async def test_a_stream_that_opens_after_the_revocation_of_its_request_ends_at_o
 
 async def test_a_revoked_token_does_not_renew_a_stream(rig: RevocationRig, monkeypatch: pytest.MonkeyPatch) -> None:
     access = await rig.worker()
-    caller = await access.authenticate(rig.connection(rig.token()))
+    caller: Any = await access.authenticate(rig.connection(rig.token()))
     fresh = rig.token(expires_in=80_000)
     async with access.while_valid(caller) as lease:
         verifying = lease._block.authenticator.verify_again
@@ -304,7 +304,7 @@ async def test_streams_of_copies_end_too_and_copies_are_not_kept_alive(rig: Revo
     for _ in range(3):
         access.with_audience("other")
     copy = access.with_audience("other")
-    caller = await copy.authenticate(rig.connection(rig.token(claims={"aud": ["other"]})))
+    caller: Any = await copy.authenticate(rig.connection(rig.token(claims={"aud": ["other"]})))
 
     async def stream() -> Any:
         async with copy.while_valid(caller) as lease:
@@ -387,13 +387,13 @@ async def test_open_accepts_valid_tokens_and_says_so_once_a_minute(caplog: pytes
 
 async def test_nothing_is_stored_when_the_store_cannot_be_used(rig: RevocationRig) -> None:
     access, token = await rig.worker(), rig.token()
-    for problem in (OSError("secret"), TimeoutError(), StoreProblem("the server is out of memory")):
+    causes = {OSError("secret"): "it failed", TimeoutError(): "no response", StoreProblem("it is full"): "it is full"}
+    for problem, cause in causes.items():
         rig.store.write_problem = problem
-        with pytest.raises(RevocationsUnavailable, match="nothing was stored: ") as refused:
+        with pytest.raises(RevocationsUnavailable, match=f"nothing was stored: {cause}") as refused:
             await rig.do(access.revocations.log_out(email=ADA))
         assert refused.value.__cause__ is None
         assert "secret" not in str(refused.value)
-    assert "nothing was stored: the server is out of memory" in str(refused.value)
     assert await rig.outcome(access, token) == "ok"
 
 

@@ -27,7 +27,7 @@ from fastapi_cloudflare_access._revocations.reporting import Report
 from fastapi_cloudflare_access._revocations.table import Table
 from fastapi_cloudflare_access.protocols import Clock, LogPage, RevocationStore
 
-READ_TIMEOUT = 6.0
+READ_TIMEOUT = 8.0
 """Seconds that a store may take for one page of records, and for an addition."""
 RESYNC_INTERVAL = 600.0
 """Seconds after which the whole log is read again, since single records can get lost."""

@@ -12,7 +12,7 @@ HEARTBEAT = 0.5
 """Seconds that the server waits for a record before it answers that there is none."""
 PAGE = 500
 """Number of records that are read at once."""
-COMMAND_TIMEOUT = 4.0
+COMMAND_TIMEOUT = 5.0
 """Seconds that a command may take: a revocation waits longer for a slow server than a key does."""
 
 _FIELD = b"r"
