@@ -134,13 +134,14 @@ class RevocationSource:
             return
         if not self._is_following_anywhere():
             if loop_state.reading is None or loop_state.reading.done():
-                loop_state.reading = asyncio.create_task(self._read_once(loop_state), name=READ_TASK)
+                loop_state.reading = asyncio.create_task(self.read_all(), name=READ_TASK)
             await wait_until_done(self._clock, loop_state.reading, timeout=CATCH_UP_TIMEOUT)
         self._next_read = max(self._next_read, self._monotonic() + READ_INTERVAL)
 
-    async def _read_once(self, loop_state: LoopState) -> None:
+    async def read_all(self) -> None:
+        """Read the log to its end; an error is reported."""
         try:
-            for reader in loop_state.readers:
+            for reader in self._current_loop_state().readers:
                 await run_with_timeout(self._clock, reader.read(follow=False), timeout=READ_TIMEOUT)
         except Exception as problem:  # noqa: BLE001 - a store may raise anything
             self.report.failed(problem)

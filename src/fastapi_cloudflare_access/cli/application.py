@@ -21,6 +21,8 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
 NAME = "cf-access"
+COMMANDS = ("doctor", "inspect", "verify", "keys", "routes", "revoke", "revocations")
+"""Names of the commands, which are those of the methods of `Commands`."""
 ENV_FILE = "--env-file"
 LOCAL_COMMAND = "fastapi_cloudflare_access.local.cli"
 LOCAL_MISSING = "`cf-access dev` needs the extra `local`: pip install 'fastapi-cloudflare-access[cli,local]'"
@@ -106,7 +108,7 @@ def _report_error(error: Exception, arguments: list[str]) -> int:
     code = error.exit_code if isinstance(error, CommandError) else ExitCode.USAGE_ERROR
     message = redacted(printable(_message(error), limit=1000))
     if "--json" in arguments:
-        command = next((name for name in arguments if name in {"doctor", "inspect", "verify", "keys", "routes"}), None)
+        command = next((name for name in arguments if name in COMMANDS), None)
         _output().Screen(as_json=True).report(Failure(command=command, error=message, exit_code=code))
     else:
         _output().print_error(message)
@@ -134,8 +136,8 @@ def _app(clock: Clock, fetch: Fetch | None) -> typer.Typer:
     from fastapi_cloudflare_access.cli.commands import Commands  # noqa: PLC0415 - `dev` starts without them
 
     app, commands = _empty_app(), Commands(clock, fetch)
-    for command in (commands.doctor, commands.inspect, commands.verify, commands.keys, commands.routes):
-        app.command()(command)
+    for name in COMMANDS:
+        app.command()(getattr(commands, name))
     app.command("dev", help="Run a local Access.")(_placeholder)
     return app
 

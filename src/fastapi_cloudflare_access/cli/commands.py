@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fastapi_cloudflare_access._revocations.source import RevocationSource
 from fastapi_cloudflare_access.cli.certs import fetch_certs_or_fail, read_certs, read_pem
 from fastapi_cloudflare_access.cli.configuration import Configuration, configure
 from fastapi_cloudflare_access.cli.doctor import Doctor, show_step
@@ -53,6 +54,17 @@ Listed = Annotated[
     list[str] | None,
     typer.Option("--open", metavar="PATH", help="Path that may be open; repeatable.", show_default=False),
 ]
+Store = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Store (default: $CF_ACCESS_REVOCATION_STORE).", show_default=False),
+]
+SecretFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Secret of the store (default: $CF_ACCESS_REVOCATION_SECRET).", show_default=False
+    ),
+]
+Prefix = Annotated[str, typer.Option(metavar="TEXT", help="Prefix of the store.")]
 AccessName = Annotated[
     list[str] | None,
     typer.Option(
@@ -165,6 +177,68 @@ class Commands:
         else:
             routes.show(report, screen)
         return ExitCode.SUCCESS if report.ok else ExitCode.FAILURE
+
+    def revoke(  # noqa: PLR0913 - its options
+        self,
+        token: Annotated[
+            str | None,
+            typer.Argument(metavar="TOKEN|-", help="One token, or - for standard input.", show_default=False),
+        ] = None,
+        sub: Annotated[str | None, typer.Option(help="User, by the claim `sub`.", show_default=False)] = None,
+        email: Annotated[str | None, typer.Option(help="User, by address.", show_default=False)] = None,
+        client_id: Annotated[str | None, typer.Option(help="Service.", show_default=False)] = None,
+        for_: Annotated[
+            str | None, typer.Option("--for", metavar="DURATION", help="Block for 2h or 7d.", show_default=False)
+        ] = None,
+        *,
+        unblock: Annotated[bool, typer.Option("--unblock", help="End the blocks of the caller.")] = False,
+        team: Team = None,
+        store: Store = None,
+        secret_file: SecretFile = None,
+        prefix: Prefix = "cf-access:",
+        as_json: AsJson = False,
+    ) -> int:
+        """Log a caller out of the apps of a fleet, block a caller, or revoke a token."""
+        from fastapi_cloudflare_access.cli import revoking  # noqa: PLC0415 - for the stores
+
+        target = revoking.Target(sub, email, client_id, None if token is None else read_token(token))
+        duration = None if for_ is None else revoking.duration_of(for_)
+        source = self._revocations(team, store, secret_file, prefix)
+        report = asyncio.run(revoking.revoke(source, target, for_=duration, unblock=unblock))
+        screen = Screen(as_json=as_json)
+        if as_json:
+            screen.report(report)
+        else:
+            revoking.show_revoked(report, screen)
+        return ExitCode.SUCCESS
+
+    def revocations(
+        self,
+        team: Team = None,
+        store: Store = None,
+        secret_file: SecretFile = None,
+        prefix: Prefix = "cf-access:",
+        *,
+        as_json: AsJson = False,
+    ) -> int:
+        """Show the revocations in force."""
+        from fastapi_cloudflare_access.cli import revoking  # noqa: PLC0415 - for the stores
+
+        report = asyncio.run(revoking.read(self._revocations(team, store, secret_file, prefix)))
+        screen = Screen(as_json=as_json)
+        if as_json:
+            screen.report(report)
+        else:
+            revoking.show(report, screen, self.clock.now())
+        return ExitCode.SUCCESS
+
+    def _revocations(
+        self, team: str | None, store: str | None, secret_file: Path | None, prefix: str
+    ) -> RevocationSource:
+        from fastapi_cloudflare_access.cli import revoking  # noqa: PLC0415 - for the stores
+
+        settings = configure(team, None).require_team()
+        return revoking.source_of(revoking.make_store(store, secret_file, prefix), settings, self.clock)
 
     def _key_watch(self, configuration: Configuration, certs: Path | None, screen: Screen, interval: float) -> Watch:
         if certs is not None:

@@ -213,6 +213,38 @@ class RoutesReport(Report):
     """Wrong declarations, and listed paths that are not served."""
 
 
+class RevokeReport(Report):
+    """Output of `revoke`."""
+
+    command: Literal["revoke"] = "revoke"
+    action: Literal["log_out", "block", "unblock", "revoke"]
+    """What was added to the store."""
+
+
+class RevocationEntry(Report):
+    """A revocation in force."""
+
+    action: Literal["log_out", "block"]
+    by: Literal["sub", "email", "client_id", "token"]
+    """Kind of the key."""
+    key: str
+    """The `sub` or the Client ID; for an address a keyed digest, for a token its SHA-256."""
+    added_at: str
+    """Time of the store, ISO 8601 in UTC."""
+    until: str | None
+    """End of a block, ISO 8601 in UTC."""
+
+
+class RevocationsReport(Report):
+    """Output of `revocations`."""
+
+    command: Literal["revocations"] = "revocations"
+    revocations: list[RevocationEntry]
+    """The latest first."""
+    ignored: int
+    """Number of records of the store that are not signed by this team."""
+
+
 class Failure(Report):
     """Output of a command that fails."""
 
@@ -221,5 +253,7 @@ class Failure(Report):
     exit_code: int
 
 
-AnyReport = DoctorReport | InspectReport | VerifyReport | KeysReport | RoutesReport | Failure
+AnyReport = (
+    DoctorReport | InspectReport | VerifyReport | KeysReport | RoutesReport | RevokeReport | RevocationsReport | Failure
+)
 """All outputs of `--json`."""
