@@ -77,8 +77,8 @@ class StreamBlock(OpenStream):
         self.open_streams = authenticator.open_streams.of_running_loop(authenticator.verifier.keys.clock)
         self.open_streams.add(self, timed=self.has_begun)
         self.is_open = True
-        if verifier.is_revoked(validity.newest):  # since the request was accepted
-            self.open_streams.end_matching(lambda _: True, TokenRevoked("the token was revoked"), of=validity)
+        if authenticator.verifier.is_revoked(self.validity.newest):  # since the request was accepted
+            self.open_streams.end_matching(lambda _: True, TokenRevoked("the token was revoked"), of=self.validity)
 
     @property
     def has_begun(self) -> bool:
