@@ -50,6 +50,10 @@ _LOGIN = NotADependency("Depends(access.login_url) admits every client: write De
 _LOGOUT = NotADependency("Depends(access.logout_url) admits every client: write Depends(access)")
 
 
+class _NoStore(ConfigurationError, AttributeError):
+    """Also an AttributeError, so that `hasattr` and mocks can look at an object."""
+
+
 class CloudflareAccess(AccessBase[U], Generic[U]):
     """Admits only callers that Cloudflare Access has authenticated.
 
@@ -181,7 +185,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
             ConfigurationError: The object has no `revocation_store`.
         """
         if (source := self._authenticator.verifier.revocations) is None:
-            raise ConfigurationError(
+            raise _NoStore(
                 "access.revocations needs revocation_store: write CloudflareAccess(revocation_store=RedisStore(…), "
                 "revocations_unavailable='closed')"
             )

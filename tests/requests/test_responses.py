@@ -54,6 +54,7 @@ TABLE: list[tuple[type[errors.AccessError], str, int, str | None]] = [
     (errors.KeysUnavailable, "keys_unavailable", 503, None),
     (errors.KeyUnconfirmed, "key_unconfirmed", 503, None),
     (errors.IdentityUnavailable, "identity_unavailable", 503, None),
+    (errors.RevocationsUnavailable, "revocations_unavailable", 503, None),
 ]
 
 
