@@ -142,8 +142,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         """
         named = Settings.model_fields.keys() - {"key_settings"}
         options = {name: value for name, value in locals().items() if name in named}
-        if unknown:
-            raise ConfigurationError("; ".join(unknown_setting(name, "CloudflareAccess") for name in sorted(unknown)))
+        _check_unknown(unknown)
         _check_user_model(user_model)
         _check_ports(fetch, clock, listeners)
         check_snapshot_store(snapshot_store)
@@ -153,8 +152,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         identities = IdentitySource(settings, fetch=fetch, clock=keys.clock, listeners=listeners)
         revocations = _revocations(revocation_store, settings, keys.clock, listeners)
         verifier = Verifier(settings, keys=keys, identities=identities, user_model=user_model, revocations=revocations)
-        authenticator = Authenticator(verifier, listeners)
-        self._begin(authenticator)
+        self._begin(authenticator := Authenticator(verifier, listeners))
         self._add_dependencies(authenticator)
         _log_warnings(settings)
 
@@ -288,6 +286,11 @@ def _holds_dependency_of(value: Any, authenticator: Authenticator[Any]) -> bool:
     if isinstance(value, dict | list | tuple | set | frozenset):
         items = cast("Iterable[Any]", value.values() if isinstance(value, dict) else value)
     return any(isinstance(item, Dependency) and item.depends_on(authenticator) for item in items)
+
+
+def _check_unknown(names: Iterable[str]) -> None:
+    if sentences := [unknown_setting(name, "CloudflareAccess") for name in sorted(names)]:
+        raise ConfigurationError("; ".join(sentences))
 
 
 def _check_user_model(model: Any) -> None:

@@ -87,7 +87,7 @@ class Revocations:
             client_id: The Client ID of a service.
 
         Raises:
-            RevocationsUnavailable: The store cannot be used, or has no room; nothing is revoked.
+            RevocationsUnavailable: The store cannot be used, or the limit is reached; nothing is revoked.
             ConfigurationError: Not exactly one caller is given.
         """
         kind, key = caller_key(self._source.signer, "log_out", sub=sub, email=email, client_id=client_id)
@@ -112,7 +112,7 @@ class Revocations:
             for_: Duration, of at most 31 days.
 
         Raises:
-            RevocationsUnavailable: The store cannot be used, or has no room; nothing is blocked.
+            RevocationsUnavailable: The store cannot be used, or the limit is reached; nothing is blocked.
             ConfigurationError: Not exactly one caller is given, or the duration is wrong.
         """
         kind, key = caller_key(self._source.signer, "block", sub=sub, email=email, client_id=client_id)
@@ -146,7 +146,7 @@ class Revocations:
         The token is not verified: call it only with a token that the app has accepted, or that you trust.
 
         Raises:
-            RevocationsUnavailable: The store cannot be used, or has no room; the token is not revoked.
+            RevocationsUnavailable: The store cannot be used, or the limit is reached; the token is not revoked.
             ConfigurationError: This is not a token, or it expires after more than 31 days.
         """
         await self._source.add(revocation_of(token))

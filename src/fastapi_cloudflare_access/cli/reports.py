@@ -218,7 +218,7 @@ class RevokeReport(Report):
 
     command: Literal["revoke"] = "revoke"
     action: Literal["log_out", "block", "unblock", "revoke"]
-    """What was added to the store."""
+    """Kind of the record that was added to the store."""
 
 
 class RevocationEntry(Report):
