@@ -136,7 +136,7 @@ def test_a_client_of_json_gets_errors_as_json(browser: Browser) -> None:
 @pytest.mark.parametrize(("host", "path"), [("127.0.0.1:8787", "/"), ("localhost:8787", "/cdn-cgi/access/logout")])
 async def test_the_team_and_the_pages_of_the_edge_reject_websockets(host: str, path: str) -> None:
     events = await events_of(Edge(make_local_access()), make_request(path, host=host, kind="websocket"))
-    assert events[0] | {"headers": []} == {"type": "websocket.http.response.start", "status": 404, "headers": []}
+    assert (events[0]["type"], events[0]["status"]) == ("websocket.http.response.start", 404)
 
 
 def test_the_edge_starts_and_stops_its_backends() -> None:

@@ -1,6 +1,7 @@
 """Each request writes one line: what came, which policy decided, and what was answered."""
 
 import logging
+import time
 from contextlib import suppress
 
 import pytest
@@ -9,7 +10,7 @@ from support.local_rig import APP, Browser, events_of, make_local_access, make_r
 
 from fastapi_cloudflare_access.local.config import App, Policy
 from fastapi_cloudflare_access.local.edge import Edge
-from fastapi_cloudflare_access.local.request_log import logger, printable
+from fastapi_cloudflare_access.local.request_log import LineFormatter, logger, printable
 
 POLICIES = (
     Policy(name="Nobody named Bob", decision="deny", emails=("bob@example.com",)),
@@ -99,6 +100,16 @@ def test_a_line_has_no_control_characters_and_a_limited_length(
     assert printable("/a\x1b[31m\u202e") == "/a\\x1b[31m\\u202e"
     browser.open(APP + "/" + "x" * 5000)
     assert len(lines.messages[0]) < 300
+
+
+def test_a_line_begins_with_the_local_time() -> None:
+    formatter = LineFormatter()
+    times = []
+    for created in (1_767_225_600.2, 1_767_225_600.9, 1_767_225_661.0):
+        record = logging.makeLogRecord({"msg": "GET %", "created": created})
+        times.append(formatter.format(record))
+    clock = [time.strftime("%H:%M:%S", time.localtime(second)) for second in (1_767_225_600, 1_767_225_661)]
+    assert times == [f"{clock[0]} GET %", f"{clock[0]} GET %", f"{clock[1]} GET %"]
 
 
 def test_lines_can_be_turned_off(browser: Browser, lines: pytest.LogCaptureFixture) -> None:

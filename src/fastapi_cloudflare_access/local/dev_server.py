@@ -238,7 +238,7 @@ def set_up_logging(*, logs_requests: bool) -> None:
     for name in ("httpx", "uvicorn.error", "watchfiles.main"):
         logging.getLogger(name).setLevel(logging.WARNING)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(request_log.LineFormatter())
     request_log.logger.handlers = [handler]
     request_log.logger.propagate = False
     request_log.logger.setLevel(logging.INFO if logs_requests else logging.WARNING)

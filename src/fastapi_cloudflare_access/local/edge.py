@@ -78,7 +78,7 @@ class Edge:
         line = RequestLine(request) if request_logger.isEnabledFor(logging.INFO) else None
         if line:
             send = line.wrap(send)
-        with self.open_requests.tracked(scope) as opened, line.written() if line else nullcontext():
+        with self.open_requests.tracked(scope) as opened, line or nullcontext():
             await self._serve(request, receive, send, opened, line)
 
     async def _serve(

@@ -1,8 +1,9 @@
 """One line for each request: the time, the host and path, the caller, the policy that decided, and the status."""
 
 import logging
-from collections.abc import Generator
-from contextlib import contextmanager
+import time
+from types import TracebackType
+from typing import Self
 
 from starlette.types import Message, Send
 
@@ -42,31 +43,40 @@ class RequestLine:
 
         return send_and_log
 
-    @contextmanager
-    def written(self) -> Generator[None]:
+    def __enter__(self) -> Self:
+        """Return the line itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Write the line of a request without a response: 500 after an error, else `-`."""
-        try:
-            yield
-        except Exception:
-            if not self._is_written:
-                self._write(500)
-            raise
-        finally:
-            if not self._is_written:
-                self._write("-")
+        if not self._is_written:
+            self._write(500 if isinstance(error, Exception) else "-")
 
     def _write(self, status: int | str) -> None:
+        """Write the line as a record of its own: `logger.info` would search the stack for its caller."""
         self._is_written = True
         request = self._request
-        logger.info(
-            "%s %s%s %s%s %s",
-            "WS" if request.is_websocket else request.method,
-            request.netloc or "-",
-            printable(request.target.partition("?")[0][:MAX_PATH]),
-            self._decision,
-            "app" if self._is_forwarded else "edge",
-            status,
-        )
+        method = "WS" if request.is_websocket else request.method
+        path = printable(request.target.partition("?")[0][:MAX_PATH])
+        place = "app" if self._is_forwarded else "edge"
+        text = f"{method} {request.netloc or '-'}{path} {self._decision}{place} {status}"
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None))
+
+
+class LineFormatter(logging.Formatter):
+    """A format of the time and the text, which formats the time once in a second."""
+
+    _second = -1
+    _time = ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._time = second, time.strftime("%H:%M:%S", time.localtime(second))
+        return f"{self._time} {record.getMessage()}"
 
 
 def printable(text: str) -> str:
