@@ -3,6 +3,7 @@
 from base64 import urlsafe_b64encode
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -252,6 +253,9 @@ def test_other_requests_are_rejected(client: Client) -> None:
         ("http://user@localhost/cb", False),
         ("http://localhost/cb#x", False),
         ("http://localhost.evil.test/cb", False),
+        ("http://localhost:99999/cb", False),
+        ("http://localhost/\u00fc", False),
+        ("http://localhost/a\r\nb", False),
         ("http://[::1", False),
         ("http://localhost/" + "x" * 2000, False),
         (None, False),
@@ -297,8 +301,12 @@ def test_the_number_of_clients_is_limited(client: Client, monkeypatch: pytest.Mo
     ]
 
 
-def test_reset_ends_all_tokens(client: Client) -> None:
+def test_reset_ends_all_tokens_for_ever(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.keys = make_state().keys
+    client = Client(Browser(make_local_access(MANAGED, state=state)))
     tokens = client.tokens()
     client.browser.client.post(TEAM + "/control/api/reset", json={"sessions": "keep"})
     assert get(client.browser, tokens["access_token"]).status_code == 401
+    assert State(tmp_path).oauth.access == {}
     assert client.tokens()["access_token"] != tokens["access_token"]
