@@ -37,7 +37,8 @@ def test_a_worker_without_a_store_starts_alone(certs: CertsServer, monkeypatch: 
         assert client.get("/me", headers=ada).json() == "ada@example.com"
         assert client.get("/keys", headers=ada).status_code == 403
         shown = client.get("/keys", headers=bot).json()
-        assert (shown["from_the_fleet"], shown["store"]) == (0, "Connection refused")
+        assert shown["from_the_fleet"] == 0
+        assert shown["store"], "why it failed"
 
 
 @pytest.mark.usefixtures("certs")

@@ -221,6 +221,22 @@ async def test_a_snapshot_without_the_key_is_no_answer() -> None:
     await stop(first, second)
 
 
+async def test_a_key_of_another_worker_leaves_the_negative_cache() -> None:
+    shared, _ = fleet()
+    first, second = await shared.started(), await shared.started()
+    shared.certs.lag(5)
+    shared.team.rotate()
+    assert await shared.find(second, shared.kid) == "unknown_key"
+    assert second.health().negative_cache_entries == 1
+    await shared.clock.run_for(6)
+    assert await shared.find(first, shared.kid) == "ok"
+    await shared.clock.run_for(0)
+    assert await shared.find(second, shared.kid) == "ok"
+    assert second.health().snapshots_loaded == 2
+    assert second.health().negative_cache_entries == 0
+    await stop(first, second)
+
+
 async def test_made_up_keys_cause_no_more_looks_at_the_store_than_fetches() -> None:
     shared, store = fleet()
     worker = await shared.started()
