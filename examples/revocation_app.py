@@ -62,5 +62,5 @@ app.include_router(admin)
 
 
 @app.exception_handler(RevocationsUnavailable)
-async def not_stored(request: Request, error: RevocationsUnavailable) -> JSONResponse:
+async def not_stored(_: Request, error: RevocationsUnavailable) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status_code=503)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict
 
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency, never_a_dependency
-from fastapi_cloudflare_access._revocations.arguments import caller_key, revocation_of, seconds_of
+from fastapi_cloudflare_access._revocations.arguments import caller_keys, revocation_of, seconds_of
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Kind, Record
 from fastapi_cloudflare_access._revocations.source import RevocationSource
 
@@ -90,8 +90,8 @@ class Revocations:
             RevocationsUnavailable: The store cannot be used, or the limit is reached; nothing is revoked.
             ConfigurationError: Not exactly one caller is given.
         """
-        kind, key = caller_key(self._source.signer, "log_out", sub=sub, email=email, client_id=client_id)
-        await self._source.add(lambda at: Record("log_out", kind, key, at))
+        (kind, key), *_ = caller_keys(self._source.signer, "log_out", sub=sub, email=email, client_id=client_id)
+        await self._source.add(lambda at: [Record("log_out", kind, key, at)])
 
     async def block(
         self,
@@ -115,9 +115,9 @@ class Revocations:
             RevocationsUnavailable: The store cannot be used, or the limit is reached; nothing is blocked.
             ConfigurationError: Not exactly one caller is given, or the duration is wrong.
         """
-        kind, key = caller_key(self._source.signer, "block", sub=sub, email=email, client_id=client_id)
+        (kind, key), *_ = caller_keys(self._source.signer, "block", sub=sub, email=email, client_id=client_id)
         seconds = seconds_of(for_)
-        await self._source.add(lambda at: Record("block", kind, key, at, until=at // MICROSECONDS + 1 + seconds))
+        await self._source.add(lambda at: [Record("block", kind, key, at, until=at // MICROSECONDS + 1 + seconds)])
 
     async def unblock(
         self,
@@ -137,8 +137,8 @@ class Revocations:
             RevocationsUnavailable: The store cannot be used; nothing has changed.
             ConfigurationError: Not exactly one caller is given.
         """
-        kind, key = caller_key(self._source.signer, "unblock", sub=sub, email=email, client_id=client_id)
-        await self._source.add(lambda at: Record("unblock", kind, key, at))
+        keys = caller_keys(self._source.signer, "unblock", sub=sub, email=email, client_id=client_id)
+        await self._source.add(lambda at: [Record("unblock", kind, key, at) for kind, key in keys])
 
     async def revoke(self, token: Annotated[str | bytes, _NEVER]) -> None:
         """Refuse one token until it expires.

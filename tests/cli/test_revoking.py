@@ -1,6 +1,5 @@
 """`revoke` and `revocations` change and show what the workers of a fleet share."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ URL = "redis://:password@localhost:1/0"
 
 
 @pytest.fixture
-def store(configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> Iterator[BreakableStore]:
+def store(configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> BreakableStore:
     """A store in memory, whatever the options say."""
     store = BreakableStore(configured.clock)
     monkeypatch.setattr(revoking, "make_store", lambda *_: store)
@@ -80,13 +79,14 @@ def test_the_list_shows_times_and_no_control_characters(cli: Cli, store: Breakab
         (["--sub", "ada", "--email", "ada@example.com"], "log_out takes one of"),
         (["--sub", "ada", "--for", "soon"], "--for takes a duration such as 90s, 30m, 2h or 7d."),
         (["--sub", "ada", "--for", "32d"], "at most 31 days"),
+        (["--sub", "ada", "--for", "0s"], "for_ must be positive"),
         (["--sub", "ada", "--for", "2h", "--unblock"], "Pass --for to block a caller, or --unblock, not both."),
         (["a.b.c"], "revoke takes a token of Cloudflare Access"),
         (["TOKEN", "--sub", "ada"], "A token is revoked alone: leave out the other options."),
         (["TOKEN", "--unblock"], "A token is revoked alone"),
         (["TOKEN", "--for", "2h"], "A token is revoked alone"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_wrong_use_is_one_sentence(
     cli: Cli, store: BreakableStore, configured: FakeTeam, arguments: list[str], message: str

@@ -1,6 +1,7 @@
 """What requests get: 401 for what is revoked, also after a hit of the token cache, and 503 if the setting says so."""
 
 import asyncio
+import gc
 from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Any
@@ -221,9 +222,52 @@ def test_the_testing_kit_has_revocations_without_a_store() -> None:
         team.clock.advance(86_400)
         assert client.post("/log-out", headers=team.headers(team.user(ADA))).json() == 1
         assert access.revocations.health().state == "ok"
-        with override(access, team.user(ADA)), pytest.raises(ConfigurationError, match="needs revocation_store"):
-            _ = access.revocations
+        with override(access, team.user(ADA)):
+            assert [client.post("/log-out").json() for _ in range(2)] == [1, 1]  # nothing is verified
+    with override(access, team.user(ADA)), TestClient(app) as client:
+        assert client.post("/log-out").json() == 1
     assert store.reads == 0
+
+
+async def test_a_callback_that_fails_does_not_keep_a_record_from_counting(
+    rig: RevocationRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def fail(self) -> None:
+            raise ValueError
+
+    first, second = await rig.workers(2)
+    broken = Broken()
+    source_of(second).on_change(broken.fail)
+    token = rig.token()
+    await rig.do(first.revocations.log_out(email=ADA))
+    await rig.clock.run_for(1)
+    assert await rig.outcome(second, token) == "token_revoked"
+    assert second.revocations.health().last_error is None
+    assert "the streams of revoked callers could not be ended" in caplog.text
+
+
+async def test_only_weak_references_to_callbacks_are_kept(rig: RevocationRig) -> None:
+    access = await rig.worker()
+    for number in range(3):
+        access.with_audience(str(number))
+    gc.collect()
+    await rig.do(access.revocations.log_out(email=ADA))
+    source_of(access).on_change(rig.clock.now)
+    assert len(source_of(access)._callbacks) == 2
+
+
+async def test_records_of_a_former_secret_count_and_can_be_unblocked(rig: RevocationRig) -> None:
+    old, new = "former" * 6, "newest" * 6
+    rig.store.secret = old
+    before = await rig.worker()
+    await rig.do(before.revocations.block(email=ADA, for_=HOUR))
+    rig.store.secret = [new, old]
+    after = await rig.worker()
+    assert await rig.outcome(after, rig.token()) == "token_revoked"
+    await rig.clock.run_for(0.1)
+    await rig.do(after.revocations.unblock(email=ADA))
+    assert await rig.outcome(after, rig.token()) == "ok"
 
 
 def test_two_objects_of_one_test_share_revocations_as_they_do_in_the_app() -> None:

@@ -13,7 +13,7 @@ from fastapi_cloudflare_access._revocations.record import (
     Kind,
     Record,
 )
-from fastapi_cloudflare_access._revocations.subjects import email_names, stream_of, token_key
+from fastapi_cloudflare_access._revocations.subjects import address_names, stream_of, token_key
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN, parse
 from fastapi_cloudflare_access.claims import MAX_TIME
@@ -24,8 +24,10 @@ MAX_ADDRESS = 320
 """Number of characters that an address may have (RFC 5321 section 4.5.3.1)."""
 
 
-def caller_key(signer: Signer, method: str, **callers: Any) -> tuple[Kind, str]:
+def caller_keys(signer: Signer, method: str, **callers: Any) -> list[tuple[Kind, str]]:
     """Return the kind and the key of the one caller that is given.
+
+    An address has a key for each secret of the store, the one for new records first.
 
     Args:
         signer: Makes the digest of an address.
@@ -47,8 +49,8 @@ def caller_key(signer: Signer, method: str, **callers: Any) -> tuple[Kind, str]:
     if name == "email":
         if "@" not in value:
             raise ConfigurationError("email must be an address, such as 'ada@acme.example'")
-        return "email", email_names(value, signer)[0].partition(":")[2]
-    return ("sub" if name == "sub" else "client_id"), value
+        return [("email", name.partition(":")[2]) for name in address_names(value, signer)]
+    return [("sub" if name == "sub" else "client_id", value)]
 
 
 def seconds_of(for_: Any) -> int:
@@ -66,8 +68,8 @@ def seconds_of(for_: Any) -> int:
     return ceil(for_.total_seconds())
 
 
-def revocation_of(token: Any) -> Callable[[int], Record | None]:
-    """Return a function that makes the record of a token at a time of the store; None if it has expired.
+def revocation_of(token: Any) -> Callable[[int], list[Record]]:
+    """Return a function that makes the record of a token at a time of the store; none if it has expired.
 
     Raises:
         ConfigurationError: This is not a token.
@@ -83,13 +85,13 @@ def revocation_of(token: Any) -> Callable[[int], Record | None]:
     if type(exp) is not int or not 0 <= exp <= MAX_TIME:
         raise _not_a_token()
 
-    def record(at: int) -> Record | None:
+    def records(at: int) -> list[Record]:
         now, until = at // MICROSECONDS, exp + RECORD_LIFETIME - LONGEST_SESSION
         if exp > now + LONGEST_SESSION:
             raise ConfigurationError("revoke takes a token that expires within 31 days, as all of Cloudflare do")
-        return Record("block", "token", key, at, until, stream) if until > now else None
+        return [Record("block", "token", key, at, until, stream)] if until > now else []
 
-    return record
+    return records
 
 
 def _not_a_token() -> ConfigurationError:

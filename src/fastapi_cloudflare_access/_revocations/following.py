@@ -8,6 +8,7 @@
 | a new worker reads a log that no worker has completed since then | waits for `SETTLING` before it relies on it |
 """
 
+import asyncio
 import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -186,7 +187,7 @@ class LogReader:
 
     async def _write_back(self) -> None:
         """Write records that the log lacks, some at a time; then the statement that the log is complete."""
-        lacking = self._lacking()
+        lacking = await self._lacking()
         if lacking:
             written = random.sample(lacking, min(MAX_WRITTEN, len(lacking)))
             await self.append(written)
@@ -199,12 +200,15 @@ class LogReader:
             await self.append([Completion(self._epoch or "", await self.time())])
         self._write_at = float("inf")
 
-    def _lacking(self) -> list[Record]:
+    async def _lacking(self) -> list[Record]:
         """Return the records in force that the log did not have when it was read."""
-        log, now = self._log, self._clock.now()
+        log, now, lacking = self._log, self._clock.now(), list[Record]()
         if log is None:
-            return []
-        return [record for record in self._table.records() if record.ends_at > now and log.would_change(record)]
+            return lacking
+        for piece in self._table.pieces():
+            lacking += [record for record in piece if record.ends_at > now and log.would_change(record)]
+            await asyncio.sleep(0)
+        return lacking
 
     def _needs_completion(self) -> bool:
         if not self._epoch or not self.is_complete:

@@ -1,20 +1,28 @@
 """The revocations of a team for its requests: the table, the tasks that follow the log, and what holds without them."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakMethod
 
 from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
 from fastapi_cloudflare_access._keys.document import describe_store
 from fastapi_cloudflare_access._keys.shared_snapshot import team_name
+from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._revocations.following import READ_TIMEOUT, SETTLING, LogReader
 from fastapi_cloudflare_access._revocations.log import RecordFormat
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
 from fastapi_cloudflare_access._revocations.reporting import Report
-from fastapi_cloudflare_access._revocations.subjects import keys_of_caller, keys_of_claims, stream_of_caller
+from fastapi_cloudflare_access._revocations.subjects import (
+    address_names,
+    keys_of_caller,
+    keys_of_claims,
+    stream_of_caller,
+)
 from fastapi_cloudflare_access._revocations.table import MAX_RECORDS, Table
 from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
@@ -29,12 +37,18 @@ READ_INTERVAL = 1.0
 """Seconds between two reads of the store on the way of requests, if no lifespan runs."""
 CATCH_UP_TIMEOUT = 1.0
 """Seconds that a request waits for such a read."""
+READ_ALL_TIMEOUT = 60.0
+"""Seconds that the read of a whole log may take, if no task follows it."""
 MAX_CLOCK_SKEW = 300.0
 """Seconds by which the clock of the store may differ from that of a worker that adds a revocation."""
+MAX_ADDRESSES = 4096
+"""Number of addresses whose digests are remembered."""
 START_POLL = 0.05
 """Seconds between two looks, at the start, whether the revocations are complete."""
 FOLLOW_TASK, READ_TASK = "cloudflare-access-revocations", "cloudflare-access-read-revocations"
 """Names of the asyncio tasks."""
+
+logger = logging.getLogger("fastapi_cloudflare_access")
 
 _NEVER = float("-inf")
 
@@ -83,6 +97,7 @@ class RevocationSource:
         self._store, self._clock, self._is_closed = store, clock, unavailable == "closed"
         self._monotonic = clock.monotonic
         self.signer = Signer(store.secret, purpose="revocation")
+        self._address_names = lru_cache(MAX_ADDRESSES)(partial(address_names, signer=self.signer))
         self._records = RecordFormat(self.signer, settings.issuer, settings.former_team_domains)
         self._teams = [team_name(issuer) for issuer in (settings.issuer, *settings.former_team_domains)]
         self._startup_timeout = settings.key_settings.startup_timeout
@@ -98,7 +113,7 @@ class RevocationSource:
 
     def keys_of(self, claims: dict[str, Any], token_digest: bytes) -> RevocationKeys:
         """Return the keys of a token whose claims have been checked; the digest is its SHA-256."""
-        return keys_of_claims(claims, token_digest, self.signer)
+        return keys_of_claims(claims, token_digest, self._address_names)
 
     def refusal(self, keys: RevocationKeys) -> AccessError | None:
         """Return why a verified token is refused, or None."""
@@ -118,8 +133,9 @@ class RevocationSource:
     def is_revoked(self, caller: UserClaims | ServiceClaims) -> bool:
         """Check whether the token of an open stream is revoked."""
         now = self._clock.now()
-        keys = keys_of_caller(caller, self.signer)
-        return self._table.refuses(keys, now) or self._table.refuses_stream(stream_of_caller(caller), now)
+        if self._table.refuses(keys_of_caller(caller, self._address_names), now):
+            return True
+        return self._table.has_tokens and self._table.refuses_stream(stream_of_caller(caller), now)
 
     @property
     def is_read_due(self) -> bool:
@@ -142,7 +158,7 @@ class RevocationSource:
         """Read the log to its end; an error is reported."""
         try:
             for reader in self._current_loop_state().readers:
-                await run_with_timeout(self._clock, reader.read(follow=False), timeout=READ_TIMEOUT)
+                await run_with_timeout(self._clock, reader.read(follow=False), timeout=READ_ALL_TIMEOUT)
         except Exception as problem:  # noqa: BLE001 - a store may raise anything
             self.report.failed(problem)
 
@@ -223,7 +239,7 @@ class RevocationSource:
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Register a bound method that is called after revocations were added; only a weak reference is kept."""
-        self._callbacks.append(WeakMethod(callback))
+        self._callbacks = [*filter(_is_alive, self._callbacks), WeakMethod(callback)]
 
     def _changed(self, *, revoked: bool) -> None:
         """Note that the end of a log was read, or that revocations were added."""
@@ -238,41 +254,43 @@ class RevocationSource:
             self._next_read = self._last_contact + (MAX_SILENCE if self._is_following_anywhere() else READ_INTERVAL)
 
     def _notify(self) -> None:
-        for reference in [*self._callbacks]:
-            callback = reference()
-            if callback is None:
-                self._callbacks.remove(reference)
-            else:
-                callback()
+        for callback in [reference() for reference in self._callbacks]:
+            try:
+                if callback is not None:
+                    callback()
+            except Exception:  # noqa: BLE001 - the records count all the same
+                log(logger, logging.ERROR, "the streams of revoked callers could not be ended", exc_info=True)
 
     # what operators do
 
-    async def add(self, make: Callable[[int], Record | None]) -> None:
-        """Add the record that `make` returns for the time of the store.
+    async def add(self, make: Callable[[int], list[Record]]) -> None:
+        """Add the records that `make` returns for the time of the store.
 
         Raises:
-            RevocationsUnavailable: It was not stored.
+            RevocationsUnavailable: They were not stored.
         """
         reader = self._current_loop_state().readers[0]
         try:
             at = await reader.time()
             self._check_time(at / MICROSECONDS)
-            record = make(at)
-            if record is None:
+            if not (records := make(at)):
                 return
-            self._check_room(record)
-            await reader.append([record])
+            for record in records:
+                self._check_limit(record)
+            await reader.append(records)
         except AccessError:
             raise
         except Exception as problem:  # noqa: BLE001 - a store may raise anything
             self.report.failed(problem)
             raise RevocationsUnavailable(f"nothing was stored: {describe_store(problem)}") from None
-        self.apply(record)
+        self.apply(records)
 
-    def apply(self, record: Record) -> None:
-        """Apply a record that this process has added."""
-        self.report.added(record.action, record.kind)
-        if self._table.add(record, self._clock.now()):
+    def apply(self, records: Sequence[Record]) -> None:
+        """Apply records that this process has added."""
+        now = self._clock.now()
+        self.report.added(records[0].action, records[0].kind)
+        changed = [self._table.add(record, now) for record in records]
+        if any(changed):
             self._notify()
 
     def _check_time(self, now: float) -> None:
@@ -282,11 +300,11 @@ class RevocationSource:
                 f"nothing was stored: the clock of the store differs by {skew:.0f} seconds from that of this machine"
             )
 
-    def _check_room(self, record: Record) -> None:
-        if self._table.has_room_for(record):
+    def _check_limit(self, record: Record) -> None:
+        if self._table.can_add(record):
             return
         self._table.expire(self._clock.now())
-        if not self._table.has_room_for(record):
+        if not self._table.can_add(record):
             raise RevocationsUnavailable(f"nothing was stored: {MAX_RECORDS} revocations are in force, and no more fit")
 
     def records(self) -> list[Record]:
@@ -320,3 +338,7 @@ class RevocationSource:
     def count(self) -> int:
         """Number of records in the table."""
         return len(self._table)
+
+
+def _is_alive(reference: WeakMethod[Callable[[], None]]) -> bool:
+    return reference() is not None

@@ -1,13 +1,17 @@
 """The keys under which a caller is found among the revocations."""
 
 import unicodedata
+from collections.abc import Callable
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 from fastapi_cloudflare_access._domains import normal_domain
 from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.stores._signing import Signer
+
+NamesOf: TypeAlias = Callable[[str], tuple[str, ...]]
+"""A function that returns the keys of an address."""
 
 
 def folded(address: str) -> str:
@@ -31,30 +35,36 @@ def token_key(token: bytes) -> str:
     return sha256(token).hexdigest()
 
 
-def keys_of_claims(claims: dict[str, Any], token_digest: bytes, signer: Signer) -> RevocationKeys:
-    """Return the keys of a token whose claims have been checked; the digest is its SHA-256."""
+def keys_of_claims(claims: dict[str, Any], token_digest: bytes, names_of: NamesOf) -> RevocationKeys:
+    """Return the keys of a token whose claims have been checked.
+
+    Args:
+        claims: The claims.
+        token_digest: The SHA-256 of the token.
+        names_of: Returns the keys of an address.
+    """
     names = [f"token:{token_digest.hex()}"]
     if sub := claims["sub"]:
         names.append(f"sub:{sub}")
         email = claims.get("email")
         if type(email) is str:
-            names += email_names(email, signer)
+            names += names_of(email)
     else:
         names.append(f"client_id:{claims['common_name']}")
     return RevocationKeys(tuple(names), claims["iat"])
 
 
-def keys_of_caller(caller: UserClaims | ServiceClaims, signer: Signer) -> RevocationKeys:
+def keys_of_caller(caller: UserClaims | ServiceClaims, names_of: NamesOf) -> RevocationKeys:
     """Return the keys of a verified caller, without that of the token."""
     if isinstance(caller, ServiceClaims):
         return RevocationKeys((f"client_id:{caller.common_name}",), caller.iat)
-    addresses = email_names(caller.email, signer) if isinstance(caller.email, str) else []
+    addresses = names_of(caller.email) if isinstance(caller.email, str) else ()
     return RevocationKeys((f"sub:{caller.sub}", *addresses), caller.iat)
 
 
-def email_names(email: str, signer: Signer) -> list[str]:
+def address_names(email: str, signer: Signer) -> tuple[str, ...]:
     """Return the keys of an address: one for each secret of the store, the newest one first."""
-    return [f"email:{digest}" for digest in signer.digests(folded(email))]
+    return tuple(f"email:{digest}" for digest in signer.digests(folded(email)))
 
 
 def stream_of(claims: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
 
 MAX_RECORDS = 100_000
 """Number of revocations in force of one team; a further one is an error for its sender."""
+PIECE = 2000
+"""Number of keys whose records are returned at once."""
 
 _NEVER = -1
 
@@ -22,13 +24,16 @@ class Entry:
         log_out: The latest log-out, or None.
         blocks: The blocks that are not covered by another one, oldest first.
         unblock: The latest `unblock`, or None.
+        ends_at: Time from which no record has an effect any more, in seconds since 1970.
+        stream: The digest by which open streams of a token find the entry; else empty.
     """
 
-    __slots__ = ("blocked_until", "blocks", "log_out", "not_before", "unblock")
+    __slots__ = ("blocked_until", "blocks", "ends_at", "log_out", "not_before", "stream", "unblock")
 
     def __init__(self) -> None:
         """Begin without a record."""
-        self.not_before = self.blocked_until = _NEVER
+        self.not_before = self.blocked_until = self.ends_at = _NEVER
+        self.stream = ""
         self.log_out: Record | None = None
         self.blocks: tuple[Record, ...] = ()
         self.unblock: Record | None = None
@@ -59,6 +64,8 @@ class Entry:
 
     def merge(self, record: Record) -> None:
         """Add a record that would change the entry."""
+        self.ends_at = max(self.ends_at, record.ends_at)
+        self.stream = record.stream or self.stream
         if record.action == "log_out":
             self.log_out = record
             self.not_before = record.at // MICROSECONDS
@@ -71,14 +78,6 @@ class Entry:
             blocks = (*(block for block in blocks if not _covers(record, block)), record)
         self.blocks = blocks
         self.blocked_until = max((block.until for block in blocks), default=_NEVER)
-
-    def expire(self, now: float) -> None:
-        """Remove the records that have no effect any more."""
-        self.blocks = tuple(block for block in self.blocks if block.ends_at > now)
-        if self.log_out is not None and self.log_out.ends_at <= now:
-            self.log_out = None
-        if self.unblock is not None and self.unblock.ends_at <= now:
-            self.unblock = None
 
 
 def _covers(one: Record, other: Record) -> bool:
@@ -113,6 +112,11 @@ class Table:
                 return True
         return False
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether single tokens are revoked."""
+        return bool(self._streams)
+
     def refuses_stream(self, stream: str, now: float) -> bool:
         """Check whether a token with this caller and these times is revoked."""
         entry = self._streams.get(stream)
@@ -123,7 +127,7 @@ class Table:
         entry = self._entries.get(record.name)
         return entry is None or entry.would_change(record)
 
-    def has_room_for(self, record: Record) -> bool:
+    def can_add(self, record: Record) -> bool:
         """Check whether a record may be added; one that replaces others, or unblocks a known key, always fits."""
         if self._size < MAX_RECORDS:
             return True
@@ -146,19 +150,21 @@ class Table:
                 self._streams[record.stream] = entry
         return True
 
+    def pieces(self) -> Iterator[list[Record]]:
+        """Return the records in pieces, so that the caller need not block an event loop for as long as all take."""
+        entries = [*self._entries.values()]
+        for start in range(0, len(entries), PIECE):
+            yield [*chain.from_iterable(entry.records() for entry in entries[start : start + PIECE])]
+
     def records(self) -> list[Record]:
-        """Return the records in force, in no order."""
-        with self._lock:
-            return [*chain.from_iterable(entry.records() for entry in self._entries.values())]
+        """Return the records, in no order."""
+        return [*chain.from_iterable(self.pieces())]
 
     def expire(self, now: float) -> None:
-        """Remove the records that have no effect any more at `now`, in seconds since 1970."""
+        """Remove the keys whose records have no effect any more at `now`, in seconds since 1970."""
         with self._lock:
             for name, entry in [*self._entries.items()]:
-                before = len(entry)
-                entry.expire(now)
-                self._size += len(entry) - before
-                if not len(entry):
+                if entry.ends_at <= now:
+                    self._size -= len(entry)
+                    self._streams.pop(entry.stream, None)
                     del self._entries[name]
-            kept = {id(entry) for entry in self._entries.values()}
-            self._streams = {name: entry for name, entry in self._streams.items() if id(entry) in kept}

@@ -111,9 +111,9 @@ async def revoke(source: RevocationSource, target: Target, *, for_: timedelta | 
         ConfigurationError: The caller or the token is wrong.
     """
     revocations = Revocations(source)
-    if target.token is not None and (any(target.caller.values()) or for_ or unblock):
+    if target.token is not None and (any(target.caller.values()) or for_ is not None or unblock):
         raise CommandError("A token is revoked alone: leave out the other options.")
-    if for_ and unblock:
+    if for_ is not None and unblock:
         raise CommandError("Pass --for to block a caller, or --unblock, not both.")
     try:
         if target.token is not None:
@@ -122,7 +122,7 @@ async def revoke(source: RevocationSource, target: Target, *, for_: timedelta | 
         if unblock:
             await revocations.unblock(**target.caller)
             return RevokeReport(action="unblock")
-        if for_:
+        if for_ is not None:
             await revocations.block(**target.caller, for_=for_)
             return RevokeReport(action="block")
         await revocations.log_out(**target.caller)
@@ -159,7 +159,7 @@ async def read(source: RevocationSource) -> RevocationsReport:
             by=each.by,
             key=each.key,
             added_at=_iso(each.added_at),
-            until=each.until and _iso(each.until),
+            until=None if each.until is None else _iso(each.until),
         )
         for each in Revocations(source).in_force()
     ]

@@ -12,6 +12,7 @@ from fastapi_cloudflare_access._verifier import Outcome, U, Verifier
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, IdentityUnavailable, MissingToken
 from fastapi_cloudflare_access.identity import Identity
+from fastapi_cloudflare_access.testing._memory_revocations import MemoryRevocations
 from fastapi_cloudflare_access.testing._replacing import authenticators_of, replaced
 from fastapi_cloudflare_access.testing.team import wire_claims
 
@@ -79,7 +80,8 @@ class _FixedCaller(Verifier[Any]):
     def __init__(self, real: Verifier[Any], caller: Any, identity: Identity | None) -> None:
         """Copy what `access` reads; without a token cache, which the key source would keep a reference to."""
         self.settings, self.keys, self.user_model = real.settings, real.keys, real.user_model
-        self.identities, self.rechecks, self.revocations = real.identities, False, None
+        self.identities, self.rechecks = real.identities, False
+        self.revocations = real.revocations and MemoryRevocations(real.settings, real.keys.clock, ())
         self._caller, self._identity = caller, identity
 
     async def start(self) -> None:
@@ -95,6 +97,10 @@ class _FixedCaller(Verifier[Any]):
     async def identity(self, headers: Headers, user: UserClaims) -> Identity | AccessError:  # noqa: ARG002 - fixed
         """Return the identity of the caller."""
         return self._identity or IdentityUnavailable("the caller has no identity")
+
+    def is_revoked(self, caller: Any) -> bool:  # noqa: ARG002 - nothing is verified, so nothing is revoked
+        """Return False."""
+        return False
 
     def end_of(self, caller: Any) -> float:  # noqa: ARG002 - nothing is verified, so nothing expires
         """Return infinity."""

@@ -1,13 +1,12 @@
 """Replacement of Cloudflare by a team: an app's own access object verifies the team's tokens on the team's clock."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
 from fastapi_cloudflare_access._identity.source import IdentitySource, Session
-from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
 from fastapi_cloudflare_access._revocations.source import RevocationSource
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verifier import Verifier
@@ -16,10 +15,10 @@ from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.errors import AccessError, ConfigurationError
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.keys import KeySource
-from fastapi_cloudflare_access.protocols import Clock, Listener
+from fastapi_cloudflare_access.protocols import Listener
 from fastapi_cloudflare_access.settings import Settings
-from fastapi_cloudflare_access.stores.memory import MemoryStore
 from fastapi_cloudflare_access.testing._issuer import Issuer
+from fastapi_cloudflare_access.testing._memory_revocations import MemoryRevocations
 from fastapi_cloudflare_access.testing._replacing import authenticator_of, replaced
 from fastapi_cloudflare_access.testing.clock import FakeClock
 from fastapi_cloudflare_access.testing.fetch import MemoryFetch
@@ -46,7 +45,7 @@ def patched(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Genera
             if authenticator.verifier.revocations is not None:
                 shared = id(authenticator.verifier.revocations)
                 if shared not in revocations:
-                    revocations[shared] = _MemoryRevocations(access.settings, team.clock, authenticator.listeners)
+                    revocations[shared] = MemoryRevocations(access.settings, team.clock, authenticator.listeners)
                 verifier.revocations = revocations[shared]
                 verifier.revocations.on_change(authenticator.end_revoked_streams)
             stack.enter_context(replaced(authenticator, "verifier", verifier))
@@ -69,27 +68,6 @@ def _key_source(team: Issuer, certs: MemoryFetch, settings: Settings, listeners:
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, keys.refresh()).result()
     return keys
-
-
-class _MemoryRevocations(RevocationSource):
-    """Revocations without a store: those that the test adds."""
-
-    def __init__(self, settings: Settings, clock: Clock, listeners: Sequence[Listener]) -> None:
-        """Begin without a revocation, always current."""
-        super().__init__(MemoryStore(), settings, clock=clock, listeners=listeners)
-        self._current_until = self._next_read = float("inf")
-
-    async def start(self) -> None:
-        """Return without following a log."""
-
-    async def stop(self) -> None:
-        """Return without stopping anything."""
-
-    async def add(self, make: Callable[[int], Record | None]) -> None:
-        """Add the record at the time of the fake clock."""
-        record = make(int(self._clock.now() * MICROSECONDS))
-        if record is not None:
-            self.apply(record)
 
 
 class _FakeClockIdentitySource(IdentitySource):
