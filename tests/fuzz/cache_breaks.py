@@ -36,8 +36,8 @@ def same_instance(patch: pytest.MonkeyPatch) -> None:
     """Give the instance that the first request got, whatever its model."""
     remember = Verifier._remember
 
-    def remembered(self: Any, parsed: Any, key: Any, claims: Any, caller: Any) -> Any:
-        return remember(self, parsed, key, claims, caller)._replace(caller=caller)
+    def remembered(self: Any, parsed: Any, key: Any, claims: Any, caller: Any, revocation_keys: Any) -> Any:
+        return remember(self, parsed, key, claims, caller, revocation_keys)._replace(caller=caller)
 
     patch.setattr(Verifier, "_remember", remembered)
 
