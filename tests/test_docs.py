@@ -110,6 +110,7 @@ def test_the_guide_shows_the_scripts_of_the_single_page_app(script: str) -> None
 
 
 @pytest.mark.sources
+@pytest.mark.once  # the script needs the packages of the documentation
 def test_the_page_of_settings_is_what_the_script_writes() -> None:
     command = [sys.executable, str(ROOT / "scripts/reference.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
