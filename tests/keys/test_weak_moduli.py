@@ -104,6 +104,7 @@ def test_each_class_has_a_vector_and_a_source() -> None:
 
 def test_factors_that_are_close_to_each_other_are_noticed() -> None:
     """Fermat's method finds p and p + 2d after about d² / 2p steps; here after none, and after as many as are made."""
+    assert FERMAT_ROUNDS == 100
     close = P * (P + 2)
     assert weak_moduli._has_close_factors(close)
     root, rounds = isqrt(close) + 1, FERMAT_ROUNDS - 1
