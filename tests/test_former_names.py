@@ -9,7 +9,7 @@ from fastapi_cloudflare_access import CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, WrongIssuer
 from fastapi_cloudflare_access.events import AccessEvent, FormerTeamDomainSeen
 from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam, MemoryFetch
-from fastapi_cloudflare_access.testing._issuer import SigningKey
+from fastapi_cloudflare_access.testing.team import shared_key
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +78,7 @@ async def test_other_names_stay_refused_and_nothing_is_fetched_from_a_former_one
         with pytest.raises(WrongIssuer):
             await rig.access.verify(rig.token(issuer))
     stranger = FakeTeam("oldname", audience=rig.team.audience)  # who took the old name
-    for team_token in (stranger.user_token("ada@acme.example"), rig.token(OLD, key=SigningKey.generate())):
+    for team_token in (stranger.user_token("ada@acme.example"), rig.token(OLD, key=shared_key("stranger", 0))):
         with pytest.raises(AccessError):
             await rig.team.clock.run_until(rig.access.verify(team_token))
     assert {request.url for request in rig.certs.requests} == {f"{NEW}/cdn-cgi/access/certs"}
@@ -175,6 +175,6 @@ async def test_a_rename_rejects_no_valid_token_and_takes_no_forged_one(
             assert reasons[0] == "accepted"
         else:
             assert {*reasons} == {"accepted"}
-        forged = world.team.user_token("root@acme.example", claims={"iss": OLD}, key=SigningKey.generate())
+        forged = world.team.user_token("root@acme.example", claims={"iss": OLD}, key=shared_key("stranger", 0))
         assert await world.reason(forged) != "accepted"
     assert {request.url for request in world.new_host.requests} == {f"{NEW}/cdn-cgi/access/certs"}

@@ -28,6 +28,13 @@ def certs(team: Team) -> Iterator[CertsServer]:
 
 
 @pytest.fixture(scope="module")
+def changed(team: Team, certs: CertsServer) -> tuple[Tokens, Verdicts]:
+    """A thousand tokens with one odd value each, and what this package says of them."""
+    tokens = mutated(team)
+    return tokens, ours(certs, tokens)
+
+
+@pytest.fixture(scope="module")
 def node_modules(request: pytest.FixtureRequest) -> Path:
     """The JavaScript, installed once into pytest's cache."""
     assert request.config.cache is not None
@@ -169,25 +176,27 @@ def test_what_access_issues_is_accepted_by_the_documented_go(team: Team, certs: 
     assert accepted(go_oidc(certs, tokens, program)) == set(tokens)
 
 
-def test_whatever_this_package_accepts_the_documented_python_accepts(team: Team, certs: CertsServer) -> None:
-    tokens = mutated(team)
-    mine = accepted(ours(certs, tokens))
+def test_whatever_this_package_accepts_the_documented_python_accepts(
+    certs: CertsServer, changed: tuple[Tokens, Verdicts]
+) -> None:
+    tokens, verdicts = changed
+    mine = accepted(verdicts)
     assert len(mine) > len(tokens) / 5
     assert mine - accepted(pyjwt(certs, tokens)) == set()
 
 
 def test_whatever_this_package_accepts_the_documented_javascript_accepts(
-    team: Team, certs: CertsServer, node_modules: Path
+    certs: CertsServer, changed: tuple[Tokens, Verdicts], node_modules: Path
 ) -> None:
-    tokens = mutated(team)
-    assert accepted(ours(certs, tokens)) - accepted(jose(certs, tokens, node_modules)) == set()
+    tokens, mine = changed
+    assert accepted(mine) - accepted(jose(certs, tokens, node_modules)) == set()
 
 
 def test_whatever_this_package_accepts_the_documented_go_accepts_but_a_nonce_that_is_no_text(
-    team: Team, certs: CertsServer, program: Path
+    certs: CertsServer, changed: tuple[Tokens, Verdicts], program: Path
 ) -> None:
-    tokens = mutated(team)
-    mine, theirs = ours(certs, tokens), go_oidc(certs, tokens, program)
+    tokens, mine = changed
+    theirs = go_oidc(certs, tokens, program)
     refused = {name: theirs[name] for name in accepted(mine) - accepted(theirs)}
     assert [name for name, why in refused.items() if "failed to unmarshal nonce" not in why] == []
     assert {name.partition("=")[0] for name in refused} == {"header nonce"}
