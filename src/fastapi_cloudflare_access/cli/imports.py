@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Generator[None]:
-    """Stop the garbage collector during imports: their objects stay, and looking at them is a tenth of the time."""
+    """Stop the garbage collector during imports: their objects stay, so it would search them in vain."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
