@@ -389,7 +389,7 @@ async def test_keys_of_another_worker_remove_expired_tokens_from_the_cache() -> 
     await stop(first, second)
 
 
-async def test_a_snapshot_ends_the_back_off_of_a_worker_that_cannot_reach_cloudflare() -> None:
+async def test_a_worker_that_cannot_reach_cloudflare_stays_fresh_by_the_store() -> None:
     shared, store = fleet()
     worker = await shared.started()
     shared.certs.fail_with()
@@ -659,6 +659,17 @@ async def test_a_worker_without_newer_keys_saves_nothing() -> None:
     assert store.snapshot == newest
     assert store.operations.count("save") == 1
     await stop(*workers)
+
+
+@pytest.mark.parametrize("loaded", ["text", 7, ["list"]], ids=["text", "number", "list"])
+async def test_a_store_that_returns_no_bytes_failed(loaded: Any) -> None:
+    shared, store = fleet()
+    store.snapshot = loaded
+    worker = await shared.started()
+    failures = [event for event in shared.events if isinstance(event, SnapshotStoreFailed)]
+    assert {(event.operation, event.cause) for event in failures} == {("load", "it failed with TypeError")}
+    assert worker.get(shared.kid)
+    await worker.stop()
 
 
 async def test_a_store_that_is_false_is_still_a_store() -> None:

@@ -273,7 +273,7 @@ class KeySetCache:
             shared = ParsedDocument(at, old.sequence, document, key_set, None)
             grace = self.settings.removal_grace or None
             new = self.snapshot = merge(old, shared, removal_grace=grace, may_confirm_removals=may_confirm_removals)
-        self._limiter.refreshed_elsewhere(at.monotonic, now.monotonic)
+        self._limiter.refreshed_elsewhere(at.monotonic)
         self._remember(set(), old, new, now)
         self.schedule_next_check(now, self.due())
         self._metrics.report_shared(old, new, age=at.until(now), at=now)

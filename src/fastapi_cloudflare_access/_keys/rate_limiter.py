@@ -142,11 +142,9 @@ class FetchRateLimiter:
         self.retry_at = float("-inf")
         self.refresh_at = now + self._pause(max_age)
 
-    def refreshed_elsewhere(self, fetched_at: float, now: float) -> None:
-        """Schedule the next refresh after a fetch of another worker; if that is still ahead, end the back-off."""
+    def refreshed_elsewhere(self, fetched_at: float) -> None:
+        """Schedule the next refresh after a fetch of another worker."""
         self.refresh_at = fetched_at + self._pause(None)
-        if self.refresh_at > now:
-            self.retry_at = float("-inf")
 
     def _pause(self, max_age: float | None) -> float:
         """Return the seconds from a fetch to the next refresh."""

@@ -157,9 +157,9 @@ class Turn:
     async def _load(self, *, may_confirm_removals: bool) -> bool:
         self.operation = "load"
         record = await self.fleet.store.load(self.fleet.team)
-        self.operation = None
-        if record is not None:
+        if record is not None:  # a store of the app may return anything, which is a failed load
             self._use(record, may_confirm_removals=may_confirm_removals)
+        self.operation = None
         return self.is_used
 
     def _use(self, record: bytes, *, may_confirm_removals: bool) -> None:
