@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -150,7 +151,8 @@ class RevocationSource:
             return
         if not self._is_following_anywhere():
             if loop_state.reading is None or loop_state.reading.done():
-                loop_state.reading = asyncio.create_task(self.read_all(), name=READ_TASK)
+                # An empty context, so that the task keeps nothing of the request that happens to start it.
+                loop_state.reading = asyncio.create_task(self.read_all(), name=READ_TASK, context=Context())
             await wait_until_done(self._clock, loop_state.reading, timeout=CATCH_UP_TIMEOUT)
         self._next_read = max(self._next_read, self._monotonic() + READ_INTERVAL)
 
