@@ -5,6 +5,8 @@
 The way and the full read need `redis-server`. On a busy machine the times are those of the machine.
 """
 
+# ruff: noqa: ASYNC110, ASYNC220, S105, S603, SLF001 - a script that starts workers and looks inside
+
 import asyncio
 import json
 import shutil

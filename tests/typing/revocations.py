@@ -15,10 +15,10 @@ from fastapi_cloudflare_access.stores.redis import RedisStore
 store: RevocationStore = RedisStore("redis://localhost", secret="…")
 both: RevocationStore = MemoryStore()
 same: SnapshotStore = MemoryStore()
-neither: RevocationStore = FileStore("/tmp", secret="…")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+neither: RevocationStore = FileStore("keys", secret="…")  # type: ignore[assignment]
 
 access = CloudflareAccess(revocation_store=store, revocations_unavailable="closed")
-CloudflareAccess(revocation_store=store, revocations_unavailable="half")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+CloudflareAccess(revocation_store=store, revocations_unavailable="half")  # type: ignore[arg-type]
 
 assert_type(access.revocations, Revocations)
 assert_type(access.revocations.in_force(), list[Revocation])
@@ -28,8 +28,8 @@ assert_type(access.revocations.health(), RevocationsHealth)
 async def revoke() -> None:
     await access.revocations.log_out(sub="…")
     await access.revocations.block(email="…", for_=timedelta(hours=1))
-    await access.revocations.block(email="…", for_=60)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await access.revocations.block(email="…")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await access.revocations.block(email="…", for_=60)  # type: ignore[arg-type]
+    await access.revocations.block(email="…")  # type: ignore[call-arg]
     await access.revocations.unblock(client_id="…")
     await access.revocations.revoke(b"token")
-    await access.revocations.log_out("…")  # type: ignore[misc]  # pyright: ignore[reportCallIssue]
+    await access.revocations.log_out("…")  # type: ignore[call-arg]
