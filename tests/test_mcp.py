@@ -47,6 +47,7 @@ from fastapi_cloudflare_access.mcp import (
     versions,
 )
 from fastapi_cloudflare_access.policies import EmailDomain, Group
+from fastapi_cloudflare_access.stores.memory import MemoryStore
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch, override
 
 pytestmark = pytest.mark.mcp_sdks
@@ -280,6 +281,18 @@ def test_an_app_sees_the_caller_as_the_user(access: CloudflareAccess, team: Fake
         ):
             seen = client.get("/", headers=team.headers(caller)).json()
             assert (seen["is_access_user"], seen["name"], seen["scopes"]) == (True, name, [])
+
+
+def test_a_revoked_caller_is_refused(team: FakeTeam) -> None:
+    access = CloudflareAccess(
+        team_domain="acme", audience="0" * 64, revocation_store=MemoryStore(), revocations_unavailable="closed"
+    )
+    app = bridge(Starlette(routes=[Route("/", PlainTextResponse("ok"))]), access)
+    with team.patch(access), TestClient(app) as client:
+        headers = team.headers(team.user("ada@example.com"))
+        assert client.get("/", headers=headers).status_code == 200
+        asyncio.run(access.revocations.log_out(email="ADA@example.com"))
+        assert client.get("/", headers=headers).status_code == 401
 
 
 def test_either_of_two_objects_can_be_bridged(access: CloudflareAccess, team: FakeTeam) -> None:
