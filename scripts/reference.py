@@ -1,7 +1,7 @@
-"""Write docs/reference/settings.md from the code, and correct the signatures of the API pages.
+"""Write docs/reference/settings.md and metrics.md from the code, and correct the signatures of the API pages.
 
-    python scripts/reference.py          write the page
-    python scripts/reference.py --check  only check that the page is what this script writes
+    python scripts/reference.py          write the pages
+    python scripts/reference.py --check  only check that the pages are what this script writes
 
 mkdocstrings loads the class `Signatures`, as mkdocs.yml says.
 """
@@ -21,11 +21,13 @@ from pydantic.fields import FieldInfo
 
 from fastapi_cloudflare_access import CloudflareAccess, KeySettings
 from fastapi_cloudflare_access.dependencies import Dependency
+from fastapi_cloudflare_access.instrumentation.metrics import ATTRIBUTES, METRICS
 from fastapi_cloudflare_access.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/fastapi_cloudflare_access"
 PAGE = ROOT / "docs/reference/settings.md"
+METRICS_PAGE = ROOT / "docs/reference/metrics.md"
 CONSTANTS = {
     "Tokens": ("MAX_TOKEN", "MAX_HEADER", "MAX_UNVERIFIED_PAYLOAD", "MAX_DEPTH", "MAX_COOKIES"),
     "Certs documents": ("MAX_DOCUMENT", "MAX_KEYS", "MIN_BITS", "MAX_KID"),
@@ -187,8 +189,43 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def metrics_page() -> str:
+    """Return the page of the metrics."""
+    kinds = {"observed_counter": "counter"}
+    rows = [
+        (
+            f"`{metric.name}`<br>`{metric.prometheus_name}`",
+            kinds.get(metric.kind, metric.kind) + (f", {metric.unit}" if metric.unit else ""),
+            "<br>".join(f"`{name}`" for name in metric.attributes),
+            metric.description,
+        )
+        for metric in METRICS
+    ]
+    attributes = [(f"`{name}`<br>`{name.replace('.', '_')}`", text) for name, text in ATTRIBUTES.items()]
+    return METRICS_TEXT.format(
+        metrics=table(("metric", "kind and unit", "attributes", "description"), rows),
+        attributes=table(("attribute", "values"), attributes),
+    )
+
+
+METRICS_TEXT = """<!-- Written by scripts/reference.py, from the table in the code. -->
+# Metrics
+
+The listeners for [Prometheus and OpenTelemetry](../guides/metrics.md) record these metrics. The first name is that of
+OpenTelemetry, and the second that of Prometheus.
+
+{metrics}
+
+## Attributes
+
+The attributes are labels in Prometheus. A label without a value is empty there, and absent in OpenTelemetry.
+
+{attributes}
+"""
+
+
 def page() -> str:
-    """Return the page."""
+    """Return the page of the settings."""
     return TEXT.format(
         settings=settings_table(Settings), key_settings=settings_table(KeySettings), constants=constants()
     )
@@ -325,13 +362,15 @@ def shown(value: object) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Return 0 if the page is what this script writes."""
+    """Return 0 if the pages are what this script writes."""
+    pages = {PAGE: page(), METRICS_PAGE: metrics_page()}
     if "--check" not in arguments:
-        PAGE.write_text(page())
-    elif PAGE.read_text() != page():
-        print(f"{PAGE.relative_to(ROOT)} is not what the code says: run scripts/reference.py")
-        return 1
-    return 0
+        for path, text in pages.items():
+            path.write_text(text)
+    wrong = [path for path, text in pages.items() if path.read_text() != text]
+    for path in wrong:
+        print(f"{path.relative_to(ROOT)} is not what the code says: run scripts/reference.py")
+    return len(wrong)
 
 
 if __name__ == "__main__":

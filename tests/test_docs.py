@@ -6,7 +6,7 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -15,11 +15,14 @@ from typing import Annotated, Any
 import fastapi
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, KeySettings, UserClaims, guard
+from fastapi_cloudflare_access.instrumentation.opentelemetry import OpenTelemetryListener
+from fastapi_cloudflare_access.instrumentation.prometheus import PrometheusListener
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FakeTeam, assert_protected, override
 
@@ -56,17 +59,20 @@ def parse(page: Path) -> Document:
 
 
 @pytest.fixture
-def namespace(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     """Be a module, so that classes defined on a page can be found by name, and `app.py`, where a page is about that."""
     module = ModuleType("a_page_of_the_documentation")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, "app", module)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    registered = {*REGISTRY._collector_to_names}
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [*root.handlers])  # a page may configure logging
     monkeypatch.setattr(root, "level", root.level)
-    return module.__dict__
+    yield module.__dict__
+    for collector in {*REGISTRY._collector_to_names} - registered:  # a page may register metrics
+        REGISTRY.unregister(collector)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -85,7 +91,16 @@ def test_the_python_of_every_page_runs_from_top_to_bottom(page: Path, namespace:
 
 @pytest.mark.parametrize(
     "documented",
-    [CloudflareAccess, guard.AccessGuard, guard.PrivateResponses, FakeTeam.patch, assert_protected, override],
+    [
+        CloudflareAccess,
+        guard.AccessGuard,
+        guard.PrivateResponses,
+        OpenTelemetryListener,
+        PrometheusListener,
+        FakeTeam.patch,
+        assert_protected,
+        override,
+    ],
     ids=lambda documented: str(documented.__name__),
 )
 def test_the_example_of_a_docstring_runs(documented: object, namespace: dict[str, object]) -> None:

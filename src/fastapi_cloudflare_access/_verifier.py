@@ -63,10 +63,22 @@ class AwaitingKey(NamedTuple):
 class Verifier(Generic[U]):
     """Verifies tokens by one set of settings over one key source."""
 
-    __slots__ = ("_cache", "identities", "keys", "rechecks", "revocations", "settings", "user_model")
+    __slots__ = (
+        "_cache",
+        "identities",
+        "keys",
+        "rechecks",
+        "revocations",
+        "settings",
+        "signature_checks",
+        "user_model",
+    )
 
     reads_tokens = True
     """Whether the caller depends on the token; the testing kit can fix the caller."""
+
+    signature_checks: int
+    """Number of signatures that were checked; it does not change at a hit of the token cache."""
 
     def __init__(
         self,
@@ -91,6 +103,7 @@ class Verifier(Generic[U]):
         self.identities = identities
         self.revocations = revocations
         self.user_model = user_model
+        self.signature_checks = 0
         self.rechecks = identities is not None and settings.recheck_session > 0
         size = settings.token_cache_size
         self._cache = TokenCache[U](size) if size else None
@@ -192,6 +205,7 @@ class Verifier(Generic[U]):
         return self._verify_with(key, parsed, cache_key)
 
     def _verify_with(self, key: RS256Key, parsed: ParsedToken, cache_key: bytes) -> U | ServiceClaims:
+        self.signature_checks += 1
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
         caller = build_claims(claims, self.user_model, issuer=self.settings.issuer)
         revocation_keys = None if self.revocations is None else self.revocations.keys_of(claims, cache_key)

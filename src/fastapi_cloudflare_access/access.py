@@ -154,7 +154,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         verifier = Verifier(settings, keys=keys, identities=identities, user_model=user_model, revocations=revocations)
         self._begin(authenticator := Authenticator(verifier, listeners))
         self._add_dependencies(authenticator)
-        _log_warnings(settings)
+        _announce(self, listeners)
 
     def __repr__(self) -> str:
         audience = ", ".join(self.settings.audience)
@@ -189,6 +189,11 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
             )
         return Revocations(source)
 
+    @property
+    def open_streams(self) -> int:
+        """The number of WebSockets and streams that `while_valid` or the guard keeps open in this process."""
+        return self._authenticator.open_streams.count()
+
     def __or__(self, other: "AccessBase[V]") -> "AnyAccess[U | V]":
         """Return an object that admits callers of either: of several teams, or of several applications.
 
@@ -207,7 +212,6 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         """
         mine = self._authenticator
         settings = self.settings.with_audience(audience)
-        _log_warnings(settings)
         verifier = Verifier(
             settings,
             keys=self.keys,
@@ -225,6 +229,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
                     f"with_audience cannot copy the attribute {name}, which holds dependencies for another audience: "
                     "keep each of them in an attribute of its own, and first | second outside of the object"
                 )
+        _announce(other, mine.listeners)
         return other
 
     def login_url(self, host: Annotated[str, _LOGIN], *, return_to: str = "/", audience: str | None = None) -> str:
@@ -276,9 +281,13 @@ def _revocations(
     return None if store is None else RevocationSource(store, settings, clock=clock, listeners=listeners)
 
 
-def _log_warnings(settings: Settings) -> None:
-    for warning in settings.warnings:
+def _announce(access: CloudflareAccess[Any], listeners: Iterable[Any]) -> None:
+    """Log the warnings of a new object, and pass it to the listeners that read its state."""
+    for warning in access.settings.warnings:
         log(logger, logging.WARNING, "%s", warning)
+    for listener in listeners:
+        if hasattr(cast("type[object]", type(listener)), "watch"):
+            listener.watch(access)
 
 
 def _holds_dependency_of(value: Any, authenticator: Authenticator[Any]) -> bool:
@@ -312,3 +321,7 @@ def _check_ports(fetch: Any, clock: Any, listeners: Any) -> None:
     functions: list[Any] = [*listeners] if isinstance(listeners, list | tuple) else [None]
     if any(not callable(each) or is_async(each) for each in functions):
         raise ConfigurationError("listeners must be a list of plain functions that take an event")
+    if classes := [each.__name__ for each in functions if isinstance(each, type)]:
+        raise ConfigurationError(f"listeners contains the class {classes[0]}: write {classes[0]}(…), with parentheses")
+    if len({id(each) for each in functions}) < len(functions):
+        raise ConfigurationError("listeners contains a listener twice, which would count each event twice: remove one")

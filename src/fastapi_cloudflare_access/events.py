@@ -222,6 +222,7 @@ class KeysRefreshFailed(KeyEvent):
         cause: Why, in words.
         consecutive_failures: Number of failed fetches since the last successful one.
         retry_in: Seconds until the next attempt.
+        seconds: Duration of the fetch.
     """
 
     name = "keys_refresh_failed"
@@ -229,6 +230,7 @@ class KeysRefreshFailed(KeyEvent):
     cause: str
     consecutive_failures: int
     retry_in: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ An implementation is a class or a function of the same shape; it needs no base c
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from fastapi_cloudflare_access.events import AccessEvent
 
@@ -165,5 +165,38 @@ class RevocationStore(Protocol):
         Args:
             team: The name of the team.
             after: Position to go on from; None for the beginning.
+        """
+        ...
+
+
+class Telemetry(Listener, Protocol):
+    """A listener that measures: it also receives each verification, and can read the state of the object.
+
+    A listener whose class has these methods is one. `CloudflareAccess` calls `record_verification` instead of emitting
+    `RequestAccepted` to it, since an event for each request costs more than a number.
+    """
+
+    def record_verification(
+        self,
+        seconds: float,
+        caller: Literal["user", "service"] | None,
+        reason: str | None,
+        is_cached: bool,  # noqa: FBT001 - positional, since it is called for each request
+        /,
+    ) -> object:
+        """Receive the result of a verification, on the event loop; it must be quick.
+
+        Args:
+            seconds: Duration of the verification; waiting for keys and asking get-identity are included.
+            caller: The type of the caller; None if the token was rejected.
+            reason: The reason code of the error; None if the token was accepted.
+            is_cached: Whether the result comes from the token cache.
+        """
+        ...
+
+    def watch(self, access: Any, /) -> object:
+        """Receive the `CloudflareAccess` object, once it is constructed: its `keys.health()` and `open_streams`.
+
+        Keep only a weak reference.
         """
         ...

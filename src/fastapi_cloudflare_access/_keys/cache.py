@@ -315,7 +315,10 @@ class KeySetCache:
         limiter.failed(at.monotonic, usable_for=usable_for, reserved=pending.reserved, retry_after=retry_after)
         self.schedule_next_check(at, self.due())
         retry_in = limiter.retry_at - at.monotonic
-        self._metrics.report_failure(problem, pending.error, at=at, failures=limiter.failures, retry_in=retry_in)
+        seconds = max(0.0, at.monotonic - pending.earliest_start)
+        self._metrics.report_failure(
+            problem, pending.error, at=at, failures=limiter.failures, retry_in=retry_in, seconds=seconds
+        )
         self.check_age(at)
 
     def check_age(self, now: ClockReading) -> None:

@@ -102,7 +102,14 @@ class KeyMetrics:
             self.emit(KeyAdded(timestamp=at.wall, kid=_shown(kid)))
 
     def report_failure(
-        self, problem: BaseException, cause: str, *, at: ClockReading, failures: int, retry_in: float
+        self,
+        problem: BaseException,
+        cause: str,
+        *,
+        at: ClockReading,
+        failures: int,
+        retry_in: float,
+        seconds: float = 0.0,
     ) -> None:
         """Report a failed fetch."""
         parsing = isinstance(problem, JwksProblem)
@@ -121,7 +128,12 @@ class KeyMetrics:
         reason: Any = "parse_failed" if parsing else "fetch_failed"
         self.emit(
             KeysRefreshFailed(
-                timestamp=at.wall, reason=reason, cause=cause, consecutive_failures=failures, retry_in=retry_in
+                timestamp=at.wall,
+                reason=reason,
+                cause=cause,
+                consecutive_failures=failures,
+                retry_in=retry_in,
+                seconds=seconds,
             )
         )
 

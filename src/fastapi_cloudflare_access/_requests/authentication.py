@@ -27,7 +27,7 @@ from fastapi_cloudflare_access.events import FormerTeamDomainSeen, RequestAccept
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.policies import Decision, Policy
 from fastapi_cloudflare_access.policies.logic import Subject, split_paths
-from fastapi_cloudflare_access.protocols import Listener
+from fastapi_cloudflare_access.protocols import Listener, Telemetry
 from fastapi_cloudflare_access.settings import TokenSource
 
 logger = logging.getLogger("fastapi_cloudflare_access")
@@ -65,6 +65,9 @@ class Authenticator(Generic[U]):
         self.verifier = verifier
         self.listeners = listeners
         self.open_streams = OpenStreams(listeners)
+        telemetry = [each for each in listeners if hasattr(type(each), "record_verification")]
+        self._recorders = tuple(each.record_verification for each in cast("list[Telemetry]", telemetry))
+        self._without_recorder = tuple(each for each in listeners if each not in telemetry)
         self._former_names: dict[str, float] = {}
         self._validity: ContextVar[Validity | None] = ContextVar("cloudflare_access_validity", default=None)
         if verifier.revocations is not None:
@@ -97,11 +100,17 @@ class Authenticator(Generic[U]):
             verifier = self.verifier
             if verifier.revocations is not None and verifier.revocations.is_read_due:
                 await verifier.revocations.catch_up()
+            recorders = self._recorders
+            started_at = verifier.keys.clock.monotonic() if recorders else 0.0
+            checks = verifier.signature_checks
             found = verifier.authenticate_at_once(headers)
+            is_cached = checks == verifier.signature_checks
             outcome = await verifier.authenticate_after_fetch(found) if isinstance(found, AwaitingKey) else found
             if verifier.rechecks and isinstance(outcome, UserClaims):
                 token = find_token(headers, verifier.settings.token_sources) or b""
                 outcome = await verifier.recheck(token, outcome) or outcome
+            if recorders and outcome is not None:
+                self._record(outcome, started_at, is_cached=is_cached and outcome is found)
             validity = Validity(outcome, scope["type"] == "websocket")
             outcomes[self] = headers, outcome, validity
             if outcome is not None and not isinstance(outcome, AccessError):
@@ -142,18 +151,25 @@ class Authenticator(Generic[U]):
             AccessError: The token is not valid, or its key cannot be fetched right now.
         """
         given = b""
+        verifier = self.verifier
+        started_at = verifier.keys.clock.monotonic() if self._recorders else 0.0
         try:
             given = _as_bytes(token)
-            if self.verifier.revocations is not None and self.verifier.revocations.is_read_due:
-                await self.verifier.revocations.catch_up()
-            caller = await self.verifier.verify(given)
-            if self.verifier.rechecks and isinstance(caller, UserClaims):
-                error = await self.verifier.recheck(given, caller)
+            if verifier.revocations is not None and verifier.revocations.is_read_due:
+                await verifier.revocations.catch_up()
+            checks = verifier.signature_checks
+            caller = await verifier.verify(given)
+            is_cached = checks == verifier.signature_checks
+            if verifier.rechecks and isinstance(caller, UserClaims):
+                error = await verifier.recheck(given, caller)
                 if error is not None:
                     raise error
         except AccessError as error:
+            if given:
+                self._record(error, started_at)
             self.refuse_call(error, given)
             raise
+        self._record(caller, started_at, is_cached=is_cached)
         self._accepted(caller, given)
         if (outer := self._validity.get()) is not None:
             outer = outer.outer or outer
@@ -223,16 +239,39 @@ class Authenticator(Generic[U]):
         """Log and emit that a request goes on without a caller, although it has a token."""
         self._refused(error, self._digest(connection.scope), place_of(connection.scope), optional=True)
 
+    def _record(self, outcome: U | ServiceClaims | AccessError, started_at: float, *, is_cached: bool = False) -> None:
+        """Pass the duration and the result of a verification to the listeners that measure.
+
+        Args:
+            outcome: The result.
+            started_at: Monotonic time at the start.
+            is_cached: Whether no signature was checked. If another thread checked one at that moment, a hit is a miss.
+        """
+        if not self._recorders:
+            return
+        seconds = self.verifier.keys.clock.monotonic() - started_at
+        caller: Literal["user", "service"] | None = None
+        reason = None
+        if isinstance(outcome, AccessError):
+            reason, is_cached = outcome.reason, False
+        else:
+            caller = "user" if outcome.sub else "service"
+        for record in self._recorders:
+            try:
+                record(seconds, caller, reason, is_cached)
+            except Exception:  # noqa: BLE001 - a listener may raise anything
+                log(logger, logging.ERROR, "a listener failed at a verification", exc_info=True)
+
     def _accepted(self, caller: U | ServiceClaims, source: Scope | bytes) -> None:
         """Emit that a token was accepted: that of a request, or these bytes."""
         settings = self.verifier.settings
         if caller.iss != settings.issuer and caller.iss in settings.former_team_domains:
             self._former_name_seen(caller.iss)
-        if self.listeners:
+        if self._without_recorder:
             kind: Literal["user", "service"] = "user" if isinstance(caller, UserClaims) else "service"
             digest = short_digest(source) if isinstance(source, bytes) else self._digest(source) or ""
             now = self.verifier.keys.clock.now()
-            emit(self.listeners, RequestAccepted(timestamp=now, caller=kind, token_digest=digest), logger)
+            emit(self._without_recorder, RequestAccepted(timestamp=now, caller=kind, token_digest=digest), logger)
 
     def _former_name_seen(self, issuer: str) -> None:
         """Log and emit once an hour that a token carries a former name of the team."""

@@ -87,6 +87,10 @@ class LoopStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def count(self) -> int:
+        """Return the number of streams; nested blocks of a connection are one. Any thread may call it."""
+        return len({stream.validity for stream in [*self._streams]})
+
     def add(self, stream: OpenStream, *, timed: bool = True) -> None:
         """Add a stream of the running event loop.
 
@@ -170,7 +174,7 @@ class LoopStreams:
                 timestamp=self.clock.now(),
                 reason=error.reason,
                 connection=connection,
-                open_streams=len({stream.validity for stream in self._streams}),
+                open_streams=self.count(),
             )
             emit(self._listeners, event, logger)
 
@@ -207,6 +211,10 @@ class OpenStreams:
                 if other[0].is_closed() or (other[0] is loop and not streams):
                     self._loops.pop(other, None)
         return self._loops.setdefault(key, LoopStreams(clock, self._listeners))
+
+    def count(self) -> int:
+        """Return the number of open streams, on all event loops; nested blocks of a connection are one stream."""
+        return sum(streams.count() for streams in list(self._loops.values()))
 
     def end_streams_of(self, predicate: Callable[[Any], bool], error: AccessError | None = None) -> None:
         """End the streams for whose claims the predicate is true, on every event loop, for a revocation by default.

@@ -80,7 +80,7 @@ class _FixedCaller(Verifier[Any]):
     def __init__(self, real: Verifier[Any], caller: Any, identity: Identity | None) -> None:
         """Copy what `access` reads; without a token cache, which the key source would keep a reference to."""
         self.settings, self.keys, self.user_model = real.settings, real.keys, real.user_model
-        self.identities, self.rechecks = real.identities, False
+        self.identities, self.rechecks, self.signature_checks = real.identities, False, 0
         self.revocations = real.revocations and MemoryRevocations(real.settings, real.keys.clock, ())
         self._caller, self._identity = caller, identity
 
