@@ -295,7 +295,8 @@ load_dotenv(".env")  # variables that are set already keep their values
 access = CloudflareAccess()
 ```
 
-If your app has a settings class of its own, pass its values as arguments of `CloudflareAccess(…)`.
+If your app has a settings class of its own, pass its values as arguments of `CloudflareAccess(…)`:
+[Use settings of your own](../guides/own-settings.md).
 
 ## Constants
 
