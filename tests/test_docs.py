@@ -30,7 +30,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 GENERATED = {"conformance.md", "performance.md"}
 """Pages that other scripts write."""
-ENVIRONMENT = {"CF_ACCESS_TEAM_DOMAIN": "acme", "CF_ACCESS_AUDIENCE": "0" * 64}
+ENVIRONMENT = {
+    "CF_ACCESS_TEAM_DOMAIN": "acme",
+    "CF_ACCESS_AUDIENCE": "0" * 64,
+    "STORE_URL": "redis://localhost:6379/0",
+    "STORE_SECRET": "0" * 32,
+}
 WIDTH = 84
 """Columns of a code block, so that none has to be scrolled."""
 UNPLAIN = re.compile(r"\b(who|whom|whoever|nobody|somebody|errand|wish|crowd)\b", re.IGNORECASE)

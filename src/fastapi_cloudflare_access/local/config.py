@@ -140,7 +140,8 @@ CorsOrigin = Annotated[
 ]
 CorsName = Annotated[str, _matching(_TOKEN, "must be a name without blanks, or '*'")]
 Audience = Annotated[
-    str, _matching(_AUDIENCE, "is not a valid AUD tag; leave it out, or copy it from the application's additional settings")
+    str,
+    _matching(_AUDIENCE, "is not a valid AUD tag; leave it out, or copy it from the application's additional settings"),
 ]
 HeaderName = Annotated[
     str, _matching(_HEADER_NAME, "must be the name of a header without another use, such as 'Authorization'")
