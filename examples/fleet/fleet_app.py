@@ -12,13 +12,21 @@ from starlette.responses import Response
 
 from fastapi_cloudflare_access import CloudflareAccess, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.instrumentation.prometheus import PrometheusListener
+from fastapi_cloudflare_access.stores.redis import RedisStore
 
 METRICS_PORT = int(os.environ.get("METRICS_PORT", "9000"))
 # All interfaces: the network of the containers admits only Prometheus.
 METRICS_HOST = os.environ.get("METRICS_HOST", "0.0.0.0")  # noqa: S104
 
 metrics = CollectorRegistry()
-access = CloudflareAccess(listeners=[PrometheusListener(registry=metrics)])
+secrets = os.environ["STORE_SECRET"].split(",")  # the first one signs
+store = RedisStore(os.environ["STORE_URL"], secret=secrets)
+access = CloudflareAccess(
+    snapshot_store=store,
+    revocation_store=store,
+    revocations_unavailable="open",  # an outage of Redis is no outage of the app
+    listeners=[PrometheusListener(registry=metrics)],
+)
 
 
 @asynccontextmanager

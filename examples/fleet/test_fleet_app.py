@@ -1,5 +1,6 @@
 """What the app of the fleet promises."""
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -22,6 +23,8 @@ def fleet(team: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The app as a server imports it: its settings are in the environment."""
     monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", team.team_domain)
     monkeypatch.setenv("CF_ACCESS_AUDIENCE", team.audience)
+    monkeypatch.setenv("STORE_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("STORE_SECRET", "a secret of the tests of this app,an older secret of the tests of this app")
     monkeypatch.setenv("METRICS_PORT", "0")
     monkeypatch.setenv("METRICS_HOST", "127.0.0.1")
     monkeypatch.delitem(sys.modules, "fleet.fleet_app", raising=False)
@@ -65,6 +68,17 @@ def test_the_metrics_are_on_a_port_of_their_own(team: FakeTeam, fleet: Any, clie
     refusal = 'cloudflare_access_refusals_total{cloudflare_access_outcome="rejected",error_type="token_expired"} 1.0'
     assert refusal in scraped(fleet)
     assert client.get("/metrics").status_code == 404
+
+
+def test_a_log_out_refuses_older_tokens_of_a_user(team: FakeTeam, fleet: Any, client: TestClient) -> None:
+    old = {"Cf-Access-Jwt-Assertion": team.user_token("ada@example.com")}
+    assert client.get("/me", headers=old).status_code == 200
+    asyncio.run(fleet.access.revocations.log_out(email="ada@example.com"))
+    assert client.get("/me", headers=old).status_code == 401
+    team.clock.advance(60)
+    new = {"Cf-Access-Jwt-Assertion": team.user_token("ada@example.com")}
+    assert client.get("/me", headers=new).status_code == 200
+    assert 'cloudflare_access_revocations_in_force{cloudflare_access_team_domain="https://acme' in scraped(fleet)
 
 
 def test_the_metrics_end_with_the_app(team: FakeTeam, fleet: Any) -> None:

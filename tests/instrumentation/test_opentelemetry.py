@@ -24,10 +24,16 @@ from fastapi_cloudflare_access.events import (
     KeyFetchLimited,
     RefreshTaskCrashed,
     RequestRejected,
+    RevocationAdded,
+    SnapshotLoaded,
+    SnapshotRejected,
+    SnapshotStoreFailed,
     StreamEnded,
 )
 from fastapi_cloudflare_access.instrumentation.metrics import METRICS, VERIFICATION
 from fastapi_cloudflare_access.instrumentation.opentelemetry import OpenTelemetryListener
+from fastapi_cloudflare_access.stores.memory import MemoryStore
+from fastapi_cloudflare_access.testing import FakeClock
 
 pytestmark = pytest.mark.anyio
 
@@ -145,6 +151,25 @@ async def test_the_state_of_the_keys_is_read_when_metrics_are_collected(sdk: Sdk
     assert sdk.values("cloudflare_access.keys.ready") == {(TEAM,): 0}
 
 
+async def test_the_revocations_are_read_when_metrics_are_collected(sdk: Sdk) -> None:
+    clock = FakeClock()
+    rig = Rig(sdk.listener(), revocation_store=MemoryStore(clock=clock), revocations_unavailable="closed")
+    assert sdk.values("cloudflare_access.revocations.ready") == {(TEAM,): 0}
+    assert sdk.values("cloudflare_access.revocations.age") == {}
+    token = rig.team.user_token("ada@example.com")
+    assert await rig.clock.run_until(rig.ask(token)) == "ok"
+    clock.advance(5)
+    await rig.clock.run_until(rig.access.revocations.log_out(email="ada@example.com"))
+    other = rig.access.with_audience("b" * 64)
+    assert await rig.clock.run_until(rig.ask(token)) == "token_revoked"
+    assert sdk.values("cloudflare_access.verifications")["rejected", "token_revoked"] == 1
+    assert sdk.values("cloudflare_access.revocations.ready") == {(TEAM,): 1}
+    assert sdk.values("cloudflare_access.revocations.in_force") == {(TEAM,): 1}
+    assert sdk.values("cloudflare_access.revocations.ignored") == {(TEAM,): 0}
+    assert sdk.values("cloudflare_access.revocations.age") == {(TEAM,): rig.access.revocations.health().age}
+    assert other.revocations.health().records == 1
+
+
 async def test_open_streams_are_read_when_metrics_are_collected(sdk: Sdk) -> None:
     rig = Rig(sdk.listener())
     caller: Any = await rig.access.authenticate(rig.connection(rig.team.user_token("ada@example.com")))
@@ -169,10 +194,26 @@ async def test_open_streams_are_read_when_metrics_are_collected(sdk: Sdk) -> Non
         (KeyFetchLimited(timestamp=5, reason="bucket", retry_after=1), "keys.limited", ("bucket",)),
         (JwkIgnored(timestamp=5, reason="a key that is too short"), "keys.changes", ("ignored",)),
         (RefreshTaskCrashed(timestamp=5, cause="ValueError"), "keys.refresh_task.crashes", ()),
+        (SnapshotLoaded(timestamp=5, age=1, keys=2, generation=1), "keys.snapshots", ("loaded",)),
+        (SnapshotRejected(timestamp=5, reason="a wrong signature"), "keys.snapshots", ("rejected",)),
+        (SnapshotStoreFailed(timestamp=5, operation="save", cause="refused"), "keys.store.failures", ("save",)),
+        (RevocationAdded(timestamp=5, action="block", by="email"), "revocations.added", ("block", "email")),
         (IdentityFetched(timestamp=5, outcome="limited", seconds=0), "identity.fetch.duration", ("limited",)),
         (IdentityFetched(timestamp=5, outcome="identity", seconds=0.5), "identity.fetch.duration", ("identity",)),
     ],
-    ids=["stream", "foreign-reason", "limited", "ignored", "crash", "identity-limited", "identity"],
+    ids=[
+        "stream",
+        "foreign-reason",
+        "limited",
+        "ignored",
+        "crash",
+        "loaded",
+        "forged",
+        "store",
+        "revoked",
+        "identity-limited",
+        "identity",
+    ],
 )
 async def test_an_event_is_counted_with_its_attributes(sdk: Sdk, event: Any, metric: str, attributes: Any) -> None:
     sdk.listener()(event)
@@ -334,8 +375,13 @@ async def test_an_exporter_to_prometheus_forms_the_names_of_the_table() -> None:
             StreamEnded(timestamp=5, reason="token_expired", connection="http", open_streams=0),
             RefreshTaskCrashed(timestamp=5, cause="ValueError"),
             IdentityFetched(timestamp=5, outcome="identity", seconds=0.5),
+            SnapshotLoaded(timestamp=5, age=1, keys=2, generation=1),
+            SnapshotStoreFailed(timestamp=5, operation="save", cause="refused"),
+            RevocationAdded(timestamp=5, action="block", by="email"),
         ):
             listener(event)
+        other = Rig(listener, team="partner", revocation_store=MemoryStore(), revocations_unavailable="open")
+        await other.clock.run_until(other.ask(other.team.user_token("ada@example.com")))
         families = [family for family in REGISTRY.collect() if family.name.startswith("cloudflare_access")]
     finally:
         meters.shutdown()

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from support import npm
+from support.redis_server import needs_redis, redis_server
 
 from fastapi_cloudflare_access import KeySettings
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
@@ -195,7 +196,7 @@ def from_dockerfile(instruction: str) -> list[str]:
 
 
 @contextmanager
-def instance(folder: Path, certs: CertsServer) -> Iterator[str]:
+def instance(folder: Path, certs: CertsServer, store_url: str) -> Iterator[str]:
     """Run the command of the image in a folder that has only the file that the image has; give its address."""
     (copied, _) = from_dockerfile("COPY")
     (folder / copied).write_text((FOLDER / copied).read_text(encoding="utf-8"))
@@ -205,6 +206,8 @@ def instance(folder: Path, certs: CertsServer) -> Iterator[str]:
         **os.environ,
         "CF_ACCESS_TEAM_DOMAIN": certs.origin,
         "CF_ACCESS_AUDIENCE": certs.team.audience,
+        "STORE_URL": store_url,
+        "STORE_SECRET": "a secret of the tests of this app",
         "METRICS_HOST": "127.0.0.1",
         "METRICS_PORT": "0",
     }
@@ -223,15 +226,41 @@ def instance(folder: Path, certs: CertsServer) -> Iterator[str]:
         process.wait(60)
 
 
-def test_the_command_of_the_image_serves_the_app_and_its_health_check_passes(tmp_path: Path) -> None:
+def test_without_redis_an_instance_serves_and_its_health_check_passes(tmp_path: Path) -> None:
     team = FakeTeam("acme", clock=SystemClock())
-    with CertsServer(team) as certs, instance(tmp_path, certs) as address:
+    with CertsServer(team) as certs, instance(tmp_path, certs, "redis://127.0.0.1:1/0") as address:
         headers = {"Cf-Access-Jwt-Assertion": team.user_token("ada@example.com")}
         with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=20) as client:
             assert client.get("/me", headers=headers).json()["issuer"] == certs.origin
             assert [client.get(path).status_code for path in ("/me", "/ready", "/alive")] == [401, 200, 204]
         assert health_check(address) == 0
     assert health_check(address) != 0
+
+
+@needs_redis
+def test_instances_share_their_keys_through_a_redis_with_the_options_of_the_example(tmp_path: Path) -> None:
+    team = FakeTeam("acme", clock=SystemClock())
+    program, *arguments = map(str, COMPOSE["services"]["redis"]["command"])
+    assert program == "redis-server"
+    assert arguments == container_of(manifest("Deployment", "redis"))["args"][1:]
+    options = {name.removeprefix("--").replace("-", "_"): value for name, value in batched(arguments)}
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    with redis_server(**options) as redis, CertsServer(team) as certs, instance(folders[0], certs, redis.url) as first:
+        headers = {"Cf-Access-Jwt-Assertion": team.user_token("ada@example.com")}
+        assert httpx.get(f"http://{first}/me", headers=headers, trust_env=False).status_code == 200
+        deadline = time.monotonic() + 30
+        while not redis.client().keys("*"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        certs.fail_with(500)
+        with instance(folders[1], certs, redis.url) as second:
+            assert httpx.get(f"http://{second}/me", headers=headers, trust_env=False).status_code == 200
+
+
+def batched(words: list[str]) -> list[tuple[str, str]]:
+    return [*zip(words[::2], words[1::2], strict=True)]
 
 
 def health_check(address: str) -> int:

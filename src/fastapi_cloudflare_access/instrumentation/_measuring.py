@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 from weakref import WeakSet
@@ -12,6 +13,7 @@ from fastapi_cloudflare_access.errors import AccessError, AuthorizationError, Co
 from fastapi_cloudflare_access.instrumentation import metrics
 from fastapi_cloudflare_access.instrumentation.metrics import Metric
 from fastapi_cloudflare_access.keys import KeysHealth, KeySource
+from fastapi_cloudflare_access.revocations import Revocations, RevocationsHealth
 from fastapi_cloudflare_access.settings import Settings
 
 SLOW = 0.001
@@ -49,6 +51,11 @@ class Measured(Protocol):
     @property
     def keys(self) -> KeySource:
         """The key source."""
+        ...
+
+    @property
+    def revocations(self) -> Revocations:
+        """The revocations; without a store for them, reading it raises `ConfigurationError`."""
         ...
 
     @property
@@ -118,11 +125,24 @@ MEASUREMENTS: Mapping[type[events.AccessEvent], Callable[[Any], Measurement]] = 
         events.KeyRemoved: _change("removed"),
         events.JwkIgnored: _change("ignored"),
         events.RefreshTaskCrashed: lambda _: Measurement(metrics.CRASHES, 1),
+        events.SnapshotLoaded: lambda _: Measurement(metrics.SNAPSHOTS, 1, ("loaded",)),
+        events.SnapshotRejected: lambda _: Measurement(metrics.SNAPSHOTS, 1, ("rejected",)),
+        events.SnapshotStoreFailed: lambda event: Measurement(metrics.STORE_FAILURES, 1, (event.operation,)),
+        events.RevocationAdded: lambda event: Measurement(metrics.REVOCATIONS_ADDED, 1, (event.action, event.by)),
     }
 )
 """The measurement of each event. A new event gets a line here, or in `NOT_MEASURED`."""
-NOT_MEASURED = frozenset({events.RequestAccepted, events.KeysStale, events.FormerTeamDomainSeen})
-"""Events without a measurement: other metrics have the first two, and the last comes once an hour."""
+NOT_MEASURED = frozenset(
+    {
+        events.RequestAccepted,
+        events.KeysStale,
+        events.RevocationsRead,
+        events.RevocationIgnored,
+        events.RevocationsUnreachable,
+        events.FormerTeamDomainSeen,
+    }
+)
+"""Events without a measurement: other metrics have the state that they report, and the last comes once an hour."""
 
 _OF_HEALTH: tuple[tuple[Metric, Callable[[KeysHealth], float | None], Callable[[list[float]], float]], ...] = (
     (metrics.KEYS_AGE, lambda health: health.age, max),
@@ -136,6 +156,15 @@ _OF_HEALTH: tuple[tuple[Metric, Callable[[KeysHealth], float | None], Callable[[
     (metrics.UNKNOWN_KIDS, lambda health: health.unknown_kid_rejections, sum),
 )
 """The gauges of the health, and how the values of several key sources of a team become one."""
+_OF_REVOCATIONS: tuple[
+    tuple[Metric, Callable[[RevocationsHealth], float | None], Callable[[list[float]], float]], ...
+] = (
+    (metrics.REVOCATIONS_READY, lambda health: health.ready, min),
+    (metrics.REVOCATIONS_AGE, lambda health: health.age, max),
+    (metrics.REVOCATIONS_IN_FORCE, lambda health: health.records, min),
+    (metrics.REVOCATIONS_IGNORED, lambda health: health.ignored, max),
+)
+"""The same of the revocations; objects that share them have equal values."""
 
 
 class State:
@@ -208,15 +237,25 @@ class MetricsListener(ABC):
             yield Measurement(metrics.VERIFICATIONS, number, attributes)
         streams: Counter[str] = Counter()
         sources: dict[str, dict[int, KeysHealth]] = {}
+        revocations: dict[str, list[RevocationsHealth]] = {}
         for access in [*self._watched]:
             team, keys = access.settings.issuer, access.keys
             streams[team] += access.open_streams
             sources.setdefault(team, {}).setdefault(id(keys), keys.health())
+            with suppress(ConfigurationError):  # it has none
+                revocations.setdefault(team, []).append(access.revocations.health())
         for team, healths in sources.items():
             yield Measurement(metrics.STREAMS_OPEN, streams[team], (team,))
-            for metric, read, combine in _OF_HEALTH:
-                if values := [value for health in healths.values() if (value := read(health)) is not None]:
-                    yield Measurement(metric, combine(values), (team,))
+            yield from _combined(_OF_HEALTH, [*healths.values()], team)
+        for team, states in revocations.items():
+            yield from _combined(_OF_REVOCATIONS, states, team)
+
+
+def _combined(table: Any, healths: list[Any], team: str) -> Iterator[Measurement]:
+    """Return the measurements of a table, one for each metric that has a value."""
+    for metric, read, combine in table:
+        if values := [value for health in healths if (value := read(health)) is not None]:
+            yield Measurement(metric, combine(values), (team,))
 
 
 def verification_attributes(

@@ -14,6 +14,9 @@ CACHE = "cloudflare_access.token_cache.result"
 LIMIT = "cloudflare_access.limit"
 CHANGE = "cloudflare_access.change"
 CONNECTION = "cloudflare_access.connection"
+OPERATION = "cloudflare_access.store.operation"
+ACTION = "cloudflare_access.revocation.action"
+BY = "cloudflare_access.revocation.by"
 TEAM = "cloudflare_access.team_domain"
 
 ATTRIBUTES: Mapping[str, str] = MappingProxyType(
@@ -25,6 +28,9 @@ ATTRIBUTES: Mapping[str, str] = MappingProxyType(
         LIMIT: "`bucket`, `back_off` or `waiters`.",
         CHANGE: "`added`, `unpublished`, `removed` or `ignored`.",
         CONNECTION: "`websocket` or `http`.",
+        OPERATION: "`load`, `save` or `lock`.",
+        ACTION: "`log_out`, `block` or `unblock`.",
+        BY: "`sub`, `email`, `client_id` or `token`.",
         TEAM: "The team domain of the object.",
     }
 )
@@ -110,6 +116,27 @@ KEY_CHANGES = Metric(
 CRASHES = Metric(
     "cloudflare_access.keys.refresh_task.crashes", "counter", "{crash}", (), "Crashes of the task that refreshes keys."
 )
+SNAPSHOTS = Metric(
+    "cloudflare_access.keys.snapshots",
+    "counter",
+    "{snapshot}",
+    (OUTCOME,),
+    "Snapshots of keys from the store. Outcomes: `loaded`, and `rejected` such as a forged one.",
+)
+STORE_FAILURES = Metric(
+    "cloudflare_access.keys.store.failures",
+    "counter",
+    "{operation}",
+    (OPERATION,),
+    "Operations of the snapshot store that failed.",
+)
+REVOCATIONS_ADDED = Metric(
+    "cloudflare_access.revocations.added",
+    "counter",
+    "{revocation}",
+    (ACTION, BY),
+    "Revocations that this process added.",
+)
 IDENTITY_FETCH = Metric(
     "cloudflare_access.identity.fetch.duration",
     "histogram",
@@ -157,6 +184,30 @@ UNKNOWN_KIDS = Metric(
     (TEAM,),
     "Requests that were rejected for a `kid` in the negative cache.",
 )
+REVOCATIONS_READY = Metric(
+    "cloudflare_access.revocations.ready",
+    "gauge",
+    "",
+    (TEAM,),
+    "Whether requests get no 503 for the sake of revocations, 1 or 0; absent without a store for them.",
+)
+REVOCATIONS_AGE = Metric(
+    "cloudflare_access.revocations.age",
+    "gauge",
+    "s",
+    (TEAM,),
+    "Seconds since the end of the log of revocations was read.",
+)
+REVOCATIONS_IN_FORCE = Metric(
+    "cloudflare_access.revocations.in_force", "gauge", "{revocation}", (TEAM,), "Revocations in force."
+)
+REVOCATIONS_IGNORED = Metric(
+    "cloudflare_access.revocations.ignored",
+    "observed_counter",
+    "{revocation}",
+    (TEAM,),
+    "Records of the log of revocations that were ignored, such as forged ones.",
+)
 STREAMS_OPEN = Metric(
     "cloudflare_access.streams.open", "gauge", "{stream}", (TEAM,), "WebSockets and streams that end with their token."
 )
@@ -168,6 +219,9 @@ RECORDED = (
     KEY_LIMITED,
     KEY_CHANGES,
     CRASHES,
+    SNAPSHOTS,
+    STORE_FAILURES,
+    REVOCATIONS_ADDED,
     IDENTITY_FETCH,
     STREAMS_ENDED,
 )
@@ -183,6 +237,10 @@ OBSERVED = (
     KEY_FAILURES,
     KEY_WAITERS,
     UNKNOWN_KIDS,
+    REVOCATIONS_READY,
+    REVOCATIONS_AGE,
+    REVOCATIONS_IN_FORCE,
+    REVOCATIONS_IGNORED,
     STREAMS_OPEN,
 )
 """The metrics that are read when metrics are collected: the state of the objects, and the sums of the listener."""
