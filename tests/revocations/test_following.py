@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from support.revocation_rig import ADA, BOB, HOUR, NOW, SECRET, RevocationRig, record, signed, source_of
+from support.revocation_rig import ADA, BOB, HOUR, NOW, SECRET, BreakableStore, RevocationRig, record, signed, source_of
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access._revocations import following
-from fastapi_cloudflare_access._revocations.following import READ_TIMEOUT, RESYNC_INTERVAL, SETTLING
+from fastapi_cloudflare_access._revocations.following import MAX_SILENCE, READ_TIMEOUT, RESYNC_INTERVAL, SETTLING
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Completion
-from fastapi_cloudflare_access._revocations.source import FOLLOW_TASK, MAX_SILENCE, READ_TASK
+from fastapi_cloudflare_access._revocations.source import FOLLOW_TASK, READ_TASK
 from fastapi_cloudflare_access.protocols import LogPage
 from fastapi_cloudflare_access.stores.memory import HEARTBEAT, MemoryStore
 from fastapi_cloudflare_access.testing import FakeClock, FakeTeam, MemoryFetch
@@ -140,6 +140,33 @@ async def test_a_new_worker_waits_until_a_live_one_has_completed_the_log(rig: Re
     assert starting.done()
     assert await rig.outcome(new, token) == "token_revoked"
     await rig.do(new.__aexit__(None, None, None))
+
+
+async def test_a_worker_that_was_cut_off_does_not_rely_on_a_log_that_was_lost_meanwhile(rig: RevocationRig) -> None:
+    live, cut_off = await rig.worker(), BreakableStore(rig.clock)
+    cut_off.logs = rig.store.logs
+    other, token = await rig.worker(revocation_store=cut_off), rig.token()
+    cut_off.problem = OSError()
+    await rig.do(live.revocations.log_out(email=ADA))
+    await rig.clock.run_for(MAX_SILENCE + 1)
+    rig.store.write_problem = OSError()
+    rig.store.lose()
+    cut_off.logs, cut_off.epoch, cut_off.problem = rig.store.logs, rig.store.epoch, None
+    await rig.clock.run_for(2)
+    assert await rig.outcome(other, token) == "revocations_unavailable"
+    rig.store.write_problem = None
+    await rig.clock.run_for(SETTLING + 1)
+    assert await rig.outcome(other, token) == "token_revoked"
+
+
+async def test_a_worker_relies_on_a_log_that_was_lost_if_it_was_not_cut_off(rig: RevocationRig) -> None:
+    access = await rig.worker()
+    rig.store.problem = OSError()
+    await rig.clock.run_for(MAX_SILENCE - 2)
+    rig.store.lose()
+    rig.store.problem = None
+    await rig.clock.run_for(1.5)
+    assert await rig.outcome(access, rig.token()) == "ok"
 
 
 async def test_a_new_worker_relies_on_a_log_that_no_worker_completes_after_a_while(rig: RevocationRig) -> None:

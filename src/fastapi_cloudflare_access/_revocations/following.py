@@ -5,7 +5,7 @@
 | the log has a record that the worker does not know | adds it to its table |
 | the log lacks a record of the table, after a flush or a fail-over | writes it back |
 | the log begins anew, its last known record is gone, or the store restarted | reads all of it |
-| a new worker reads a log that no worker has completed since then | waits for `SETTLING` before it relies on it |
+| a new worker, or one after a silence, reads a log that no worker has completed since then | waits for `SETTLING` |
 """
 
 import asyncio
@@ -34,6 +34,8 @@ RESYNC_INTERVAL = 600.0
 """Seconds after which the whole log is read again, since single records can get lost."""
 SETTLING = 5.0
 """Seconds for which a new worker waits for other workers to write back what the store has lost."""
+MAX_SILENCE = 10.0
+"""Seconds without a response of the store after which it cannot be reached, and `revocations_unavailable` applies."""
 SPREAD = 0.5
 """Seconds over which workers spread what they write back, so that each record is written back once."""
 MAX_WRITTEN = 2000
@@ -132,6 +134,8 @@ class LogReader:
         while True:
             page = await run_with_timeout(self._clock, _next_of(pages), timeout=READ_TIMEOUT)
             if page.has_gap or self._epoch not in (None, page.epoch):
+                # After a silence, other workers may know revocations of which this one has never read.
+                self.is_complete = self.is_complete and self._clock.monotonic() - self.last_contact <= MAX_SILENCE
                 self._begin()
                 return False
             self._epoch = page.epoch

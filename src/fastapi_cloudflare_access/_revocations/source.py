@@ -14,7 +14,7 @@ from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
 from fastapi_cloudflare_access._keys.document import describe_store
 from fastapi_cloudflare_access._keys.shared_snapshot import team_name
 from fastapi_cloudflare_access._logging import log
-from fastapi_cloudflare_access._revocations.following import READ_TIMEOUT, SETTLING, LogReader
+from fastapi_cloudflare_access._revocations.following import MAX_SILENCE, READ_TIMEOUT, SETTLING, LogReader
 from fastapi_cloudflare_access._revocations.log import RecordFormat
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Record
 from fastapi_cloudflare_access._revocations.reporting import Report
@@ -32,8 +32,6 @@ from fastapi_cloudflare_access.protocols import Clock, Listener, RevocationStore
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.stores._signing import Signer
 
-MAX_SILENCE = 10.0
-"""Seconds without a response of the store after which it cannot be reached, and `revocations_unavailable` applies."""
 READ_INTERVAL = 1.0
 """Seconds between two reads of the store on the way of requests, if no lifespan runs."""
 CATCH_UP_TIMEOUT = 1.0
@@ -226,7 +224,7 @@ class RevocationSource:
         return LogReader(
             self._store,
             team,
-            is_complete=team in self._complete,
+            is_complete=self.is_current and team in self._complete,
             table=self._table,
             records=self._records,
             clock=self._clock,
@@ -249,8 +247,8 @@ class RevocationSource:
             self._notify()
             return
         readers = [state.readers for state in list(self._loops.values())]
-        self._complete |= {reader.team for each in readers for reader in each if reader.is_complete}
-        self._last_contact = max(min(reader.last_contact for reader in each) for each in readers)
+        self._complete = {reader.team for each in readers for reader in each if reader.is_complete}
+        self._last_contact = max((min(reader.last_contact for reader in each) for each in readers), default=_NEVER)
         if self._complete.issuperset(self._teams):
             self._current_until = self._last_contact + MAX_SILENCE
             self._next_read = self._last_contact + (MAX_SILENCE if self._is_following_anywhere() else READ_INTERVAL)
