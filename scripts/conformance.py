@@ -47,7 +47,7 @@ def marked_rows(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[in
 
 def problems(held: Mapping[int, list[str]]) -> list[str]:
     """Say which row has neither a test nor a reason, and which mark has no row."""
-    rows = {row["row"]: row for section in sections() for row in section["rows"]}
+    rows = {row["row"]: row for section in [*sections(), {"rows": mistakes()}] for row in section["rows"]}
     found = [f"row {number} has no test" for number, row in rows.items() if not held.get(number) and "later" not in row]
     found += [
         f"row {number} has a test, and yet is called not built" for number in held if "later" in rows.get(number, {})
@@ -61,6 +61,12 @@ def sections() -> list[dict[str, Any]]:
     return rows
 
 
+def mistakes() -> list[dict[str, Any]]:
+    """Give the mistakes by which an app would be open, with what happens instead."""
+    rows: list[dict[str, Any]] = json.loads(ROWS.read_text())["mistakes"]
+    return rows
+
+
 def page(held: Mapping[int, list[str]], passed: Mapping[str, int]) -> str:
     """Write the page."""
     later = [str(row["row"]) for section in sections() for row in section["rows"] if "later" in row]
@@ -69,6 +75,7 @@ def page(held: Mapping[int, list[str]], passed: Mapping[str, int]) -> str:
         lines += [f"## {section['name']}", "", "| | level | rule | source | tests |", "|---|---|---|---|---|"]
         lines += [line(row, held.get(row["row"], []), passed) for row in section["rows"]]
         lines.append("")
+    lines += [MISTAKES, *(line_of_mistake(row, held.get(row["row"], []), passed) for row in mistakes()), ""]
     return "\n".join([*lines, ""]) + FOOT.format(**json.loads(FIGURES.read_text()))
 
 
@@ -83,6 +90,11 @@ def line(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) ->
     """Write a row."""
     cells = (row["row"], LEVELS[row["level"]], row["statement"], row["source"], holders(row, tests, passed))
     return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def line_of_mistake(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) -> str:
+    """Write the row of a mistake."""
+    return "| " + " | ".join(map(str, (row["row"], row["statement"], row["outcome"], holders(row, tests, passed)))) + " |"
 
 
 def holders(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) -> str:
@@ -138,12 +150,20 @@ This page lists the rules for a strict verifier. Each row has the rule, its sour
 `scripts/conformance.py` generates the page from marks in the tests. If a row has no test and is not listed as missing,
 the build fails.{later}
 """
+MISTAKES = """## Ways to be open by mistake
+
+An app must not be open because of something that a developer forgets or confuses. Each row has such a mistake, what
+happens instead, and the tests that check it. The tests try each mistake on routes, routers and whole apps, for HTTP and
+WebSockets.
+
+| | mistake | what happens | tests |
+|---|---|---|---|"""
 FOOT = """## Attacks, fuzzing and mutation
 
 | | figures |
 |---|---|
 | forged tokens and malformed requests on real sockets: uvicorn with h11 or httptools, Hypercorn | {attacks} |
-| coverage-guided fuzzing of tokens, claims, certs documents and cookies | {fuzzing} |
+| coverage-guided fuzzing of everything that is read from outside | {fuzzing} |
 | mutation testing of the modules that decide | {mutation} |
 | time of a refusal, compared with accepting a token of the same size | {cost} |
 

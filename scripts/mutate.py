@@ -3,6 +3,7 @@
     python scripts/mutate.py keys _keys.jwks           counts and survivors of these modules
     python scripts/mutate.py --json result.json keys   the same, kept as JSON too
     python scripts/mutate.py --record keys             the same, kept in tests/vectors/mutants.json
+    python scripts/mutate.py --sample 150 --record keys   150 of them, chosen by a fixed seed
 
 The changes are those of cosmic-ray's operators. Each is tested in a forked child that has everything but this package
 loaded, so that a mutant takes a second and nothing is written to the source tree. One that survives is an error unless
@@ -11,6 +12,7 @@ tests/vectors/mutants.json gives the reason why no test can notice it.
 # ruff: noqa: ARG002, D102, D103, PLC0415, SLF001 - methods have the shape of their protocols, children import late
 
 import argparse
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -28,6 +30,7 @@ from dataclasses import asdict, dataclass, replace
 from difflib import unified_diff
 from itertools import count, islice
 from pathlib import Path
+from random import Random
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -38,6 +41,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "fastapi_cloudflare_access"
 RECORD = ROOT / "tests/vectors/mutants.json"
 SECONDS = 60
+SEED = 21
+POLICIES = ["tests/test_policies.py", "tests/test_roles.py"]
+IDENTITY = ["tests/identity/test_source.py", "tests/identity/test_dependency.py"]
+STREAMS = ["tests/test_streams.py", "tests/requests/test_open_streams.py", "tests/requests/test_guarded_streams.py"]
 TESTS = {
     "_verification.strict": [
         "tests/verification/test_strict.py",
@@ -80,6 +87,38 @@ TESTS = {
         "tests/test_access.py",
     ],
     "_verification.token_cache": ["tests/verification/test_token_cache.py"],
+    "policies.callers": [*POLICIES, "tests/identity/test_dependency.py"],
+    "policies.expressions": ["tests/test_roles.py"],
+    "policies.logic": [*POLICIES, "tests/identity/test_dependency.py"],
+    "policies.reading": [*POLICIES, "tests/identity/test_dependency.py"],
+    "policies.roles": ["tests/test_roles.py"],
+    "guard": ["tests/test_guard.py"],
+    "identity": IDENTITY,
+    "_identity.document": IDENTITY,
+    "_identity.limits": IDENTITY,
+    "_identity.source": IDENTITY,
+    "streams": STREAMS,
+    "_requests.authentication": [
+        "tests/requests/test_authentication.py",
+        "tests/test_policies.py",
+        "tests/test_former_names.py",
+        "tests/identity/test_dependency.py",
+        *STREAMS,
+    ],
+    "_requests.choosing": ["tests/test_any_access.py", "tests/test_streams.py"],
+    "_requests.guarded_streams": ["tests/requests/test_guarded_streams.py", "tests/test_guard.py"],
+    "_requests.login_redirect": ["tests/requests/test_login_redirect.py"],
+    "_requests.open_streams": STREAMS,
+    "_requests.refusing": ["tests/test_guard.py", "tests/test_problems.py", "tests/routes/test_guarded_app.py"],
+    "_requests.stream_block": STREAMS,
+    "_requests.urls": ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"],
+    "_routes.check": ["tests/routes/test_check.py", "tests/testing/test_auditing.py"],
+    "_routes.guarded_app": ["tests/routes/test_guarded_app.py", "tests/test_guard.py"],
+    "_routes.tree": ["tests/routes/test_check.py", "tests/routes/test_guarded_app.py", "tests/testing/test_auditing.py"],
+    **{
+        f"mcp.{name}": ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
+        for name in ("bridging", "calls", "other_schemes", "provider", "requirements", "sdk", "versions")
+    },
 }
 """The tests that know a module, the quickest first."""
 SLOW = ("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone")
@@ -172,12 +211,12 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return self.mutant.source
 
 
-def outcomes(found: Iterable[Mutant], *, jobs: int) -> Iterator[Mutant]:
-    """Test mutants in so many children at a time, and give each with what became of it, as they end."""
+def outcomes(found: Iterable[Mutant], *, jobs: int, seconds: float = SECONDS) -> Iterator[Mutant]:
+    """Test mutants in so many children at a time, each for so long, and give what became of each as it ends."""
     waiting, running = iter(found), dict[int, tuple[Mutant, float]]()
     while True:
         for mutant in islice(waiting, jobs - len(running)):
-            running[start(mutant)] = mutant, time.monotonic() + SECONDS
+            running[start(mutant)] = mutant, time.monotonic() + seconds
         if not running:
             return
         for child, (mutant, deadline) in list(running.items()):
@@ -216,6 +255,7 @@ def run_tests(mutant: Mutant) -> int:
 
     forget()
     sys.meta_path.insert(0, Finder(mutant))
+    importlib.import_module(f"{PACKAGE}.{mutant.module}")  # one that cannot be imported is noticed without a test
     tests = [str(ROOT / test) for test in TESTS[mutant.module] if (ROOT / test).exists()]
     options = ["-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE))]
     slow = " or ".join(SLOW)
@@ -266,13 +306,14 @@ def recorded() -> dict[str, Any]:
     return kept
 
 
-def record(module: str, results: list[Mutant]) -> None:
-    """Keep the results of a module; the reasons that were given stay with their mutants."""
+def record(module: str, results: list[Mutant], *, of: int) -> None:
+    """Keep the results of a module, of so many mutants; the reasons that were given stay with their mutants."""
     kept = recorded()
     reasons = reasons_of(kept.get(module, {}))
     survived = sorted(one.diff for one in results if one.outcome == "survived")
     kept[module] = {
         "mutants": len(results),
+        **({"sample_of": of, "seed": SEED} if len(results) < of else {}),
         "noticed": len(results) - len(survived),
         "survivors": [{"change": diff.splitlines(), "reason": reasons.get(diff, "")} for diff in survived],
     }
@@ -290,16 +331,25 @@ def test_module(module: str, found: Iterable[Mutant], *, jobs: int) -> list[Muta
         SystemExit: The tests fail without any change.
     """
     untouched = Mutant(module, "none", 0, path_of(module).read_text(), "")
+    began = time.monotonic()
     (outcome,) = [one.outcome for one in outcomes([untouched], jobs=1)]
+    seconds = 10 + 5 * (time.monotonic() - began)
     if outcome != "survived":
         sys.exit(f"the tests fail without any change: {outcome}")
     results = []
     reasons = reasons_of(recorded().get(module, {}))
-    for mutant in outcomes(found, jobs=jobs):
+    for mutant in outcomes(found, jobs=jobs, seconds=seconds):
         results.append(mutant)
         if mutant.outcome == "survived" and mutant.diff not in reasons:
             print(f"\n{mutant.operator} {mutant.occurrence}\n{mutant.diff}", flush=True)
     return sorted(results, key=lambda one: (one.operator, one.occurrence))
+
+
+def sample(every: list[Mutant], size: int | None) -> list[Mutant]:
+    """Choose so many of the mutants, the same ones each time; all of them if there are not so many."""
+    if size is None or len(every) <= size:
+        return every
+    return Random(SEED).sample(every, size)  # noqa: S311 - not a secret
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
@@ -308,7 +358,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--record", action="store_true", help="keep the results in tests/vectors/mutants.json")
     parser.add_argument("--again", type=Path, help="only what survived according to such a JSON")
-    parser.add_argument("--every", type=int, default=1, help="only each so many-th mutant: a sample")
+    parser.add_argument("--sample", type=int, help="only so many mutants of each module, by a fixed seed")
     parser.add_argument("--count", action="store_true", help="only count")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
     return parser.parse_args(arguments)
@@ -326,8 +376,8 @@ def main(arguments: list[str]) -> int:
     for module in options.modules:
         print(module, end=" ", flush=True)
         began = time.monotonic()
-        found = [one for one in mutants(module) if again is None or (module, one.diff) in again]
-        found = found[:: options.every]
+        every = [*mutants(module)]
+        found = sample(every, options.sample) if again is None else [one for one in every if (module, one.diff) in again]
         results = found if options.count else test_module(module, found, jobs=options.jobs)
         everything += results
         ended_so = Counter(one.outcome for one in results)
@@ -336,8 +386,8 @@ def main(arguments: list[str]) -> int:
             f" {time.monotonic() - began:.0f} s",
             flush=True,
         )
-        if options.record and not (options.count or options.again or options.every > 1):
-            record(module, results)
+        if options.record and not (options.count or options.again):
+            record(module, results, of=len(every))
         if options.json:
             lines = [{name: value for name, value in asdict(one).items() if name != "source"} for one in everything]
             options.json.write_text(json.dumps(lines, indent=1) + "\n")

@@ -101,6 +101,7 @@ def test_policies_roles_and_identities_are_those_of_the_chosen_team(rig: Rig) ->
     assert rig.get("/admins", rig.partner.user_token("bob@partner.example"))[0] == 403, "its identity has no teams"
 
 
+@pytest.mark.conformance(80)
 def test_a_token_of_a_third_team_or_of_another_application_is_refused(rig: Rig, caplog: Any) -> None:
     caplog.set_level(logging.INFO, "fastapi_cloudflare_access")
     stranger = FakeTeam("stranger", audience=rig.acme.audience).user_token("eve@evil.example")
@@ -113,6 +114,7 @@ def test_a_token_of_a_third_team_or_of_another_application_is_refused(rig: Rig, 
         assert f"{reason}, by unverified claims" in caplog.text
 
 
+@pytest.mark.conformance(80)
 @pytest.mark.parametrize("name", FORGERIES)
 def test_no_forgery_passes_whichever_team_it_claims(rig: Rig, name: str) -> None:
     for team in (rig.acme, rig.partner):
@@ -120,6 +122,7 @@ def test_no_forgery_passes_whichever_team_it_claims(rig: Rig, name: str) -> None
         assert rig.get("/optional", team.forge(name))[0] in (401, 503)
 
 
+@pytest.mark.conformance(80)
 def test_what_the_choice_reads_is_never_believed(rig: Rig) -> None:
     """A key of one team with the claims of the other: the chosen object verifies everything."""
     claims = rig.acme.user_claims("root@acme.example")
@@ -295,6 +298,7 @@ def test_an_override_fits_the_model_of_each_object(rig: Rig) -> None:
 # Two objects side by side
 
 
+@pytest.mark.conformance(80)
 def test_objects_in_one_app_never_take_each_others_results() -> None:
     team = FakeTeam("acme", audience=["public", "admin"])
     certs = MemoryFetch(team)

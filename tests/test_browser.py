@@ -51,6 +51,7 @@ async def reaches_the_app(scope: Scope) -> bool:
     return messages == [{"type": "it ran"}]
 
 
+@pytest.mark.conformance(63)
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
@@ -59,6 +60,7 @@ async def test_an_unsafe_request_passes_or_not_whatever_its_host_is(row: Row, ho
     assert await reaches_the_app(scope) is row.passes
 
 
+@pytest.mark.conformance(63)
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
@@ -104,6 +106,7 @@ async def test_a_lifespan_passes() -> None:
     assert await reaches_the_app({"type": "lifespan"})
 
 
+@pytest.mark.conformance(63)
 @given(st.binary(max_size=60), st.lists(st.sampled_from([b"same-origin", b"none", b"cross-site", b"x"]), max_size=2))
 def test_only_the_configured_bytes_are_an_origin(value: bytes, sites: list[bytes]) -> None:
     headers = [(b"origin", value), *((b"sec-fetch-site", site) for site in sites)]

@@ -40,6 +40,7 @@ class Rig:
         return [event.issuer for event in self.events if isinstance(event, FormerTeamDomainSeen)]
 
 
+@pytest.mark.conformance(79)
 async def test_a_former_name_is_accepted_and_the_principal_stays_the_same() -> None:
     rig = Rig()
     old, new = [await rig.access.verify(rig.token(issuer)) for issuer in (OLD, NEW)]
@@ -67,6 +68,7 @@ async def test_the_current_name_survives_copies_and_models_of_the_app() -> None:
     assert UserClaims.model_validate(rig.team.user_claims("ada@acme.example")).principal.issuer == NEW
 
 
+@pytest.mark.conformance(79)
 async def test_other_names_stay_refused_and_nothing_is_fetched_from_a_former_one() -> None:
     rig = Rig()
     for issuer in (
@@ -84,6 +86,7 @@ async def test_other_names_stay_refused_and_nothing_is_fetched_from_a_former_one
     assert {request.url for request in rig.certs.requests} == {f"{NEW}/cdn-cgi/access/certs"}
 
 
+@pytest.mark.conformance(79)
 @pytest.mark.parametrize("name", FORGERIES)
 async def test_no_forgery_passes_under_a_former_name(name: str) -> None:
     rig = Rig()
@@ -147,6 +150,7 @@ class Rename:
         return "accepted"
 
 
+@pytest.mark.conformance(79)
 @pytest.mark.parametrize(
     "order",
     [("rename", "deploy", "tokens"), ("rename", "tokens", "deploy"), ("deploy", "rename", "tokens")],

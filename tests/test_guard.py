@@ -103,7 +103,7 @@ EVERYTHING = [
 ]
 
 
-@pytest.mark.conformance(51)
+@pytest.mark.conformance(51, 108)
 @pytest.mark.parametrize("path", EVERYTHING)
 def test_every_path_needs_a_token_even_the_documentation_mounts_and_files(
     access: CloudflareAccess[Any], path: str
@@ -192,6 +192,7 @@ def test_the_root_path_that_a_wrapped_app_sets_is_the_one_that_counts(access: Cl
     assert client.get("/api/api/healthz").status_code == 401
 
 
+@pytest.mark.conformance(61)
 def test_options_needs_a_token_and_cors_middleware_outside_answers_preflights(access: CloudflareAccess[Any]) -> None:
     app = app_of(access)
     app.add_middleware(CORSMiddleware, allow_origins=["https://page.example"], allow_methods=["DELETE"])
@@ -222,6 +223,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return seen
 
 
+@pytest.mark.conformance(58)
 def test_dependencies_behind_the_guard_reuse_its_verification_in_mounts_too(
     access: CloudflareAccess[Any], verified: list[object]
 ) -> None:
@@ -257,6 +259,7 @@ def test_a_middleware_that_copies_the_scope_shares_the_verification(
     assert len(verified) == 1
 
 
+@pytest.mark.conformance(58)
 def test_what_one_object_accepts_is_not_accepted_by_another(access: CloudflareAccess[Any]) -> None:
     inner = FastAPI()
     inner.add_api_route("/", secret)
@@ -265,6 +268,7 @@ def test_what_one_object_accepts_is_not_accepted_by_another(access: CloudflareAc
     assert TestClient(app).get("/other/", headers=ADA).status_code == 401
 
 
+@pytest.mark.conformance(58)
 def test_state_that_an_app_or_a_middleware_writes_admits_no_request(access: CloudflareAccess[Any]) -> None:
     caller = TEAM.user("ada@example.com")
 
@@ -328,6 +332,7 @@ def test_a_policy_admits_only_the_callers_for_which_it_is_true(access: Cloudflar
     assert client.get("/healthz", headers=BOB).status_code == 200
 
 
+@pytest.mark.conformance(72)
 def test_a_policy_that_fails_refuses(access: CloudflareAccess[Any]) -> None:
     def broken(caller: object) -> bool:
         raise RuntimeError(str(caller))
@@ -501,6 +506,7 @@ def test_an_app_of_any_framework_is_guarded(access: CloudflareAccess[Any]) -> No
     assert TestClient(app).get("/", headers=ADA).text == SECRET
 
 
+@pytest.mark.conformance(59)
 @pytest.mark.anyio
 async def test_a_connection_of_an_unknown_type_is_not_passed_on(access: CloudflareAccess[Any]) -> None:
     with pytest.raises(ConfigurationError, match="no other protocol"):
@@ -524,6 +530,7 @@ async def lifespan(app: ASGIApp) -> list[Message]:
     return sent
 
 
+@pytest.mark.conformance(109)
 @pytest.mark.anyio
 async def test_an_exempt_path_that_is_not_served_is_logged_when_the_app_has_started(
     access: CloudflareAccess[Any], caplog: pytest.LogCaptureFixture
@@ -591,6 +598,7 @@ ANSWERS = [
 ]
 
 
+@pytest.mark.conformance(60)
 @pytest.mark.parametrize(("path", "status", "value"), ANSWERS)
 @pytest.mark.parametrize("middleware", [PrivateResponses, AccessGuard])
 def test_an_answer_to_a_caller_is_private_unless_the_app_says_otherwise(
@@ -604,6 +612,7 @@ def test_an_answer_to_a_caller_is_private_unless_the_app_says_otherwise(
         assert (answer.status_code, answer.headers.get_list("cache-control")) == (status, [value])
 
 
+@pytest.mark.conformance(60)
 def test_static_files_404_405_and_304_behind_the_guard_are_private(access: CloudflareAccess[Any], files: Any) -> None:
     app = answering(access, files)
     app.add_middleware(AccessGuard, access=access)
@@ -632,6 +641,7 @@ def test_an_answer_without_a_caller_stays_as_it_is(access: CloudflareAccess[Any]
     assert client.get("/optional", headers=ADA).headers["cache-control"] == PRIVATE
 
 
+@pytest.mark.conformance(60)
 def test_a_caller_that_a_copy_of_the_scope_knows_makes_the_answer_private(access: CloudflareAccess[Any]) -> None:
     class Copying:
         def __init__(self, app: ASGIApp) -> None:
@@ -661,6 +671,7 @@ def test_a_500_is_private_if_the_middleware_is_around_the_whole_app(access: Clou
     assert (answer.status_code, answer.headers.get("cache-control")) == (500, PRIVATE if wrap == "around" else None)
 
 
+@pytest.mark.conformance(60)
 def test_the_answer_to_a_refused_caller_is_private_too(access: CloudflareAccess[Any]) -> None:
     app = app_of(access, policy=is_ada)
     app.add_exception_handler(AccessHTTPException, lambda *_: JSONResponse("there is no such page", 404))
@@ -766,6 +777,7 @@ WRONG: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
 ]
 
 
+@pytest.mark.conformance(59)
 @pytest.mark.parametrize(("wrong", "sentence"), WRONG, ids=[f"{i}-{row[1][:24]}" for i, row in enumerate(WRONG)])
 def test_a_wrong_argument_is_refused_at_construction(
     access: CloudflareAccess[Any], wrong: Callable[[Any], dict[str, Any]], sentence: str
@@ -775,6 +787,7 @@ def test_a_wrong_argument_is_refused_at_construction(
         AccessGuard(**arguments)
 
 
+@pytest.mark.conformance(60)
 @pytest.mark.parametrize("arguments", [{"cache_control": "é"}, {"app": NotAnApp()}, {"cache_control": 1}])
 def test_a_wrong_argument_of_private_responses_is_refused_too(arguments: dict[str, Any]) -> None:
     given: dict[str, Any] = {"app": FastAPI(), **arguments}
@@ -782,7 +795,7 @@ def test_a_wrong_argument_of_private_responses_is_refused_too(arguments: dict[st
         PrivateResponses(**given)
 
 
-@pytest.mark.conformance(52)
+@pytest.mark.conformance(52, 109)
 @pytest.mark.parametrize(
     "path",
     [
@@ -818,6 +831,7 @@ def test_the_redirect_needs_one_team() -> None:
         AccessGuard(FastAPI(), access=either, login_redirect="app.example.com")
 
 
+@pytest.mark.conformance(59)
 def test_without_the_object_there_is_no_guard() -> None:
     app = FastAPI()
     app.add_middleware(AccessGuard)  # type: ignore[call-arg]

@@ -155,6 +155,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
 }
 
 
+@pytest.mark.conformance(84)
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_refused_at_construction(access: CloudflareAccess, mistake: str) -> None:
     make, sentence = MISTAKES[mistake]
@@ -235,6 +236,7 @@ def test_the_module_has_no_other_names() -> None:
     assert all(hasattr(bridges, name) for name in bridges.__all__)
 
 
+@pytest.mark.conformance(47)
 def test_the_provider_advertises_no_metadata(access: CloudflareAccess, team: FakeTeam) -> None:
     app = fastmcp_server(access).http_app()
     with TestClient(app, headers=team.headers(team.user("ada@example.com"))) as client:
@@ -242,6 +244,7 @@ def test_the_provider_advertises_no_metadata(access: CloudflareAccess, team: Fak
             assert client.get(f"/.well-known/{path}").status_code == 404
 
 
+@pytest.mark.conformance(84)
 def test_a_bearer_token_is_refused_if_the_provider_is_part_of_another_one(
     access: CloudflareAccess, team: FakeTeam, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -315,6 +318,7 @@ def test_the_user_has_no_scopes_and_the_claims_without_the_nonce(team: FakeTeam)
     assert (claims["iss"], claims["email"]) == (team.issuer, "ada@example.com")
 
 
+@pytest.mark.conformance(82)
 def test_a_websocket_is_authenticated_before_it_is_accepted(access: CloudflareAccess, team: FakeTeam) -> None:
     ada = team.user("ada@example.com")
     with TestClient(bridge(echo(), access)) as client:
@@ -324,6 +328,7 @@ def test_a_websocket_is_authenticated_before_it_is_accepted(access: CloudflareAc
             """Not reached."""
 
 
+@pytest.mark.conformance(82)
 def test_the_response_to_a_refused_client_is_that_of_a_dependency(access: CloudflareAccess, team: FakeTeam) -> None:
     app = FastAPI(dependencies=[Depends(access)])
     app.get("/")(lambda: None)
@@ -461,6 +466,7 @@ def test_with_fail_fast_the_app_does_not_start_without_keys(team: FakeTeam) -> N
     assert reached == []
 
 
+@pytest.mark.conformance(59)
 def test_an_unknown_protocol_is_refused(access: CloudflareAccess) -> None:
     with pytest.raises(ConfigurationError, match="a bridge knows HTTP, WebSocket and lifespan"):
         asyncio.run(bridge(empty, access)({"type": "webtransport"}, no_message, no_message))
@@ -592,6 +598,7 @@ def test_outside_a_request_there_is_no_caller() -> None:
             asyncio.run(call)
 
 
+@pytest.mark.conformance(84)
 def test_without_http_a_guarded_tool_of_fastmcp_refuses(access: CloudflareAccess) -> None:
     async def call() -> list[str]:
         async with fastmcp.Client(fastmcp_server(access)) as client:
@@ -636,6 +643,7 @@ REGISTERING: dict[str, Callable[[], Callable[[Any], Any]]] = {
 }
 
 
+@pytest.mark.conformance(84)
 @pytest.mark.parametrize("kind", REGISTERING)
 def test_a_requirement_above_the_decorator_of_the_sdk_is_refused(kind: str) -> None:
     register = REGISTERING[kind]()

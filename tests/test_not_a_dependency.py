@@ -46,6 +46,7 @@ def test_the_methods_are_those_we_know() -> None:
     assert {"authenticate", "verify", "require", "with_audience", "lifespan", "readiness"} < {*METHODS}
 
 
+@pytest.mark.conformance(103)
 @pytest.mark.parametrize("name", sorted({*METHODS} - PARAMETERLESS - {"for_authenticator", "belongs_to", "depends_on"}))
 def test_a_method_as_a_dependency_is_an_error_that_says_what_to_write(name: str) -> None:
     depends = [Depends(getattr(access, name))]
@@ -56,6 +57,7 @@ def test_a_method_as_a_dependency_is_an_error_that_says_what_to_write(name: str)
         FastAPI().add_api_websocket_route("/", talk, dependencies=depends)
 
 
+@pytest.mark.conformance(103)
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_a_class_of_ours_as_a_dependency_is_an_error_that_says_what_to_write(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match=r": (write|declare|make|ask|it is) "):
@@ -80,6 +82,7 @@ def test_a_method_of_the_keys_is_no_dependency(name: str) -> None:
         FastAPI().add_api_route("/", ok, dependencies=[Depends(getattr(access.keys, name))])
 
 
+@pytest.mark.conformance(103)
 def test_keys_cannot_be_seeded_by_a_route() -> None:
     with pytest.raises(ConfigurationError, match=r"^Keys never come from a request"):
         FastAPI().add_api_route("/", access.keys.seed, methods=["POST"])

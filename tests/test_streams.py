@@ -38,6 +38,7 @@ def rig() -> Rig:
 # the end
 
 
+@pytest.mark.conformance(64)
 async def test_a_stream_ends_without_an_exception_at_exp_plus_leeway(rig: Rig) -> None:
     caller, steps = await rig.caller(), list[str]()
 
@@ -55,6 +56,7 @@ async def test_a_stream_ends_without_an_exception_at_exp_plus_leeway(rig: Rig) -
     assert (await task, steps) == ("token_expired", ["open"])
 
 
+@pytest.mark.conformance(64)
 async def test_a_websocket_is_closed_with_1008_and_the_reason_code(rig: Rig) -> None:
     caller = await rig.caller(kind="websocket")
 
@@ -152,6 +154,7 @@ async def test_a_caller_whose_token_has_already_ended_has_a_stream_that_ends_at_
     assert lease.ended == "token_expired"
 
 
+@pytest.mark.conformance(64)
 async def test_a_machine_that_slept_ends_the_stream_when_it_wakes(rig: Rig) -> None:
     """The monotonic clock stops while a machine sleeps."""
     caller = await rig.caller()
@@ -251,6 +254,7 @@ async def test_an_exception_of_the_body_at_the_end_passes_through(rig: Rig) -> N
         await rig.clock.run_until(handler())
 
 
+@pytest.mark.conformance(67)
 @pytest.mark.parametrize("too", [False, True], ids=["alone", "at the end of the token too"])
 async def test_a_cancellation_from_outside_is_never_swallowed(rig: Rig, *, too: bool) -> None:
     caller = await rig.caller()
@@ -303,6 +307,7 @@ async def test_a_nested_block_of_another_caller_ends_alone(rig: Rig) -> None:
     assert (outer.ended, inner.ended) == (None, "token_expired")
 
 
+@pytest.mark.conformance(66)
 async def test_a_body_that_suppresses_the_end_of_a_websocket_is_closed(rig: Rig) -> None:
     caller = await rig.caller(kind="websocket")
 
@@ -351,6 +356,7 @@ async def test_a_token_that_ends_earlier_changes_nothing(rig: Rig) -> None:
     assert lease.ended is None
 
 
+@pytest.mark.conformance(65)
 @pytest.mark.parametrize("other", ["another user", "a service", "a service of the same id"])
 async def test_a_token_of_another_caller_is_refused(rig: Rig, other: str, caplog: pytest.LogCaptureFixture) -> None:
     caller = await rig.caller()
@@ -366,6 +372,7 @@ async def test_a_token_of_another_caller_is_refused(rig: Rig, other: str, caplog
     assert "refused in a call of verify: forbidden" in caplog.text
 
 
+@pytest.mark.conformance(65)
 async def test_a_bad_token_renews_nothing(rig: Rig) -> None:
     caller = await rig.caller()
     async with rig.access.while_valid(caller) as lease:
@@ -377,6 +384,7 @@ async def test_a_bad_token_renews_nothing(rig: Rig) -> None:
     assert lease.ended == "token_expired"
 
 
+@pytest.mark.conformance(65)
 async def test_the_policies_of_the_request_decide_on_a_fresh_token(rig: Rig) -> None:
     admins = rig.access.require_user(Group("admins"))
     token = rig.token(custom={"groups": ["admins"]})
@@ -405,6 +413,7 @@ async def test_a_policy_that_is_asked_for_each_message_is_asked_once_at_a_renewa
     assert len(asked) == 1
 
 
+@pytest.mark.conformance(65)
 @pytest.mark.parametrize("source", ["header", "cookie"])
 async def test_a_policy_that_needs_the_identity_asks_with_the_fresh_token(source: str) -> None:
     rig = Rig(token_sources=source)
@@ -446,6 +455,7 @@ async def test_a_lease_of_several_objects_is_that_of_the_one_that_verified(of: i
     assert ended == [caller.exp + LIFETIME + LEEWAY]
 
 
+@pytest.mark.conformance(65)
 async def test_a_renewal_that_comes_after_the_end_is_refused(rig: Rig) -> None:
     caller = await rig.caller()
     async with rig.access.while_valid(caller) as lease:

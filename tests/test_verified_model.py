@@ -76,6 +76,7 @@ SCHEMAS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.conformance(101)
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_another_schema_admits_instances_only(name: str) -> None:
     kind, value = SCHEMAS[name]
@@ -105,6 +106,7 @@ def test_instances_pass_and_serialise_as_the_model_says() -> None:
         Holder(user=ADA, others=[ADA])  # type: ignore[list-item]
 
 
+@pytest.mark.conformance(103)
 @pytest.mark.parametrize("model", [UserClaims, ServiceClaims, Mine, Boxed[int], Deferred, Forward])
 def test_as_a_class_dependency_it_is_an_error_that_says_what_to_write(model: Any) -> None:
     app = FastAPI()

@@ -20,7 +20,7 @@ def errors(kind: type[AccessError]) -> Iterator[type[AccessError]]:
         yield from errors(one)
 
 
-@pytest.mark.conformance(45)
+@pytest.mark.conformance(45, 47)
 @pytest.mark.parametrize(
     "kind",
     [one for kind in (CredentialError, AuthorizationError, TemporarilyUnavailable) for one in errors(kind)],

@@ -73,6 +73,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: FakeTeam) -
     return NAME
 
 
+@pytest.mark.conformance(108)
 def test_each_route_is_a_line_and_each_open_one_a_failure(cli: Cli, app: str) -> None:
     result = cli("routes", f"{app}:app")
     assert (result.code, result.out, result.err) == (1, OUTPUT, "starting\n")

@@ -94,6 +94,7 @@ def test_a_handler_gets_the_identity_of_its_user() -> None:
         assert certs.identity.fetches == 1
 
 
+@pytest.mark.conformance(76)
 def test_a_service_gets_403_a_gone_session_401_and_an_outage_503() -> None:
     rig = Rig()
     with rig.team.patch(rig.access) as certs:
@@ -106,6 +107,7 @@ def test_a_service_gets_403_a_gone_session_401_and_an_outage_503() -> None:
         assert TestClient(rig.app).get("/identity").status_code == 401
 
 
+@pytest.mark.conformance(74)
 def test_a_forged_token_never_reaches_get_identity() -> None:
     rig = Rig()
     with rig.team.patch(rig.access) as certs:
@@ -138,6 +140,7 @@ def test_get_identity_is_asked_only_where_the_token_leaves_a_policy_open(
         assert certs.identity.fetches == fetches
 
 
+@pytest.mark.conformance(70)
 @pytest.mark.parametrize(
     ("identity", "admins", "banned"),
     [
@@ -163,6 +166,7 @@ def test_groups_of_an_identity_decide_as_those_of_a_token(identity: dict[str, An
         assert (rig.get("/admins"), rig.get("/banned")) == (admins, banned)
 
 
+@pytest.mark.conformance(76)
 def test_a_policy_that_needs_an_identity_gives_503_in_an_outage_and_401_without_a_session() -> None:
     rig = Rig()
     with rig.team.patch(rig.access) as certs:
@@ -223,6 +227,7 @@ def test_a_role_that_stays_unknown_is_one_that_the_caller_does_not_have() -> Non
 RECHECK: dict[str, Any] = {"recheck_session": 60, "recheck_unavailable": "allow", "recheck_grace": 60}
 
 
+@pytest.mark.conformance(78)
 @pytest.mark.parametrize("cache", [0, 1024])
 def test_a_logout_reaches_every_dependency_within_the_interval(cache: int) -> None:
     rig = Rig(**RECHECK, token_cache_size=cache)
@@ -332,6 +337,7 @@ def expressions(depth: int = 3) -> st.SearchStrategy[Policy]:
     )
 
 
+@pytest.mark.conformance(68)
 @given(expressions(), callers(), identities())
 def test_with_an_identity_at_hand_the_decision_is_that_of_the_two_steps(
     policy: Policy, caller: UserClaims, identity: Identity
@@ -350,6 +356,7 @@ def test_with_an_identity_at_hand_the_decision_is_that_of_the_two_steps(
         assert two_steps is policy.evaluate(filled)
 
 
+@pytest.mark.conformance(68)
 @pytest.mark.parametrize(
     ("policy", "decision"),
     [
@@ -421,6 +428,7 @@ def test_an_override_has_an_identity_without_groups_or_the_given_one() -> None:
         pass
 
 
+@pytest.mark.conformance(74)
 @pytest.mark.anyio
 async def test_headers_that_change_after_the_verification_cause_no_other_identity_and_no_500() -> None:
     rig = Rig()

@@ -78,6 +78,7 @@ async def test_the_identity_of_a_user_is_typed_and_has_the_unknown_fields(rig: R
     assert request.headers["cookie"] == f"CF_Authorization={rig.token()[0].decode()}"
 
 
+@pytest.mark.conformance(75)
 @pytest.mark.parametrize(
     "document",
     [
@@ -138,6 +139,7 @@ ANSWERS: dict[str, tuple[int, bytes, dict[str, str], str]] = {
 }
 
 
+@pytest.mark.conformance(75)
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=list(ANSWERS))
 async def test_only_the_documented_refusal_means_that_the_session_is_gone(
     rig: Rig, answer: tuple[int, bytes, dict[str, str], str], caplog: pytest.LogCaptureFixture
@@ -155,6 +157,7 @@ async def test_only_the_documented_refusal_means_that_the_session_is_gone(
     assert rig.token()[0].decode() not in said
 
 
+@pytest.mark.conformance(75)
 @pytest.mark.parametrize("fault", ["reset", "refuse", "truncate", "gzip_bomb", "oversize", "hang", "stall", "garbage"])
 async def test_a_fault_of_the_endpoint_ends_within_the_deadline_as_503(rig: Rig, fault: str) -> None:
     getattr(rig.endpoint, fault)()
@@ -188,6 +191,7 @@ async def test_an_identity_is_asked_once_a_minute_for_each_token(rig: Rig) -> No
     assert rig.endpoint.fetches == 3, "each token has an entry of its own"
 
 
+@pytest.mark.conformance(74)
 async def test_the_identity_of_one_token_is_never_given_to_another(rig: Rig) -> None:
     answers = [await rig.ask(email) for email in ("ada@acme.example", "bob@acme.example", "ada@acme.example")]
     assert [answer.email for answer in answers if isinstance(answer, Identity)] == [
@@ -242,6 +246,7 @@ def test_each_event_loop_makes_its_own_fetch(rig: Rig) -> None:
     assert name_of(asyncio.run(rig.ask())) == "identity"
 
 
+@pytest.mark.conformance(77)
 @pytest.mark.parametrize(("name", "value", "padding"), [("MAX_DOCUMENTS", 3, 0), ("MAX_BYTES", 4_000, 500)])
 async def test_the_number_and_the_size_of_kept_identities_are_bounded(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, name: str, value: int, padding: int
@@ -292,6 +297,7 @@ async def test_another_thread_may_remove_an_entry_while_it_is_read(rig: Rig, mon
 # What is limited
 
 
+@pytest.mark.conformance(77)
 async def test_one_user_with_many_tokens_is_limited_and_others_are_not(rig: Rig) -> None:
     answers = [await rig.ask(claims={"jti": str(number)}) for number in range(limits.USER_BURST + 5)]
     assert [name_of(answer) for answer in answers] == ["identity"] * limits.USER_BURST + ["identity_unavailable"] * 5
@@ -305,6 +311,7 @@ async def test_one_user_with_many_tokens_is_limited_and_others_are_not(rig: Rig)
     assert name_of(await rig.ask(claims={"jti": "too soon"})) == "identity_unavailable"
 
 
+@pytest.mark.conformance(77)
 async def test_a_flood_of_users_opens_a_bounded_number_of_connections(rig: Rig) -> None:
     rig.endpoint.hang()
     many = limits.MAX_IN_FLIGHT + 20
@@ -319,6 +326,7 @@ async def test_a_flood_of_users_opens_a_bounded_number_of_connections(rig: Rig) 
     assert {name_of(await task) for task in asked} == {"identity_unavailable"}
 
 
+@pytest.mark.conformance(77)
 async def test_an_outage_costs_a_request_its_timeout_only_while_it_is_not_known(rig: Rig) -> None:
     rig.endpoint.fail_with(503)
     for number in range(limits.FAILURES + 20):
@@ -423,6 +431,7 @@ async def test_a_session_is_asked_for_at_most_once_in_the_interval(rig: Rig) -> 
     assert rig.endpoint.fetches == 2
 
 
+@pytest.mark.conformance(78)
 async def test_a_session_that_ended_is_refused_after_the_interval_and_stays_refused_in_an_outage() -> None:
     rig = Rig(**RECHECK)
     token, caller = rig.token()
@@ -452,6 +461,7 @@ async def test_the_answer_to_an_earlier_question_does_not_replace_a_later_one() 
     assert name_of(await rig.recheck(token, caller)) == "token_revoked"
 
 
+@pytest.mark.conformance(78)
 async def test_allow_admits_for_the_grace_after_the_check_was_due_and_no_longer() -> None:
     rig = Rig(**RECHECK)
     token, caller = rig.token()
@@ -490,6 +500,7 @@ async def test_the_grace_ends_although_the_wall_clock_was_set_back() -> None:
     assert name_of(await rig.recheck(token, caller)) == "identity_unavailable"
 
 
+@pytest.mark.conformance(78)
 async def test_deny_refuses_at_once_a_user_that_cannot_be_checked() -> None:
     rig = Rig(recheck_session=60, recheck_unavailable="deny")
     rig.endpoint.fail_with(503)
@@ -535,6 +546,7 @@ async def test_a_session_that_was_not_found_is_asked_for_again_after_a_minute() 
     assert await rig.recheck(token, caller) is None
 
 
+@pytest.mark.conformance(74)
 async def test_an_identity_is_never_the_one_of_another_token(rig: Rig) -> None:
     ada, bob = rig.token(), rig.token("bob@acme.example")
     await rig.ask()

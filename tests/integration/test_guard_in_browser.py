@@ -83,6 +83,7 @@ def test_a_script_of_an_open_page_gets_401(page: "Page", local: RunningAccess) -
         assert page.evaluate(f"fetch('/page?x=1', {options}).then(answer => answer.status)") == 401
 
 
+@pytest.mark.conformance(62)
 def test_an_app_that_never_sees_the_token_shows_401_instead_of_a_loop(page: "Page", local: RunningAccess) -> None:
     local.mount(guarded(local, "open"))
     url = local.url("/page?x=1", app="open")

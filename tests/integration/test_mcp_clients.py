@@ -91,6 +91,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.conformance(82)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("beside", [{}, OPAQUE], ids=["alone", "beside an opaque bearer"])
 @pytest.mark.parametrize("row", list(REFUSED))
@@ -121,6 +122,7 @@ async def test_without_keys_clients_get_503(connect: Any, recorder: Recorder, te
     assert {status for status, _ in recorder.responses} == {503}
 
 
+@pytest.mark.conformance(82)
 @pytest.mark.parametrize("mode", MODES)
 async def test_what_a_tool_finds_is_nothing_of_the_token(
     connect: Any, address: str, recorder: Recorder, team: Team, mode: str
@@ -145,6 +147,7 @@ async def test_what_a_tool_finds_is_nothing_of_the_token(
     assert found["client_id"] == team.audience
 
 
+@pytest.mark.conformance(83)
 async def test_two_users_at_once_are_never_mixed(connect: Any, address: str, team: Team) -> None:
     async def ask(email: str, mode: str) -> None:
         async with connect(address, headers(team.user_token(email)), Recorder(), mode) as session:

@@ -74,6 +74,7 @@ async def test_a_session_goes_on_with_a_fresh_token_of_its_user(client: httpx2.A
     assert await whoami(client, headers | {HEADER: team.user_token("ada@example.com")}) == ada.sub
 
 
+@pytest.mark.conformance(83)
 async def test_a_tool_sees_the_claims_of_the_message_and_not_of_the_session(
     client: httpx2.AsyncClient, team: FakeTeam
 ) -> None:
@@ -87,6 +88,7 @@ async def test_a_tool_sees_the_claims_of_the_message_and_not_of_the_session(
     assert ["deleted 7" in answer for answer in answers] == [False, True]
 
 
+@pytest.mark.conformance(83)
 async def test_a_session_resumed_by_another_caller_is_not_found(client: httpx2.AsyncClient, team: FakeTeam) -> None:
     ada = team.user("ada@example.com")
     headers = await open_session(client, team.token(ada))
@@ -99,6 +101,7 @@ async def test_a_session_resumed_by_another_caller_is_not_found(client: httpx2.A
     assert await whoami(client, headers) == ada.sub
 
 
+@pytest.mark.conformance(83)
 async def test_a_session_of_a_service_is_not_resumed_by_another_service(
     client: httpx2.AsyncClient, team: FakeTeam
 ) -> None:

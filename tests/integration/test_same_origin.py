@@ -84,6 +84,7 @@ def post(port: int, host: str, headers: list[tuple[str, bytes]]) -> tuple[int, A
         connection.close()
 
 
+@pytest.mark.conformance(63)
 @pytest.mark.parametrize("row", SENT.values(), ids=SENT)
 def test_a_post_passes_or_gets_403(port: int, host: str, team: Team, row: Row) -> None:
     headers = [(HEADER, ada(team).encode()), *listed(row.headers)]
@@ -113,6 +114,7 @@ HANDSHAKES = {
 }
 
 
+@pytest.mark.conformance(63)
 @pytest.mark.parametrize("row", HANDSHAKES.values(), ids=HANDSHAKES)
 def test_a_handshake_passes_or_gets_403(port: int, host: str, team: Team, row: Row) -> None:
     headers = [(HEADER, ada(team)), *((name, value.decode()) for name, value in listed(row.headers))]

@@ -168,6 +168,7 @@ def complaint(case: Case, program: Program) -> str | None:
     return None
 
 
+@pytest.mark.conformance(101, 102)
 @pytest.mark.parametrize("cases", in_places("found"))
 def test_a_slip_is_found_when_it_can_be_known_and_the_error_says_what_to_write(
     cases: list[Case], new_program: Callable[[], Program]
@@ -191,6 +192,7 @@ def test_no_method_is_a_dependency(name: str, new_program: Callable[[], Program]
     assert isinstance(error, ConfigurationError | FastAPIError)
 
 
+@pytest.mark.conformance(102)
 def test_uvicorn_does_not_serve_an_app_whose_slip_is_found_at_start(new_program: Callable[[], Program]) -> None:
     program = new_program()
     program.define(next(case.source for case in CASES if case.expects == "at start"))
@@ -225,6 +227,7 @@ def passed(case: Case, client: Client, program: Program) -> dict[str, int]:
     return wrong | {what: count for what, count in counts.items() if count}
 
 
+@pytest.mark.conformance(101)
 @pytest.mark.parametrize("cases", in_places("past"))
 def test_no_request_gets_past_a_slip(cases: list[Case], client: Client, new_program: Callable[[], Program]) -> None:
     assert {case.place: past for case in cases if (past := passed(case, client, new_program()))} == {}

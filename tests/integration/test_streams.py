@@ -143,6 +143,7 @@ def reading(address: str, path: str, token: str) -> Iterator[HTTPResponse]:
         connection.close()
 
 
+@pytest.mark.conformance(64)
 @pytest.mark.parametrize("path", PATHS)
 def test_a_stream_ends_cleanly_with_its_token(served: tuple[Streams, str], path: str) -> None:
     """An unclean end would be an `IncompleteRead`."""
@@ -157,6 +158,7 @@ def test_a_stream_ends_cleanly_with_its_token(served: tuple[Streams, str], path:
     assert [event.reason for event in streams.ended()] == ["token_expired"]
 
 
+@pytest.mark.conformance(64)
 @pytest.mark.parametrize("path", ["/echo", "/group", "/mounted/echo", "/mounted/group", "/guarded/echo"])
 def test_a_websocket_is_closed_with_1008_and_the_reason(served: tuple[Streams, str], path: str) -> None:
     streams, address = served

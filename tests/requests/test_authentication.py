@@ -274,6 +274,7 @@ def everything_of(access: Mine) -> dict[str, Any]:
     }
 
 
+@pytest.mark.conformance(81)
 def test_a_copy_for_another_audience_refuses_what_the_first_accepted_on_every_dependency() -> None:
     mine = Mine(
         "mine", team_domain="acme", audience=TEAM.audience, fetch=MemoryFetch(TEAM), clock=TEAM.clock, listeners=()
@@ -298,6 +299,7 @@ def test_a_copy_for_another_audience_refuses_what_the_first_accepted_on_every_de
         assert client.get(f"/both/{name}", headers=headers).status_code == 401, name
 
 
+@pytest.mark.conformance(81)
 def test_a_copy_accepts_its_own_audience_on_every_dependency_and_shares_nothing_but_the_keys() -> None:
     certs = MemoryFetch(TEAM)
     mine = Mine("mine", team_domain="acme", audience=TEAM.audience, fetch=certs, clock=TEAM.clock, listeners=())
@@ -368,6 +370,7 @@ def test_a_dependency_is_equal_to_itself_alone_and_can_be_a_key() -> None:
     assert one.user != other.user
 
 
+@pytest.mark.conformance(58)
 async def test_a_copy_of_the_scope_with_other_headers_is_verified_anew(rig: Rig) -> None:
     scope: dict[str, Any] = {"type": "http", "headers": [(HEADER.lower().encode(), ADA.encode())]}
     first = await rig.access.authenticate(Request(scope))
@@ -399,6 +402,7 @@ async def test_a_scope_whose_headers_are_replaced_keeps_the_caller(rig: Rig) -> 
     assert len(rig.accepted()) == 1
 
 
+@pytest.mark.conformance(58)
 async def test_a_caller_of_other_headers_does_not_stay_if_headers_are_replaced(rig: Rig) -> None:
     scope: dict[str, Any] = {"type": "http", "headers": [(HEADER.lower().encode(), ADA.encode())], "path": "/"}
     assert await rig.access.authenticate(Request(scope))
@@ -421,6 +425,7 @@ async def test_leaving_without_having_entered_says_what_to_write(rig: Rig) -> No
         await rig.access.__aexit__(None, None, None)
 
 
+@pytest.mark.conformance(58)
 async def test_claims_of_one_object_are_not_those_of_another(rig: Rig) -> None:
     other = Rig().access.with_audience("other")
     scope: dict[str, Any] = {"type": "http", "headers": [(HEADER.lower().encode(), ADA.encode())]}

@@ -77,6 +77,7 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     await wait_forever()
 
 
+@pytest.mark.conformance(64)
 async def test_a_stream_ends_as_if_the_app_had_ended_it(guard: Guard) -> None:
     task = await guard.start(stream)
     assert guard.sent == [START, chunk(b"a")]
@@ -120,6 +121,7 @@ async def test_a_synchronous_generator_ends_although_its_thread_waits(guard: Gua
     assert [message.get("body") for message in guard.sent] == [None, b"a", b""]
 
 
+@pytest.mark.conformance(64)
 async def test_a_websocket_is_closed_with_the_reason_code(guard: Guard) -> None:
     async def endpoint(socket: WebSocket) -> None:
         await socket.accept()
@@ -224,6 +226,7 @@ async def test_a_stream_that_begins_after_the_end_has_no_body(guard: Guard) -> N
 # apps that do not behave
 
 
+@pytest.mark.conformance(66)
 async def test_an_app_that_suppresses_its_cancellation_sends_nothing_more(guard: Guard) -> None:
     heard: list[Any] = []
 
@@ -282,6 +285,7 @@ async def test_an_exception_without_an_end_passes_through(guard: Guard) -> None:
     assert guard.sent == [START]
 
 
+@pytest.mark.conformance(67)
 @pytest.mark.parametrize("after_the_end", [False, True])
 async def test_a_cancellation_from_outside_is_never_swallowed(guard: Guard, *, after_the_end: bool) -> None:
     task = await guard.start(stream)

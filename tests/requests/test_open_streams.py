@@ -80,6 +80,7 @@ async def test_the_timer_ends_with_the_last_stream_and_starts_with_the_next() ->
         assert (type(stream.error), timers(), len(streams)) == (TokenExpired, [], 0)
 
 
+@pytest.mark.conformance(66)
 async def test_streams_go_on_to_end_if_something_cancels_the_timer(rig: Rig) -> None:
     caller = await rig.caller()
     async with rig.access.while_valid(caller) as lease:
@@ -91,6 +92,7 @@ async def test_streams_go_on_to_end_if_something_cancels_the_timer(rig: Rig) -> 
     assert lease.ended == "token_expired"
 
 
+@pytest.mark.conformance(66)
 async def test_all_streams_end_if_the_clock_fails(caplog: pytest.LogCaptureFixture) -> None:
     class Failing(FakeClock):
         async def sleep(self, seconds: float) -> None:

@@ -103,6 +103,7 @@ def test_a_path_of_the_app_is_kept_in_ascii(given: str, returned: str) -> None:
     assert target(access.login_url(HOST, return_to=given)) == returned
 
 
+@pytest.mark.conformance(62)
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -125,6 +126,7 @@ def test_a_path_that_is_not_text_is_an_error(wrong: Any) -> None:
         access.login_url(HOST, return_to=wrong)
 
 
+@pytest.mark.conformance(62)
 @given(st.text(alphabet=st.sampled_from("/\\.%25cfe2CdDn-gi:?#@ab\t\n\r \x00\u00e9\uff0f\ud800")))
 def test_no_path_leads_a_browser_to_another_host_or_into_another_header(text: str) -> None:
     path = safe_path(text)
@@ -179,6 +181,7 @@ def test_only_a_local_team_returns_to_plain_http() -> None:
         access.logout_url(return_to=page)
 
 
+@pytest.mark.conformance(62)
 @pytest.mark.parametrize(
     "wrong",
     [

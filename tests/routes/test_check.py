@@ -103,6 +103,7 @@ def on_included_socket() -> FastAPI:
 PLACES = [on_route, on_parameter, on_router, on_include, on_app, below_a_dependency]
 
 
+@pytest.mark.conformance(104)
 @pytest.mark.parametrize("place", [*PLACES, on_socket, on_included_socket])
 def test_scopes_of_a_dependency_of_access_are_an_error_at_the_start_that_says_what_to_write(place: Any) -> None:
     app = place()
@@ -114,6 +115,7 @@ def test_scopes_of_a_dependency_of_access_are_an_error_at_the_start_that_says_wh
         pytest.fail("it started")
 
 
+@pytest.mark.conformance(104)
 @pytest.mark.parametrize("place", PLACES)
 def test_without_a_lifespan_they_refuse_every_caller(place: Any, caplog: pytest.LogCaptureFixture) -> None:
     client = TestClient(place())
@@ -123,6 +125,7 @@ def test_without_a_lifespan_they_refuse_every_caller(place: Any, caplog: pytest.
     assert "the route is wrongly declared" in record.getMessage()
 
 
+@pytest.mark.conformance(104)
 @pytest.mark.parametrize("place", [on_socket, on_included_socket])
 def test_without_a_lifespan_they_refuse_every_handshake(place: Any) -> None:
     with pytest.raises(WebSocketDenialResponse) as caught, TestClient(place()).websocket_connect("/x", headers=ADA):
@@ -176,6 +179,7 @@ def test_a_frontend_below_scopes_of_the_whole_app_is_an_error_at_the_start() -> 
     assert [sentence[:14] for sentence in sentences(app)] == ["the whole app:"]
 
 
+@pytest.mark.conformance(101)
 @pytest.mark.parametrize(
     "annotation",
     [
@@ -273,6 +277,7 @@ class Employee(UserClaims):
 STAFF = CloudflareAccess(team_domain="acme", audience=TEAM.audience, user_model=Employee)
 
 
+@pytest.mark.conformance(105)
 @pytest.mark.parametrize(
     ("annotation", "dependency", "also", "write"),
     [
@@ -324,6 +329,7 @@ def test_an_annotation_that_covers_the_result_or_says_nothing_of_claims_is_admit
     assert [*misuses(app, Dependency)] == []
 
 
+@pytest.mark.conformance(105)
 @pytest.mark.parametrize("place", ["route", "router", "app"])
 def test_the_optional_dependency_guards_nothing_and_is_an_error_where_its_result_is_lost(place: str) -> None:
     access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)

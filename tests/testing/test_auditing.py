@@ -78,6 +78,7 @@ def summary(entries: list[Entry]) -> dict[str, str]:
     return found
 
 
+@pytest.mark.conformance(85, 108)
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
 def test_the_audit_sees_through_the_trap_and_runs_no_handler(trap: Callable[[], Any]) -> None:
     app = trap()
@@ -112,6 +113,7 @@ def ask(app: Any, method: str, path: str) -> int:
         return 403
 
 
+@pytest.mark.conformance(85)
 @pytest.mark.parametrize(("trap", "name"), CASES, ids=[f"{trap.__name__}-{name}" for trap, name in CASES])
 def test_a_real_request_without_a_token_gets_what_the_audit_says(trap: Callable[[], Any], name: str) -> None:
     app = trap()
@@ -138,6 +140,7 @@ def test_no_lifespan_starts_and_the_middleware_of_the_app_can_still_change() -> 
     app.add_middleware(GZipMiddleware)
 
 
+@pytest.mark.conformance(86)
 def test_a_dependency_with_its_own_parameters_works_as_before() -> None:
     app = below_the_apps_own_dependency()
     ada = TEAM.headers(TEAM.user("ada@example.com"))
@@ -161,6 +164,7 @@ def test_an_event_stream_works_as_before() -> None:
     assert TestClient(app).get("/stream", headers=TEAM.headers(TEAM.user("ada@example.com"))).json() == {"number": 1}
 
 
+@pytest.mark.conformance(110)
 def test_overrides_stay_and_hide_nothing_of_other_routes() -> None:
     app = overridden()
     before = dict(app.dependency_overrides)
@@ -169,6 +173,7 @@ def test_overrides_stay_and_hide_nothing_of_other_routes() -> None:
     assert ran == []
 
 
+@pytest.mark.conformance(86)
 def test_requests_of_the_audit_leave_no_record_and_no_event(caplog: pytest.LogCaptureFixture) -> None:
     events: list[object] = []
     heard = CloudflareAccess(team_domain="acme", audience="0" * 64, listeners=[events.append])
@@ -181,6 +186,7 @@ def test_requests_of_the_audit_leave_no_record_and_no_event(caplog: pytest.LogCa
     assert len(events) == 1
 
 
+@pytest.mark.conformance(110)
 def test_an_override_of_the_caller_does_not_open_a_route() -> None:
     app = with_route(plain(), **STRICT)
     with override(access, TEAM.user("ada@example.com")):
@@ -194,6 +200,7 @@ async def test_an_app_can_be_audited_while_an_event_loop_runs() -> None:
     assert_protected(with_route(plain(), **STRICT), access)
 
 
+@pytest.mark.conformance(85)
 def test_a_request_that_never_ends_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastapi_cloudflare_access.testing._audit.asking.TIMEOUT", 0.01)
 
@@ -249,6 +256,7 @@ class Fixed(BaseRoute):
         return page
 
 
+@pytest.mark.conformance(86)
 def test_an_audit_that_fails_leaves_the_app_as_it_was() -> None:
     app = with_route(plain(), **STRICT)
     app.router.routes.append(Fixed())
@@ -335,6 +343,7 @@ REASONS = {
 }
 
 
+@pytest.mark.conformance(110)
 @pytest.mark.parametrize("trap", REASONS, ids=lambda trap: trap.__name__)
 def test_an_open_route_has_a_reason(trap: Callable[[], Any]) -> None:
     first = next(entry for entry in audit(trap(), [access]).entries if entry.is_open)
@@ -447,6 +456,7 @@ def test_a_listed_path_that_is_not_served_is_an_error(item: str, advice: str) ->
     assert str(failed.value) == f"open lists {item!r}, which the app does not serve: {advice}"
 
 
+@pytest.mark.conformance(109)
 def test_an_exempt_path_that_is_not_served_is_an_error() -> None:
     inner = with_route(plain())
     app = plain()

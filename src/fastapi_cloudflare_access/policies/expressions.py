@@ -15,6 +15,8 @@ MAX_TEXT = 10_000
 """Number of characters that a policy may have as text."""
 MAX_PARTS = 100
 """Number of policies and operators that it may have; Python's parser limits how deep they nest."""
+MAX_BITS = 1024
+"""Number of bits that an integer in it may have."""
 
 _POLICIES: dict[str, Callable[..., Policy]] = {
     kind.__name__: kind for kind in (Anyone, Claim, Country, Email, EmailDomain, Group, ServiceToken)
@@ -69,6 +71,8 @@ def _made(name: str, arguments: list[Any], keywords: list[ast.keyword]) -> Polic
 
 def _value(node: ast.expr) -> str | float:
     if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float):
+        if isinstance(node.value, int) and node.value.bit_length() > MAX_BITS:
+            raise ConfigurationError(f"a number in a policy has at most {MAX_BITS} bits")
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         number = _value(node.operand)
@@ -82,4 +86,6 @@ def _shown(node: ast.expr) -> str:
         text = ast.unparse(node)
     except RecursionError:
         return "a part that nests too deep"
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number that is too long"
     return text if len(text) <= 60 else f"{text[:59]}…"  # noqa: PLR2004 - fits a line

@@ -73,8 +73,10 @@ def _parse(text: str, source: str) -> dict[str, Policy]:
         entries = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise ConfigurationError(f"{source} is not TOML: {problem}") from None
-    except RecursionError:
-        raise ConfigurationError(f"{source} is not TOML of roles: it nests too deep") from None
+    except (ValueError, RecursionError):
+        raise ConfigurationError(
+            f"{source} is not TOML of roles: a number is too long, or the nesting is too deep"
+        ) from None
     if not entries:
         raise ConfigurationError(f"{source} has no roles: write admin = \"Group('admins')\"")
     return {name: _role(name, entry, source) for name, entry in entries.items()}
