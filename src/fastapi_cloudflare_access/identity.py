@@ -6,7 +6,7 @@ Fields are named as on the wire. Source: "User identity" in Cloudflare's documen
 
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, StrictBool, ValidationError, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Strict, StrictBool, ValidationError, WrapValidator
 from pydantic import ValidatorFunctionWrapHandler as Handler
 
 from fastapi_cloudflare_access._frozen import freeze
@@ -28,6 +28,7 @@ Documented = Annotated[T | None, WrapValidator(_none_if_wrong)]
 
 
 Texts = Annotated[list[Text], AfterValidator(freeze)]
+Number = Annotated[float, Strict()]
 Object = Annotated[dict[str, Any], AfterValidator(freeze)]
 
 _CONFIG = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True, use_attribute_docstrings=True)
@@ -101,7 +102,7 @@ class Identity(VerifiedModel):
     """The SAML attributes configured for the identity provider; a token has them under `custom` (*undocumented*)."""
     account_id: Documented[Text] = None
     """The id of the Cloudflare account."""
-    iat: Documented[float] = None
+    iat: Documented[Number] = None
     """Time of the login, in seconds since 1970."""
     ip: Documented[Text] = None
     """The IP address of the login."""
@@ -127,5 +128,5 @@ class Identity(VerifiedModel):
     """The device posture checks, by id."""
     mtls_auth: Frozen = None
     """The client certificate (*undocumented*)."""
-    version: Documented[float] = None
+    version: Documented[Number] = None
     """The version of the document."""

@@ -48,6 +48,9 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - the operations a
         ran.append("handler")
         return "secret"
 
+    def nothing() -> None:
+        """Stand in for a dependency that an app overrides."""
+
     async def page(request: Request) -> Response:
         ran.append("page")
         return Response("secret")
@@ -111,7 +114,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - the operations a
                     guard = self.guard(place, choice)
                     app.add_middleware(AccessGuard, **guard)
                 case 9:
-                    app.dependency_overrides[(access.user, access, current, access.service)[place % 4]] = handler
+                    app.dependency_overrides[(access.user, access, current, access.service)[place % 4]] = nothing
                 case 10:
                     app.router.routes.append(self.bare(path, place, choice))
                 case _:
@@ -223,7 +226,7 @@ def covers(entry: Any, kind: str, path: str) -> bool:
     if (kind == "websocket") is not ("WS" in entry.methods) and "ANY" not in entry.methods:
         return False
     pattern = "".join(
-        ".+" if part.endswith(":path}") else "[^/]+" if part.startswith("{") else re.escape(part)
+        ".*" if part.endswith(":path}") else "[^/]+" if part.startswith("{") else re.escape(part)
         for part in re.split(r"({[^}]*})", entry.path.removesuffix("/*"))
     )
     return re.fullmatch(pattern + ("(?:/.*)?" if entry.path.endswith("/*") else ""), path) is not None

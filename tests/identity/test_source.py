@@ -82,8 +82,8 @@ async def test_the_identity_of_a_user_is_typed_and_has_the_unknown_fields(rig: R
 @pytest.mark.parametrize(
     "document",
     [
-        {"email": 5, "amr": "pwd", "geo": [], "idp": "x", "is_warp": "yes", "iat": "now", "oidc_fields": [1]},
-        {"email": None, "groups": None, "geo": {"country": 7}, "version": {}, "amr": [1]},
+        {"email": 5, "amr": "pwd", "geo": [], "idp": "x", "is_warp": "yes", "iat": "1.5", "oidc_fields": [1]},
+        {"email": None, "groups": None, "geo": {"country": 7}, "version": True, "amr": [1]},
         {},
     ],
 )

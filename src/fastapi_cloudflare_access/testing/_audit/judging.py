@@ -220,11 +220,8 @@ def _differs(node: Node, variant: int) -> bool:
 
 def _served_before(node: Node, method: str) -> Node | None:
     """Return an earlier route that serves every request to a route, or None."""
-    found: Node | None = None
-    for variant in VARIANTS:
-        if (found := _first_before(node, method, variant)) is None:
-            return None
-    return found
+    first, *others = (_first_before(node, method, variant) for variant in VARIANTS)
+    return first if all(other is first for other in others) else None
 
 
 def _first_before(node: Node, method: str, variant: int) -> Node | None:

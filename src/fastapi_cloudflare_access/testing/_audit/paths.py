@@ -13,16 +13,18 @@ from fastapi_cloudflare_access._routes.tree import Level, Node
 HOST = "localhost"
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 _VALUES = (
+    ("~0-audit", "audit/audit"),
     ("~0-audit", "audit"),
-    ("7018305", "6030407"),
-    ("0.5", "7.25"),
+    ("a", "A"),
+    ("en", "de"),
     ("0e9d5c4e-5d3f-4c6b-9a59-1f0c6a3d2b10", "a3f1c2d4-0b1a-4f6e-8c7d-2e5b9a8f7c60"),
     ("2026-01-01", "1999-12-31"),
     ("true", "false"),
-    ("a", "A"),
-    ("en", "de"),
+    ("0.5", "7.25"),
+    ("7018305", "6030407"),
 )
-"""Values for path parameters, in pairs that are not alike, in the order in which they are tried."""
+"""Values for path parameters, in pairs that are not alike. They are tried in this order: an earlier route that serves
+only some values of a parameter, such as numbers or one segment, must not seem to serve all of them."""
 VARIANTS = (0, 1)
 """Indexes into a pair: what one of two unlike paths meets, a route need not answer for every other path."""
 
