@@ -94,7 +94,9 @@ def line(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) ->
 
 def line_of_mistake(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) -> str:
     """Write the row of a mistake."""
-    return "| " + " | ".join(map(str, (row["row"], row["statement"], row["outcome"], holders(row, tests, passed)))) + " |"
+    return (
+        "| " + " | ".join(map(str, (row["row"], row["statement"], row["outcome"], holders(row, tests, passed)))) + " |"
+    )
 
 
 def holders(row: Mapping[str, Any], tests: list[str], passed: Mapping[str, int]) -> str:

@@ -114,7 +114,11 @@ TESTS = {
     "_requests.urls": ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"],
     "_routes.check": ["tests/routes/test_check.py", "tests/testing/test_auditing.py"],
     "_routes.guarded_app": ["tests/routes/test_guarded_app.py", "tests/test_guard.py"],
-    "_routes.tree": ["tests/routes/test_check.py", "tests/routes/test_guarded_app.py", "tests/testing/test_auditing.py"],
+    "_routes.tree": [
+        "tests/routes/test_check.py",
+        "tests/routes/test_guarded_app.py",
+        "tests/testing/test_auditing.py",
+    ],
     **{
         f"mcp.{name}": ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
         for name in ("bridging", "calls", "other_schemes", "provider", "requirements", "sdk", "versions")
@@ -377,7 +381,9 @@ def main(arguments: list[str]) -> int:
         print(module, end=" ", flush=True)
         began = time.monotonic()
         every = [*mutants(module)]
-        found = sample(every, options.sample) if again is None else [one for one in every if (module, one.diff) in again]
+        found = (
+            sample(every, options.sample) if again is None else [one for one in every if (module, one.diff) in again]
+        )
         results = found if options.count else test_module(module, found, jobs=options.jobs)
         everything += results
         ended_so = Counter(one.outcome for one in results)

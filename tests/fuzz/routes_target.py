@@ -23,7 +23,7 @@ EXEMPT: tuple[tuple[str, ...], ...] = ((), ("/healthz",), ("/x", "/docs"), ("/",
 POLICY = "EmailDomain('acme.example')"
 
 
-def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - the operations are one machine
+def load() -> Callable[[bytes], None]:  # noqa: C901 - the operations are one machine
     """Import the package, instrumented or not, and return the target."""
     from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
     from starlette.middleware import Middleware
@@ -62,12 +62,16 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - the operations a
 
     async def raw(scope: Any, receive: Any, send: Any) -> None:
         ran.append("raw")
-        await send({"type": "websocket.accept"} if scope["type"] == "websocket" else {"type": "http.response.start", "status": 200})
+        await send(
+            {"type": "websocket.accept"}
+            if scope["type"] == "websocket"
+            else {"type": "http.response.start", "status": 200}
+        )
 
-    async def current(user: Any = Depends(access.user)) -> Any:  # noqa: B008, FAST002 - as an app may write it
+    async def current(user: Any = Depends(access.user)) -> Any:  # noqa: B008 - as an app may write it
         return user
 
-    async def guest(user: Any = Depends(access.optional)) -> Any:  # noqa: B008, FAST002 - the same
+    async def guest(user: Any = Depends(access.optional)) -> Any:  # noqa: B008 - the same
         return user
 
     dependencies: tuple[list[Any], ...] = (
