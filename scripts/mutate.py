@@ -125,7 +125,11 @@ TESTS = {
     },
 }
 """The tests that know a module, the quickest first."""
-SLOW = ("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone")
+SLOW = (
+    *("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone"),
+    *("decided_without_groups_is_not", "cannot_be_read_refuses_every", "is_a_text_that_means_the_same"),
+    *("with_an_identity_at_hand", "a_thousand", "no_path_leads_a_browser", "gzip_bomb", "seven_hundred_routes"),
+)
 """Tests that take half a second and more; only who survives all others meets them."""
 
 
