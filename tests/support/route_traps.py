@@ -82,6 +82,27 @@ def no_dependency() -> FastAPI:
     return with_route(plain())
 
 
+def one_segment_before_many() -> FastAPI:
+    """The first route serves only the paths of one segment."""
+    app = with_route(plain(), "/x/{id}", **STRICT)
+    app.add_api_websocket_route("/ws/{id}", talk, dependencies=STRICT["dependencies"])
+    app.add_api_websocket_route("/ws/{rest:path}", talk)
+    return with_route(app, "/x/{rest:path}")
+
+
+def one_and_two_segments_before_many() -> FastAPI:
+    app = with_route(with_route(plain(), "/x/{id}", **STRICT), "/x/{id}/{part}", **STRICT)
+    return with_route(app, "/x/{rest:path}")
+
+
+def whole_numbers_before_others() -> FastAPI:
+    return with_route(with_route(plain(), "/x/{number:int}", **STRICT), "/x/{ratio:float}")
+
+
+def many_segments_before_one() -> FastAPI:
+    return with_route(with_route(plain(), "/x/{rest:path}", **STRICT), "/x/{id}")
+
+
 class UnderV1:
     """Middleware that leads every request to another path."""
 
@@ -985,6 +1006,15 @@ TRAPS: dict[Callable[[], Any], dict[str, str]] = {
     middleware_that_accepts: {"WS /ws": OPEN},
     middleware_that_closes: {"WS /ws": SAFE, "WS /raw": OPEN},
     overrides_in_a_circle: {"GET /x": SAFE},
+    one_segment_before_many: {
+        "WS /ws/{id}": SAFE,
+        "WS /ws/{rest:path}": OPEN,
+        "GET /x/{id}": SAFE,
+        "GET /x/{rest:path}": OPEN,
+    },
+    one_and_two_segments_before_many: {"GET /x/{id}": SAFE, "GET /x/{id}/{part}": SAFE, "GET /x/{rest:path}": OPEN},
+    whole_numbers_before_others: {"GET /x/{number:int}": SAFE, "GET /x/{ratio:float}": OPEN},
+    many_segments_before_one: {"GET /x/{rest:path}": SAFE, "GET /x/{id}": NEVER},
 }
 
 

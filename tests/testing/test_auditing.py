@@ -90,6 +90,7 @@ VALUES = {
     "{it:nine}": "x" * 9,
     "{number:int}": "7",
     "{ratio:float}": "0.5",
+    "{rest:path}": "one/two/three",
     "{id:uuid}": "0e9d5c4e-5d3f-4c6b-9a59-1f0c6a3d2b10",
     "*": "file",
 }
@@ -349,6 +350,15 @@ def test_an_open_route_has_a_reason(trap: Callable[[], Any]) -> None:
     first = next(entry for entry in audit(trap(), [access]).entries if entry.is_open)
     assert first.why == REASONS[trap]
     assert first.advice
+
+
+@pytest.mark.conformance(85)
+def test_a_mount_behind_a_route_of_one_segment_is_open_for_the_paths_of_more() -> None:
+    app = with_route(plain(), "/a/{id}", **STRICT)
+    app.mount("/a", raw)
+    assert summary(audit(app, [access]).entries) == {"GET /a/{id}": SAFE, "ANY /a/*": OPEN}
+    client = TestClient(app)
+    assert [client.get(path).text == "secret" for path in ("/a/one", "/a/one/two")] == [False, True]
 
 
 def test_a_route_that_no_request_reaches_says_why() -> None:
