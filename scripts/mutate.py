@@ -5,22 +5,26 @@
     python scripts/mutate.py --record keys             the same, kept in tests/vectors/mutants.json
     python scripts/mutate.py --sample 150 --record keys   150 of them, chosen by a fixed seed
 
-The changes are those of cosmic-ray's operators. Each is tested in a forked child that has everything but this package
-loaded, so that a mutant takes a second and nothing is written to the source tree. One that survives is an error unless
-tests/vectors/mutants.json gives the reason why no test can notice it.
+The changes are those of cosmic-ray's operators. Nothing is written to the source tree. A change inside a function is
+first made to the function itself, in a forked child in which the tests are collected already: most are noticed there,
+in a fraction of a second. All others are tested in a child that imports this package anew. One that survives there is
+an error unless tests/vectors/mutants.json gives the reason why no test can notice it.
 """
 # ruff: noqa: ARG002, D102, D103, PLC0415, SLF001 - methods have the shape of their protocols, children import late
 
 import argparse
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import io
 import json
 import os
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -31,8 +35,8 @@ from difflib import unified_diff
 from itertools import count, islice
 from pathlib import Path
 from random import Random
-from types import CodeType, ModuleType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import IO, Any
 
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
@@ -131,6 +135,7 @@ SLOW = (
     *("with_an_identity_at_hand", "a_thousand", "no_path_leads_a_browser", "gzip_bomb", "seven_hundred_routes"),
 )
 """Tests that take half a second and more; only who survives all others meets them."""
+OPTIONS = ("-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,99 @@ def ended(child: int, deadline: float) -> str:
     return "timeout"
 
 
+class Loop:
+    """A pytest plugin that runs the collected tests in a child for each mutant, in place of running them once."""
+
+    def __init__(self, mutants: list[Mutant], seconds: float, results: IO[str]) -> None:
+        self.mutants, self.seconds, self.results = mutants, seconds, results
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items.sort(key=lambda item: any(name in item.nodeid for name in SLOW))
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        for mutant in self.mutants:
+            child = os.fork()
+            if not child:
+                try:
+                    os._exit(run_swapped(mutant, session))
+                finally:
+                    os._exit(1)
+            deadline = time.monotonic() + self.seconds
+            while not (outcome := ended(child, deadline)):
+                time.sleep(0.005)
+            print(outcome, file=self.results, flush=True)
+        return True
+
+
+def run_swapped(mutant: Mutant, session: Any) -> int:
+    """Run the tests of a session with a mutant; 0 too if its change is not inside a function."""
+    from _pytest.main import pytest_runtestloop
+
+    if swap(mutant):
+        pytest_runtestloop(session)
+    return int(session.testsfailed)
+
+
+def swap(mutant: Mutant) -> bool:
+    """Give the functions of a loaded module the code of a mutant, and return whether that is all of its change."""
+    path = str(path_of(mutant.module))
+    old = compile(path_of(mutant.module).read_text(), path, "exec", dont_inherit=True)
+    changed = changed_functions(old, compile(mutant.source, path, "exec", dont_inherit=True))
+    if not changed:
+        return False
+    for item in gc.get_objects():
+        if isinstance(item, FunctionType) and item.__code__.co_filename == path:
+            for was, becomes in changed:
+                if (was.co_qualname, was.co_firstlineno) == (item.__code__.co_qualname, item.__code__.co_firstlineno):
+                    item.__code__ = becomes
+        elif hasattr(type(item), "cache_clear") and getattr(item, "__module__", "").startswith(PACKAGE):
+            item.cache_clear()
+    return True
+
+
+def changed_functions(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]]:
+    """Return the functions that differ between two modules or classes; none if something else differs too."""
+    inner = [
+        [item if isinstance(item, CodeType) else (type(item), repr(item)) for item in code.co_consts]
+        for code in (old, new)
+    ]
+    same = [
+        [item if isinstance(item, tuple) else None for item in items] + [code.co_code, code.co_names, code.co_varnames]
+        for items, code in zip(inner, (old, new), strict=True)
+    ]
+    if same[0] != same[1]:
+        return []
+    found: list[tuple[CodeType, CodeType]] = []
+    for was, becomes in zip(*inner, strict=True):
+        if isinstance(was, CodeType) and compiled(was) != compiled(becomes):
+            is_function = was.co_flags & inspect.CO_OPTIMIZED
+            inside = [(was, becomes)] if is_function else changed_functions(was, becomes)
+            if not inside:
+                return []
+            found += inside
+    return found
+
+
+def noticed_at_once(found: list[Mutant], *, seconds: float) -> list[Mutant]:
+    """Return the mutants that tests notice where functions have their code; the others have to be tested anew."""
+    with tempfile.NamedTemporaryFile("w+") as results:
+        server = os.fork()
+        if not server:
+            try:
+                import pytest
+
+                tests = [str(ROOT / test) for test in TESTS[found[0].module] if (ROOT / test).exists()]
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    pytest.main([*OPTIONS, *tests], plugins=[Loop(found, seconds, results)])
+            finally:
+                os._exit(0)
+        os.waitpid(server, 0)
+        outcomes = Path(results.name).read_text().split()
+    if len(outcomes) != len(found):
+        print("(no functions could be changed in place)", end=" ", flush=True)
+    return [replace(one, outcome=how) for one, how in zip(found, outcomes, strict=False) if how != "survived"]
+
+
 def run_tests(mutant: Mutant) -> int:
     """Run the quick tests, and where all pass the slow ones."""
     import pytest
@@ -265,11 +363,10 @@ def run_tests(mutant: Mutant) -> int:
     sys.meta_path.insert(0, Finder(mutant))
     importlib.import_module(f"{PACKAGE}.{mutant.module}")  # one that cannot be imported is noticed without a test
     tests = [str(ROOT / test) for test in TESTS[mutant.module] if (ROOT / test).exists()]
-    options = ["-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE))]
     slow = " or ".join(SLOW)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         for chosen in (f"not ({slow})", slow):
-            code = pytest.main([*options, f"-k={chosen}", *tests])
+            code = pytest.main([*OPTIONS, f"-k={chosen}", *tests])
             if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                 return int(code)
     return 0
@@ -344,9 +441,12 @@ def test_module(module: str, found: Iterable[Mutant], *, jobs: int) -> list[Muta
     seconds = 10 + 5 * (time.monotonic() - began)
     if outcome != "survived":
         sys.exit(f"the tests fail without any change: {outcome}")
-    results = []
+    found = [*found]
+    results = noticed_at_once(found, seconds=seconds)
+    at_once = {one.diff for one in results}
+    print(f"{len(results)} of {len(found)} noticed at once,", end=" ", flush=True)
     reasons = reasons_of(recorded().get(module, {}))
-    for mutant in outcomes(found, jobs=jobs, seconds=seconds):
+    for mutant in outcomes((one for one in found if one.diff not in at_once), jobs=jobs, seconds=seconds):
         results.append(mutant)
         if mutant.outcome == "survived" and mutant.diff not in reasons:
             print(f"\n{mutant.operator} {mutant.occurrence}\n{mutant.diff}", flush=True)

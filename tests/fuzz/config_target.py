@@ -14,15 +14,16 @@ from typing import Any
 _LINE = re.compile(r"\Aaccess\.toml, line ([0-9]+)")
 SECRET = "s3cret-s3cret-s3cret"
 PARTS = (
-    b"[team]\n", b"[[apps]]\n", b"[[apps.policies]]\n", b"[[people]]\n", b"[[service_tokens]]\n",
-    b'name = "shop"\n', b'name = "docs"\n', b'host = "shop.localhost"\n', b'host = "127.0.0.1"\n', b'paths = ["/", "/a/"]\n',
+    b"[team]\n", b"[[apps]]\n", b"[[apps.policies]]\n", b"[[people]]\n", b"[[service_tokens]]\n", b'name = "shop"\n',
+    b'name = "docs"\n', b'host = "shop.localhost"\n', b'host = "127.0.0.1"\n', b'paths = ["/", "/a/"]\n',
     b'decision = "bypass"\n', b'decision = "deny"\n', b'decision = "service_auth"\n', b"everyone = true\n",
     b'emails = ["ada@example.com"]\n', b'domains = ["example.com"]\n', b'groups = ["admins"]\n',
     b'service_tokens = ["bot"]\n', b'name = "bot"\n', b'email = "Ada@Example.com"\n', b'country = "DE"\n',
-    b'client_secret = "s3cret-s3cret-s3cret"\n', b'client_secret = "s3cret-s3cret-s3cret \xc3\xa9"\n', b'session = "24h"\n',
-    b"session = 0\n", b'upstream = "http://127.0.0.1:8000"\n', b"custom = {level = 1, at = 2026-01-01}\n",
-    b"custom.level = 1\n", b'cors_origins = ["https://a.example"]\n', b"bypass_options = true\n", b"cors_credentials = true\n",
-    b'oauth_redirects = ["http://a"]\n', b'audience = "tag"\n', b"unknown = 1\n",
+    b'client_secret = "s3cret-s3cret-s3cret"\n', b'client_secret = "s3cret-s3cret-s3cret \xc3\xa9"\n',
+    b'session = "24h"\n', b"session = 0\n", b'upstream = "http://127.0.0.1:8000"\n',
+    b"custom = {level = 1, at = 2026-01-01}\n", b"custom.level = 1\n", b'cors_origins = ["https://a.example"]\n',
+    b"bypass_options = true\n", b"cors_credentials = true\n", b'oauth_redirects = ["http://a"]\n',
+    b'audience = "tag"\n', b"unknown = 1\n",
 )  # fmt: skip
 
 
@@ -42,7 +43,7 @@ class File:
         return self.name
 
 
-def load() -> Callable[[bytes], None]:
+def load() -> Callable[[bytes], None]:  # noqa: C901 - one function for each kind of input
     """Import the package, instrumented or not, and return the target."""
     from fastapi_cloudflare_access.errors import ConfigurationError
     from fastapi_cloudflare_access.local import policies

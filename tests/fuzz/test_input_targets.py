@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzz import config_target, identity_target, policy_target, routes_target
@@ -15,7 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 FOLDER = Path(__file__).parent
-TARGETS = {"policy": policy_target, "identity": identity_target, "config": config_target, "routes": routes_target}
+TARGETS: dict[str, Any] = {
+    "policy": policy_target,
+    "identity": identity_target,
+    "config": config_target,
+    "routes": routes_target,
+}
 LONGEST = {"policy": 4096, "identity": 4096, "config": 4096, "routes": routes_target.MAX_LENGTH}
 SEEDS = [seed for name in TARGETS for seed in sorted((FOLDER / f"{name}_corpus").iterdir())]
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "20")) // len(TARGETS)
@@ -23,7 +29,8 @@ SECONDS = int(os.environ.get("FUZZ_SECONDS", "20")) // len(TARGETS)
 
 @cache
 def target(name: str) -> Callable[[bytes], None]:
-    return TARGETS[name].load()
+    one_input: Callable[[bytes], None] = TARGETS[name].load()
+    return one_input
 
 
 def name_of(seed: Path) -> str:
