@@ -60,11 +60,20 @@ def test_the_page_says_which_rows_are_missing(script: dict[str, Any], rows: list
     assert script["missing"](rows) == sentence
 
 
+def test_the_page_shows_each_mistake_with_what_happens(script: dict[str, Any]) -> None:
+    page = script["PAGE"].read_text()
+    table = page.partition("## Ways to be open by mistake")[2].partition("\n## ")[0]
+    for mistake in script["mistakes"]():
+        assert f"| {mistake['row']} | {mistake['statement']} | {mistake['outcome']} | <details>" in table
+
+
 def test_each_recorded_mutant_that_survived_is_explained() -> None:
     record = json.loads((ROOT / "tests/vectors/mutants.json").read_text())
     assert {*record} == {
         *(f"_verification.{name}" for name in ("request_token", "signature", "strict", "token", "token_cache")),
-        *("_keys.jwks", "_verifier", "keys", "settings"),
+        *("_keys.jwks", "_verifier", "guard", "identity", "keys", "settings", "streams"),
+        *(f"_identity.{name}" for name in ("document", "limits", "source")),
+        *(f"policies.{name}" for name in ("callers", "expressions", "logic", "reading", "roles")),
     }
     for module, found in record.items():
         assert found["noticed"] == found["mutants"] - len(found["survivors"]), module
