@@ -28,15 +28,17 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from difflib import unified_diff
+from functools import _lru_cache_wrapper, partial
 from itertools import count, islice
+from math import log2
 from pathlib import Path
 from random import Random
 from types import CodeType, FunctionType, ModuleType
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
@@ -136,6 +138,9 @@ SLOW = (
 )
 """Tests that take half a second and more; only who survives all others meets them."""
 OPTIONS = ("-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE)))
+
+Changes: TypeAlias = list[tuple[CodeType, CodeType]]
+"""Functions, and what becomes of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,51 +273,72 @@ class Loop:
     def __init__(self, mutants: list[Mutant], seconds: float, results: IO[str]) -> None:
         self.mutants, self.seconds, self.results = mutants, seconds, results
 
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items.sort(key=lambda item: any(name in item.nodeid for name in SLOW))
-
     def pytest_runtestloop(self, session: Any) -> bool:
+        path = str(path_of(self.mutants[0].module))
+        objects = gc.get_objects()
+        functions = [one for one in objects if isinstance(one, FunctionType) and one.__code__.co_filename == path]
+        caches = [one for one in objects if isinstance(one, _lru_cache_wrapper) and one.__module__.startswith(PACKAGE)]
+        gc.freeze()
+        with tempfile.NamedTemporaryFile("w+") as times:
+            in_child(lambda: measure(session, times), seconds=SECONDS)
+            took = [float(line) for line in Path(times.name).read_text().split()]
+        order = sorted(zip(took, session.items, strict=True), key=lambda pair: int(log2(pair[0] + 1e-3)))
+        session.items[:] = [item for _, item in order]
         for mutant in self.mutants:
-            child = os.fork()
-            if not child:
-                try:
-                    os._exit(run_swapped(mutant, session))
-                finally:
-                    os._exit(1)
-            deadline = time.monotonic() + self.seconds
-            while not (outcome := ended(child, deadline)):
-                time.sleep(0.005)
+            changed = changed_by(mutant, path)
+            outcome = "survived"
+            if changed:
+                work = partial(run_swapped, session, changed, functions, caches)
+                outcome = in_child(work, seconds=self.seconds)
             print(outcome, file=self.results, flush=True)
         return True
 
 
-def run_swapped(mutant: Mutant, session: Any) -> int:
-    """Run the tests of a session with a mutant; 0 too if its change is not inside a function."""
+def in_child(work: Callable[[], int], *, seconds: float) -> str:
+    """Do something in a child, for so long at most, and return how it ended."""
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(work())
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + seconds
+    while not (outcome := ended(child, deadline)):
+        time.sleep(0.002)
+    return outcome
+
+
+def measure(session: Any, times: IO[str]) -> int:
+    """Write how many seconds of the processor each test takes."""
+    for item in session.items:
+        began = time.process_time()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        print(time.process_time() - began, file=times, flush=True)
+    return 0
+
+
+def run_swapped(session: Any, changed: Changes, functions: list[FunctionType], caches: list[Any]) -> int:
+    """Run the tests of a session, the quickest first, with other code in some functions."""
     from _pytest.main import pytest_runtestloop
 
-    if swap(mutant):
-        pytest_runtestloop(session)
-    return int(session.testsfailed)
+    for function in functions:
+        code = function.__code__
+        for was, becomes in changed:
+            if (was.co_qualname, was.co_firstlineno) == (code.co_qualname, code.co_firstlineno):
+                function.__code__ = becomes
+    for cache in caches:
+        cache.cache_clear()
+    pytest_runtestloop(session)
+    return int(session.testsfailed > 0)
 
 
-def swap(mutant: Mutant) -> bool:
-    """Give the functions of a loaded module the code of a mutant, and return whether that is all of its change."""
-    path = str(path_of(mutant.module))
-    old = compile(path_of(mutant.module).read_text(), path, "exec", dont_inherit=True)
-    changed = changed_functions(old, compile(mutant.source, path, "exec", dont_inherit=True))
-    if not changed:
-        return False
-    for item in gc.get_objects():
-        if isinstance(item, FunctionType) and item.__code__.co_filename == path:
-            for was, becomes in changed:
-                if (was.co_qualname, was.co_firstlineno) == (item.__code__.co_qualname, item.__code__.co_firstlineno):
-                    item.__code__ = becomes
-        elif hasattr(type(item), "cache_clear") and getattr(item, "__module__", "").startswith(PACKAGE):
-            item.cache_clear()
-    return True
+def changed_by(mutant: Mutant, path: str) -> Changes:
+    """Return the functions that a mutant changes; none if it changes something else too."""
+    old, new = (compile(source, path, "exec", dont_inherit=True) for source in (Path(path).read_text(), mutant.source))
+    return changed_functions(old, new)
 
 
-def changed_functions(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]]:
+def changed_functions(old: CodeType, new: CodeType) -> Changes:
     """Return the functions that differ between two modules or classes; none if something else differs too."""
     inner = [
         [item if isinstance(item, CodeType) else (type(item), repr(item)) for item in code.co_consts]
@@ -324,7 +350,7 @@ def changed_functions(old: CodeType, new: CodeType) -> list[tuple[CodeType, Code
     ]
     if same[0] != same[1]:
         return []
-    found: list[tuple[CodeType, CodeType]] = []
+    found: Changes = []
     for was, becomes in zip(*inner, strict=True):
         if isinstance(was, CodeType) and compiled(was) != compiled(becomes):
             is_function = was.co_flags & inspect.CO_OPTIMIZED
