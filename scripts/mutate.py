@@ -334,8 +334,11 @@ def run_swapped(session: Any, changed: Changes, functions: list[FunctionType], c
 
 def changed_by(mutant: Mutant, path: str) -> Changes:
     """Return the functions that a mutant changes; none if it changes something else too."""
-    old, new = (compile(source, path, "exec", dont_inherit=True) for source in (Path(path).read_text(), mutant.source))
-    return changed_functions(old, new)
+    try:
+        new = compile(mutant.source, path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return []
+    return changed_functions(compile(Path(path).read_text(), path, "exec", dont_inherit=True), new)
 
 
 def changed_functions(old: CodeType, new: CodeType) -> Changes:
@@ -377,7 +380,7 @@ def noticed_at_once(found: list[Mutant], *, seconds: float) -> list[Mutant]:
         os.waitpid(server, 0)
         outcomes = Path(results.name).read_text().split()
     if len(outcomes) != len(found):
-        print("(no functions could be changed in place)", end=" ", flush=True)
+        print(f"(of {len(found)} mutants only {len(outcomes)} were tried at once)", end=" ", flush=True)
     return [replace(one, outcome=how) for one, how in zip(found, outcomes, strict=False) if how != "survived"]
 
 

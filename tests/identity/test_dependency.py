@@ -384,6 +384,7 @@ def test_every_policy_reads_what_only_an_identity_has() -> None:
         geo=Geo(country="DE"),
         idp=IdentityProvider(type="okta"),
         oidc_fields={"level": 2},
+        amr=["mfa"],
     )
     for policy in (
         Email("ada@acme.example"),
@@ -391,6 +392,7 @@ def test_every_policy_reads_what_only_an_identity_has() -> None:
         Country("DE"),
         Claim("custom.level", 2),
         Claim("idp.type", "okta"),
+        Claim("amr", "mfa"),
     ):
         assert policy.evaluate(caller) is Decision.UNKNOWN, policy
         assert policy.evaluate(caller, identity=identity) is Decision.ALLOW, policy
