@@ -46,7 +46,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).parents[1]
 PACKAGE = "fastapi_cloudflare_access"
 RECORD = ROOT / "tests/vectors/mutants.json"
-SECONDS = 60
+SECONDS = 300
 SEED = 21
 POLICIES = ["tests/test_policies.py", "tests/test_roles.py"]
 IDENTITY = ["tests/identity/test_source.py", "tests/identity/test_dependency.py"]
