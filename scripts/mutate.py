@@ -26,6 +26,7 @@ import pickle
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
@@ -34,7 +35,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from difflib import unified_diff
 from functools import _lru_cache_wrapper, lru_cache, partial
-from itertools import count, islice
+from itertools import chain, count, groupby, islice
 from math import log2
 from pathlib import Path
 from random import Random
@@ -50,8 +51,10 @@ PACKAGE = "fastapi_cloudflare_access"
 RECORD = ROOT / "tests/vectors/mutants.json"
 SECONDS = 300
 SEED = 21
-POLICIES = ["tests/test_policies.py", "tests/test_roles.py"]
+POLICIES = ["tests/test_policies.py", "tests/test_roles.py", "tests/identity/test_dependency.py"]
 IDENTITY = ["tests/identity/test_source.py", "tests/identity/test_dependency.py"]
+URLS = ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"]
+MCP = ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
 STREAMS = ["tests/test_streams.py", "tests/requests/test_open_streams.py", "tests/requests/test_guarded_streams.py"]
 TESTS = {
     "_verification.strict": [
@@ -95,11 +98,7 @@ TESTS = {
         "tests/test_access.py",
     ],
     "_verification.token_cache": ["tests/verification/test_token_cache.py"],
-    "policies.callers": [*POLICIES, "tests/identity/test_dependency.py"],
-    "policies.expressions": ["tests/test_roles.py"],
-    "policies.logic": [*POLICIES, "tests/identity/test_dependency.py"],
-    "policies.reading": [*POLICIES, "tests/identity/test_dependency.py"],
-    "policies.roles": ["tests/test_roles.py"],
+    **{f"policies.{name}": POLICIES for name in ("callers", "expressions", "logic", "reading", "roles")},
     "guard": ["tests/test_guard.py"],
     "identity": IDENTITY,
     "_identity.document": IDENTITY,
@@ -114,12 +113,12 @@ TESTS = {
         *STREAMS,
     ],
     "_requests.choosing": ["tests/test_any_access.py", "tests/test_streams.py"],
-    "_requests.guarded_streams": ["tests/requests/test_guarded_streams.py", "tests/test_guard.py"],
-    "_requests.login_redirect": ["tests/requests/test_login_redirect.py"],
+    "_requests.guarded_streams": STREAMS,
+    "_requests.login_redirect": URLS,
     "_requests.open_streams": STREAMS,
     "_requests.refusing": ["tests/test_guard.py", "tests/test_problems.py", "tests/routes/test_guarded_app.py"],
     "_requests.stream_block": STREAMS,
-    "_requests.urls": ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"],
+    "_requests.urls": URLS,
     "_routes.check": ["tests/routes/test_check.py", "tests/testing/test_auditing.py"],
     "_routes.guarded_app": ["tests/routes/test_guarded_app.py", "tests/test_guard.py"],
     "_routes.tree": [
@@ -128,7 +127,7 @@ TESTS = {
         "tests/testing/test_auditing.py",
     ],
     **{
-        f"mcp.{name}": ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
+        f"mcp.{name}": MCP
         for name in ("bridging", "calls", "other_schemes", "provider", "requirements", "sdk", "versions")
     },
 }
@@ -278,32 +277,64 @@ def ended(child: int, deadline: float) -> str:
 
 
 class Loop:
-    """A pytest plugin that runs the collected tests in a child for each mutant, in place of running them once."""
+    """A pytest plugin that runs the collected tests in a child for each mutant, in place of running them once.
+
+    A mutant changes the functions of a loaded module. It is asked of the tests that call one of them, the quickest
+    first. Its outcome is `unknown` if it changes something else, or if the function was called during the collection.
+    """
 
     def __init__(self, mutants: list[Mutant], results: IO[str]) -> None:
         self.mutants, self.results = mutants, results
+        self.paths = {str(path_of(mutant.module)) for mutant in mutants}
+        self.called = Calls(self.paths)
+        self.called.begin()
 
     def pytest_runtestloop(self, session: Any) -> bool:
-        path = str(path_of(self.mutants[0].module))
+        self.called.end()
         objects = gc.get_objects()
-        functions = [one for one in objects if isinstance(one, FunctionType) and one.__code__.co_filename == path]
+        functions = [one for one in objects if isinstance(one, FunctionType) and one.__code__.co_filename in self.paths]
         caches = [one for one in objects if isinstance(one, _lru_cache_wrapper) and one.__module__.startswith(PACKAGE)]
         gc.freeze()
-        with tempfile.NamedTemporaryFile("w+") as times:
+        with tempfile.NamedTemporaryFile("w+") as measured:
             began = time.monotonic()
-            print(in_child(lambda: measure(session, times), seconds=SECONDS), file=self.results, flush=True)
-            seconds = 10 + 5 * (time.monotonic() - began)
-            took = [float(line) for line in Path(times.name).read_text().split()]
-        order = sorted(zip(took, session.items, strict=True), key=lambda pair: int(log2(pair[0] + 1e-3)))
-        session.items[:] = [item for _, item in order]
-        for mutant in self.mutants:
-            changed = changed_by(mutant, path)
-            outcome = "survived"
-            if changed:
-                work = partial(run_swapped, session, changed, functions, caches)
-                outcome = in_child(work, seconds=seconds)
+            outcome = in_child(lambda: measure(session, self.paths, measured), seconds=SECONDS)
             print(outcome, file=self.results, flush=True)
+            seconds = 10 + 5 * (time.monotonic() - began)
+            lines = [json.loads(line) for line in Path(measured.name).read_text().splitlines()]
+        items = sorted(zip(lines, session.items, strict=True), key=lambda pair: int(log2(pair[0][0] + 1e-3)))
+        for mutant in self.mutants:
+            changed = changed_by(mutant)
+            names = {key_of(was) for was, _ in changed}
+            chosen = [item for (_, calls), item in items if not names.isdisjoint(calls)]
+            work = partial(run_swapped, session, chosen, changed, functions, caches)
+            outcome = in_child(work, seconds=seconds) if chosen else "survived"
+            is_final = outcome != "survived" or (changed and names.isdisjoint(self.called.keys))
+            print(outcome if is_final else "unknown", file=self.results, flush=True)
         return True
+
+
+class Calls:
+    """The functions of some files that are called from `begin` to `end`."""
+
+    def __init__(self, paths: set[str]) -> None:
+        self.keys: set[str] = set()
+        self._paths = paths
+
+    def begin(self) -> None:
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
+
+    def end(self) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    def _note(self, frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename in self._paths:
+            self.keys.add(key_of(frame.f_code))
+
+
+def key_of(code: CodeType) -> str:
+    return f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"
 
 
 def in_child(work: Callable[[], int], *, seconds: float) -> str:
@@ -320,32 +351,37 @@ def in_child(work: Callable[[], int], *, seconds: float) -> str:
     return outcome
 
 
-def measure(session: Any, times: IO[str]) -> int:
-    """Write how many seconds of the processor each test takes."""
+def measure(session: Any, paths: set[str], measured: IO[str]) -> int:
+    """Write how many seconds of the processor each test takes, and which functions of these files it calls."""
     for item in session.items:
-        began = time.process_time()
+        began, calls = time.process_time(), Calls(paths)
+        calls.begin()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        print(time.process_time() - began, file=times, flush=True)
+        calls.end()
+        print(json.dumps([time.process_time() - began, sorted(calls.keys)]), file=measured, flush=True)
     return int(session.testsfailed > 0)
 
 
-def run_swapped(session: Any, changed: Changes, functions: list[FunctionType], caches: list[Any]) -> int:
-    """Run the tests of a session, the quickest first, with other code in some functions."""
+def run_swapped(
+    session: Any, items: list[Any], changed: Changes, functions: list[FunctionType], caches: list[Any]
+) -> int:
+    """Run tests of a session with other code in some functions."""
     from _pytest.main import pytest_runtestloop
 
+    codes = {key_of(was): becomes for was, becomes in changed}
     for function in functions:
-        code = function.__code__
-        for was, becomes in changed:
-            if (was.co_qualname, was.co_firstlineno) == (code.co_qualname, code.co_firstlineno):
-                function.__code__ = becomes
+        if becomes := codes.get(key_of(function.__code__)):
+            function.__code__ = becomes
     for cache in caches:
         cache.cache_clear()
+    session.items[:] = items
     pytest_runtestloop(session)
     return int(session.testsfailed > 0)
 
 
-def changed_by(mutant: Mutant, path: str) -> Changes:
+def changed_by(mutant: Mutant) -> Changes:
     """Return the functions that a mutant changes; none if it changes something else too."""
+    path = str(path_of(mutant.module))
     try:
         new = compile(mutant.source, path, "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
@@ -376,8 +412,8 @@ def changed_functions(old: CodeType, new: CodeType) -> Changes:
     return found
 
 
-def noticed_at_once(found: list[Mutant]) -> list[Mutant]:
-    """Return the mutants that tests notice where functions have their code; the others have to be tested anew.
+def tested_at_once(found: list[Mutant]) -> list[Mutant]:
+    """Return the mutants of modules with the same tests whose outcome is known where functions have their code.
 
     Raises:
         SystemExit: The tests fail without any change.
@@ -398,8 +434,8 @@ def noticed_at_once(found: list[Mutant]) -> list[Mutant]:
     if untouched != "survived":
         sys.exit(f"the tests fail without any change: {untouched}")
     if len(outcomes) != len(found):
-        print(f"(of {len(found)} mutants only {len(outcomes)} were tried at once)", end=" ", flush=True)
-    return [replace(one, outcome=how) for one, how in zip(found, outcomes, strict=False) if how != "survived"]
+        print(f"(of {len(found)} mutants only {len(outcomes)} were tried at once)", flush=True)
+    return [replace(one, outcome=how) for one, how in zip(found, outcomes, strict=False) if how != "unknown"]
 
 
 def run_tests(mutant: Mutant) -> int:
@@ -476,26 +512,30 @@ def reasons_of(kept: Mapping[str, Any]) -> dict[str, str]:
     return {"\n".join(one["change"]): one["reason"] for one in kept.get("survivors", []) if one["reason"]}
 
 
-def test_module(module: str, found: Iterable[Mutant], *, jobs: int) -> list[Mutant]:
-    """Test the mutants of a module, and tell which survived without a reason.
+def test_module(module: str, found: list[Mutant], known: list[Mutant], *, jobs: int) -> list[Mutant]:
+    """Return the mutants of a module with their outcomes, and show which survived without a reason.
 
-    Raises:
-        SystemExit: The tests fail without any change.
+    Args:
+        module: The name of the module.
+        found: Its mutants.
+        known: Those whose outcome is known; all others are tested.
+        jobs: How many at a time.
     """
-    found = [*found]
-    results = noticed_at_once(found)
-    at_once = {one.diff for one in results}
-    print(f"{len(results)} of {len(found)} noticed at once,", end=" ", flush=True)
+    known = [one for one in known if one.module == module]
+    rest = {one.diff for one in found} - {one.diff for one in known}
+    results: list[Mutant] = []
     reasons = reasons_of(recorded().get(module, {}))
-    for mutant in outcomes((one for one in found if one.diff not in at_once), jobs=jobs):
+    for mutant in chain(known, outcomes((one for one in found if one.diff in rest), jobs=jobs)):
         results.append(mutant)
         if mutant.outcome == "survived" and mutant.diff not in reasons:
             print(f"\n{mutant.operator} {mutant.occurrence}\n{mutant.diff}", flush=True)
     return sorted(results, key=lambda one: (one.operator, one.occurrence))
 
 
-def sample(every: list[Mutant], size: int | None) -> list[Mutant]:
-    """Choose so many of the mutants, the same ones each time; all of them if there are not so many."""
+def choose(every: list[Mutant], size: int | None, again: set[tuple[str, str]] | None) -> list[Mutant]:
+    """Choose so many of the mutants, the same ones each time; all if there are not so many; or those to test again."""
+    if again is not None:
+        return [one for one in every if (one.module, one.diff) in again]
     if size is None or len(every) <= size:
         return every
     return Random(SEED).sample(every, size)  # noqa: S311 - not a secret
@@ -522,23 +562,20 @@ def main(arguments: list[str]) -> int:
     preload()
     everything: list[Mutant] = []
     again = survivors(options.again) if options.again else None
-    for module in options.modules:
-        print(module, end=" ", flush=True)
-        began = time.monotonic()
-        every = [*mutants(module)]
-        found = (
-            sample(every, options.sample) if again is None else [one for one in every if (module, one.diff) in again]
-        )
-        results = found if options.count else test_module(module, found, jobs=options.jobs)
-        everything += results
-        ended_so = Counter(one.outcome for one in results)
-        print(
-            f"{len(results)} mutants, {ended_so['survived']} survived, {ended_so['timeout']} timed out,"
-            f" {time.monotonic() - began:.0f} s",
-            flush=True,
-        )
-        if options.record and not (options.count or options.again):
-            record(module, results, of=len(every))
+    for _, group in groupby(options.modules, key=lambda module: TESTS[module]):
+        every = {module: [*mutants(module)] for module in group}
+        chosen = {module: choose(all_of, options.sample, again) for module, all_of in every.items()}
+        known = [] if options.count else tested_at_once([one for each in chosen.values() for one in each])
+        for module, found in chosen.items():
+            print(module, end=" ", flush=True)
+            results = found if options.count else test_module(module, found, known, jobs=options.jobs)
+            everything += results
+            ended_so = Counter(one.outcome for one in results)
+            print(
+                f"{len(results)} mutants, {ended_so['survived']} survived, {ended_so['timeout']} timed out", flush=True
+            )
+            if options.record and not (options.count or options.again):
+                record(module, results, of=len(every[module]))
         if options.json:
             lines = [{name: value for name, value in asdict(one).items() if name != "source"} for one in everything]
             options.json.write_text(json.dumps(lines, indent=1) + "\n")
