@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,6 +91,7 @@ def load(*, cheap: bool = False) -> Callable[[bytes], None]:  # noqa: C901, PLR0
             process.
     """
     from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+    from fuzz.guided import finish
     from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
     from fastapi_cloudflare_access import _verifier, errors
@@ -359,15 +360,6 @@ def changed(token: bytes, place: int, value: int) -> bytes:
     return token[:at] + bytes([value]) + token[at + 1 :]
 
 
-def finish(work: Coroutine[Any, Any, Any]) -> Any:
-    """Return the result of a coroutine that never waits: without an event loop nothing is fetched."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("it waits")
-
-
 def main() -> None:
     """Fuzz until told to stop, by the options of libFuzzer."""
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -384,5 +376,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(SOURCE))
+    sys.path[:0] = [str(SOURCE), str(Path(__file__).parents[1])]
     main()

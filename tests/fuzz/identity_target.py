@@ -20,14 +20,6 @@ FLAGS = {"service_token_status", "is_warp", "is_gateway"}
 NUMBERS = {"iat", "version"}
 OBJECTS = {"oidc_fields", "saml"}
 ANYTHING = {"groups", "device_sessions", "devicePosture", "mtls_auth"}
-BASE: dict[str, Any] = {
-    "type": "app",
-    "iss": "https://acme.cloudflareaccess.com",
-    "aud": ["tag"],
-    "exp": 1_800_000_600,
-    "iat": 1_800_000_000,
-    "sub": USER,
-}
 STATUSES = (200, 400, 401, 403, 404, 429, 500, 503, 301, 204, 100, 99, 600)
 MEMBERS = (
     "email", "name", "id", "groups", "amr", "idp", "geo", "oidc_fields", "saml", "iat", "ip", "is_warp", "version",
@@ -43,7 +35,7 @@ VALUES: tuple[Any, ...] = (
 def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for each kind of input
     """Import the package, instrumented or not, and return the target."""
     from fuzz.guided import finish
-    from fuzz.policy_target import ALLOW, DENY, UNKNOWN, Unreadable, of_groups
+    from fuzz.policy_target import ALLOW, BASE, DENY, UNKNOWN, Unreadable, of_groups
 
     from fastapi_cloudflare_access._identity import document
     from fastapi_cloudflare_access._keys.document import FetchProblem
@@ -52,7 +44,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
     from fastapi_cloudflare_access.policies import Claim, Country, Decision, Email, EmailDomain, Group
     from fastapi_cloudflare_access.protocols import FetchResponse
 
-    user = UserClaims.model_validate(BASE)
+    user = UserClaims.model_validate(BASE | {"sub": USER})
     policies = [Group("admins"), Email("ada@acme.example"), EmailDomain("b.c"), Country("DE"), Claim("custom.level", 1)]
     values = {Decision.DENY: DENY, Decision.UNKNOWN: UNKNOWN, Decision.ALLOW: ALLOW}
 

@@ -20,53 +20,22 @@ PATHS = ("/", "/x", "/x/", "/x/{id}", "/x/{rest:path}", "/{any}", "/healthz", "/
 PREFIXES = ("", "/a", "/a/b", "/{tenant}", "/x", "/x/7")
 VALUES = {"{id}": "7", "{rest:path}": "7/y", "{any}": "healthz", "{number:int}": "7", "{tenant}": "a"}
 EXEMPT: tuple[tuple[str, ...], ...] = ((), ("/healthz",), ("/x", "/docs"), ("/",), ("/a/x",))
-POLICY = "EmailDomain('acme.example')"
 
 
 def load() -> Callable[[bytes], None]:  # noqa: C901 - the operations are one machine
     """Import the package, instrumented or not, and return the target."""
-    from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
+    from fastapi import APIRouter, Depends, FastAPI
     from starlette.middleware import Middleware
     from starlette.middleware.gzip import GZipMiddleware
     from starlette.routing import Mount, Route, Router
+    from support.route_traps import STAFF, access, handler, other, page, plain, ran, raw, talk
 
-    from fastapi_cloudflare_access import CloudflareAccess
     from fastapi_cloudflare_access.errors import ConfigurationError
     from fastapi_cloudflare_access.guard import AccessGuard
-    from fastapi_cloudflare_access.policies import parse_policy
-    from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
     from fastapi_cloudflare_access.testing._audit.running import audit
-
-    team = FakeTeam("acme")
-    access = CloudflareAccess(
-        team_domain=team.team_domain, audience=team.audience, fetch=MemoryFetch(team), clock=team.clock
-    )
-    other, policy = access.with_audience("1" * 64), parse_policy(POLICY)
-    ran: list[str] = []
-
-    def handler() -> str:
-        ran.append("handler")
-        return "secret"
 
     def nothing() -> None:
         """Stand in for a dependency that an app overrides."""
-
-    async def page(request: Request) -> Response:
-        ran.append("page")
-        return Response("secret")
-
-    async def talk(socket: WebSocket) -> None:
-        ran.append("talk")
-        await socket.accept()
-        await socket.close()
-
-    async def raw(scope: Any, receive: Any, send: Any) -> None:
-        ran.append("raw")
-        await send(
-            {"type": "websocket.accept"}
-            if scope["type"] == "websocket"
-            else {"type": "http.response.start", "status": 200}
-        )
 
     async def current(user: Any = Depends(access.user)) -> Any:  # noqa: B008 - as an app may write it
         return user
@@ -81,7 +50,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901 - the operations are one ma
         [Depends(guest)],
         [Depends(other.user)],
         [Depends(current)],
-        [Depends(access.require(policy))],
+        [Depends(access.require(STAFF))],
         [Depends(access.service)],
     )
 
@@ -130,7 +99,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901 - the operations are one ma
             return {
                 "access": other if choice & 16 else access,
                 "exempt": EXEMPT[place % len(EXEMPT)],
-                "policy": policy if choice & 32 else None,
+                "policy": STAFF if choice & 32 else None,
             }
 
         def bare(self, path: str, place: int, choice: int) -> Any:
@@ -145,7 +114,7 @@ def load() -> Callable[[bytes], None]:  # noqa: C901 - the operations are one ma
         def mount(self, app: Any, prefix: str, place: int, choice: int) -> None:
             """Mount another app, which goes on to be built; or one whose routes are not known."""
             below = PREFIXES[place % len(PREFIXES)]
-            inner: Any = raw if choice & 2 else FastAPI(openapi_url=None, dependencies=dependencies[choice >> 5])
+            inner: Any = raw if choice & 2 else plain(dependencies=dependencies[choice >> 5])
             served = AccessGuard(inner, **self.guard(place, choice)) if choice & 1 else inner
             app.mount(below, GZipMiddleware(served) if choice & 4 else served)
             self.paths |= {real(f"{prefix}{below}{path}") for path in ("/", "/x", "/healthz", "/docs")}
