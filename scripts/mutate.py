@@ -195,8 +195,12 @@ def mutate(source: str, operator: str, occurrence: int) -> str | None:
 @lru_cache(maxsize=1)
 def tree_of(source: str) -> bytes:
     """Parse a module once; a copy of its tree costs a twentieth."""
+    limit = sys.getrecursionlimit()
     sys.setrecursionlimit(20_000)
-    return pickle.dumps(get_ast(source))
+    try:
+        return pickle.dumps(get_ast(source))
+    finally:
+        sys.setrecursionlimit(limit)  # which tests reach
 
 
 def code_of(source: str) -> object:
@@ -474,7 +478,7 @@ def preload() -> None:
     AssertionRewritingHook._warn_already_imported = lambda *_: None  # type: ignore[method-assign]
     del fastapi, httpx, hypothesis, jose, pydantic_settings, pytest
     make = rsa.generate_private_key
-    pool = [make(public_exponent=65_537, key_size=2048) for _ in range(24)]
+    pool = [make(public_exponent=65_537, key_size=2048) for _ in range(8)]
 
     def ready_made(public_exponent: int, key_size: int, backend: Any = None) -> Any:
         if (public_exponent, key_size) == (65_537, 2048) and pool:
