@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 REPLACEMENTS = ROOT / "tests/support/signatures"
 REPLACED = Path("fastapi_cloudflare_access/_verification/signature.py")
+SLOW = {"differential", "fuzz", "integration"}
+"""Folders of which tests/conftest.py selects no test, except for scripts/soak."""
 WITHOUT_JOSE = 'raise ModuleNotFoundError("No module named \'jose\'", name="jose")\n'
 
 
@@ -43,19 +45,20 @@ def environment(name: str, copy: Path, soak: str = "") -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "SIGNATURE_BY": name, "SOAK": soak}
 
 
-def files() -> list[str]:
-    """Return the files whose tests can be selected."""
+def files(soak: str = "") -> list[str]:
+    """Return the files whose tests can be selected; the others would only take time to be read."""
     tests = ROOT / "tests"
     marked = {path for path in tests.rglob("test_*.py") if "pytest.mark.conformance(" in path.read_text()}
     verifying = {path for part in ("attacks", "differential", "verification") for path in (tests / part).glob("test_*")}
-    return sorted(map(str, marked | verifying | {tests / "test_vectors.py"}))
+    found = marked | verifying | {tests / "test_vectors.py"}
+    return sorted(str(path) for path in found if soak or path.parent.name not in SLOW)
 
 
 def run(name: str, soak: str, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     """Run the tests with one replacement."""
     with tempfile.TemporaryDirectory() as folder:
         variables = environment(name, copy_package(name, Path(folder)), soak)
-        command = [sys.executable, "-m", "pytest", *(arguments or ["-q", *files()])]
+        command = [sys.executable, "-m", "pytest", *(arguments or ["-q", *files(soak)])]
         output = None if arguments else subprocess.PIPE
         return subprocess.run(
             command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT, text=True, check=False
