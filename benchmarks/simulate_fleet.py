@@ -105,7 +105,7 @@ class Worker:
         self.cache = KeySetCache(SETTINGS, ())
         self.cache._limiter._uniform = self.world.chance.uniform if self.world.jitter else middle  # noqa: SLF001
         self.pending: PendingFetch | None = None
-        self.turn_began, self.pause, self.has_lock, self.timer = inf, STORE_POLL, False, 0
+        self.deadline, self.pause, self.has_lock, self.timer = inf, STORE_POLL, False, 0
 
     def start(self, now: float) -> None:
         """Start, or start again."""
@@ -136,7 +136,7 @@ class Worker:
                 self.pending.options.add(options)
             return
         self.pending = self.cache.reserve(options, reading(now))
-        self.turn_began, self.pause = inf, STORE_POLL
+        self.deadline, self.pause = inf, STORE_POLL
         self._step_at(self.pending.earliest_start)
 
     def _step_at(self, time: float) -> None:
@@ -155,21 +155,23 @@ class Worker:
         elif not self.world.has_store or self._may_send(now):
             self._send(now)
         else:
-            self._step_at(min(now + self.pause, self.turn_began + STORE_WAIT))
+            self._step_at(min(now + self.pause, self.deadline))
             self.pause *= 2
 
     def _may_send(self, now: float) -> bool:
-        self.turn_began = min(self.turn_began, now)
+        self.deadline = min(self.deadline, now + STORE_WAIT)
         if self.name not in self.world.locked:
             self.world.locked.add(self.name)
             self.has_lock = True
-        return self.has_lock or now - self.turn_began >= STORE_WAIT
+        return self.has_lock or now >= self.deadline
 
     def _share(self, now: float, options: FetchOptions) -> bool:
         """Use the snapshot of the store; return whether it makes a fetch unnecessary."""
         if self.world.stored is None or self.name != self.world.name:
             return False
         fetched_at, document = self.world.stored
+        if (mine := self.cache.snapshot.fetched) and fetched_at <= mine.wall:
+            return False  # as `share` would find, in less time
         may_confirm = options.may_confirm_removals
         used = self.cache.share(document, fetched_at, may_confirm_removals=may_confirm, now=reading(now))
         served = used and self.cache.is_served(options, reading(now))
