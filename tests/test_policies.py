@@ -323,6 +323,7 @@ def test_the_repr_is_what_one_would_write(policy: Policy, shown: str) -> None:
         (lambda: wrong.Country("D1"), "codes of two letters"),
         (wrong.ServiceToken, "Client IDs"),
         (lambda: wrong.ServiceToken(" a"), "Client IDs"),
+        (lambda: wrong.ServiceToken("a "), "Client IDs"),
         (lambda: wrong.ServiceToken(5), "Client IDs"),
         (lambda: wrong.ServiceToken("a.access", name=" "), "name of a ServiceToken"),
         (lambda: wrong.ServiceToken("a.access", name=5), "name of a ServiceToken"),

@@ -119,6 +119,18 @@ def test_a_text_that_is_no_policy_is_refused_with_one_sentence(text: Any, senten
         parse_policy(text)
 
 
+@pytest.mark.parametrize(("length", "shown"), [(60, "x" * 60), (61, "x" * 59 + "…")])
+def test_a_part_of_at_most_sixty_characters_is_shown_whole(length: int, shown: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{shown} is not a policy"):
+        parse_policy("x" * length)
+
+
+def test_a_number_has_at_most_1024_bits() -> None:
+    assert parse_policy(f"Claim('custom.level', {2**1024 - 1})") == Claim("custom.level", 2**1024 - 1)
+    with pytest.raises(ConfigurationError, match="at most 1024 bits"):
+        parse_policy(f"Claim('custom.level', {2**1024})")
+
+
 @pytest.mark.conformance(73)
 def test_a_text_of_the_greatest_size_can_be_evaluated() -> None:
     deep = "~" * 99 + "Group('a')"
