@@ -1,6 +1,5 @@
 """The guard protects every path of an app, and answers to callers are private."""
 
-import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -516,12 +515,14 @@ async def test_a_connection_of_an_unknown_type_is_not_passed_on(access: Cloudfla
 # exempt paths that are not served
 
 
-async def lifespan(app: ASGIApp) -> list[Message]:
+async def lifespan(app: ASGIApp, *, at_shutdown: Callable[[], object] = lambda: None) -> list[Message]:
     sent: list[Message] = []
-    received = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
 
     async def receive() -> Message:
-        return next(received)
+        if not sent:
+            return {"type": "lifespan.startup"}
+        at_shutdown()
+        return {"type": "lifespan.shutdown"}
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -536,9 +537,10 @@ async def test_an_exempt_path_that_is_not_served_is_logged_when_the_app_has_star
     access: CloudflareAccess[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     app = app_of(access, exempt=["/healthz", "/health", "/inner/healthz", "/inner/health", "/files/a.css", "/docs"])
-    sent = await lifespan(app)
+    logged: list[str] = []
+    sent = await lifespan(app, at_shutdown=lambda: logged.extend(caplog.messages))
     assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-    logged = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert logged == caplog.messages
     assert logged == [
         f"the exempt path {path} is not served by the app behind the guard" for path in ("/health", "/inner/health")
     ]

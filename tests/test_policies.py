@@ -341,7 +341,7 @@ def test_the_repr_is_what_one_would_write(policy: Policy, shown: str) -> None:
         (lambda: wrong.Group("a") or wrong.Group("b"), "with &, | and ~, not with and, or, not"),
         (lambda: not wrong.Group("a"), "with &, | and ~, not with and, or, not"),
     ],
-    ids=range(35),
+    ids=range(36),
 )
 def test_a_policy_that_is_written_wrongly_is_refused_where_it_is_written(make: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
