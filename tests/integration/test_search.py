@@ -44,8 +44,8 @@ RESULTS = """() => {
 class Quiet(SimpleHTTPRequestHandler):
     """Serves files, and logs nothing."""
 
-    def log_message(self, *_: Any) -> None:
-        pass
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that it has
+        """Write nothing."""
 
 
 @contextmanager
