@@ -23,7 +23,7 @@ from fastapi_cloudflare_access._revocations.log import RecordFormat
 from fastapi_cloudflare_access._revocations.record import Completion
 from fastapi_cloudflare_access.errors import AccessError, RevocationsUnavailable
 from fastapi_cloudflare_access.protocols import LogPage
-from fastapi_cloudflare_access.stores._redis.revocations import _epoch
+from fastapi_cloudflare_access.stores._redis.revocations import PAGE, _epoch
 from fastapi_cloudflare_access.stores._signing import Signer
 from fastapi_cloudflare_access.stores.redis import RedisStore
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, MemoryFetch, SystemClock
@@ -91,10 +91,10 @@ def test_a_log_is_read_in_pages_followed_and_trimmed(engine: str) -> None:
     async def use(store: RedisStore, server: RedisServer) -> None:
         assert abs(await store.time() - time.time()) < 60
         assert [page.records for page in await pages(store, None, 1)] == [[]]
-        await store.append("acme", [b"%d" % number for number in range(1200)], keep=60)
+        await store.append("acme", [b"%d" % number for number in range(2 * PAGE + 9)], keep=60)
         found = await pages(store, None, 3)
-        assert [(len(page.records), page.is_end) for page in found] == [(500, False), (500, False), (200, True)]
-        assert b"".join(found[2].records[-2:]) == b"11981199"
+        assert [(len(page.records), page.is_end) for page in found] == [(PAGE, False), (PAGE, False), (9, True)]
+        assert b"".join(found[2].records[-2:]) == b"407408"
         later = asyncio.create_task(pages(store, found[-1].position, 3))
         await asyncio.sleep(0.1)
         await store.append("acme", [b"new"], keep=60)

@@ -39,7 +39,7 @@ class BreakableStore:
         self.problem: BaseException | None = None
         self.write_problem: BaseException | None = None
         self.hangs = False
-        self.reads = self.writes = 0
+        self.reads = self.writes = self.attempts = 0
         self.keep: list[float] = []
         self.logs: dict[str, list[tuple[str, bytes]]] = {}
         self._ids = 0
@@ -51,6 +51,7 @@ class BreakableStore:
 
     async def append(self, team: str, records: Sequence[bytes], *, keep: float) -> None:
         await self._break()
+        self.attempts += 1
         if self.write_problem:
             raise self.write_problem
         self.writes += 1

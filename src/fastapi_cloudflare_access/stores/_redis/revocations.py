@@ -10,8 +10,8 @@ from fastapi_cloudflare_access.stores._redis.connection import RedisConnection
 
 HEARTBEAT = 0.5
 """Seconds that the server waits for a record before it answers that there is none."""
-PAGE = 500
-"""Number of records that are read at once."""
+PAGE = 200
+"""Number of records that are read at once; the client parses them in one go, which delays other requests."""
 COMMAND_TIMEOUT = 5.0
 """Seconds that a command may take: a revocation waits longer for a slow server than a key does."""
 
