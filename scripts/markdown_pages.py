@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 DIRECTIVE = re.compile(r"^::: (\S+)\n((?:    .*\n|\n(?=    ))*)", re.MULTILINE)
 """What mkdocstrings replaces by the documentation of a name, with its options."""
 CROSS_REFERENCE = re.compile(r"\[([^\[\]]+)\]\[[\w.]+\]")
+STYLE = re.compile(r"(?<=\))\{ (?:\.[\w-]+ ?)+\}")
+"""The style of a link or of a picture, which only the site shows."""
 ANCHOR = re.compile(r"\[\]\(\)\{#[\w.]+\}\n?")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -59,7 +61,7 @@ def pages(navigation: list[Any], section: str = "") -> Iterator[Page]:
 def markdown(path: Path) -> str:
     """Return a page with the documentation of each name that it shows."""
     text = DIRECTIVE.sub(lambda found: documentation(found[1], found[2]), path.read_text())
-    text = ANCHOR.sub("", text)
+    text = STYLE.sub("", ANCHOR.sub("", text))
     text = re.sub(r"^<!-- .*? -->\n", "", text, flags=re.MULTILINE)
     return CROSS_REFERENCE.sub(r"\1", text)
 

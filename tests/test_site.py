@@ -201,7 +201,7 @@ def test_every_event_is_named_in_a_guide_or_on_the_page_about_stability() -> Non
 def test_each_page_is_there_as_markdown(site: Path, page: str) -> None:
     text = (site / page).read_text()
     assert text.startswith("# ")
-    assert re.findall(r"^::: |\]\[fastapi_cloudflare_access|\]\(\)\{#|^<!--", text, re.MULTILINE) == []
+    assert re.findall(r"\)\{ \.|^::: |\]\[fastapi_cloudflare_access|\]\(\)\{#|^<!--", text, re.MULTILINE) == []
 
 
 @pytest.mark.parametrize("page", PAGES)
