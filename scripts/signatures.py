@@ -40,9 +40,13 @@ def copy_package(name: str, folder: Path) -> Path:
 
 
 def environment(name: str, copy: Path, soak: str = "") -> dict[str, str]:
-    """Return the environment in which Python imports the copy, and tests/conftest.py selects the tests."""
+    """Return the environment in which Python imports the copy, and tests/conftest.py selects the tests.
+
+    The coverage of the copy is not measured: it is gone when the report is written.
+    """
+    kept = {variable: value for variable, value in os.environ.items() if not variable.startswith("COVERAGE_")}
     path = os.pathsep.join(filter(None, [str(copy), os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"PYTHONPATH": path, "SIGNATURE_BY": name, "SOAK": soak}
+    return kept | {"PYTHONPATH": path, "SIGNATURE_BY": name, "SOAK": soak}
 
 
 def files(soak: str = "") -> list[str]:
