@@ -328,7 +328,7 @@ def plot(cells: dict[tuple[str, str], Result], path: Path) -> None:
         axes.set(title=f"After {situation}", ylabel="fetches per second")
         axes.grid(alpha=0.3)
     all_axes[-1].set_xlabel("minutes")
-    all_axes[0].legend(ncols=4, fontsize=8, loc="upper right")
+    figure.legend(*all_axes[0].get_legend_handles_labels(), ncols=4, fontsize=8, loc="outside upper center")
     figure.savefig(path, metadata={"Date": None})
 
 
