@@ -740,6 +740,29 @@ async def test_what_is_no_http_answer_is_passed_on(access: CloudflareAccess[Any]
         assert socket.receive_text() == SECRET
 
 
+@pytest.mark.anyio
+async def test_the_types_of_scopes_and_messages_are_compared_as_text(access: CloudflareAccess[Any]) -> None:
+    """A server may decode them from bytes, so that equal texts are several objects."""
+    sent: list[Message] = []
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        kind = "lifespan.startup.complete" if scope["type"] == "lifespan" else "http.response.start"
+        await send({"type": kind.encode().decode(), "status": 200, "headers": []})
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    guard = AccessGuard(inner, access=access)
+    headers = [(name.lower().encode(), value.encode()) for name, value in ADA.items()]
+    for kind in (b"lifespan", b"http"):
+        scope = {"type": kind.decode(), "method": "GET", "path": "/", "headers": headers, "query_string": b""}
+        await guard(scope, receive, send)
+    assert [message["headers"] for message in sent] == [[], [(b"cache-control", PRIVATE.encode())]]
+
+
 # wrong use
 
 
@@ -865,7 +888,8 @@ def test_the_guard_ends_websockets_with_their_token_where_it_is_asked_to(*, ends
             while True:
                 await socket.send_text(await socket.receive_text())
 
-    app.add_middleware(AccessGuard, access=access, end_streams=ends, exempt=["/open"])
+    options: dict[str, Any] = {"end_streams": True} if ends else {}
+    app.add_middleware(AccessGuard, access=access, exempt=["/open"], **options)
     app.add_api_route("/open", secret)
     headers = team.headers(team.user("ada@example.com", expires_in=60))
     with TestClient(app) as client, client.websocket_connect("/echo", headers=headers) as socket:
