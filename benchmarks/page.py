@@ -169,7 +169,9 @@ This is the time that a part adds to a request whose token is known, over the AS
 
 {parts}
 
-The bridge removes the credentials from the headers, copies the scope, and ends a stream with its token.
+The bridge removes the credentials from the headers, copies the scope, and ends a stream with its token. The
+revocations are as many as a process holds. A listener for metrics adds more to a new token; the
+[guide](../guides/metrics.md) has the figures.
 
 ## Other promises
 
