@@ -1,4 +1,4 @@
-"""The targets of policies, identities, `access.toml` and routes: over seeds, over any bytes, and with coverage."""
+"""The targets of policies, identities, `access.toml`, routes and stores: over seeds, any bytes, and with coverage."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz import config_target, identity_target, policy_target, routes_target
+from fuzz import config_target, fleet_target, identity_target, policy_target, routes_target
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,9 +20,10 @@ TARGETS: dict[str, Any] = {
     "policy": policy_target,
     "identity": identity_target,
     "config": config_target,
+    "fleet": fleet_target,
     "routes": routes_target,
 }
-LONGEST = {"policy": 4096, "identity": 4096, "config": 4096, "routes": routes_target.MAX_LENGTH}
+LONGEST = dict.fromkeys(TARGETS, 4096) | {"routes": routes_target.MAX_LENGTH}
 SEEDS = [seed for name in TARGETS for seed in sorted((FOLDER / f"{name}_corpus").iterdir())]
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "20")) // len(TARGETS)
 
@@ -48,7 +49,7 @@ def test_over_no_seed_does_a_target_fail_or_take_long(seed: Path) -> None:
         assert time.process_time() - began < 0.5, "it takes too long"
 
 
-@pytest.mark.parametrize("name", ["policy", "identity", "config"])
+@pytest.mark.parametrize("name", ["policy", "identity", "config", "fleet"])
 @given(kind=st.integers(0, 4), data=st.binary(max_size=400))
 @settings(max_examples=200)
 def test_over_no_bytes_does_a_target_fail(name: str, kind: int, data: bytes) -> None:
