@@ -350,6 +350,7 @@ def signed(certs: CertsServer, document: bytes, *, secret: str = SECRET, issuer:
     return form.sign(SharedSnapshot(time.time(), document))
 
 
+@pytest.mark.conformance(90)
 @needs_redis
 @needs_fork
 def test_eight_workers_refuse_no_valid_token_and_accept_no_forged_key_whatever_happens_to_redis(

@@ -27,6 +27,7 @@ def test_the_longest_snapshot_is_within_the_documented_limit() -> None:
     assert len(record) <= MAX_SNAPSHOT
 
 
+@pytest.mark.conformance(88)
 @pytest.mark.parametrize(
     "payload",
     [
@@ -48,6 +49,7 @@ def test_another_format_is_rejected(payload: bytes) -> None:
         FORMAT.read(SIGNER.sign(payload), now=NOW)
 
 
+@pytest.mark.conformance(87)
 @pytest.mark.parametrize("issuer", [None, 7, "", "https://other.cloudflareaccess.com", ISSUER + "/"])
 def test_another_issuer_is_rejected(issuer: Any) -> None:
     record = SnapshotFormat(SIGNER, issuer).sign(SharedSnapshot(NOW, b"{}"))

@@ -112,6 +112,7 @@ async def test_an_older_snapshot_gives_keys_at_once_and_a_refresh_follows() -> N
     await second.stop()
 
 
+@pytest.mark.conformance(89)
 async def test_a_snapshot_older_than_the_staleness_limit_is_not_used() -> None:
     shared, store = fleet()
     store.snapshot = signed(shared.team.certs_body(), shared.clock.now() - DAY - 1)
@@ -453,6 +454,7 @@ LIES: dict[str, tuple[Callable[[bytes, float], bytes], str]] = {
 }
 
 
+@pytest.mark.conformance(87)
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_lie_of_the_store_changes_no_key_and_is_replaced(lie: str) -> None:
     make, reason = LIES[lie]
@@ -487,6 +489,7 @@ async def test_a_lie_is_reported_once_while_a_worker_waits() -> None:
     await worker.stop()
 
 
+@pytest.mark.conformance(89)
 async def test_a_replayed_snapshot_delays_no_refresh_beyond_the_interval() -> None:
     shared, store = fleet()
     worker = await shared.started()
@@ -505,6 +508,7 @@ async def test_a_replayed_snapshot_delays_no_refresh_beyond_the_interval() -> No
     await worker.stop()
 
 
+@pytest.mark.conformance(89)
 async def test_a_snapshot_with_a_clock_that_is_ahead_delays_no_refresh_beyond_the_interval() -> None:
     shared, store = fleet()
     store.snapshot = signed(shared.team.certs_body(), shared.clock.now() + 60)
@@ -562,6 +566,7 @@ PROBLEMS: dict[str, tuple[BaseException, str]] = {
 }
 
 
+@pytest.mark.conformance(90)
 @pytest.mark.parametrize("operation", ["load", "lock", "save"])
 @pytest.mark.parametrize("problem", PROBLEMS)
 async def test_a_worker_goes_on_alone_if_the_store_fails(operation: str, problem: str) -> None:
@@ -581,6 +586,7 @@ async def test_a_worker_goes_on_alone_if_the_store_fails(operation: str, problem
     await worker.stop()
 
 
+@pytest.mark.conformance(90)
 @pytest.mark.parametrize("operation", ["load", "lock", "save"])
 async def test_a_store_that_hangs_takes_a_second_of_each_fetch_at_most(operation: str) -> None:
     shared, store = fleet()

@@ -39,6 +39,7 @@ def records_of(rig: RevocationRig, access: Any, team: str = TEAM) -> list[Any]:
 # what the store loses
 
 
+@pytest.mark.conformance(92)
 @pytest.mark.parametrize("keep", [0, 1, 3])
 async def test_what_the_store_loses_is_written_back_and_a_new_worker_knows_it(rig: RevocationRig, keep: int) -> None:
     """After a flush, or a fail-over to a replica that lags."""
@@ -112,6 +113,7 @@ async def test_a_record_that_ends_while_it_is_written_back_is_left_out(rig: Revo
     assert [each for each in records_of(rig, access) if not isinstance(each, Completion)] == []
 
 
+@pytest.mark.conformance(92)
 async def test_a_flush_does_not_lower_not_before(rig: RevocationRig) -> None:
     access, token = await rig.worker(), rig.token()
     await rig.do(access.revocations.log_out(email=ADA))
@@ -241,6 +243,7 @@ async def test_a_worker_that_wrote_that_the_log_is_complete_says_so_again_after_
 # what is no record
 
 
+@pytest.mark.conformance(87)
 async def test_forged_truncated_replayed_and_foreign_records_change_nothing(rig: RevocationRig) -> None:
     access = await rig.worker()
     token = rig.token()

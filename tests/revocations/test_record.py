@@ -55,6 +55,7 @@ def test_every_record_fits_into_the_limit() -> None:
     assert len(encode(longest, issuer="https://" + "a" * 63 + ".fed.cloudflareaccess.com")) <= MAX_RECORD
 
 
+@pytest.mark.conformance(88)
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -96,6 +97,7 @@ def test_a_record_may_last_as_long_as_records_are_kept() -> None:
     assert isinstance(decoded(until=NOW + RECORD_LIFETIME), Record)
 
 
+@pytest.mark.conformance(88)
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"\xff", b'{"at":1,"at":2}', b"[" * 5000, b'{"at":NaN}'])
 def test_what_is_not_strict_json_is_refused(payload: bytes) -> None:
     with pytest.raises(RecordProblem, match="it is "):
@@ -127,12 +129,14 @@ def test_a_record_of_a_former_secret_is_read_as_long_as_the_store_has_that() -> 
         record_format().read(signed)
 
 
+@pytest.mark.conformance(87)
 def test_a_snapshot_of_keys_is_not_a_revocation() -> None:
     other = Signer(SECRET, purpose="snapshot").sign(encode(GOOD[0], issuer=ACME))
     with pytest.raises(RecordProblem, match="not signed with the secret"):
         record_format().read(other)
 
 
+@pytest.mark.conformance(88)
 def test_a_record_that_is_longer_than_the_limit_is_not_hashed() -> None:
     with pytest.raises(RecordProblem, match="longer than"):
         record_format().read(b"x" * 10_000_000)

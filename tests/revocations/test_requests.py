@@ -36,6 +36,7 @@ async def rig() -> Any:
 # the verbs
 
 
+@pytest.mark.conformance(91)
 @pytest.mark.parametrize("by", ["sub", "email"])
 async def test_a_log_out_refuses_earlier_tokens_and_accepts_later_ones(rig: RevocationRig, by: str) -> None:
     access, token = await rig.worker(), rig.token()
@@ -107,6 +108,7 @@ async def test_an_expired_token_is_not_stored(rig: RevocationRig) -> None:
     assert (rig.store.writes, access.revocations.in_force()) == (writes, [])
 
 
+@pytest.mark.conformance(91)
 async def test_a_revocation_reaches_the_other_workers_within_a_second(rig: RevocationRig) -> None:
     first, *others = await rig.workers(3)
     token = rig.token()
@@ -284,6 +286,7 @@ def test_two_objects_of_one_test_share_revocations_as_they_do_in_the_app() -> No
 # streams
 
 
+@pytest.mark.conformance(91)
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 @pytest.mark.parametrize("verb", ["log_out", "block", "revoke"])
 async def test_a_revocation_of_another_worker_ends_streams(rig: RevocationRig, kind: str, verb: str) -> None:
@@ -326,6 +329,7 @@ async def test_a_stream_that_opens_after_the_revocation_of_its_request_ends_at_o
     assert lease.ended == "token_revoked"
 
 
+@pytest.mark.conformance(91)
 async def test_a_revoked_token_does_not_renew_a_stream(rig: RevocationRig, monkeypatch: pytest.MonkeyPatch) -> None:
     access = await rig.worker()
     caller: Any = await access.authenticate(rig.connection(rig.token()))
@@ -389,6 +393,7 @@ def test_a_guard_refuses_a_revoked_websocket_and_ends_an_open_one() -> None:
 # without the store
 
 
+@pytest.mark.conformance(93)
 async def test_closed_refuses_valid_tokens_while_the_store_cannot_be_reached(rig: RevocationRig) -> None:
     access, token = await rig.worker(), rig.token()
     await rig.do(access.revocations.log_out(email=BOB))
@@ -408,6 +413,7 @@ async def test_closed_refuses_valid_tokens_while_the_store_cannot_be_reached(rig
     assert (await access.readiness()).status_code == 200
 
 
+@pytest.mark.conformance(93)
 async def test_open_accepts_valid_tokens_and_says_so_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     async with RevocationRig(unavailable="open") as rig:
         access, token = await rig.worker(), rig.token()
@@ -498,6 +504,7 @@ def made(**options: Any) -> CloudflareAccess[Any]:
     return CloudflareAccess(team_domain="acme", audience=AUD, **options)
 
 
+@pytest.mark.conformance(93)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

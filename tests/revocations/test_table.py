@@ -183,6 +183,7 @@ def model(records: list[Record], *, key: str, iat: int, now: int) -> bool:
     return iat <= max(log_outs, default=-1) or now < max(blocks, default=-1)
 
 
+@pytest.mark.conformance(91)
 @given(st.lists(RECORDS, max_size=12), st.randoms(use_true_random=False), st.integers(0, 31), st.integers(0, 31))
 def test_the_table_decides_as_all_records_together_in_any_order(
     records: list[Record], chance: Any, iat: int, now: int
@@ -204,6 +205,7 @@ def test_what_a_table_returns_makes_an_equal_table(records: list[Record]) -> Non
     assert len(copy) == len(table) == len(table.records())
 
 
+@pytest.mark.conformance(92)
 @given(st.lists(RECORDS, max_size=12))
 def test_not_before_never_goes_down(records: list[Record]) -> None:
     table, highest = Table(), -1

@@ -21,6 +21,7 @@ def test_a_record_gives_its_payload_again(payload: bytes) -> None:
     assert Signer(SECRET, purpose="test").verify(record, limit=200) == payload
 
 
+@pytest.mark.conformance(87)
 @given(st.binary(max_size=60), st.data())
 def test_no_changed_byte_is_accepted(payload: bytes, data: st.DataObject) -> None:
     signer = Signer(SECRET, purpose="test")
@@ -30,6 +31,7 @@ def test_no_changed_byte_is_accepted(payload: bytes, data: st.DataObject) -> Non
         signer.verify(bytes(record), limit=100)
 
 
+@pytest.mark.conformance(87)
 @given(st.binary(max_size=300))
 def test_no_other_bytes_are_accepted(record: bytes) -> None:
     with pytest.raises(SignatureProblem):
@@ -43,6 +45,7 @@ def test_no_beginning_of_a_record_is_accepted(cut: int) -> None:
         signer.verify(signer.sign(b"four")[:cut], limit=100)
 
 
+@pytest.mark.conformance(87)
 def test_a_record_of_another_purpose_or_secret_is_not_accepted() -> None:
     record = Signer(SECRET, purpose="test").sign(b"payload")
     for other in (Signer(SECRET, purpose="other"), Signer(NEW, purpose="test")):
@@ -50,6 +53,7 @@ def test_a_record_of_another_purpose_or_secret_is_not_accepted() -> None:
             other.verify(record, limit=100)
 
 
+@pytest.mark.conformance(88)
 def test_a_record_above_the_limit_is_not_accepted() -> None:
     signer = Signer(SECRET, purpose="test")
     assert signer.verify(signer.sign(b"x" * 100), limit=100)
