@@ -24,6 +24,8 @@ MAX_RECORDS = 12
 
 def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for each kind of input
     """Import the package, instrumented or not, and return the target."""
+    from fastapi_cloudflare_access._keys.document import MAX_DOCUMENT
+    from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
     from fastapi_cloudflare_access._keys.shared_snapshot import SharedSnapshot, SnapshotFormat, SnapshotProblem
     from fastapi_cloudflare_access._revocations.log import RecordFormat
     from fastapi_cloudflare_access._revocations.record import (
@@ -35,11 +37,8 @@ def load() -> Callable[[bytes], None]:  # noqa: C901, PLR0915 - one function for
         encode,
     )
     from fastapi_cloudflare_access._revocations.table import Table
-    from fastapi_cloudflare_access.stores._signing import Signer
-
-    from fastapi_cloudflare_access._keys.document import MAX_DOCUMENT
-    from fastapi_cloudflare_access._keys.jwks import JwksProblem, parse_jwks
     from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
+    from fastapi_cloudflare_access.stores._signing import Signer
 
     signer, revoker = Signer(SECRET, purpose="snapshot"), Signer(SECRET, purpose="revocations")
     snapshots, records = SnapshotFormat(signer, ISSUER), RecordFormat(revoker, ISSUER, [FORMER])
