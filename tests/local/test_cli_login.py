@@ -70,7 +70,7 @@ def test_a_fetch_waits_for_the_login(browser: Browser, monkeypatch: pytest.Monke
         browser.local_access.transfers[cloudflared.key.public_key().public_bytes_raw()] = (b"x", "key")
 
     monkeypatch.setattr(cli_login, "LONG_POLL", 25)
-    monkeypatch.setattr("fastapi_cloudflare_access.local.cli_login.asyncio.sleep", sleep)
+    monkeypatch.setattr(cli_login, "sleep", sleep)
     assert cloudflared.fetch().content == b"x"
     assert looks == [cli_login.POLL]
 

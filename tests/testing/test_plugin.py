@@ -174,7 +174,7 @@ def test_a_project_that_does_not_use_the_fixtures_imports_nothing(tmp_path: Path
         "    loaded = {'fastapi_cloudflare_access', 'fastapi', 'jose', 'cryptography'} & {*sys.modules}\n"
         "    assert loaded == set()\n"
     )
-    assert "1 passed" in run(tmp_path, "-W", "error", "-p", "no:asyncio")
+    assert "1 passed" in run(tmp_path, "-W", "error", "-p", "no:asyncio", "-p", "no:valkey")
 
 
 def test_each_fixture_is_documented(tmp_path: Path) -> None:

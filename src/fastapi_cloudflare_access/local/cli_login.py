@@ -1,7 +1,7 @@
 """`cloudflared access login`: the page that sends tokens to it, and the store that it fetches them from."""
 
-import asyncio
 import json
+from asyncio import sleep
 from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as EncodingError
 
@@ -71,7 +71,7 @@ async def fetch_transfer(request: EdgeRequest, local_access: LocalAccess) -> Res
     while recipient not in local_access.transfers:
         if local_access.clock.monotonic() >= end:
             return Response(status_code=404, headers={"cache-control": NO_STORE})
-        await asyncio.sleep(POLL)
+        await sleep(POLL)
     sealed, public_key = local_access.transfers.pop(recipient)
     return Response(sealed, headers={"service-public-key": public_key, "cache-control": NO_STORE})
 
