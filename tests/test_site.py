@@ -19,7 +19,7 @@ from support.public_names import MODULES, PACKAGE, load, public_names
 
 from fastapi_cloudflare_access import events
 
-pytestmark = pytest.mark.sources
+pytestmark = [pytest.mark.sources, pytest.mark.once]
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
