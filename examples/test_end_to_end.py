@@ -28,7 +28,7 @@ def test_a_visitor_is_sent_to_the_login(local: RunningAccess) -> None:
     assert answer.headers["location"].startswith(local.team_domain)
 
 
-def test_a_user_sees_the_own_address(local: RunningAccess) -> None:
+def test_a_user_sees_their_address(local: RunningAccess) -> None:
     token = local.control("token", email="ada@example.com")["token"]
     headers = {"cf-access-token": token}
     answer = httpx.get(local.url("/me"), headers=headers, trust_env=False)

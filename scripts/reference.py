@@ -241,7 +241,7 @@ The package checks all settings when you create the object. It needs no network 
 misspelt or out of bounds raises `ConfigurationError`. The message names the setting to change.
 
 Some arguments are objects of your program, so no environment variable sets them: `user_model`, `key_settings`,
-`fetch`, `clock`, `listeners` and `snapshot_store`. The [API page](api/app.md) describes them.
+`fetch`, `clock`, `listeners`, `snapshot_store` and `revocation_store`. The [API page](api/app.md) describes them.
 
 ## The object
 

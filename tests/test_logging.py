@@ -30,17 +30,17 @@ def test_the_memory_of_a_throttle_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("scope", "place", "shown"),
     [
-        ({"type": "http", "method": "GET"}, Place("GET", None), "GET (no route)"),
+        ({"type": "http", "method": "GET"}, Place("GET", None), "GET (before routing)"),
         (
             {"type": "http", "method": "GET", "route": SimpleNamespace(path="/a/{b}")},
             Place("GET", "/a/{b}"),
             "GET /a/{b}",
         ),
         ({"type": "websocket", "route": SimpleNamespace(path="/a")}, Place("WEBSOCKET", "/a"), "WEBSOCKET /a"),
-        ({"type": "http", "method": "GET\nroot"}, Place("?", None), "? (no route)"),
-        ({"type": "http", "method": "HELLOADMIN"}, Place("?", None), "? (no route)"),
-        ({"type": "http", "method": "GET", "path": "/secret"}, Place("GET", None), "GET (no route)"),
-        ({"type": "http"}, Place("?", None), "? (no route)"),
+        ({"type": "http", "method": "GET\nroot"}, Place("?", None), "? (before routing)"),
+        ({"type": "http", "method": "HELLOADMIN"}, Place("?", None), "? (before routing)"),
+        ({"type": "http", "method": "GET", "path": "/secret"}, Place("GET", None), "GET (before routing)"),
+        ({"type": "http"}, Place("?", None), "? (before routing)"),
         (
             {
                 "type": "http",

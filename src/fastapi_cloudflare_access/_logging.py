@@ -51,14 +51,14 @@ class Place(NamedTuple):
 
     Attributes:
         method: `GET` and so on, `WEBSOCKET` for a handshake; None without a request.
-        route: The template of the path, such as `/items/{id}`; None if no route was found.
+        route: The template of the path, such as `/items/{id}`; None before routing, such as at a guard.
     """
 
     method: str | None = None
     route: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.method} {self.route or '(no route)'}" if self.method else "in a call of verify"
+        return f"{self.method} {self.route or '(before routing)'}" if self.method else "in a call of verify"
 
 
 def place_of(scope: Mapping[str, Any]) -> Place:

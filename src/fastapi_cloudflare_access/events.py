@@ -78,7 +78,7 @@ class RequestRejected(AccessEvent):
         unverified: Whether the reason comes from unverified claims, since the key is unknown.
         optional: Whether the request goes on without a caller, since `access.optional` ignores a rejected cookie.
         method: The HTTP method, `WEBSOCKET` for a handshake; None for a call of `verify`.
-        route: The template of the path, such as `/items/{id}`; None if no route was found.
+        route: The template of the path, such as `/items/{id}`; None before routing, such as at a guard.
         policy: The name of the policy that refused the caller; None if none did.
     """
 

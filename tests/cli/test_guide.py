@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.command_line import Cli, Skewed
 
-from fastapi_cloudflare_access import errors
+from fastapi_cloudflare_access import AccessHTTPException, errors
 from fastapi_cloudflare_access.cli.reports import ExitCode
 from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam, MemoryFetch
 
@@ -101,6 +101,18 @@ def test_the_guide_has_a_section_for_every_reason_code() -> None:
     assert {forgery.reason for forgery in FORGERIES.values()} <= sections
 
 
+def test_the_guide_lists_messages_and_details_of_the_package() -> None:
+    table = GUIDE.partition("\n## Messages in the log and in the response\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| \[`(\w+)`\]\(#\w+\) \| (.+) \|$", table, re.MULTILINE)
+    kinds = {kind.reason: kind for kind in vars(errors).values() if inspect.isclass(kind) and hasattr(kind, "reason")}
+    source = "".join(path.read_text() for path in Path(errors.__file__).parent.rglob("*.py"))
+    assert len(rows) > 15
+    for messages, reason, detail in rows:
+        assert AccessHTTPException(kinds[reason](""), auth_scheme="test").detail == detail
+        parts = [part.strip() for part in re.split("[;…]", messages) if part.strip()]
+        assert [part for part in parts if part not in source] == []
+
+
 @pytest.mark.parametrize("command", ["doctor", "inspect", "verify", "keys", "routes"])
 def test_the_reference_has_every_option(cli: Cli, command: str) -> None:
     for option in re.findall(r"^\s+(--\w+)", cli(command, "--help").out, re.MULTILINE):
@@ -117,6 +129,8 @@ def test_the_reference_has_every_command_and_every_option(cli: Cli) -> None:
     commands = re.findall(r"^[^\w\n]+(\w+)  ", cli("--help").out.partition("Commands")[2], re.MULTILINE)
     assert {"dev", "doctor", "verify"} <= {*commands}
     assert [command for command in commands if f"`cf-access {command}" not in REFERENCE] == []
+    stable = (DOCS / "reference/stability.md").read_text().partition("The commands of `cf-access` are ")[2]
+    assert re.findall(r"`(\w+)`", stable.partition(".")[0]) == sorted(commands)
     shown = "".join(cli(*command.split(), "--help").out for command in ["", *commands])
     options = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", shown))
     named = {option for option in options if option in REFERENCE or option.replace("--", "--no-") in REFERENCE}

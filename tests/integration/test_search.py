@@ -39,6 +39,8 @@ RESULTS = """() => {
     return [...new Set(found)];
 }"""
 """The pages that the search lists, in its order."""
+NONSENSE = "qzxqzx"
+"""A word that no page has."""
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -86,6 +88,9 @@ def listed(page: "Page", query: str, expected: str) -> list[str]:
     """Return the first pages that the search lists, when it has listed the expected one, or after a while."""
     from playwright.sync_api import TimeoutError as NotListed
 
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(NONSENSE)  # or the results of the last query would count
+    page.wait_for_function(f"() => ({RESULTS})().length === 0")
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(query)  # in one event, so that the search runs once
     with suppress(NotListed):
