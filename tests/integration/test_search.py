@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.browser import browser, needs_browser
-from support.tasks import CAUSES, TASKS
+from support.tasks import CAUSES, MESSAGES, TASKS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -26,7 +26,7 @@ FIRST = 3
 """A page counts as found among so many pages, as the search lists them."""
 PARTS = 4
 """A test for all queries would take long on a busy machine."""
-QUERIES = {**TASKS, **dict.fromkeys(CAUSES, "guides/when-it-says-401.md"), "401": "guides/when-it-says-401.md"}
+QUERIES = {**TASKS, **dict.fromkeys([*CAUSES, *MESSAGES, "401"], "guides/when-it-says-401.md")}
 RESULTS = """() => {
     const found = [];
     const visit = (root, inside) => {

@@ -71,3 +71,13 @@ CAUSES = {
     "health probe cron script": "missing_token",
 }
 """Ten causes of 401 in production, in the words of a user, and the reason code of each."""
+MESSAGES = [
+    "No Cloudflare Access token",
+    "The Cloudflare Access token is not acceptable",
+    "the audience is none of the configured ones",
+    "the token has expired",
+    "401 unauthorized",
+    "401 behind nginx",
+    "clock skew",
+]
+"""What the response or the log says, or what users call it, for which the search finds the page of causes."""
