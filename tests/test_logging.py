@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_cloudflare_access._logging import LOG_INTERVAL, MAX_REPEATED, Place, Throttle, place_of
+from fastapi_cloudflare_access._logging import LOG_INTERVAL, MAX_REPEATED, Place, Throttle, omitted, place_of
 
 
 def test_a_record_is_written_once_and_then_once_an_interval_with_the_number_left_out() -> None:
@@ -18,6 +18,11 @@ def test_a_record_is_written_once_and_then_once_an_interval_with_the_number_left
         None,
     ]
     assert throttle.repetitions("b", 1) == 0
+
+
+def test_a_message_names_the_number_of_records_left_out_unless_there_are_none() -> None:
+    assert omitted(0) == ""
+    assert omitted(2) == " (2 equal records since the last one were not logged)"
 
 
 def test_the_memory_of_a_throttle_is_bounded() -> None:

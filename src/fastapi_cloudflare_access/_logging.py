@@ -46,6 +46,11 @@ class Throttle:
         self._last.clear()
 
 
+def omitted(count: int) -> str:
+    """Return the end of a log message that says how many equal records a throttle left out; empty for none."""
+    return f" ({count} equal records since the last one were not logged)" if count else ""
+
+
 class Place(NamedTuple):
     """The route of a request, as log records and events show it; never the raw path, which a client chooses.
 

@@ -12,7 +12,7 @@ from fastapi_cloudflare_access._clock import run_with_timeout, wait_until_done
 from fastapi_cloudflare_access._identity.document import WrongAnswer, ask
 from fastapi_cloudflare_access._identity.limits import Limiter
 from fastapi_cloudflare_access._keys.document import describe
-from fastapi_cloudflare_access._logging import Throttle, emit, log
+from fastapi_cloudflare_access._logging import Throttle, emit, log, omitted
 from fastapi_cloudflare_access.claims import UserClaims
 from fastapi_cloudflare_access.errors import AccessError, IdentityUnavailable, TokenRevoked
 from fastapi_cloudflare_access.events import IdentityFetched
@@ -183,8 +183,7 @@ class IdentitySource:
 
     def _unavailable(self, why: str, *, retry_after: float = 1.0) -> IdentityUnavailable:
         if (left_out := self._throttle.repetitions(why, self._clock.monotonic())) is not None:
-            message = "get-identity could not be asked: %s (equal records not written: %d)"
-            log(logger, logging.WARNING, message, why, left_out)
+            log(logger, logging.WARNING, "get-identity could not be asked: %s%s", why, omitted(left_out))
         return IdentityUnavailable(f"get-identity could not be asked: {why}", retry_after=retry_after)
 
     def _emit(self, outcome: Literal["identity", "no_session", "failed", "limited"], seconds: float) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from fastapi_cloudflare_access._keys.document import describe_store
-from fastapi_cloudflare_access._logging import Throttle, emit, log
+from fastapi_cloudflare_access._logging import Throttle, emit, log, omitted
 from fastapi_cloudflare_access._revocations.record import Action, Kind
 from fastapi_cloudflare_access.events import (
     AccessEvent,
@@ -50,7 +50,7 @@ class Report:
         """Report that a record of the store was ignored."""
         self.ignored += 1
         if (left_out := self._throttle.repetitions(reason, self._clock.monotonic())) is not None:
-            log(logger, logging.WARNING, "ignored a revocation: %s (equal records not written: %d)", reason, left_out)
+            log(logger, logging.WARNING, "ignored a revocation: %s%s", reason, omitted(left_out))
             self._emit(RevocationIgnored(timestamp=self._clock.now(), reason=reason))
 
     def failed(self, problem: BaseException) -> None:
@@ -67,8 +67,8 @@ class Report:
         if (left_out := self._throttle.repetitions(cause, self._clock.monotonic())) is None:
             return
         then = "tokens are still accepted" if self._unavailable == "open" else "valid tokens get 503 after a while"
-        message = "the store of revocations cannot be used: %s; %s (equal records not written: %d)"
-        log(logger, logging.WARNING, message, cause, then, left_out)
+        message = "the store of revocations cannot be used: %s; %s%s"
+        log(logger, logging.WARNING, message, cause, then, omitted(left_out))
         self._emit(RevocationsUnreachable(timestamp=self._clock.now(), cause=cause, unavailable=self._unavailable))
 
     def _emit(self, event: AccessEvent) -> None:
