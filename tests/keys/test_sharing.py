@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -603,6 +604,25 @@ async def test_a_store_that_hangs_takes_a_second_of_each_fetch_at_most(operation
     failures = [event for event in shared.events if isinstance(event, SnapshotStoreFailed)]
     assert {(event.operation, event.cause) for event in failures} == {(operation, "no response in time")}
     await worker.stop()
+
+
+async def test_a_store_that_ignores_a_cancellation_leaves_no_task_behind() -> None:
+    def waiting() -> list[str]:
+        return [name for task in asyncio.all_tasks() if "_wait_for_turn" in (name := repr(task.get_coro()))]
+
+    async def ignore_cancellation() -> None:
+        with suppress(asyncio.CancelledError):
+            await hang()
+
+    workers, store = fleet()
+    worker = await workers.started()
+    async with store.inner.lock(TEAM, seconds=DAY):
+        store.faults["load"] = ignore_cancellation
+        await workers.clock.run_for(INTERVAL)
+        assert len(waiting()) == 1, "the refresh asks the store first"
+        await workers.clock.run_for(STORE_WAIT)
+        assert waiting() == []
+    await stop(worker)
 
 
 async def test_a_failure_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

@@ -120,7 +120,7 @@ def stage(run: Run, folder: Path) -> Iterator[tuple[Stage, str]]:
     cycle = run.seconds * run.factor / cycles
     former = f"http://127.0.0.1:{free_port()}"
     team = FakeTeam("acme", clock=clock)
-    with redis_server() as redis, CertsServer(team) as certs:
+    with redis_server(hz="100") as redis, CertsServer(team) as certs:
         new_name, team.issuer = team.issuer, former
         access = {"TEAM_DOMAIN": new_name, "AUDIENCE": team.audience, "FORMER_TEAM_DOMAINS": former}
         environment = {f"CF_ACCESS_{name}": value for name, value in access.items()} | clock.environment | PATIENCE
@@ -154,7 +154,7 @@ async def hold(run: Run, folder: Path) -> tuple[list[Worker], Tally]:
             with suppress(asyncio.CancelledError):
                 await events
         found = [
-            Worker(process.samples[warm:], first["open"], last["open"], last, process.tracebacks)
+            Worker(process.samples[warm:], first["most"], last["open"], last, process.tracebacks)
             for process, first, last in zip(acts.processes, before, after, strict=True)
         ]
     return found, acts.tally

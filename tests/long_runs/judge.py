@@ -96,8 +96,8 @@ class Worker:
 
     Attributes:
         memory: Its samples after the warm-up.
-        before: What it had open at the quiet moment after the warm-up.
-        after: What it had open at the end.
+        before: The most that it had open at the quiet moment after the warm-up.
+        after: The least that it had open at the end.
         state: What its app reported at the end.
         tracebacks: Number of tracebacks in its log.
     """

@@ -18,7 +18,7 @@ from fastapi_cloudflare_access.testing import CertsServer
 CYCLE = 4 * 3600.0
 """Seconds of the clock in which everything happens once."""
 ACTIONS = ("log_out", "revoke", "block")
-VICTIMS = 3
+VICTIMS, TRIES = 3, 20
 
 
 @dataclass
@@ -128,13 +128,16 @@ class Plan:
         seconds = float(max(2, int(self.cycle / 50)))
         self.issuing.begin_revocation(token, action, seconds)
         query = {"action": action, "token": token.text, "email": token.email, "seconds": str(seconds)}
-        port = self.issuing.chance.choice(self.ports)
-        answer = await client.post(f"http://127.0.0.1:{port}/revoke", params=query)
+        port, answer = self.issuing.chance.choice(self.ports), ""
+        for _ in range(TRIES):  # as an operator does, since the limit of the store is short on this clock
+            answer = (await client.post(f"http://127.0.0.1:{port}/revoke", params=query)).text
+            if answer != '"revocations_unavailable"':
+                break
         self.issuing.end_revocation(token)
-        if answer.text != '"ok"':
-            self.tally.mistake("a revocation failed", f"{action}: {answer.status_code} {answer.text[:80]}")
+        if answer != '"ok"':
+            self.tally.mistake("a revocation failed", f"{action}: {answer[:80]}")
         elif action != "block":
-            self.requests.revoked.append((token.text, self.issuing.now + self.settling))
+            self.requests.revoked.append((token, self.issuing.now + self.settling))
 
     @staticmethod
     def _calling(function: Callable[[], None]) -> Callable[[], Awaitable[None]]:

@@ -24,12 +24,12 @@ class Requests:
     """The tokens that are sent, and what came back.
 
     Attributes:
-        revoked: Revoked tokens, each with the time from which it must be refused.
+        revoked: Revoked tokens, each with the time from which every worker must refuse it.
     """
 
     def __init__(self, issuing: Issuing, tally: Tally, ports: Sequence[int]) -> None:
         """Create clients of these ports."""
-        self.revoked: deque[tuple[str, float]] = deque(maxlen=100)
+        self.revoked: deque[tuple[Token, float]] = deque(maxlen=100)
         self._issuing, self._tally, self._ports = issuing, tally, ports
         self._known: dict[str, Token] = {}
         self._expired: deque[Token] = deque(maxlen=100)
@@ -93,5 +93,8 @@ class Requests:
         return "expired", token.text, lambda: False
 
     def _make_revoked(self) -> Sent | None:
-        text, since = self._issuing.chance.choice(self.revoked) if self.revoked else ("", inf)
-        return ("revoked", text, lambda: False) if self._issuing.now > since else None
+        for token, since in self.revoked:
+            if since < self._issuing.now < token.ends:
+                self.revoked.rotate(-1)
+                return "revoked", token.text, lambda: False
+        return None

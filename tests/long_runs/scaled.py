@@ -10,7 +10,7 @@ from fastapi_cloudflare_access.stores._redis import revocations
 from fastapi_cloudflare_access.stores.redis import RedisStore
 
 _NAMES = ("LONG_RUN_FACTOR", "LONG_RUN_WALL", "LONG_RUN_MONOTONIC")
-_HEARTBEAT = 2.4
+_HEARTBEAT = 1.0
 
 
 @dataclass(frozen=True)

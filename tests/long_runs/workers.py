@@ -100,14 +100,16 @@ class WorkerProcess:
         raise RuntimeError("a worker did not start in time")
 
     async def quiet_state(self, client: httpx.AsyncClient, *, seconds: float) -> dict[str, Any]:
-        """Return its state at a quiet moment: what was open in each of the readings after so many seconds."""
+        """Return its state after so many quiet seconds; of several readings the least and the most that was open."""
         await asyncio.sleep(seconds)
         states = [await self.state(client)]
         for _ in range(READINGS - 1):
             await asyncio.sleep(0.1)
             states.append(await self.state(client))
         names = set[str]().union(*(state["open"] for state in states))
-        return {**states[-1], "open": {name: min(each["open"].get(name, 0) for each in states) for name in names}}
+        numbers = {name: [each["open"].get(name, 0) for each in states] for name in sorted(names)}
+        least, most = ({name: bound(found) for name, found in numbers.items()} for bound in (min, max))
+        return {**states[-1], "open": least, "most": most}
 
     def stop(self) -> None:
         """Stop the process."""

@@ -140,9 +140,10 @@ class Turn:
             return None
 
     async def _wait_for_turn(self, pending: PendingFetch) -> bool:
-        pause = STORE_POLL
+        pause, end = STORE_POLL, self.fleet.clock.monotonic() + STORE_WAIT
         served = self.fleet.cache.is_usable(self.fleet.now()) and await self._load_for(pending)
-        while not served and not pending.options.force:
+        # In Python 3.11 `asyncio.wait_for`, which redis uses, can lose the cancellation at the end of the time.
+        while not served and not pending.options.force and self.fleet.clock.monotonic() < end:
             if await self._try_lock():
                 return await self._load_for(pending)  # another worker may have saved one before it unlocked
             await self.fleet.clock.sleep(pause)
