@@ -34,6 +34,8 @@ PATIENCE = {"CF_ACCESS_FETCH_TIMEOUT": "30", "CF_ACCESS_KEY_WAIT_TIMEOUT": "10"}
 WARM_UP = 0.25
 """Fraction of the run after which memory and open files are compared."""
 SENDERS = 4
+UNKNOWN_KEYS = 60.0
+"""Least seconds of the clock between two tokens of unknown keys, which leave fetches for rotations."""
 
 
 @dataclass
@@ -82,7 +84,9 @@ class Stage:
     async def clients(self) -> AsyncGenerator[None]:
         """Let clients send requests and keep streams open until the context ends."""
         requests, streams = self.plan.requests, self.plan.streams
-        work: list[Coroutine[Any, Any, None]] = [requests.send_unknown_keys(pause=self.plan.cycle / 100)]
+        work: list[Coroutine[Any, Any, None]] = [
+            requests.send_unknown_keys(pause=max(self.plan.cycle / 100, UNKNOWN_KEYS))
+        ]
         work += [requests.send(pause=SENDERS / self.run.rate) for _ in range(SENDERS)]
         work += [streams.keep(number) for number in range(self.run.streams)]
         tasks = [asyncio.ensure_future(each) for each in work]
@@ -109,7 +113,9 @@ class Stage:
         """Return the states of the workers while nothing happens."""
         async with self.plan.pause():
             self.run.report("a quiet moment")
-            return await asyncio.gather(*(process.quiet_state(client, seconds=self.run.settling) for process in self.processes))
+            return await asyncio.gather(
+                *(process.quiet_state(client, seconds=self.run.settling) for process in self.processes)
+            )
 
 
 @contextmanager

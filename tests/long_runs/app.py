@@ -43,9 +43,8 @@ app = FastAPI(lifespan=access.lifespan)
 @app.exception_handler(AccessHTTPException)
 async def refused(request: Request, exception: AccessHTTPException) -> JSONResponse:
     """Name the reason code to the client, for the report."""
-    return JSONResponse(
-        {"detail": exception.detail}, exception.status_code, {**exception.headers, "x-reason": exception.error.reason}
-    )
+    headers = {**(exception.headers or {}), "x-reason": exception.error.reason}
+    return JSONResponse({"detail": exception.detail}, exception.status_code, headers)
 
 
 @app.get("/")

@@ -48,7 +48,7 @@ class Issuing:
         """Begin with the current key; `lifetime` is the range of seconds that a token lives."""
         self.team = team
         self.signer: SigningKey = team.current
-        self.chance = Random(seed)  # noqa: S311 - no secret
+        self.chance = Random(seed)
         self._lifetime = lifetime
         self._logged_out: dict[str, float] = {}
         self._blocked: dict[str, float] = {}

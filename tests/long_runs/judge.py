@@ -132,7 +132,7 @@ def as_json(workers: Sequence[Worker], tally: Tally, **about: Any) -> str:
     """Return all figures of a run."""
     responses = {f"{kind}: {outcome}": number for (kind, outcome), number in sorted(tally.responses.items())}
     shown = [{**asdict(worker), "MiB an hour": growth(worker.memory)} for worker in workers]
-    clients = {"responses": responses, "streams": tally.streams, "mistakes": tally.mistakes}
+    clients: dict[str, Any] = {"responses": responses, "streams": tally.streams, "mistakes": tally.mistakes}
     clients |= {"examples": tally.examples, "latest": tally.latest}
     return json.dumps({**about, "clients": clients, "workers": shown}, indent=1)
 

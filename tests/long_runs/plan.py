@@ -59,7 +59,11 @@ class Plan:
             (0.38, "the certs endpoint works again", self._calling(self.certs.recover)),
             (0.40, "Redis restarts, and loses everything", self.restart_redis),
             (0.44, "revocations", self.revoke),
-            (0.48, "the same name" if has_renamed else "the team is renamed", self._calling(lambda: self.rename(issuer))),
+            (
+                0.48,
+                "the same name" if has_renamed else "the team is renamed",
+                self._calling(lambda: self.rename(issuer)),
+            ),
             (0.62, "a rotation by hand: the new key signs at once", self.rotate),
             (0.72, "the certs endpoint hangs", self._calling(self.certs.hang)),
             (0.80, "the certs endpoint works again", self._calling(self.certs.recover)),

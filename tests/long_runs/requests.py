@@ -52,7 +52,9 @@ class Requests:
                 await self._issuing.team.clock.sleep(pause)
                 await self._send(client, "of an unknown key", self._issuing.of_unknown_key(), lambda: False)
 
-    async def _send(self, client: httpx.AsyncClient, kind: str, token: str, expected: Callable[[], bool | None]) -> None:
+    async def _send(
+        self, client: httpx.AsyncClient, kind: str, token: str, expected: Callable[[], bool | None]
+    ) -> None:
         self._count += 1
         port = self._ports[self._count % len(self._ports)]
         try:

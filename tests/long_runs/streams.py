@@ -48,8 +48,8 @@ class Streams:
                 first = False
                 await self._run(number, token, open_stream, port)
         finally:
-            if token := self.tokens.pop(number, None):
-                self._judge("closed by the client", token, is_open=True)
+            if number in self.tokens:
+                self._judge("closed by the client", self.tokens.pop(number), is_open=True)
 
     async def _run(self, number: int, token: Token, open_stream: Open, port: int) -> None:
         try:
@@ -79,9 +79,11 @@ class Streams:
 
 async def open_socket(port: int, token: Token, opened: Opened) -> str:
     """Keep a WebSocket open until the app closes it, and return the reason."""
-    options = {"additional_headers": {HEADER: token.text}, "compression": None, "ping_interval": None}
+    url, headers = f"ws://127.0.0.1:{port}/socket", {HEADER: token.text}
     try:
-        async with connect(f"ws://127.0.0.1:{port}/socket", open_timeout=30, **options) as socket:
+        async with connect(
+            url, additional_headers=headers, open_timeout=30, compression=None, ping_interval=None
+        ) as socket:
             opened()
             try:
                 await socket.recv()
@@ -100,21 +102,30 @@ async def open_events(port: int, token: Token, opened: Opened) -> str:
     try:
         writer.write(f"GET /events HTTP/1.1\r\nHost: app\r\n{HEADER}: {token.text}\r\n\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        status = int(head.split(" ", 2)[1])
-        if status != 200:
-            names = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
-            raise Refused(_outcome(status, names.get("x-reason", "")))
+        _check_accepted(head)
         opened()
-        last = "nothing"
-        while (line := (await reader.readline()).decode().strip()) != "0":
-            if not line and reader.at_eof():
-                return "an end without the last chunk"
-            last = line.removeprefix("data: ") if line.startswith("data: ") else last
-        return last
+        return await _last_data(reader)
     except asyncio.IncompleteReadError:
         raise Refused("no response") from None
     finally:
         writer.close()
+
+
+def _check_accepted(head: str) -> None:
+    status = int(head.split(" ", 2)[1])
+    if status != 200:
+        names = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
+        raise Refused(_outcome(status, names.get("x-reason", "")))
+
+
+async def _last_data(reader: asyncio.StreamReader) -> str:
+    """Read the chunks of a stream to the last one, and return the data before it."""
+    last = "nothing"
+    while (line := (await reader.readline()).decode().strip()) != "0":
+        if not line and reader.at_eof():
+            return "an end without the last chunk"
+        last = line.removeprefix("data: ") if line.startswith("data: ") else last
+    return last
 
 
 def _outcome(status: int, reason: str) -> str:

@@ -68,8 +68,14 @@ class WorkerProcess:
     def _sockets(self) -> dict[str, str]:
         """Return the other end of each TCP connection of the machine, by its inode."""
         lines = Path(f"/proc/{self._process.pid}/net/tcp").read_text().splitlines()[1:]
-        rows = [(int(row[1].partition(":")[2], 16), int(row[2].partition(":")[2], 16), row[9]) for row in map(str.split, lines)]
-        return {inode: "of a client" if here == self.port else self._peers.get(there, "to another server") for here, there, inode in rows}
+        rows = [
+            (int(row[1].partition(":")[2], 16), int(row[2].partition(":")[2], 16), row[9])
+            for row in map(str.split, lines)
+        ]
+        return {
+            inode: "of a client" if here == self.port else self._peers.get(there, "to another server")
+            for here, there, inode in rows
+        }
 
     def sample(self, began: float) -> None:
         """Note the resident memory now."""
