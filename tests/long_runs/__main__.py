@@ -24,7 +24,7 @@ from long_runs.scaled import ScaledClock
 from long_runs.streams import Streams
 from long_runs.workers import WorkerProcess, worker_processes
 from support.key_servers import free_port
-from support.redis_server import redis_server
+from support.redis_server import REDIS, redis_server
 
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
@@ -175,6 +175,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rate", type=float, default=40.0, help="requests per second")
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args(arguments)
+    if REDIS is None:
+        parser.error("this needs the program redis-server")
     run = Run(options.seconds, options.factor, options.streams, options.rate)
     with TemporaryDirectory(prefix="long-run-") as folder:
         workers, tally = asyncio.run(hold(run, Path(folder)))

@@ -68,7 +68,7 @@ class Plan:
             (0.72, "the certs endpoint hangs", self._calling(self.certs.hang)),
             (0.80, "the certs endpoint works again", self._calling(self.certs.recover)),
             (0.84, "revocations", self.revoke),
-            (0.92, "Redis is away for a minute", lambda: self.restart_redis(60.0)),
+            (0.92, "Redis is away for a while", lambda: self.restart_redis(min(60.0, self.cycle / 20))),
         ]
 
     async def run(self, issuer: str, report: Callable[[str], None]) -> None:
