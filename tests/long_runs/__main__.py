@@ -31,8 +31,8 @@ from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 SECRET = "the secret of the long run, for tests"
 PATIENCE = {"CF_ACCESS_FETCH_TIMEOUT": "30", "CF_ACCESS_KEY_WAIT_TIMEOUT": "10"}
 """Limits on a fast clock are short on the machine's, so they are as generous as can be."""
-WARM_UP = 0.25
-"""Fraction of the run after which memory and open files are compared."""
+WARM_UP = 1 / 3
+"""Fraction of the run after which memory and open files are compared, once everything has happened."""
 SENDERS = 4
 UNKNOWN_KEYS = 60.0
 """Least seconds of the clock between two tokens of unknown keys, which leave fetches for rotations."""

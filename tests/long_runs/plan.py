@@ -15,7 +15,7 @@ from support.redis_server import RedisServer
 
 from fastapi_cloudflare_access.testing import CertsServer
 
-CYCLE = 4 * 3600.0
+CYCLE = 2 * 3600.0
 """Seconds of the clock in which everything happens once."""
 ACTIONS = ("log_out", "revoke", "block")
 VICTIMS, TRIES = 3, 20
