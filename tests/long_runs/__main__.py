@@ -22,15 +22,13 @@ from long_runs.plan import CYCLE, Plan
 from long_runs.requests import Requests
 from long_runs.scaled import ScaledClock
 from long_runs.streams import Streams
-from long_runs.workers import WorkerProcess, worker_processes
+from long_runs.workers import PATIENCE, WorkerProcess, worker_processes
 from support.key_servers import free_port
 from support.redis_server import REDIS, redis_server
 
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 
 SECRET = "the secret of the long run, for tests"
-PATIENCE = {"CF_ACCESS_FETCH_TIMEOUT": "30", "CF_ACCESS_KEY_WAIT_TIMEOUT": "10"}
-"""Limits on a fast clock are short on the machine's, so they are as generous as can be."""
 WARM_UP = 1 / 3
 """Fraction of the run after which memory and open files are compared, once everything has happened."""
 SENDERS = 4
@@ -101,13 +99,21 @@ class Stage:
 
     async def go_on(self, seconds: float) -> None:
         """Let everything go on for so many seconds, and sample the memory of the workers."""
-        end = time.monotonic() + seconds
         async with self.clients():
+            await self._wait_until_served()
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
                 for process in self.processes:
                     process.check_runs()
                     process.sample(self.began)
                 await asyncio.sleep(min(1.0, seconds / 20))
+
+    async def _wait_until_served(self) -> None:
+        deadline, first = time.monotonic() + PATIENCE, self.tally.responses.total()
+        while time.monotonic() < deadline:
+            if self.plan.streams.tokens and self.tally.responses.total() > first + SENDERS:
+                return
+            await asyncio.sleep(0.1)
 
     async def quiet_states(self, client: httpx.AsyncClient) -> list[dict[str, Any]]:
         """Return the states of the workers while nothing happens."""
@@ -129,7 +135,7 @@ def stage(run: Run, folder: Path) -> Iterator[tuple[Stage, str]]:
     with redis_server(hz="100") as redis, CertsServer(team) as certs:
         new_name, team.issuer = team.issuer, former
         access = {"TEAM_DOMAIN": new_name, "AUDIENCE": team.audience, "FORMER_TEAM_DOMAINS": former}
-        environment = {f"CF_ACCESS_{name}": value for name, value in access.items()} | clock.environment | PATIENCE
+        environment = {f"CF_ACCESS_{name}": value for name, value in access.items()} | clock.environment
         environment |= {"STORE_URL": redis.url, "STORE_SECRET": SECRET}
         peers = {redis.port: "to Redis", int(new_name.rpartition(":")[2]): "to the certs endpoint"}
         with worker_processes(run.workers, folder, environment, peers) as processes:

@@ -15,12 +15,20 @@ from long_runs.scaled import ScaledClock, ScaledStore
 from fastapi_cloudflare_access import AccessError, AccessHTTPException, CloudflareAccess, UserClaims
 from fastapi_cloudflare_access.claims import Claims
 from fastapi_cloudflare_access.events import AccessEvent, RequestRejected
+from fastapi_cloudflare_access.settings import KeySettings
 
 TICK = 600.0
 clock = ScaledClock.of_environment()
 store = ScaledStore(os.environ["STORE_URL"], secret=os.environ["STORE_SECRET"], clock=clock)
 names: Counter[str] = Counter()
 reasons: Counter[str] = Counter()
+
+
+def network_limits() -> KeySettings:
+    """Return the default settings, with the machine's seconds for what waits for the network, which is no faster."""
+    default = KeySettings()
+    limits = {name: getattr(default, name) for name in ("fetch_timeout", "key_wait_timeout", "startup_timeout")}
+    return default.model_copy(update={name: seconds * clock.factor for name, seconds in limits.items()})
 
 
 def count(event: AccessEvent) -> None:
@@ -31,6 +39,7 @@ def count(event: AccessEvent) -> None:
 
 
 access = CloudflareAccess(
+    key_settings=network_limits(),
     snapshot_store=store,
     revocation_store=store,
     revocations_unavailable="open",  # with "closed", an outage of the store is 503 for every caller

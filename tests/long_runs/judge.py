@@ -44,6 +44,7 @@ class Tally:
         streams: Number of streams by the way they ended.
         mistakes: Number of mistakes by kind; any is an error.
         examples: The first mistakes, in words.
+        moment: What the plan last did.
         latest: Seconds of the clock by which a stream outlived its token at most, leeway apart.
     """
 
@@ -51,6 +52,7 @@ class Tally:
     streams: Counter[str] = field(default_factory=Counter[str])
     mistakes: Counter[str] = field(default_factory=Counter[str])
     examples: list[str] = field(default_factory=list[str])
+    moment: str = ""
     latest: float = 0.0
 
     def response(self, kind: str, outcome: str, *, expected: bool | None) -> None:
@@ -87,7 +89,7 @@ class Tally:
         """Count a mistake."""
         self.mistakes[kind] += 1
         if len(self.examples) < MAX_KEPT:
-            self.examples.append(f"{kind}: {example}")
+            self.examples.append(f"{kind}: {example}" + f" (after: {self.moment})" * bool(self.moment))
 
 
 @dataclass

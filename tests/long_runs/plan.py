@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from itertools import count
 
 import httpx
 from long_runs.issuing import Issuing
 from long_runs.judge import Tally
 from long_runs.requests import Requests
-from long_runs.streams import Streams
+from long_runs.streams import HEADER, Streams
 from support.redis_server import RedisServer
 
 from fastapi_cloudflare_access.testing import CertsServer
@@ -18,7 +19,7 @@ from fastapi_cloudflare_access.testing import CertsServer
 CYCLE = 2 * 3600.0
 """Seconds of the clock in which everything happens once."""
 ACTIONS = ("log_out", "revoke", "block")
-VICTIMS, TRIES = 3, 20
+VICTIMS, TRIES, LONG_TRIES = 3, 20, 120
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Plan:
             (0.04, "revocations", self.revoke),
             (0.08, "a planned rotation: the new key is published", self.publish),
             (0.20, "the new key signs", self.sign_with_new),
-            (0.27, "the certs endpoint answers 503", self._calling(self.certs.fail_with)),
+            (0.27, "the certs endpoint answers 503", lambda: self.fail(self.certs.fail_with)),
             (0.38, "the certs endpoint works again", self._calling(self.certs.recover)),
             (0.40, "Redis restarts, and loses everything", self.restart_redis),
             (0.44, "revocations", self.revoke),
@@ -65,7 +66,7 @@ class Plan:
                 self._calling(lambda: self.rename(issuer)),
             ),
             (0.62, "a rotation by hand: the new key signs at once", self.rotate),
-            (0.72, "the certs endpoint hangs", self._calling(self.certs.hang)),
+            (0.72, "the certs endpoint hangs", lambda: self.fail(self.certs.hang)),
             (0.80, "the certs endpoint works again", self._calling(self.certs.recover)),
             (0.84, "revocations", self.revoke),
             (0.92, "Redis is away for a while", lambda: self.restart_redis(min(60.0, self.cycle / 20))),
@@ -79,6 +80,7 @@ class Plan:
                 await self._wait_until((number + at) * self.cycle)
                 async with self._happening:
                     report(name)
+                    self.tally.moment = name
                     await happen()
 
     async def _wait_until(self, at: float) -> None:
@@ -96,7 +98,10 @@ class Plan:
             self._begin += clock.monotonic() - began
 
     async def publish(self) -> None:
-        """Publish a new key, and go on signing with the one that signs."""
+        """Publish a new key, and go on signing with the one that signs; no worker is still in a back-off."""
+        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+            for port in self.ports:
+                await self._wait_for_fetch(client, port)
         await asyncio.to_thread(self.issuing.team.rotate)
 
     async def sign_with_new(self) -> None:
@@ -107,6 +112,28 @@ class Plan:
         """Publish a new key, and sign with it at once."""
         await self.publish()
         await self.sign_with_new()
+
+    async def fail(self, fault: Callable[[], None]) -> None:
+        """Let the certs endpoint fail, once every worker has the key that signs."""
+        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+            for port in self.ports:
+                await self._wait_for_key(client, port)
+        fault()
+
+    async def _wait_for_fetch(self, client: httpx.AsyncClient, port: int) -> None:
+        for _ in range(LONG_TRIES):
+            if not (await client.get(f"http://127.0.0.1:{port}/state")).json()["keys"]["consecutive_failures"]:
+                return
+            await asyncio.sleep(0.5)
+        self.tally.mistake("a worker does not fetch the keys again", f"port {port}")
+
+    async def _wait_for_key(self, client: httpx.AsyncClient, port: int) -> None:
+        for _ in range(TRIES):
+            headers = {HEADER: self.issuing.service_token()}
+            if (await client.get(f"http://127.0.0.1:{port}/", headers=headers)).status_code == HTTPStatus.OK:
+                return
+            await asyncio.sleep(0.5)
+        self.tally.mistake("a worker does not have the key that signs", f"port {port}")
 
     def rename(self, issuer: str) -> None:
         """Write another issuer into new tokens."""

@@ -52,19 +52,20 @@ class Streams:
                 self._judge("closed by the client", self.tokens.pop(number), is_open=True)
 
     async def _run(self, number: int, token: Token, open_stream: Open, port: int) -> None:
+        def opened() -> None:
+            self.tokens[number] = token
+            self._tally.response("stream", "ok", expected=None)
+
         try:
-            how = await open_stream(port, token, lambda: self.tokens.__setitem__(number, token))
+            how = await open_stream(port, token, opened)
         except Refused as refused:
             self._tally.response("stream", str(refused), expected=self._issuing.is_valid(token))
-            await self._issuing.team.clock.sleep(PAUSE)
-            return
         except OSError as error:
             self._tally.mistake("a connection failed", f"stream: {error!r}")
-            await self._issuing.team.clock.sleep(PAUSE)
+        else:
+            self._judge(how, self.tokens.pop(number))
             return
-        self.tokens.pop(number, None)
-        self._tally.response("stream", "ok", expected=self._issuing.is_valid(token))
-        self._judge(how, token)
+        await self._issuing.team.clock.sleep(PAUSE)
 
     def _judge(self, how: str, token: Token, *, is_open: bool = False) -> None:
         now, end = self._issuing.now, min(token.ends + LEEWAY, token.revoked)

@@ -16,7 +16,7 @@ from long_runs.judge import Sample
 from support.key_servers import TESTS, free_port
 
 PATIENCE = 60.0
-"""Seconds that a worker may take to start."""
+"""Seconds that a worker may take to start, and to answer the first requests."""
 READINGS = 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
