@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,27 @@ async def test_a_reader_sees_the_old_or_the_new_snapshot(folder: Path) -> None:
     writing = asyncio.ensure_future(write())
     while not writing.done():
         assert await store.load(TEAM) in snapshots
+
+
+def test_threads_of_one_process_do_not_write_into_one_file(folder: Path) -> None:
+    problems: list[Exception] = []
+
+    async def write(digit: int) -> None:
+        store = FileStore(folder, secret=SECRET)
+        for _ in range(40):
+            try:
+                await store.save(TEAM, bytes([digit]) * 60_000)
+            except OSError as problem:
+                problems.append(problem)
+
+    threads = [threading.Thread(target=asyncio.run, args=[write(digit)]) for digit in b"01"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert len(set((folder / f"{TEAM}.snapshot").read_bytes())) == 1
+    assert len([*folder.iterdir()]) == 1
 
 
 async def test_no_more_than_the_longest_snapshot_and_a_byte_is_read(folder: Path) -> None:

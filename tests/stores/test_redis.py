@@ -9,7 +9,7 @@ from redis import exceptions
 from fastapi_cloudflare_access._keys.document import describe_store
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.stores._problem import StoreProblem
-from fastapi_cloudflare_access.stores._redis.connection import translated
+from fastapi_cloudflare_access.stores._redis.connection import RedisConnection, translated
 from fastapi_cloudflare_access.stores.redis import RedisStore
 
 SECRET = "a secret of the tests, long enough"
@@ -49,6 +49,7 @@ def test_its_representation_has_no_user_password_or_option(url: str, shown: str)
         ("redis://:pass/word@localhost", NO_URL),
         ("redis://user:12/word@localhost", NO_URL),
         ("redis://user:12#word@localhost", NO_URL),
+        ("redis://user:12?word@localhost", NO_URL),
         ("redis://localhost?socket_timeout=soon", f"url has an option that the package redis refuses: {WRITE}"),
         ("redis://localhost?password_of=me", f"url has an option that the package redis refuses: {WRITE}"),
     ],
@@ -57,6 +58,20 @@ def test_a_wrong_url_is_an_error_at_construction_that_does_not_quote_it(url: Any
     with pytest.raises(ConfigurationError) as wrong:
         RedisStore(url, secret=SECRET)
     assert str(wrong.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["protocol=3", "%70rotocol=3", "decode_responses=true", "encoding=utf-16", "socket_keepalive=true&protocol=3&db=1"],
+    ids=range(5),
+)
+def test_the_url_does_not_choose_what_the_responses_look_like(option: str) -> None:
+    client = RedisConnection(f"redis://localhost/0?{option}", prefix="")._client()
+    given = client.connection_pool.connection_kwargs
+    assert given["protocol"] == 2
+    assert given.get("decode_responses") in (None, False)
+    assert given.get("encoding") in (None, "utf-8")
+    assert ("socket_keepalive" in given, given["db"]) == ((True, 1) if "db=1" in option else (False, 0))
 
 
 @pytest.mark.parametrize("prefix", [None, 7, "a b", "{acme}", "x" * 65, "ü"])

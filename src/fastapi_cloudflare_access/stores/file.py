@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -96,7 +97,7 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, snapshot: bytes) -> None:
     """Write a file beside it and rename that, so that a reader sees the old or the new snapshot."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
     file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINK, _OWNER_ONLY)
     with os.fdopen(file, "wb") as opened:
         opened.write(snapshot)

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote_plus, urlsplit
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.stores._problem import StoreProblem
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SERVER_CONNECT_TIMEOUT, SERVER_COMMAND_TIMEOUT = 1.0, 1.0
 """Seconds that a connection to the server, and each command, may take."""
 
+_FIXED = frozenset({"protocol", "decode_responses", "encoding", "encoding_errors"})
+"""Options that the URL does not choose: they change what the responses look like."""
 _SCHEMES = ("redis", "rediss")
 _DATABASE = re.compile(r"/?[0-9]{0,9}")
 _PREFIX = re.compile(r"[!-z|~]{0,64}")  # printable, and without braces, which choose the slot in a cluster
@@ -37,7 +39,7 @@ class RedisConnection:
         """
         self.shown_url = _checked_url(url)
         self.prefix = _checked_prefix(prefix)
-        self._url = url
+        self._url = _without_fixed(url)
         with _client_package(), _url_problem():
             pool: Any = self._client().connection_pool
             pool.make_connection()  # reads the options of the URL, and does not connect
@@ -66,15 +68,13 @@ class RedisConnection:
         from redis.asyncio.retry import Retry  # noqa: PLC0415 - the same
         from redis.backoff import NoBackoff  # noqa: PLC0415 - the same
 
-        client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not typed
+        return Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its options are not typed
             self._url,
             protocol=2,  # without HELLO, which older servers and narrow ACLs do not know
             socket_connect_timeout=SERVER_CONNECT_TIMEOUT,
             socket_timeout=command_timeout,
             retry=Retry(NoBackoff(), 0),  # the callers have limits of their own
         )
-        client.connection_pool.connection_kwargs["decode_responses"] = False  # whatever the URL says
-        return client
 
 
 def _checked_prefix(prefix: Any) -> str:
@@ -93,9 +93,16 @@ def _checked_url(url: Any) -> str:
         raise ConfigurationError(f"url must be text: {_WRITE_URL}")
     with suppress(ValueError):  # of the port, or of an IPv6 address
         parts = urlsplit(url)
-        if _is_server(parts) and not parts.fragment:
+        is_cut = "@" in parts.query.partition("=")[0]  # at a question mark of the password
+        if _is_server(parts) and not parts.fragment and not is_cut:
             return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     raise ConfigurationError(f"url is not a URL of Redis or Valkey: {_WRITE_URL}")
+
+
+def _without_fixed(url: str) -> str:
+    address, _, options = url.partition("?")
+    kept = [option for option in options.split("&") if unquote_plus(option.partition("=")[0]) not in _FIXED]
+    return f"{address}?{'&'.join(kept)}" if any(kept) else address
 
 
 def _is_server(parts: SplitResult) -> bool:
