@@ -482,6 +482,33 @@ def test_one_object_works_in_one_event_loop_after_another_and_in_two_at_once() -
     assert len(source_of(access)._loops) == 1
 
 
+async def test_a_loop_that_was_complete_before_a_silence_does_not_vouch_for_another_one(rig: RevocationRig) -> None:
+    access = await rig.worker()
+    source = source_of(access)
+    thread = threading.Thread(target=asyncio.run, args=[source.read_all()])
+    thread.start()
+    thread.join()
+    assert len(source._loops) == 2
+    rig.store.problem = OSError()
+    await rig.clock.run_for(MAX_SILENCE + 1)
+    rig.store.lose()  # with what others added meanwhile
+    rig.store.problem = None
+    await rig.clock.run_for(SETTLING - 1)
+    assert await rig.outcome(access, rig.token()) == "revocations_unavailable"
+    await rig.clock.run_for(2)
+    assert await rig.outcome(access, rig.token()) == "ok"
+
+
+async def test_a_fork_does_not_wait_for_a_thread_of_its_parent(
+    rig: RevocationRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = await rig.worker()
+    source_of(access)._table._lock.acquire()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    await rig.do(access.revocations.log_out(sub="ada"))
+    assert names_of(access) == {"ada"}
+
+
 async def test_a_fork_starts_its_own_tasks(rig: RevocationRig, monkeypatch: pytest.MonkeyPatch) -> None:
     access = await rig.worker()
     await rig.do(access.revocations.log_out(sub="ada"))

@@ -73,6 +73,16 @@ class LoopState:
         """Whether all tasks run."""
         return bool(self.tasks) and not any(task.done() for task in self.tasks)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the table has every revocation that other workers know, as far as this loop has read."""
+        return all(reader.is_complete for reader in self.readers)
+
+    @property
+    def last_contact(self) -> float:
+        """Monotonic time at which this loop had last read the ends of all logs."""
+        return min(reader.last_contact for reader in self.readers)
+
 
 class RevocationSource:
     """The revocations of a team: looked up for each token, read from a store, and added to it.
@@ -104,7 +114,6 @@ class RevocationSource:
         self._table = Table()
         self._callbacks: list[WeakMethod[Callable[[], None]]] = []
         self._loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
-        self._complete: set[str] = set()
         self._pid = os.getpid()
         self._last_contact = self._current_until = self._next_read = _NEVER
 
@@ -214,6 +223,7 @@ class RevocationSource:
         loop = asyncio.get_running_loop()
         if self._pid != os.getpid():
             self._pid, self._loops = os.getpid(), {}
+            self._table.reset_after_fork()
         if loop not in self._loops:
             for closed in [other for other in list(self._loops) if other.is_closed()]:
                 self._loops.pop(closed, None)
@@ -224,7 +234,7 @@ class RevocationSource:
         return LogReader(
             self._store,
             team,
-            is_complete=self.is_current and team in self._complete,
+            is_complete=self.is_current,
             table=self._table,
             records=self._records,
             clock=self._clock,
@@ -246,12 +256,13 @@ class RevocationSource:
         if revoked:
             self._notify()
             return
-        readers = [state.readers for state in list(self._loops.values())]
-        self._complete = {reader.team for each in readers for reader in each if reader.is_complete}
-        self._last_contact = max((min(reader.last_contact for reader in each) for each in readers), default=_NEVER)
-        if self._complete.issuperset(self._teams):
-            self._current_until = self._last_contact + MAX_SILENCE
-            self._next_read = self._last_contact + (MAX_SILENCE if self._is_following_anywhere() else READ_INTERVAL)
+        states = list(self._loops.values())
+        self._last_contact = max((state.last_contact for state in states), default=_NEVER)
+        # The readers of another loop may have been complete before a silence, and not know of it.
+        complete_at = max((state.last_contact for state in states if state.is_complete), default=_NEVER)
+        if complete_at > _NEVER:
+            self._current_until = complete_at + MAX_SILENCE
+            self._next_read = complete_at + (MAX_SILENCE if self._is_following_anywhere() else READ_INTERVAL)
 
     def _notify(self) -> None:
         for callback in [reference() for reference in self._callbacks]:

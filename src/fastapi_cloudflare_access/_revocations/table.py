@@ -100,6 +100,10 @@ class Table:
     def __len__(self) -> int:
         return self._size
 
+    def reset_after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
+        self._lock = Lock()
+
     def refuses(self, keys: RevocationKeys, now: float) -> bool:
         """Check whether a token is revoked at `now`, in seconds since 1970."""
         entries = self._entries
