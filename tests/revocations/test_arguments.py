@@ -39,8 +39,9 @@ def names_of(email: str) -> tuple[str, ...]:
         ("ada@b\u00fccher.example", "ada@xn--bcher-kva.example"),
         ("ada@b\u00fccher.example", "Ada@B\u00dcCHER.example"),
         ("\u0130a@example.com", "i\u0307A@example.com"),
+        ("ada@stra\u00dfe.example", "Ada@xn--strae-oqa.example"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_spellings_of_an_address_are_one(one: str, other: str) -> None:
     assert folded(one) == folded(other)
@@ -111,9 +112,15 @@ def test_one_caller_is_given(given: dict[str, str], kind: str, key: str) -> None
         ({"email": "\ud800@example.com"}, "no control characters"),
         ({"sub": "a" * 257}, "at most 256 characters"),
         ({"email": "a" * 320 + "@"}, "at most 320 characters"),
-        ({"email": "ada"}, "must be an address"),
+        ({"email": "ada"}, "must be one address alone"),
+        ({"email": "Ada <ada@example.com>"}, "must be one address alone"),
+        ({"email": "ada@example.com,bob@example.com"}, "must be one address alone"),
+        ({"email": "mailto:ada@example.com"}, "must be one address alone"),
+        ({"sub": "ada@example.com"}, "pass the address as email=…"),
+        ({"client_id": "CF-Access-Client-Id: ada.access"}, "is the Client ID alone"),
+        ({"client_id": "cf-access-client-secret: ada"}, "is the Client ID alone"),
     ],
-    ids=range(13),
+    ids=range(19),
 )
 def test_another_caller_is_an_error_that_says_what_to_write(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as wrong:

@@ -1,5 +1,6 @@
 """The arguments of `access.revocations`: which caller or token, and for how long."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from math import ceil
@@ -22,6 +23,11 @@ from fastapi_cloudflare_access.stores._signing import Signer
 
 MAX_ADDRESS = 320
 """Number of characters that an address may have (RFC 5321 section 4.5.3.1)."""
+
+_NOT_ALONE = re.compile(r"[\s<>,;]|^mailto:", re.IGNORECASE)
+"""What stands in a list of addresses, in one with a name, or in a link."""
+_HEADER = re.compile(r"CF-Access-Client-(Id|Secret)\b", re.IGNORECASE)
+"""The names of the headers, with which the dashboard of Cloudflare shows a service token."""
 
 
 def caller_keys(signer: Signer, method: str, **callers: Any) -> list[tuple[Kind, str]]:
@@ -47,9 +53,15 @@ def caller_keys(signer: Signer, method: str, **callers: Any) -> list[tuple[Kind,
     if len(value) > longest or not value.isprintable():
         raise ConfigurationError(f"{name} must have at most {longest} characters, and no control characters")
     if name == "email":
-        if "@" not in value:
-            raise ConfigurationError("email must be an address, such as 'ada@acme.example'")
+        if "@" not in value or _NOT_ALONE.search(value):
+            raise ConfigurationError("email must be one address alone, such as 'ada@acme.example'")
         return [("email", name.partition(":")[2]) for name in address_names(value, signer)]
+    if name == "sub" and "@" in value:
+        raise ConfigurationError("sub is the claim `sub` of a user, which is no address: pass the address as email=…")
+    if name == "client_id" and _HEADER.match(value):
+        raise ConfigurationError(
+            "client_id is the Client ID alone, such as '0123….access', without CF-Access-Client-Id"
+        )
     return [("sub" if name == "sub" else "client_id", value)]
 
 

@@ -22,12 +22,16 @@ def folded(address: str) -> str:
     """
     if address.isascii():
         return address.strip().lower()
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).casefold()).strip()
+    text = unicodedata.normalize("NFKC", address).strip()
     local, separator, domain = text.rpartition("@")
-    try:
-        return local + separator + normal_domain(domain, ValueError())
+    try:  # before `casefold`, which makes another domain of one with a sharp s
+        return _casefolded(local) + separator + normal_domain(domain, ValueError())
     except ValueError:
-        return text
+        return _casefolded(text).strip()
+
+
+def _casefolded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text.casefold())
 
 
 def token_key(token: bytes) -> str:
