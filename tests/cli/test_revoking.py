@@ -99,6 +99,21 @@ def test_a_wrong_use_is_one_sentence(
     assert listed(cli) == []
 
 
+def test_a_record_that_the_workers_would_ignore_is_not_stored(cli: Cli, store: BreakableStore) -> None:
+    assert cli("revoke", "--sub", "ada").code == 0
+    store.secret = "another secret, which no worker has"
+    before = store.content()
+    result = cli("revoke", "--sub", "bob")
+    assert (result.code, result.out, store.content()) == (2, "", before)
+    assert "Nothing was stored: no record of the store is of this team and signed with this secret" in result.err
+
+
+def test_a_log_that_no_worker_has_used_is_pointed_out(cli: Cli, store: BreakableStore) -> None:
+    hint = "No worker has used this log before"
+    assert hint in cli("revoke", "--sub", "ada").out
+    assert hint not in cli("revoke", "--sub", "bob").out
+
+
 def test_a_store_that_cannot_be_used_is_inconclusive(cli: Cli, store: BreakableStore) -> None:
     store.problem = OSError()
     for arguments in (["revoke", "--sub", "ada"], ["revocations"]):

@@ -156,6 +156,7 @@ class LogReader:
             except RecordProblem as problem:
                 self._report.ignore(str(problem))
                 continue
+            self._report.has_read_own = True
             if isinstance(record, Completion):
                 self._completed[record.epoch] = max(record.at, self._completed.get(record.epoch, 0))
                 continue

@@ -26,6 +26,7 @@ class Report:
 
     Attributes:
         ignored: Number of records of the store that were ignored.
+        has_read_own: Whether a record of the store was of this team, and signed with a secret of the store.
         last_error: Why the store could last not be used, in words; None after it could.
     """
 
@@ -35,6 +36,7 @@ class Report:
         self._unavailable: WhenUnavailable = unavailable
         self._throttle = Throttle()
         self.ignored = 0
+        self.has_read_own = False
         self.last_error: str | None = None
 
     def added(self, action: Action, kind: Kind) -> None:

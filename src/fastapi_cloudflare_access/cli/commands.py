@@ -209,7 +209,7 @@ class Commands:
         if as_json:
             screen.report(report)
         else:
-            revoking.show_revoked(report, screen)
+            revoking.show_revoked(report, screen, has_workers=source.report.has_read_own)
         return ExitCode.SUCCESS
 
     def revocations(

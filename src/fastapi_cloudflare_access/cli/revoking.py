@@ -107,7 +107,7 @@ async def revoke(source: RevocationSource, target: Target, *, for_: timedelta | 
     """Add one revocation.
 
     Raises:
-        CommandError: The arguments exclude each other, or the store cannot be used.
+        CommandError: The arguments exclude each other, the store cannot be used, or its workers would ignore it.
         ConfigurationError: The caller or the token is wrong.
     """
     revocations = Revocations(source)
@@ -115,6 +115,7 @@ async def revoke(source: RevocationSource, target: Target, *, for_: timedelta | 
         raise CommandError("A token is revoked alone: leave out the other options.")
     if for_ is not None and unblock:
         raise CommandError("Pass --for to block a caller, or --unblock, not both.")
+    await _check_secret(source)
     try:
         if target.token is not None:
             await revocations.revoke(target.token)
@@ -131,8 +132,18 @@ async def revoke(source: RevocationSource, target: Target, *, for_: timedelta | 
         raise CommandError(f"The store cannot be used: {unavailable}.", ExitCode.INCONCLUSIVE) from None
 
 
-def show_revoked(report: RevokeReport, screen: Screen) -> None:
-    """Print what was added."""
+async def _check_secret(source: RevocationSource) -> None:
+    """Check that the workers read what is signed with this secret, since each of them signs a record every day."""
+    await source.read_all()
+    if source.report.ignored and not source.report.has_read_own:
+        raise CommandError(
+            "Nothing was stored: no record of the store is of this team and signed with this secret, so the workers "
+            "would ignore this one. Pass the secret and the team of the app."
+        )
+
+
+def show_revoked(report: RevokeReport, screen: Screen, *, has_workers: bool) -> None:
+    """Print what was added, and whether a worker has used this log before."""
     done = {
         "log_out": "Logged out: tokens issued until now are refused.",
         "block": "Blocked: every token is refused until the end of the block.",
@@ -142,6 +153,10 @@ def show_revoked(report: RevokeReport, screen: Screen) -> None:
     screen.line(done[report.action])
     if report.action in ("log_out", "revoke"):
         screen.hint("Cloudflare issues new tokens while the user's session there lasts: revoke it there too.")
+    if not has_workers:
+        screen.hint(
+            "No worker has used this log before: compare the URL, the prefix and the team with those of the app."
+        )
 
 
 async def read(source: RevocationSource) -> RevocationsReport:
