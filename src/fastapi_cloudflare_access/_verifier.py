@@ -22,6 +22,7 @@ from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._identity.source import IdentitySource
 from fastapi_cloudflare_access._revocations.source import RevocationSource
+from fastapi_cloudflare_access._revocations.subjects import attach_keys
 from fastapi_cloudflare_access._verification.request_token import Headers, find_token
 from fastapi_cloudflare_access._verification.signature import RS256Key
 from fastapi_cloudflare_access._verification.token import (
@@ -191,7 +192,7 @@ class Verifier(Generic[U]):
                     and entry.starts <= self.keys.clock.now() < entry.ends
                 ):
                     self._check_revocations(entry.revocation_keys)
-                    return entry.caller or self._rebuild(entry.payload)
+                    return entry.caller or self._rebuild(entry)
                 cache.drop(cache_key)
         parsed = parse(token)
         key = self.keys.get_if_usable(parsed.kid)
@@ -210,6 +211,8 @@ class Verifier(Generic[U]):
         caller = build_claims(claims, self.user_model, issuer=self.settings.issuer)
         revocation_keys = None if self.revocations is None else self.revocations.keys_of(claims, cache_key)
         self._check_revocations(revocation_keys)
+        if revocation_keys is not None and type(caller) not in _FROZEN:
+            attach_keys(caller, revocation_keys)
         if self._cache and cache_key:
             self._cache.put(cache_key, self._remember(parsed, key, claims, caller, revocation_keys))
         return caller
@@ -218,10 +221,13 @@ class Verifier(Generic[U]):
         if keys is not None and self.revocations is not None and (error := self.revocations.refusal(keys)):
             raise error
 
-    def _rebuild(self, payload: bytes) -> U | ServiceClaims:
+    def _rebuild(self, entry: CacheEntry[U]) -> U | ServiceClaims:
         """Build the caller again from a cached payload: a model of the app may not be frozen."""
-        claims = parse_and_check_claims(payload, settings=self.settings, now=self.keys.clock.now())
-        return build_claims(claims, self.user_model, issuer=self.settings.issuer)
+        claims = parse_and_check_claims(entry.payload, settings=self.settings, now=self.keys.clock.now())
+        caller = build_claims(claims, self.user_model, issuer=self.settings.issuer)
+        if entry.revocation_keys is not None:
+            attach_keys(caller, entry.revocation_keys)
+        return caller
 
     def _remember(
         self,

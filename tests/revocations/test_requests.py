@@ -9,11 +9,18 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
+from pydantic import TypeAdapter, field_validator
 from starlette.websockets import WebSocketDisconnect
 from support.revocation_rig import ADA, BOB, HOUR, BreakableStore, RevocationRig, source_of
 from support.stream_rig import wait_forever
 
-from fastapi_cloudflare_access import AccessWebSocketException, CloudflareAccess, ConfigurationError, UserClaims
+from fastapi_cloudflare_access import (
+    AccessWebSocketException,
+    CloudflareAccess,
+    ConfigurationError,
+    ServiceClaims,
+    UserClaims,
+)
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.errors import RevocationsUnavailable, TokenRevoked
 from fastapi_cloudflare_access.guard import AccessGuard
@@ -318,6 +325,52 @@ async def test_a_revocation_of_another_worker_ends_streams(rig: RevocationRig, k
     assert (ended, [task.done() for task in tasks]) == (["token_revoked"], [True, False])
     assert [event.reason for event in rig.named("stream_ended")] == ["token_revoked"]
     tasks[1].cancel()
+
+
+class Rewritten(UserClaims):
+    """A model whose claims differ from those of the token."""
+
+    email: Any = None
+
+    @field_validator("sub", "email")
+    @classmethod
+    def rewrite(cls, value: str) -> str:
+        return f"id-of-{value}"
+
+
+@pytest.mark.parametrize("by", ["sub", "email"])
+@pytest.mark.parametrize("size", [0, 100])
+async def test_streams_end_by_the_claims_of_the_token_whatever_the_model_makes_of_them(
+    rig: RevocationRig, by: str, size: int
+) -> None:
+    access, token = await rig.worker(user_model=Rewritten, token_cache_size=size), rig.token()
+    names = {"sub": rig.team.user(ADA).sub, "email": ADA}
+    ended: list[str | None] = []
+
+    async def stream() -> None:
+        caller: Any = await access.authenticate(rig.connection(token))
+        assert caller.email == f"id-of-{ADA}"
+        async with access.while_valid(caller) as lease:
+            await wait_forever()
+        ended.append(lease.ended)
+
+    tasks = [asyncio.create_task(stream()) for _ in range(2)]  # the second one from the cache
+    await rig.clock.run_for(1)
+    await rig.do(access.revocations.log_out(**{by: names[by]}))
+    await rig.clock.run_for(1)
+    assert ended == ["token_revoked"] * 2
+    assert all(task.done() for task in tasks)
+
+
+async def test_the_keys_of_a_revocation_are_no_part_of_a_model(rig: RevocationRig) -> None:
+    access, token = await rig.worker(user_model=Mutable), rig.token()
+    caller: Any = await access.verify(token)
+    other = caller.model_copy()
+    assert len(vars(other).pop("_revocation_keys").names) == 3
+    assert caller == other
+    assert other == caller
+    assert (repr(caller), dict(caller), caller.model_dump_json()) == (repr(other), dict(other), other.model_dump_json())
+    assert TypeAdapter(Mutable | ServiceClaims).dump_json(caller) == other.model_dump_json().encode()
 
 
 async def test_a_stream_that_opens_after_the_revocation_of_its_request_ends_at_once(rig: RevocationRig) -> None:

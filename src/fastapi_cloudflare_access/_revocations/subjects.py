@@ -13,6 +13,8 @@ from fastapi_cloudflare_access.stores._signing import Signer
 NamesOf: TypeAlias = Callable[[str], tuple[str, ...]]
 """A function that returns the keys of an address."""
 
+_KEYS = "_revocation_keys"
+
 
 def folded(address: str) -> str:
     """Return an address in one spelling, in which all of its spellings compare equal.
@@ -58,8 +60,19 @@ def keys_of_claims(claims: dict[str, Any], token_digest: bytes, names_of: NamesO
     return RevocationKeys(tuple(names), claims["iat"])
 
 
+def attach_keys(caller: UserClaims | ServiceClaims, keys: RevocationKeys) -> None:
+    """Keep the keys of a token with its caller, since a model of the app may change `sub` and `email`.
+
+    They are no field, so comparing, copying and serialising a model treats them as the value of a cached property.
+    """
+    vars(caller)[_KEYS] = keys
+
+
 def keys_of_caller(caller: UserClaims | ServiceClaims, names_of: NamesOf) -> RevocationKeys:
-    """Return the keys of a verified caller, without that of the token."""
+    """Return the attached keys of a verified caller; without any, those of its claims, without that of the token."""
+    if (attached := vars(caller).get(_KEYS)) is not None:
+        keys: RevocationKeys = attached
+        return keys
     if isinstance(caller, ServiceClaims):
         return RevocationKeys((f"client_id:{caller.common_name}",), caller.iat)
     addresses = names_of(caller.email) if isinstance(caller.email, str) else ()
