@@ -25,7 +25,7 @@ MAX_ADDRESS = 320
 """Number of characters that an address may have (RFC 5321 section 4.5.3.1)."""
 
 _NOT_ALONE = re.compile(r"[\s<>,;]|^mailto:", re.IGNORECASE)
-"""What stands in a list of addresses, in one with a name, or in a link."""
+"""Parts of a list of addresses, of an address with a name, or of a link."""
 _HEADER = re.compile(r"CF-Access-Client-(Id|Secret)\b", re.IGNORECASE)
 """The names of the headers, with which the dashboard of Cloudflare shows a service token."""
 

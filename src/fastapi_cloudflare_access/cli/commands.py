@@ -209,7 +209,7 @@ class Commands:
         if as_json:
             screen.report(report)
         else:
-            revoking.show_revoked(report, screen, has_workers=source.report.has_read_own)
+            revoking.show_revoked(report, screen, has_workers=source.report.has_read_own or source.age is None)
         return ExitCode.SUCCESS
 
     def revocations(
