@@ -87,6 +87,15 @@ BAD: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+@pytest.mark.parametrize("bits", [2047, 8193, 16384])
+def test_a_modulus_of_another_size_is_refused_for_its_size(
+    bits: int, jwks: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    good, other = jwks
+    (reason,) = parse_jwks(document(good, other | {"n": number(2 ** (bits - 1) + 1)})).skipped
+    assert "not of 2048 to 8192 bits" in str(reason)
+
+
 @pytest.mark.conformance(14, 15, 16)
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 @pytest.mark.parametrize("bad_first", [True, False])
