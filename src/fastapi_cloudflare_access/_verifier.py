@@ -191,7 +191,8 @@ class Verifier(Generic[U]):
                     self.keys.get_if_usable(entry.kid) is entry.key
                     and entry.starts <= self.keys.clock.now() < entry.ends
                 ):
-                    self._check_revocations(entry.revocation_keys)
+                    if entry.revocation_keys is not None:
+                        self._check_revocations(entry.revocation_keys)
                     return entry.caller or self._rebuild(entry)
                 cache.drop(cache_key)
         parsed = parse(token)
@@ -210,15 +211,16 @@ class Verifier(Generic[U]):
         claims = verify(parsed, key=key, settings=self.settings, now=self.keys.clock.now())
         caller = build_claims(claims, self.user_model, issuer=self.settings.issuer)
         revocation_keys = None if self.revocations is None else self.revocations.keys_of(claims, cache_key)
-        self._check_revocations(revocation_keys)
-        if revocation_keys is not None and type(caller) not in _FROZEN:
-            attach_keys(caller, revocation_keys)
+        if revocation_keys is not None:
+            self._check_revocations(revocation_keys)
+            if type(caller) not in _FROZEN:
+                attach_keys(caller, revocation_keys)
         if self._cache and cache_key:
             self._cache.put(cache_key, self._remember(parsed, key, claims, caller, revocation_keys))
         return caller
 
-    def _check_revocations(self, keys: RevocationKeys | None) -> None:
-        if keys is not None and self.revocations is not None and (error := self.revocations.refusal(keys)):
+    def _check_revocations(self, keys: RevocationKeys) -> None:
+        if self.revocations is not None and (error := self.revocations.refusal(keys)):
             raise error
 
     def _rebuild(self, entry: CacheEntry[U]) -> U | ServiceClaims:
