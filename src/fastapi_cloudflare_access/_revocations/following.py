@@ -4,7 +4,7 @@
 |---|---|
 | the log has a record that the worker does not know | adds it to its table |
 | the log lacks a record of the table, after a flush or a fail-over | writes it back |
-| the log begins anew, its last known record is gone, or the store restarted | reads all of it |
+| the log is a new one, its last known record is gone, or the store restarted | reads all of it |
 | a new worker, or one after a silence, reads a log that no worker has completed since then | waits for `SETTLING` |
 """
 
