@@ -24,6 +24,8 @@ ONCE_FILES = frozenset(
         *("test_application", "test_output", "test_cli", "test_running", "test_plugin"),  # of processes and terminals
         *("test_end_to_end", "test_local_end_to_end", "test_local_load"),  # of clients in front of the local Access
         *("test_key_source_flood", "test_poisoned_sockets"),  # of rate limits and keys, which have quicker tests too
+        *("test_fleet_keys", "test_fleet_revocations", "test_fleet_files", "test_sharing"),  # of Redis and simulations
+        *("test_schema", "test_verify"),  # of the output of cf-access
     }
 )
 """Files whose tests do not depend on the versions of other packages; `scripts/test --lowest` omits them."""

@@ -19,7 +19,7 @@ from fastapi_cloudflare_access._verification.signature import RS256Key
 
 FOLDER = Path(__file__).parent
 CORPUS = sorted((FOLDER / "cache_corpus").iterdir())
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "4"))
 
 
 @cache

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 FOLDER = Path(__file__).parent
 CORPUS = sorted((FOLDER / "corpus").iterdir())
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "4"))
 one_input = load()
 
 
