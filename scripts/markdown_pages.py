@@ -69,8 +69,10 @@ def markdown(path: Path) -> str:
 def documentation(name: str, options: str) -> str:
     """Return the signature and the docstring of a name, and of its members as the options choose them."""
     found = resolve(name)
-    chosen = re.search(r"members: \[(.*?)\]", options)
+    chosen = re.search(r"(?<!\w)members: \[(.*?)\]", options)
+    inherited = re.search(r"inherited_members: \[(.*?)\]", options)
     names = chosen[1].split(", ") if chosen else [*public_members(found)]
+    names += inherited[1].split(", ") if inherited else []
     if inspect.ismodule(found):
         parts = [inspect.getdoc(found) or "", *(documented(f"{name}.{one}", getattr(found, one)) for one in names)]
     else:

@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md and metrics.md from the code, and correct the signatures of the API pages.
+"""Write docs/reference/settings.md, metrics.md and the contents of the API pages, and correct the signatures there.
 
     python scripts/reference.py          write the pages
     python scripts/reference.py --check  only check that the pages are what this script writes
@@ -241,7 +241,8 @@ The package checks all settings when you create the object. It needs no network 
 misspelt or out of bounds raises `ConfigurationError`. The message names the setting to change.
 
 Some arguments are objects of your program, so no environment variable sets them: `user_model`, `key_settings`,
-`fetch`, `clock`, `listeners`, `snapshot_store` and `revocation_store`. The [API page](api/app.md) describes them.
+`fetch`, `clock`, `listeners`, `snapshot_store` and `revocation_store`. The [API page](api/app.md#the-object) describes
+them.
 
 ## The object
 
@@ -318,7 +319,7 @@ DECLARED_WITH_HELPERS: tuple[Callable[..., object], ...] = (
 class Signatures(griffe.Extension):
     """Shows defaults and types as a caller needs them, without the helpers that the code declares them with."""
 
-    names = {"Text": "str", "Seconds": "int", "Number": "float", "Count": "int"}  # noqa: RUF012 - never changed
+    names = {"Text": "str", "StrictBool": "bool", "Seconds": "int", "Number": "float", "Count": "int"}  # noqa: RUF012 - never changed
 
     def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
         """Replace `left_out(10.0)` by `10.0`, and `Annotated[str, _MARKER]` by `str`."""
@@ -328,8 +329,8 @@ class Signatures(griffe.Extension):
             parameter.default = defaults.get(parameter.name, parameter.default)
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
-        """Replace `Annotated[Text, Field(…)]` by `str`."""
-        if attr.module.path.endswith((".settings", ".claims")):
+        """Replace `Annotated[Text, Field(…)]` by `str`, and `Documented[Text]` by `str | None`."""
+        if attr.module.path.endswith((".settings", ".claims", ".identity")):
             attr.annotation = self.plain(attr.annotation)
 
     def defaults(self) -> dict[str, dict[str, str]]:
@@ -348,6 +349,8 @@ class Signatures(griffe.Extension):
         if isinstance(annotation, griffe.ExprSubscript) and str(annotation.left) == "Annotated":
             listed: Any = annotation.slice
             return self.plain(listed.elements[0])
+        if isinstance(annotation, griffe.ExprSubscript) and str(annotation.left) == "Documented":
+            return griffe.ExprBinOp(self.plain(annotation.slice), "|", "None")
         if isinstance(annotation, griffe.Expr):
             for part in annotation.iterate(flat=True):
                 if isinstance(part, griffe.ExprName):
@@ -364,7 +367,9 @@ def shown(value: object) -> str:
 
 def main(arguments: list[str]) -> int:
     """Return 0 if the pages are what this script writes."""
-    pages = {PAGE: page(), METRICS_PAGE: metrics_page()}
+    import api_contents  # noqa: PLC0415 - mkdocstrings loads this file without its folder
+
+    pages = {PAGE: page(), METRICS_PAGE: metrics_page()} | api_contents.pages()
     if "--check" not in arguments:
         for path, text in pages.items():
             path.write_text(text)
