@@ -23,7 +23,8 @@ RESULTS = Path("benchmarks", "results")
 ASSETS = Path("docs", "assets")
 PAGE = Path("docs", "concepts", "performance.md")
 DRAWN_FROM = Path("benchmarks", "drawn_from.txt")
-"""The digest of the results that the plots show."""
+"""The digest of the results that the plots show, and of what draws them."""
+DRAWN_BY = Path(__file__).with_name("plots.py")
 LOG_INTERVAL = 0.5
 """The load average up to which figures are worth keeping."""
 PACKAGES = ("fastapi", "pydantic", "cryptography", "python-jose", "pyjwt", "joserfc", "authlib", "uvicorn", "httptools")
@@ -102,12 +103,12 @@ def report(root: Path) -> None:
     for folder in (ASSETS, PAGE.parent):
         (root / folder).mkdir(parents=True, exist_ok=True)
     import_module("plots").draw(results, root / ASSETS)
-    (root / DRAWN_FROM).write_text(digest(kept) + "\n")
+    (root / DRAWN_FROM).write_text(digest([*kept, DRAWN_BY]) + "\n")
     (root / PAGE).write_text(import_module("page").render(results))
 
 
 def digest(files: list[Path]) -> str:
-    """Return a digest of results, by which a test notices plots of older ones."""
+    """Return a digest of results and of what draws them, by which a test notices older plots."""
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -19,6 +19,7 @@ from math import inf
 from pathlib import Path
 from random import Random
 
+from drawn import record
 from simulate_unknown_keys import insert
 
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, PendingFetch
@@ -347,7 +348,8 @@ def main(arguments: list[str]) -> int:
     print(text)
     if options.write:
         insert(text, options.write / "guides" / "fleet.md")
-        plot(cells, options.write / "assets" / "fleet.svg")
+        plot(cells, picture := options.write / "assets" / "fleet.svg")
+        record(picture.name, picture)
     alone, shared = (cells["a manual rotation", fleet] for fleet in ("jitter, no store", "jitter, store"))
     accepted = all(cell.accepted_after < 2 * SETTINGS.key_settings.refresh_interval for cell in cells.values())
     return 0 if accepted and shared.total <= alone.total / 20 else 1

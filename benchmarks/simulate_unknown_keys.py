@@ -18,6 +18,8 @@ from random import Random
 from statistics import median
 from typing import Protocol
 
+from drawn import record
+
 from fastapi_cloudflare_access._keys.rate_limiter import Decision, FetchRateLimiter
 from fastapi_cloudflare_access.settings import KeySettings
 
@@ -272,7 +274,8 @@ def main(arguments: list[str]) -> int:
     print(table(cells))
     if options.write:
         insert(table(cells), options.write / "guides" / "keys.md")
-        plot(cells, options.write / "assets" / "unknown-keys.svg")
+        plot(cells, picture := options.write / "assets" / "unknown-keys.svg")
+        record(picture.name, picture)
     own = {key: cell for key, cell in cells.items() if "this package" in key[0]}
     quiet = next(cell for (_, noise, lag), cell in own.items() if noise == "none" and not lag)
     worst, fetches = max(cell.worst for cell in own.values()), max(cell.fetches for cell in own.values())
