@@ -1,12 +1,9 @@
 """The built documentation: no warning, no broken link, every public thing on it, and each page as Markdown."""
 
 import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
-import sys
 from functools import cache
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -14,34 +11,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from support.once import once
 from support.public_names import MODULES, PACKAGE, load, public_names
+from support.site import DOCS, ROOT, built
 
 from fastapi_cloudflare_access import events
 
 pytestmark = [pytest.mark.sources, pytest.mark.once]
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
-
-
-def build(folder: Path) -> None:
-    """Build the site in a copy of the pages, with everything that scripts/docs adds."""
-    shutil.copytree(DOCS, folder / "docs")
-    shutil.copy(ROOT / "mkdocs.yml", folder)
-    for name in ("src", "scripts"):
-        (folder / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-m", "zensical", "build", "--strict"]
-    environment = os.environ | {"NO_COLOR": "1"}
-    with (folder / "log.txt").open("w") as log:
-        subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=False)
-    subprocess.run([sys.executable, str(ROOT / "scripts/markdown_pages.py"), str(folder / "site")], check=True)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return once(tmp_path_factory, "documentation", build)
+    return built(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

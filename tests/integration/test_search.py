@@ -1,8 +1,5 @@
 """The search of the documentation, in a real browser: one query finds the page of each task and each cause of a 401."""
 
-import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.browser import browser, needs_browser
-from support.tasks import CAUSES, MESSAGES, TASKS
+from support.site import built
+from support.tasks import CAUSES, MESSAGES, SHORT, TASKS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -21,24 +19,36 @@ if TYPE_CHECKING:
 pytest.importorskip("zensical", reason="builds the site, and its search")
 pytestmark = needs_browser
 
-ROOT = Path(__file__).parents[2]
 FIRST = 3
 """A page counts as found among so many pages, as the search lists them."""
-PARTS = 4
-"""A test for all queries would take long on a busy machine."""
-QUERIES = {**TASKS, **dict.fromkeys([*CAUSES, *MESSAGES, "401"], "guides/when-it-says-401.md")}
-RESULTS = """() => {
-    const found = [];
-    const visit = (root, inside) => {
-        for (const element of root.querySelectorAll("*")) {
-            if (element.shadowRoot) visit(element.shadowRoot, true);
-            if (inside && element.tagName === "A") found.push(new URL(element.href).pathname);
-        }
+QUERIES = {**TASKS, **SHORT, **dict.fromkeys([*CAUSES, *MESSAGES, "401"], "guides/when-it-says-401.md")}
+SEARCH = """async ({queries, first, nonsense, patience}) => {
+    const everything = root => [...root.querySelectorAll("*")].flatMap(
+        element => [element, ...(element.shadowRoot ? everything(element.shadowRoot) : [])]);
+    const root = everything(document).find(element => element.matches('input[aria-label="Search"]')).getRootNode();
+    const listed = () => [...new Set([...root.querySelectorAll("a")].map(link => new URL(link.href).pathname))];
+    const type = text => {
+        const input = root.querySelector('input[aria-label="Search"]');
+        input.value = text;
+        input.dispatchEvent(new InputEvent("input", {bubbles: true, composed: true}));
     };
-    visit(document, false);
-    return [...new Set(found)];
+    const until = async holds => {
+        const end = performance.now() + patience;
+        while (!holds() && performance.now() < end) await new Promise(resolve => setTimeout(resolve, 5));
+        return holds();
+    };
+    const missed = {};
+    for (const [query, expected] of Object.entries(queries)) {
+        type(nonsense);  // or the results of the last query would count
+        if (!await until(() => listed().length === 0)) throw new Error("the search lists pages for nonsense");
+        type(query);
+        if (!await until(() => listed().slice(0, first).includes(expected))) missed[query] = listed().slice(0, first);
+    }
+    return missed;
 }"""
-"""The pages that the search lists, in its order."""
+"""Types each query, in the page, and returns what the search lists for those that do not find their page."""
+PATIENCE = 10_000
+"""Milliseconds for one query."""
 NONSENSE = "qzxqzx"
 """A word that no page has."""
 
@@ -62,13 +72,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("search")
-    shutil.copytree(ROOT / "docs", folder / "docs")
-    shutil.copy(ROOT / "mkdocs.yml", folder)
-    for name in ("src", "scripts"):
-        (folder / name).symlink_to(ROOT / name)
-    subprocess.run([sys.executable, "-m", "zensical", "build"], cwd=folder, check=True, capture_output=True)
-    with served(folder / "site") as address:
+    with served(built(tmp_path_factory) / "site") as address:
         yield address
 
 
@@ -84,32 +88,11 @@ def open_search(page: "Page") -> None:
     pytest.fail("the search does not open")
 
 
-def listed(page: "Page", query: str, expected: str) -> list[str]:
-    """Return the first pages that the search lists, when it has listed the expected one, or after a while."""
-    from playwright.sync_api import TimeoutError as NotListed
-
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(NONSENSE)  # or the results of the last query would count
-    page.wait_for_function(f"() => ({RESULTS})().length === 0")
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(query)  # in one event, so that the search runs once
-    with suppress(NotListed):
-        page.wait_for_function(f"wanted => ({RESULTS})().slice(0, {FIRST}).includes(wanted)", arg=expected)
-    found: list[str] = page.evaluate(RESULTS)
-    return found[:FIRST]
-
-
-@pytest.fixture(scope="module")
-def search(site: str) -> "Iterator[Page]":
+def test_one_query_finds_each_task_and_each_cause(site: str) -> None:
+    queries = {query: f"/{page.removesuffix('.md')}/" for query, page in QUERIES.items()}
+    options = {"queries": queries, "first": FIRST, "nonsense": NONSENSE, "patience": PATIENCE}
     with browser() as context:
         page = context.new_page()
         page.goto(site, wait_until="networkidle")
         open_search(page)
-        yield page
-
-
-@pytest.mark.parametrize("part", range(PARTS))
-def test_one_query_finds_each_task_and_each_cause(search: "Page", part: int) -> None:
-    paths = {query: f"/{found.removesuffix('.md')}/" for query, found in [*QUERIES.items()][part::PARTS]}
-    missed = {query: found for query, path in paths.items() if path not in (found := listed(search, query, path))}
-    assert missed == {}
+        assert page.evaluate(SEARCH, options) == {}
