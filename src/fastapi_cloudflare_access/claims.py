@@ -125,7 +125,7 @@ class BaseClaims(VerifiedModel):
 
 
 class UserClaims(BaseClaims):
-    """A person who logged in.
+    """A user that logged in.
 
     Use `principal` as the key of your records, not the address: an address can pass to another person.
     """
