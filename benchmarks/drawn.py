@@ -4,6 +4,7 @@ import ast
 import json
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from fastapi_cloudflare_access.settings import KeySettings
 
@@ -27,7 +28,7 @@ SOURCES = {
 
 def record(name: str, picture: Path) -> None:
     """Note what a picture was drawn from, and the picture."""
-    records = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    records: dict[str, dict[str, str]] = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     records[name] = {"code": code(name), "picture": sha256(picture.read_bytes()).hexdigest()}
     RECORD.write_text(json.dumps(dict(sorted(records.items())), indent=2) + "\n")
 
@@ -40,11 +41,11 @@ def code(name: str) -> str:
 
 def meaning(source: str) -> str:
     """Return the code of a module without its docstrings, comments and formatting."""
-    tree = ast.parse(source)
+    tree: Any = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [each for each in body if not is_text(each)] or [ast.Pass()]  # type: ignore[attr-defined]
+        found: Any = node
+        if isinstance(getattr(found, "body", None), list):
+            found.body = [each for each in found.body if not is_text(each)] or [ast.Pass()]
     return ast.unparse(tree)
 
 
