@@ -162,22 +162,42 @@ WebSockets.
 |---|---|---|---|"""
 FOOT = """## Attacks, fuzzing and mutation
 
-| | figures |
-|---|---|
-| forged tokens and malformed requests on real sockets: uvicorn with h11 or httptools, Hypercorn | {attacks} |
-| coverage-guided fuzzing of everything that is read from outside | {fuzzing} |
-| mutation testing of the modules that decide | {mutation} |
-| time of a refusal, compared with accepting a token of the same size | {cost} |
-| a long run: two workers, 1,000 streams and 40 requests per second on a clock that is 24 times as fast | {long} |
+### Forged requests
+
+The tests send {attacks}.
+The servers are uvicorn with h11, uvicorn with httptools, and Hypercorn, on real sockets.
+
+### Fuzzing
+
+The fuzzer follows the coverage of the code. It changes everything that is read from outside.
+
+{fuzzing}
+
+### Mutations
+
+Each mutation changes one place of a module that decides.
+
+{mutation}
+
+### Time of a refusal
+
+Compared with the acceptance of a token of the same size, a refusal takes {cost}.
+
+### A long run
+
+Two workers have 1,000 streams and 40 requests per second, on a clock that is 24 times as fast. Keys rotate, the team is
+renamed, the certs endpoint fails and hangs, Redis is killed, and callers are revoked.
+
+{long}.
+
+The run fails if the memory of a worker grows by more than 1 MiB an hour, or if a task, a file or a socket is left over.
+It fails too if a valid token is refused, if an invalid one is accepted, or if a stream does not end with its token.
+
+### Repeat them
 
 `scripts/soak` repeats the fuzzing, the mutation testing and the long run. It records each mutant that survives in
 `tests/vectors/mutants.json`, with the reason why no test can notice it. The forged tokens are in `tests/attacks`. The
 seeds and the findings of the fuzzing are in `tests/fuzz`. The examples of RFC 7515 and RFC 7520 are in `tests/vectors`.
-
-In the long run, keys rotate, the team is renamed, the certs endpoint fails and hangs, Redis is killed, and callers are
-revoked. The run fails if the memory of a worker grows by more than 1 MiB an hour, or if a task, a file or a socket is
-left over. It fails too if a valid token is refused, if an invalid one is accepted, or if a stream does not end with its
-token.
 
 ## Known differences between servers
 

@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from fastapi_cloudflare_access import CloudflareAccess, KeySettings
 from fastapi_cloudflare_access.dependencies import Dependency
-from fastapi_cloudflare_access.instrumentation.metrics import ATTRIBUTES, METRICS
+from fastapi_cloudflare_access.instrumentation.metrics import ATTRIBUTES, METRICS, Metric
 from fastapi_cloudflare_access.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
@@ -189,21 +189,24 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def unit_of(metric: Metric) -> str:
+    """Return the kind of a metric, and its unit if it has one."""
+    kind = metric.kind.removeprefix("observed_")
+    return f"{kind}, `{metric.unit}`" if metric.unit else kind
+
+
 def metrics_page() -> str:
     """Return the page of the metrics."""
-    kinds = {"observed_counter": "counter"}
     rows = [
         (
             f"`{metric.name}`<br>`{metric.prometheus_name}`",
-            kinds.get(metric.kind, metric.kind) + (f", {metric.unit}" if metric.unit else ""),
-            "<br>".join(f"`{name}`" for name in metric.attributes),
-            metric.description,
+            "<br>".join([unit_of(metric), metric.description, *(f"`{name}`" for name in metric.attributes)]),
         )
         for metric in METRICS
     ]
     attributes = [(f"`{name}`<br>`{name.replace('.', '_')}`", text) for name, text in ATTRIBUTES.items()]
     return METRICS_TEXT.format(
-        metrics=table(("metric", "kind and unit", "attributes", "description"), rows),
+        metrics=table(("metric", "kind and unit, description, attributes"), rows),
         attributes=table(("attribute", "values"), attributes),
     )
 
@@ -212,7 +215,7 @@ METRICS_TEXT = """<!-- Written by scripts/reference.py, from the table in the co
 # Metrics
 
 The listeners for [Prometheus and OpenTelemetry](../guides/metrics.md) record these metrics. The first name is that of
-OpenTelemetry, and the second that of Prometheus.
+OpenTelemetry, and the second that of Prometheus. The [attributes](#attributes) are below the description.
 
 {metrics}
 

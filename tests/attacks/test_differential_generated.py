@@ -34,7 +34,7 @@ LENIENT = JWSRegistry(algorithms=["RS256"], strict_check_header=False)
 MAX_FETCHES_PER_REQUEST = 3000
 
 PAGE = Path(__file__).parents[2] / "docs/reference/differences.md"
-ROW = re.compile(r"^\| (the .+?) \| (accepts)? ?\| (accepts)? ?\| `(\w+)` \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (the .+?) \| (yes)? ?\| (yes)? ?\| `(\w+)` \| (.+) \|$", re.MULTILINE)
 ACCEPTED = ("accepted", "")
 
 Change = Callable[[random.Random, dict[str, Any], dict[str, Any]], None]

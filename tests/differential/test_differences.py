@@ -207,7 +207,7 @@ def test_what_the_documented_python_accepts_and_this_package_refuses_is_what_the
     team: Team, certs: CertsServer
 ) -> None:
     tokens = named(team)
-    expected = {name for name, cell in written(0).items() if cell == "accepts"}
+    expected = {name for name, cell in written(0).items() if cell == "yes"}
     assert difference(ours(certs, tokens), pyjwt(certs, tokens)) == expected
 
 
@@ -215,7 +215,7 @@ def test_what_the_documented_javascript_accepts_and_this_package_refuses_is_what
     team: Team, certs: CertsServer, node_modules: Path
 ) -> None:
     tokens = named(team)
-    expected = {name for name, cell in written(1).items() if cell == "accepts"}
+    expected = {name for name, cell in written(1).items() if cell == "yes"}
     assert difference(ours(certs, tokens), jose(certs, tokens, node_modules)) == expected
 
 
@@ -223,7 +223,7 @@ def test_what_the_documented_go_accepts_and_this_package_refuses_is_what_the_pag
     team: Team, certs: CertsServer, program: Path
 ) -> None:
     tokens = named(team)
-    expected = {name for name, cell in written(2).items() if cell == "accepts"}
+    expected = {name for name, cell in written(2).items() if cell == "yes"}
     assert difference(ours(certs, tokens), go_oidc(certs, tokens, program)) == expected
 
 
@@ -231,7 +231,7 @@ def test_the_page_names_the_reason_code_and_why_for_each_of_its_tokens(team: Tea
     tokens = {name: token for name, token in named(team).items() if name in written(0)}
     assert {name: f"`{reason}`" for name, reason in ours(certs, tokens).items()} == written(3)
     assert [name for name, why in written(4).items() if len(why.split()) < 2] == []
-    assert [name for name in tokens if "accepts" not in {written(column)[name] for column in range(3)}] == []
+    assert [name for name in tokens if "yes" not in {written(column)[name] for column in range(3)}] == []
 
 
 def test_with_its_leeway_this_package_accepts_a_little_longer_and_a_little_earlier(
