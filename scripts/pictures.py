@@ -210,7 +210,7 @@ def _draw_outage(drawing: Drawing) -> None:
     drawing.text(
         5,
         512,
-        "A key that is no longer published is removed after a second fetch, 30 s later,",
+        "A key that is no longer published is removed when a second fetch, 30 s later,",
         anchor="start",
         size=15,
         colour=colours.quiet,

@@ -30,6 +30,7 @@ ASSETS = ROOT / "docs" / "assets"
 SHOWN = ROOT / "src/fastapi_cloudflare_access/local/templates"
 TAKEN_FROM = Path(__file__).with_suffix(".json")
 """What the pictures of the local Access show: a digest of each template. A test notices that one has changed."""
+WIDTH = 900
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 SHOP = App(name="Shop", host="shop.localhost", policies=(Policy(name="Admins", groups=("admins",)),))
 
@@ -37,8 +38,10 @@ SHOP = App(name="Shop", host="shop.localhost", policies=(Policy(name="Admins", g
 def take(page: Page, local: RunningAccess, suffix: str) -> None:
     """Go through the pages, one picture each."""
 
-    def picture(name: str) -> None:
-        page.screenshot(path=ASSETS / f"local-{name}{suffix}.png", full_page=True)
+    def picture(name: str, *, height: int = 0) -> None:
+        """Take the whole page, or its first part."""
+        clip = {"x": 0, "y": 0, "width": WIDTH, "height": height} if height else None
+        page.screenshot(path=ASSETS / f"local-{name}{suffix}.png", full_page=True, clip=clip)  # type: ignore[arg-type]
 
     page.goto(local.url("/", app="Shop"))
     picture("login")
@@ -50,7 +53,7 @@ def take(page: Page, local: RunningAccess, suffix: str) -> None:
     page.wait_for_url(local.url("/", app="Shop"))
     page.goto(local.team_domain)
     page.locator("summary").first.click()
-    picture("control")
+    picture("control", height=1000)
     page.goto(local.url("/cdn-cgi/access/logout"))
     picture("logged-out")
 
@@ -70,7 +73,7 @@ def local_pictures() -> None:
                 executable_path=shutil.which("chromium"),
                 args=FLAGS,
                 color_scheme=scheme,  # type: ignore[arg-type]
-                viewport={"width": 900, "height": 600},
+                viewport={"width": WIDTH, "height": 320},
             )
             take(context.new_page(), local, suffix)
             context.close()

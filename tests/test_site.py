@@ -12,13 +12,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from support.public_names import MODULES, PACKAGE, load, public_names
-from support.site import DOCS, ROOT, built
+from support.site import DOCS, PAGES, ROOT, built
 
 from fastapi_cloudflare_access import events
 
 pytestmark = [pytest.mark.sources, pytest.mark.once]
-
-PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 
 
 @pytest.fixture(scope="module")

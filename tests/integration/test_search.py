@@ -1,16 +1,12 @@
 """The search of the documentation, in a real browser: one query finds the page of each task and each cause of a 401."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 from support.browser import browser, needs_browser
-from support.site import built
+from support.site import built, served
 from support.tasks import CAUSES, MESSAGES, SHORT, TASKS
 
 if TYPE_CHECKING:
@@ -51,23 +47,6 @@ PATIENCE = 10_000
 """Milliseconds for one query."""
 NONSENSE = "qzxqzx"
 """A word that no page has."""
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files, and logs nothing."""
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that it has
-        """Write nothing."""
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
 
 
 @pytest.fixture(scope="module")
