@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 DIRECTIVE = re.compile(r"^::: (\S+)\n((?:    .*\n|\n(?=    ))*)", re.MULTILINE)
 """What mkdocstrings replaces by the documentation of a name, with its options."""
 CROSS_REFERENCE = re.compile(r"\[([^\[\]]+)\]\[[\w.]+\]")
-STYLE = re.compile(r"(?<=\))\{ (?:\.[\w-]+ ?)+\}|^</?div[^>]*>\n\n?", re.MULTILINE)
+STYLE = re.compile(r"(?<=\))\s?\{ (?:\.[\w-]+ ?)+\}|^</?div[^>]*>\n\n?", re.MULTILINE)
 """The style of a link, a picture or a block, which only the site shows."""
 ANCHOR = re.compile(r"\[\]\(\)\{#[\w.]+\}\n?")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
