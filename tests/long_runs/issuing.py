@@ -81,18 +81,20 @@ class Issuing:
         claims = self.team.user_claims("eve@example.com")
         return self.team.sign(claims, header={"alg": "RS256", "kid": token_hex(32)}, key=self._stranger)
 
-    def begin_revocation(self, token: Token, action: str, seconds: float) -> None:
+    def begin_revocation(self, token: Token, action: str) -> None:
         """Note that a token, or the user who has it, is about to be revoked."""
         token.revoked = self.now
         if action == "log_out":
             self._logged_out[token.email] = inf
         if action == "block":
-            self._blocked[token.email] = self.now + seconds + 2 * MARGIN
+            self._blocked[token.email] = inf
 
-    def end_revocation(self, token: Token) -> None:
-        """Note that the revocation was stored."""
-        if token.email in self._logged_out:
+    def end_revocation(self, token: Token, action: str, seconds: float) -> None:
+        """Note that the revocation was stored; a block ends so many seconds after that, at the latest."""
+        if action == "log_out":
             self._logged_out[token.email] = self.now + MARGIN
+        if action == "block":
+            self._blocked[token.email] = self.now + seconds + 2 * MARGIN
 
     def admitted_from(self, email: str) -> float:
         """Return the time from which new tokens of a user are accepted."""

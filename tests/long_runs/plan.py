@@ -157,14 +157,14 @@ class Plan:
         if (token := self.streams.tokens.get(number)) is None:
             return
         seconds = float(max(2, int(self.cycle / 50)))
-        self.issuing.begin_revocation(token, action, seconds)
+        self.issuing.begin_revocation(token, action)
         query = {"action": action, "token": token.text, "email": token.email, "seconds": str(seconds)}
         port, answer = self.issuing.chance.choice(self.ports), ""
         for _ in range(TRIES):  # as an operator does, since the limit of the store is short on this clock
             answer = (await client.post(f"http://127.0.0.1:{port}/revoke", params=query)).text
             if answer != '"revocations_unavailable"':
                 break
-        self.issuing.end_revocation(token)
+        self.issuing.end_revocation(token, action, seconds)
         if answer != '"ok"':
             self.tally.mistake("a revocation failed", f"{action}: {answer[:80]}")
         elif action != "block":

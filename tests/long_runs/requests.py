@@ -47,7 +47,8 @@ class Requests:
 
     async def send_unknown_keys(self, *, pause: float) -> None:
         """Send a token of an unknown key after each pause, in seconds of the clock, for ever."""
-        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(limits=limits, timeout=30.0, trust_env=False) as client:
             while True:
                 await self._issuing.team.clock.sleep(pause)
                 await self._send(client, "of an unknown key", self._issuing.of_unknown_key(), lambda: False)

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 HEADER = "Cf-Access-Jwt-Assertion"
 LEEWAY = 10.0
 PAUSE = 5.0
-"""Seconds of the clock before a refused stream is opened again."""
+"""Seconds of the clock before a refused stream is opened again, and in which a revocation may have been stored."""
 
 Opened: TypeAlias = Callable[[], None]
 Open: TypeAlias = Callable[[int, Token, Opened], Awaitable[str]]
@@ -43,7 +43,7 @@ class Streams:
         email, first = f"stream-{number}@example.com", True
         try:
             while True:
-                await self._wait_until(self._issuing.admitted_from(email))
+                await self._wait_until_admitted(email)
                 token = self._issuing.token(email, first=first)
                 first = False
                 await self._run(number, token, open_stream, port)
@@ -73,9 +73,9 @@ class Streams:
         early = max(0.0, token.ends - now) if is_early else 0.0
         self._tally.ended(how, early=early, late=max(0.0, now - end), allowed=self._allowed)
 
-    async def _wait_until(self, time: float) -> None:
-        if (seconds := time - self._issuing.now) > 0:
-            await self._issuing.team.clock.sleep(seconds)
+    async def _wait_until_admitted(self, email: str) -> None:
+        while (seconds := self._issuing.admitted_from(email) - self._issuing.now) > 0:
+            await self._issuing.team.clock.sleep(min(seconds, PAUSE))
 
 
 async def open_socket(port: int, token: Token, opened: Opened) -> str:
