@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.browser import browser, needs_browser
-from support.site import PAGES, served
+from support.site import PAGES, built, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, ViewportSize
