@@ -34,6 +34,8 @@ MANIFESTS: list[dict[str, Any]] = [
 DEPLOYMENTS = [manifest for manifest in MANIFESTS if manifest["kind"] == "Deployment"]
 OLDEST_KUBERNETES = "1.30"
 """The first version in which a container can sleep before it stops."""
+DOCKER_GRACE = 10
+"""Seconds after which Docker kills a container that was stopped."""
 
 
 def name_of(manifest: dict[str, Any]) -> str:
@@ -191,8 +193,27 @@ def test_the_guides_show_the_files() -> None:
 
 
 def from_dockerfile(instruction: str) -> list[str]:
-    (found,) = re.findall(rf"^{instruction} (.+)$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    lines = (FOLDER / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    (found,) = re.findall(rf"^{instruction} (.+)$", lines, re.MULTILINE)
     return [*json.loads(found)] if found.startswith("[") else found.split()
+
+
+def test_an_instance_with_an_open_stream_ends_before_it_is_killed() -> None:
+    (option,) = [each for each in from_dockerfile("CMD") if each.startswith("--timeout-graceful-shutdown=")]
+    seconds = int(option.partition("=")[2])
+    pod = manifest("Deployment", "app")["spec"]["template"]["spec"]
+    slept = container_of(manifest("Deployment", "app"))["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert "stop_grace_period" not in COMPOSE["services"]["app"]
+    assert seconds < DOCKER_GRACE
+    assert slept + seconds < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_trial_in_containers_changes_no_right_of_the_example() -> None:
+    trial = yaml.safe_load((ROOT / "tests/containers/trial.yaml").read_text(encoding="utf-8"))
+    assert trial["services"].keys() - COMPOSE["services"].keys() == {"team"}
+    changed = {name for service in ("tunnel", "app") for name in trial["services"][service]}
+    assert changed == {"image", "command", "volumes", "environment"}
+    assert "command" not in trial["services"]["app"]
 
 
 @contextmanager
