@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator
 from importlib import import_module
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 example: Any = import_module("fleet_app")
-app, access = example.app, example.access
+app: FastAPI = example.app
+access = example.access
 
 
 async def ticks(caller: Any) -> AsyncGenerator[str]:
