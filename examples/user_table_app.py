@@ -32,10 +32,10 @@ access = CloudflareAccess()
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     with sqlite3.connect(DATABASE) as database:
         database.execute(TABLE)
-    async with access:
+    async with access.lifespan(app):
         yield
 
 

@@ -181,7 +181,7 @@ class AccessBase(Dependency[U | ServiceClaims], Generic[U]):
     async def lifespan(self, app: Annotated[object, _LIFESPAN]) -> AsyncGenerator[None]:
         """Keep the keys fresh while the app runs: `FastAPI(lifespan=access.lifespan)`.
 
-        In your own lifespan write `async with access:`. Nested use is reference-counted.
+        In your own lifespan write `async with access.lifespan(app):`. Nested use is reference-counted.
 
         Raises:
             ConfigurationError: A route of the app is declared in a way that would admit every client.
