@@ -43,7 +43,7 @@ TASKS = {
     "gunicorn": "guides/deploy.md",
     "tunnel": "guides/deploy.md",
     "fastapi cloud": "guides/deploy.md",
-    "proxies private cas": "guides/deploy.md",
+    "proxy private cas": "guides/deploy.md",
     "settings of your own": "guides/own-settings.md",
     ".env": "guides/own-settings.md",
     "conftest": "guides/testing.md",
@@ -131,8 +131,10 @@ CAUSES = {
     "limit headers large token groups": "malformed_token",
     "cors preflight options": "missing_token",
     "health probe cron script": "missing_token",
+    "corrected value stale env": "wrong_audience",
+    "too many redirects": "wrong_audience",
 }
-"""Ten causes of 401 in production, in the words of a user, and the reason code of each."""
+"""Causes of 401 in production, in the words of a user, and the reason code of each."""
 MESSAGES = [
     "No Cloudflare Access token",
     "The Cloudflare Access token is not acceptable",
