@@ -24,7 +24,12 @@ from serving import BEFORE, CACHED, DISTINCT, RETURNING
 
 Results = Mapping[str, Any]
 
-PAGE = """# Performance
+PAGE = """---
+search:
+  exclude: true # the guides answer what users search for
+---
+
+# Performance
 
 This page compares a route with `access.user` with a route with one empty dependency. If callers return, the protected
 route serves {known_share} of the requests per second of the other. If every token is new, it serves {new_share}.

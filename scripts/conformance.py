@@ -146,7 +146,12 @@ def unproven(held: Mapping[int, list[str]], passed: Mapping[str, int]) -> list[s
     ]
 
 
-HEAD = """# Conformance
+HEAD = """---
+search:
+  exclude: true # the guides answer what users search for
+---
+
+# Conformance
 
 This page lists the rules for a strict verifier. Each row has the rule, its source, and the tests that check it.
 `scripts/conformance.py` generates the page from marks in the tests. If a row has no test and is not listed as missing,

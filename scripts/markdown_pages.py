@@ -23,6 +23,8 @@ CROSS_REFERENCE = re.compile(r"\[([^\[\]]+)\]\[[\w.]+\]")
 STYLE = re.compile(r"(?<=\))\s?\{ (?:\.[\w-]+ ?)+\}|^</?div[^>]*>\n\n?", re.MULTILINE)
 """The style of a link, a picture or a block, which only the site shows."""
 ANCHOR = re.compile(r"\[\]\(\)\{#[\w.]+\}\n?")
+SETTINGS = re.compile(r"\A---\n.*?^---\n+", re.MULTILINE | re.DOTALL)
+"""The settings of a page, which only the builder of the site reads."""
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -60,7 +62,8 @@ def pages(navigation: list[Any], section: str = "") -> Iterator[Page]:
 
 def markdown(path: Path) -> str:
     """Return a page with the documentation of each name that it shows."""
-    text = DIRECTIVE.sub(lambda found: documentation(found[1], found[2]), path.read_text())
+    text = SETTINGS.sub("", path.read_text())
+    text = DIRECTIVE.sub(lambda found: documentation(found[1], found[2]), text)
     text = STYLE.sub("", ANCHOR.sub("", text))
     text = re.sub(r"^<!-- .*? -->\n", "", text, flags=re.MULTILINE)
     return CROSS_REFERENCE.sub(r"\1", text)

@@ -33,7 +33,8 @@ def test_a_task_is_found_by_its_own_words(task: str, page: str) -> None:
 @pytest.mark.parametrize(("cause", "reason"), CAUSES.items(), ids=CAUSES)
 def test_a_cause_of_401_is_a_row_with_its_reason_code(cause: str, reason: str) -> None:
     guide = (DOCS / "guides/when-it-says-401.md").read_text()
-    rows = [line.lower() for line in guide.partition("\n## It says 401 in production")[2].partition("\n## ")[0].splitlines()]
+    section = guide.partition("\n## It says 401 in production")[2].partition("\n## ")[0]
+    rows = [line.lower() for line in section.splitlines()]
     found = [row for row in rows if row.startswith("|") and all(word in row for word in cause.split())]
     assert len(found) == 1
     assert f"(#{reason})" in found[0]

@@ -222,6 +222,14 @@ def test_the_address_of_the_documentation_is_one_line_to_uncomment() -> None:
     assert ("OWNER" in lines[0][1]) == bool(lines[0][0])
 
 
+def test_the_search_leaves_out_the_pages_of_evidence_alone(site: Path) -> None:
+    """Their many words would hide the guide that answers."""
+    items = json.loads((site / "search.json").read_text())["items"]
+    found = {item["location"].partition("#")[0].rstrip("/") or "index" for item in items}
+    left_out = {"concepts/conformance", "concepts/performance", "reference/differences"}
+    assert {page.removesuffix(".md") for page in PAGES} - found == left_out
+
+
 def test_llms_full_txt_has_every_page(site: Path) -> None:
     text = (site / "llms-full.txt").read_text()
     assert [page for page in PAGES if (site / page).read_text() not in text] == []
