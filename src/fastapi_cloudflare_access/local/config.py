@@ -159,7 +159,7 @@ class Team(_Frozen):
     """The organisation.
 
     Attributes:
-        name: Name on the pages; the ids of users and services are derived from it.
+        name: Name on the pages; all ids are derived from it.
         domain: Team domain to serve over TLS; by default the team is at `http://127.0.0.1:PORT`.
         session: Lifetime of a login to the team, in seconds.
         strict_service_tokens: Whether rejected service credentials get 401 or 403 instead of a login.
