@@ -75,7 +75,10 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [*root.handlers])  # a page may configure logging
     monkeypatch.setattr(root, "level", root.level)
+    logger = logging.getLogger("fastapi_cloudflare_access")
+    level = logger.level
     yield module.__dict__
+    logger.setLevel(level)
     for collector in {*REGISTRY._collector_to_names} - registered:  # a page may register metrics
         REGISTRY.unregister(collector)
 

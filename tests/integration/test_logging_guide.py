@@ -141,26 +141,37 @@ def test_without_keys_the_log_names_the_url_and_the_cause(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("heading", "language"), [("JSON", "json"), ("structlog", "text")])
 def test_a_configuration_in_python_writes_the_record_of_the_page(heading: str, language: str, tmp_path: Path) -> None:
     (code,), (shown,) = blocks(heading, "python"), blocks(heading, language)
-    (tmp_path / "app.py").write_text(APP)
+    page = records(shown)
+    line = refusal(code, f"""{{"{HEADER}": team.forge("expired")}}""", tmp_path)
+    assert masked(line, page) == page[0]
+    if language == "json":
+        assert json.loads(line)["reason"] == "token_expired"
+
+
+def test_two_lines_show_a_request_without_a_token(tmp_path: Path) -> None:
+    (code,) = blocks("Two lines for plain uvicorn", "python")
+    assert re.fullmatch(r"[\d-]+ [\d:,]+ INFO: .*refused GET /me: missing_token.*", refusal(code, "{}", tmp_path))
+
+
+def refusal(code: str, headers: str, folder: Path) -> str:
+    """Return what a configuration of the page writes for a request with these headers."""
+    (folder / "app.py").write_text(APP)
     request = f"""
         from app import access, app
         from fastapi.testclient import TestClient
         from fastapi_cloudflare_access.testing import FakeTeam
         team = FakeTeam("acme")
         with team.patch(access), TestClient(app) as client:
-            assert client.get("/me", headers={{"{HEADER}": team.forge("expired")}}).status_code == 401
+            assert client.get("/me", headers={headers}).status_code == 401
     """
     done = subprocess.run(
         [sys.executable, "-c", code + textwrap.dedent(request)],
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | {"CF_ACCESS_TEAM_DOMAIN": "acme", "CF_ACCESS_AUDIENCE": "0" * 64},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    page = records(shown)
     (line,) = [line for line in done.stderr.splitlines() if "refused" in line]
-    assert masked(line, page) == page[0]
-    if language == "json":
-        assert json.loads(line)["reason"] == "token_expired"
+    return line
