@@ -279,21 +279,36 @@ STAFF = CloudflareAccess(team_domain="acme", audience=TEAM.audience, user_model=
 
 @pytest.mark.conformance(105)
 @pytest.mark.parametrize(
-    ("annotation", "dependency", "also", "write"),
+    ("annotation", "dependency", "ends"),
     [
-        (UserClaims, "optional", "ServiceClaims | None", "UserClaims | ServiceClaims | None, Depends(access.optional)"),
-        (UserClaims | None, "optional", "ServiceClaims", "or use access.optional"),
-        (UserClaims | ServiceClaims, "optional", "None", "or use access"),
-        (UserClaims, "access", "ServiceClaims", "or use access.user"),
-        (ServiceClaims, "access", "UserClaims", "or use access.service"),
-        (ServiceClaims, "user", "UserClaims", "or use access.service"),
-        (UserClaims, "service", "ServiceClaims", "or use access.user"),
-        (None | UserClaims, "access", "ServiceClaims", "or use access.optional"),
-        (Employee, "user", "UserClaims", "or use access.user"),
+        (UserClaims, "optional", "also returns ServiceClaims | None: write caller: Annotated[UserClaims | ServiceClaims "
+         "| None, Depends(access.optional)], or use access.user"),
+        (UserClaims | None, "optional", "also returns ServiceClaims: write caller: Annotated[UserClaims | ServiceClaims "
+         "| None, Depends(access.optional)]"),
+        (UserClaims | ServiceClaims, "optional", "also returns None: write caller: Annotated[UserClaims | ServiceClaims "
+         "| None, Depends(access.optional)], or use access"),
+        (UserClaims, "access", "also returns ServiceClaims: write caller: Annotated[UserClaims | ServiceClaims, "
+         "Depends(access)], or use access.user"),
+        (ServiceClaims, "access", "also returns UserClaims: write caller: Annotated[UserClaims | ServiceClaims, "
+         "Depends(access)], or use access.service"),
+        (ServiceClaims, "user", "returns UserClaims: write caller: Annotated[UserClaims, Depends(access.user)], or use "
+         "access.service"),
+        (UserClaims, "service", "returns ServiceClaims: write caller: Annotated[ServiceClaims, Depends(access.service)]"
+         ", or use access.user"),
+        (None | UserClaims, "access", "also returns ServiceClaims: write caller: Annotated[UserClaims | ServiceClaims, "
+         "Depends(access)], or use access.user"),
+        (UserClaims, "identity", "returns Identity: write caller: Annotated[Identity, Depends(access.identity)], or use "
+         "access.user"),
+        (Employee, "user", "returns UserClaims: write CloudflareAccess(user_model=Employee)"),
+        (Employee | None, "optional", "also returns UserClaims | ServiceClaims: write "
+         "CloudflareAccess(user_model=Employee)"),
+        (Employee, "access", "returns UserClaims | ServiceClaims: write CloudflareAccess(user_model=Employee)"),
+        (Employee, "service", "returns ServiceClaims: write caller: Annotated[ServiceClaims, Depends(access.service)], "
+         "or use access.user"),
     ],
-)
+)  # fmt: skip
 def test_a_parameter_that_is_annotated_with_less_than_it_receives_is_an_error_at_the_start(
-    annotation: Any, dependency: str, also: str, write: str
+    annotation: Any, dependency: str, ends: str
 ) -> None:
     access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)
     node = access if dependency == "access" else getattr(access, dependency)
@@ -305,9 +320,24 @@ def test_a_parameter_that_is_annotated_with_less_than_it_receives_is_an_error_at
     app.add_api_route("/", handler)
     with pytest.raises(ConfigurationError) as wrong, TestClient(app):
         pass
-    assert f"/: the parameter caller is annotated with {_shown(_classes(annotation))}, and " in str(wrong.value)
-    assert f"also returns {also}: write caller: Annotated[" in str(wrong.value)
-    assert write in str(wrong.value)
+    start = f"/: the parameter caller is annotated with {_shown(_classes(annotation))}, and {node.expression}"
+    assert str(wrong.value) == f"{start} {ends}"
+
+
+class Manager(Employee):
+    """A model below that of the app."""
+
+
+def test_a_parameter_with_another_model_than_that_of_the_app_is_told_the_model_of_the_app() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(caller: Annotated[Manager, Depends(STAFF.user)]) -> None: ...
+
+    assert sentences(app) == [
+        "/: the parameter caller is annotated with Manager, and access.user returns Employee: write caller: "
+        "Annotated[Employee, Depends(access.user)]"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -362,3 +392,89 @@ def test_the_advice_for_claims_as_a_parameter_fits_their_kind(annotation: Any, w
     app.add_api_route("/", handler, methods=["POST"])
     (mistake,) = misuses(app, Dependency)
     assert mistake.endswith(f"write caller: {write}")
+
+
+# methods
+
+AS_A_METHOD = "write a function, and take the caller in a parameter: user: Annotated[UserClaims, Depends(access.user)]"
+
+
+class View:
+    """Routes in a class, as other frameworks have them."""
+
+    router = APIRouter()
+    user: UserClaims = Depends(access.user)
+
+    @router.get("/method")
+    def method(self, page: int = 1) -> str:
+        return "ok"
+
+    @router.websocket("/socket")
+    async def socket(self, socket: WebSocket) -> None: ...
+
+    @router.post("/body")
+    def body(self: dict[str, str]) -> None: ...  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+
+    @router.get("/path/{self}")
+    def path(self) -> None: ...
+
+    @router.get("/default")
+    def default(self=None) -> None: ...  # type: ignore[no-untyped-def]  # pyright: ignore
+
+    @classmethod
+    @router.get("/class")
+    def of_the_class(cls) -> None: ...
+
+    @staticmethod
+    @router.get("/static")
+    def static(item: str) -> None: ...
+
+    def bound(self, page: int = 1) -> None: ...
+
+    def __call__(self, page: int = 1) -> None: ...
+
+
+def test_a_method_that_is_registered_as_a_function_is_an_error_at_the_start_that_says_what_to_write() -> None:
+    app = FastAPI(lifespan=access.lifespan)
+    app.include_router(View.router)
+    names = {"/method": "method", "/socket": "socket", "/body": "body", "/path/{self}": "path", "/default": "default"}
+    expected = [f"{path}: View.{name} is a method, and takes self from the request: {AS_A_METHOD}"
+                for path, name in names.items()]  # fmt: skip
+    of_the_class = f"/class: View.of_the_class is a method, and takes cls from the request: {AS_A_METHOD}"
+    assert sentences(app) == [*expected, of_the_class]
+    with pytest.raises(ConfigurationError, match=r"^/method: View\.method is a method"), TestClient(app):
+        pytest.fail("it started")
+
+
+def test_a_method_is_named_without_the_function_around_its_class() -> None:
+    class Inner:
+        def me(self) -> None: ...
+
+    app = FastAPI()
+    app.add_api_route("/", ok, dependencies=[Depends(Inner.me)])
+    assert sentences(app) == [f"/: Inner.me is a method, and takes self from the request: {AS_A_METHOD}"]
+
+
+def test_a_method_without_its_class_is_still_one() -> None:
+    app = FastAPI()
+    app.add_api_route("/partial", partial(View.bound, self=None))  # type: ignore[arg-type]  # pyright: ignore
+    exec("def moved(self): ...", names := {})  # noqa: S102 - an annotation is what makes the difference
+    app.add_api_route("/moved", names["moved"])
+    assert [sentence.partition(",")[0] for sentence in sentences(app)] == [
+        "/partial: View.bound is a method",
+        "/moved: moved is a method",
+    ]
+
+
+def test_what_has_its_object_and_a_parameter_that_is_only_named_self_are_admitted() -> None:
+    app = FastAPI(dependencies=[Depends(View)])
+    for path, function in (("/bound", View().bound), ("/called", View()), ("/partial", partial(View.bound, View()))):
+        app.add_api_route(path, function)
+
+    @app.get("/caller")
+    async def caller(self: Annotated[UserClaims, Depends(access.user)]) -> None: ...
+
+    @app.get("/text")
+    async def text(self: str, cls: Annotated[str, Query()] = "first") -> None: ...
+
+    assert sentences(app) == []

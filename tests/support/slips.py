@@ -428,9 +428,24 @@ def _middleware(code: str, expects: Moment, says: str = "", **options: Any) -> S
     return _app(code, f"{_APP}{code}\napp.add_api_route('/', handler)\n", expects, says, breaks=True, **options)
 
 
+def _method(code: str, method: str, registration: str = "") -> Slip:
+    """A method that FastAPI takes for a function: a client could give its `self` in the query."""
+    source = f"{_APP}class View:\n    user: UserClaims = Depends(access.user)\n\n    {method}\n        ran.append('http')\n"
+    return _app(code, f"{source}\n{registration}\n", "at start", "write a function, and take the caller in a parameter")
+
+
 def _without_brackets(code: str, source: str) -> Slip:
     return _app(code, source, "at definition", _NOT_ITERABLE, error=TypeError)
 
+
+_METHODS = [
+    _method("@app.get def me(self)", "@app.get('/')\n    def me(self):"),
+    _method("@app.get async def me(self, page: int = 1)", "@app.get('/')\n    async def me(self, page: int = 1):"),
+    _method("@app.get def me(self=None)", "@app.get('/')\n    def me(self=None):"),
+    _method("@classmethod @app.get def me(cls)", "@classmethod\n    @app.get('/')\n    def me(cls):"),
+    _method("app.get(View.me)", "def me(self):", "app.get('/')(View.me)"),
+    _method("Depends(View.me)", "def me(self):", "app.get('/', dependencies=[Depends(View.me)])(handler)"),
+]
 
 APPS = [
     _app("lifespan=access", f"app = FastAPI(lifespan=access)\n{_CLOSED}", "at start", _AS_LIFESPAN),
@@ -445,6 +460,7 @@ APPS = [
     _middleware("app.add_middleware(access)", "at start", "access was called with"),
     _middleware("app.add_middleware(CloudflareAccess)", "at start", "positional argument", error=TypeError),
     _middleware("app.middleware('http')(access)", "refused"),
+    *_METHODS,
     _without_brackets("FastAPI(dependencies=access)", "FastAPI(dependencies=access)\n"),
     _without_brackets("APIRouter(dependencies=access)", "APIRouter(dependencies=access)\n"),
     _without_brackets(
@@ -678,6 +694,11 @@ FAULTS = [
         {"@access.require_user def me(item)"},
         {"found", "past"},
     ),
+    Fault(
+        "only the lifespan checks routes, and nothing of access is asked at a method that is taken for a function",
+        {slip.code for slip in _METHODS},
+        {"past"},
+    ),
     Fault("the route check does not look at frontends", {"Depends(optional_claims)"}, {"past"}),
 ]
 
@@ -697,7 +718,7 @@ _EVERYWHERE = {
     "item": "x",
     "values": "x",
 }
-_QUERY = urlencode({**_EVERYWHERE, "audience": "x", "team_domain": "acme", "connection": "x", "app": "x"})
+_QUERY = urlencode({**_EVERYWHERE, "audience": "x", "self": "x", "cls": "x", "team_domain": "acme", "connection": "x", "app": "x"})
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
 _UPGRADE = {
     "Connection": "Upgrade",

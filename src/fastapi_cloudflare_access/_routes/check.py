@@ -12,8 +12,11 @@ from starlette.types import Scope
 
 from fastapi_cloudflare_access._routes.tree import walk
 from fastapi_cloudflare_access._verified_model import VerifiedModel
-from fastapi_cloudflare_access.claims import ServiceClaims
+from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.keys import KeySource
+
+_INSTANCES = ("self", "cls")
+"""Names of the parameter through which a method receives its object or its class."""
 
 _checked: dict[int, tuple[object, int, str | None]] = {}
 """By the id of a route that asks for scopes: the route, the number of routes of its app, and the mistake found."""
@@ -56,6 +59,7 @@ def misuse_of(scope: Scope, ours: type[Any]) -> str | None:
 
 def _mistakes(dependant: Dependant, ours: type[Any]) -> Iterator[str]:
     yield from _claims_from_requests(dependant)
+    yield from _methods_as_functions(dependant)
     for sub in dependant.dependencies:
         yield from _mistakes_of_call(sub.call, sub.own_oauth_scopes, ours)
         if isinstance(sub.call, ours):
@@ -75,11 +79,22 @@ def _mistakes_of_result(call: Any, parameter: str | None, function: Any) -> Iter
     annotated = _classes(get_typed_signature(function).parameters[parameter].annotation)
     missing = [kind for kind in call.result_types if not any(issubclass(kind, one) for one in annotated)]
     if missing and all(issubclass(one, VerifiedModel | NoneType) for one in annotated):
-        write = f"{parameter}: Annotated[{_shown(call.result_types)}, Depends({call.expression})]"
+        returns = "returns" if len(missing) == len(call.result_types) else "also returns"
         yield (
-            f"the parameter {parameter} is annotated with {_shown(annotated)}, and {call.expression} also returns "
-            f"{_shown(missing)}: write {write}, or use {_dependency_for(annotated)}"
+            f"the parameter {parameter} is annotated with {_shown(annotated)}, and {call.expression} {returns} "
+            f"{_shown(missing)}: write {_mended(parameter, annotated, call)}"
         )
+
+
+def _mended(parameter: str, annotated: Sequence[type[Any]], call: Any) -> str:
+    """Return what to write for a parameter that is annotated with less than it receives."""
+    models = [kind for kind in annotated if issubclass(kind, UserClaims) and kind is not UserClaims]
+    if models and UserClaims in call.result_types and not any(model in call.result_types for model in models):
+        return f"CloudflareAccess(user_model={models[0].__name__})"
+    written = f"{parameter}: Annotated[{_shown(call.result_types)}, Depends({call.expression})]"
+    other = _dependency_for(annotated)
+    is_other = other != call.expression and not (NoneType in annotated and NoneType in call.result_types)
+    return f"{written}, or use {other}" if is_other else written
 
 
 def _classes(annotation: Any) -> tuple[type[Any], ...]:
@@ -99,9 +114,7 @@ def _dependency_for(kinds: Iterable[type[Any]]) -> str:
     kinds = tuple(kinds)
     if dependency := next((named for kind in kinds if (named := getattr(kind, "dependency", None))), None):
         return str(dependency)
-    if NoneType in kinds:
-        return "access.optional"
-    services = [issubclass(kind, ServiceClaims) for kind in kinds]
+    services = [issubclass(kind, ServiceClaims) for kind in kinds if kind is not NoneType]
     return "access.service" if all(services) else "access" if any(services) else "access.user"
 
 
@@ -125,8 +138,7 @@ def _name_of(owner: object) -> str:
 
 
 def _claims_from_requests(dependant: Dependant) -> Iterator[str]:
-    in_headers = [*dependant.path_params, *dependant.query_params, *dependant.header_params, *dependant.cookie_params]
-    for field in [*in_headers, *dependant.body_params]:
+    for field in _fields_from_requests(dependant):
         if isinstance(field.field_info.annotation, str | ForwardRef):
             yield (
                 f"the annotation of the parameter {field.name} cannot be resolved, so a Depends in it is ignored: "
@@ -137,6 +149,32 @@ def _claims_from_requests(dependant: Dependant) -> Iterator[str]:
                 f"the parameter {field.name} takes {_shown(models)} from the request, where claims never come from: "
                 f"write {field.name}: Annotated[{_shown(models)}, Depends({_dependency_for(models)})]"
             )
+
+
+def _methods_as_functions(dependant: Dependant) -> Iterator[str]:
+    """Yield the methods that were registered as functions: FastAPI takes their `self` from the request."""
+    for field in _fields_from_requests(dependant):
+        if field.name in _INSTANCES and _is_instance_of_method(field.name, dependant.call):
+            yield (
+                f"{_qualified_name(dependant.call)} is a method, and takes {field.name} from the request: write a "
+                "function, and take the caller in a parameter: user: Annotated[UserClaims, Depends(access.user)]"
+            )
+
+
+def _fields_from_requests(dependant: Dependant) -> list[Any]:
+    in_headers = [*dependant.path_params, *dependant.query_params, *dependant.header_params, *dependant.cookie_params]
+    return [*in_headers, *dependant.body_params]
+
+
+def _is_instance_of_method(name: str, function: Any) -> bool:
+    """Check whether a parameter is that of a method; an annotated one of a plain function may be meant so."""
+    return "." in _qualified_name(function) or get_typed_signature(function).parameters[name].annotation is Parameter.empty
+
+
+def _qualified_name(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", type(function).__qualname__)).rpartition("<locals>.")[2]
 
 
 def _verified_models(annotation: Any) -> set[type[Any]]:
