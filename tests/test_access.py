@@ -1,5 +1,6 @@
 """The face: one object as dependency, on every kind of route."""
 
+import inspect
 import logging
 import re
 import time
@@ -568,9 +569,45 @@ def test_a_dependency_called_without_a_connection_says_what_to_write(access: Clo
         access.require(is_ada)(FastAPI())  # type: ignore[arg-type, unused-coroutine]
 
 
+@pytest.mark.parametrize("name", ["access", "access.user", "access.optional", "access.require(…)", "access.roles(…)"])
+def test_a_handler_that_calls_a_dependency_and_forgets_to_await_it_admits_no_client(
+    access: CloudflareAccess[Any], name: str
+) -> None:
+    every: list[Any] = [access, access.user, access.optional, access.require(is_ada), access.roles({"ada": is_ada})]
+    (dependency,) = [each for each in every if each.expression == name]
+    app = FastAPI()
+
+    @app.get("/")
+    def route(request: Request) -> str:
+        return "open" if dependency(request) else "closed"
+
+    @app.websocket("/")
+    async def talk(socket: WebSocket) -> None:
+        if not dependency(socket):
+            return
+        await socket.accept()
+
+    sentence = f"in a route write Depends({name}), elsewhere await {name}(connection=request)"
+    with TestClient(app) as client:
+        for headers in (ADA, NOBODY, BAD):
+            with pytest.raises(
+                ConfigurationError, match=f"^{re.escape(name)} was called directly, .*: {re.escape(sentence)}$"
+            ):
+                client.get("/", headers=headers)
+        with pytest.raises(ConfigurationError, match="was called directly"), client.websocket_connect("/"):
+            pytest.fail("it was accepted")
+
+
+def test_what_fastapi_reads_of_a_dependency_has_no_positional_argument(access: CloudflareAccess[Any]) -> None:
+    for dependency in (access, access.user, access.optional, access.identity, access.require(is_ada)):
+        parameters = inspect.signature(dependency).parameters.values()
+        assert [each.name for each in parameters] == ["connection", "security_scopes"]
+        assert {each.kind for each in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+
+
 def test_a_dependency_can_be_awaited_in_a_dependency_of_the_apps_own(access: CloudflareAccess[Any]) -> None:
     async def by_hand(request: Request) -> str:
-        return str((await access.user(request)).email)
+        return str((await access.user(connection=request)).email)
 
     app = FastAPI()
 

@@ -16,6 +16,7 @@ import fastapi
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
+from starlette.requests import HTTPConnection
 from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
@@ -196,6 +197,16 @@ class Strict(UserClaims, extra="forbid"):
     """A model that the guide shows as a mistake."""
 
 
+class Employee(UserClaims):
+    """A model that the guide shows without `user_model=`."""
+
+
+class View:
+    """A class whose method the guide shows as a route."""
+
+    def me(self) -> None: ...
+
+
 async def async_policy(caller: object) -> bool:
     return bool(caller)
 
@@ -225,8 +236,9 @@ def make(mistake: str) -> None:
     names: dict[str, Any] = {name: getattr(fastapi, name) for name in ("Depends", "FastAPI", "Security")}
     names |= {"CloudflareAccess": CloudflareAccess, "UserClaims": UserClaims, "Annotated": Annotated}
     names |= {"access": access, "Strict": Strict, "async_policy": async_policy, "policy_of_two": policy_of_two}
+    names |= {"request": HTTPConnection({"type": "http"}), "View": View, "Employee": Employee}
     names["app"] = app = fastapi.FastAPI(lifespan=access.lifespan)
-    if mistake.startswith(("CloudflareAccess(", "access.")):
+    if mistake.startswith(("CloudflareAccess(", "access.", "app.")):
         eval(mistake, names)  # noqa: S307 - what the guide shows
     elif mistake.startswith("FastAPI("):
         app = eval(mistake, names)  # noqa: S307 - the same

@@ -388,7 +388,7 @@ async def test_a_bad_token_renews_nothing(rig: Rig) -> None:
 async def test_the_policies_of_the_request_decide_on_a_fresh_token(rig: Rig) -> None:
     admins = rig.access.require_user(Group("admins"))
     token = rig.token(custom={"groups": ["admins"]})
-    caller = await admins(rig.connection(token))
+    caller = await admins(connection=rig.connection(token))
     async with rig.access.while_valid(caller) as lease:
         with pytest.raises(PolicyDenied) as refused:
             await lease.renew(rig.token(expires_in=2 * LIFETIME, custom={"groups": ["users"]}))
@@ -406,7 +406,7 @@ async def test_a_policy_that_is_asked_for_each_message_is_asked_once_at_a_renewa
         return True
 
     policy, connection = rig.access.require(known), rig.connection(rig.token(), kind="websocket")
-    caller, *_ = [await policy(connection) for _ in range(100)]
+    caller, *_ = [await policy(connection=connection) for _ in range(100)]
     asked.clear()
     async with rig.access.while_valid(caller) as lease:
         await lease.renew(rig.token(expires_in=2 * LIFETIME))
@@ -419,7 +419,7 @@ async def test_a_policy_that_needs_the_identity_asks_with_the_fresh_token(source
     rig = Rig(token_sources=source)
     with rig.team.patch(rig.access):
         rig.team.set_identity(EMAIL, groups=["admins"])
-        caller = await rig.access.require_user(Group("admins"))(rig.connection(rig.token(), source=source))
+        caller = await rig.access.require_user(Group("admins"))(connection=rig.connection(rig.token(), source=source))
         async with rig.access.while_valid(caller) as lease:
             renewed = await lease.renew(rig.token(expires_in=2 * LIFETIME))
             rig.team.set_identity(EMAIL, groups=["users"])
@@ -434,7 +434,7 @@ async def test_a_lease_of_several_objects_is_that_of_the_one_that_verified(of: i
     either = rigs[0].access | rigs[1].access
     rig, other = rigs[of], rigs[1 - of]
     admins = either.require(Group("admins"))
-    caller: Any = await admins(rig.connection(rig.token(custom={"groups": ["admins"]}), kind="websocket"))
+    caller: Any = await admins(connection=rig.connection(rig.token(custom={"groups": ["admins"]}), kind="websocket"))
     with pytest.raises(ConfigurationError, match="did not verify"):
         other.access.while_valid(caller)
     lease, ended = either.while_valid(caller), list[float]()
@@ -576,7 +576,7 @@ async def test_a_caller_of_verify_has_a_lease_without_a_connection(rig: Rig) -> 
 
 async def test_a_second_dependency_of_the_same_request_finds_the_same_caller(rig: Rig) -> None:
     connection = rig.connection(rig.token())
-    first, second = await rig.access(connection), await rig.access.user(connection)
+    first, second = await rig.access(connection=connection), await rig.access.user(connection=connection)
     async with rig.access.while_valid(first), rig.access.while_valid(second):
         pass
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from copy import copy
 from types import NoneType
-from typing import Any, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Never, NoReturn, Self, TypeAlias, TypeVar, cast
 
 from fastapi import params
 from fastapi.openapi.models import APIKey, APIKeyIn
@@ -68,6 +68,14 @@ def marked_async(function: F) -> F:
     return function  # pragma: no cover - by version
 
 
+def _by_name_only(function: F) -> F:
+    """Hide the positional arguments of a function from FastAPI, which would read them from the query."""
+    own = inspect.signature(function)
+    named = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_POSITIONAL]
+    function.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
+    return function
+
+
 def security_scheme(sources: tuple[TokenSource, ...]) -> APIKey:
     """Return the API-key scheme that OpenAPI shows for a dependency."""
     location, name, description = _SCHEMES[sources[0]]
@@ -81,7 +89,7 @@ class _NotWrapped(ConfigurationError, AttributeError):
 
 
 class Dependency(SecurityBase, params.Depends, Generic[T_co]):
-    """An object for `Depends(…)`. It can also be called: `await access.user(request)`."""
+    """An object for `Depends(…)`. Where FastAPI resolves none, call it: `await access.user(connection=request)`."""
 
     scheme_name = "CloudflareAccess"
 
@@ -170,18 +178,25 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         raise _NotWrapped(f"{self._name} is not wrapped in Depends: write Depends({self._name})")
 
     @marked_async
+    @_by_name_only
     def __call__(
-        self, connection: HTTPConnection = _NOT_PASSED, security_scopes: SecurityScopes = _NOT_PASSED
+        self,
+        *misplaced: Never,
+        connection: HTTPConnection = _NOT_PASSED,
+        security_scopes: SecurityScopes = _NOT_PASSED,
     ) -> Coroutine[Any, Any, T_co]:
         """Return the caller of a request or of a WebSocket handshake; FastAPI calls it.
 
+        The connection is passed by name, as FastAPI does: without `await`, `if access.user(request)` would be true for
+        every client.
+
         Raises:
-            ConfigurationError: It was called without a connection, so it is used in a wrong place.
+            ConfigurationError: It was called without a connection, or with one that is not passed by name.
             AccessHTTPException: The caller is refused (when awaited).
             AccessWebSocketException: The same, for a server that can only close a handshake.
         """
-        if not hasattr(connection, "scope"):
-            raise ConfigurationError(self._wrong_call(connection))
+        if misplaced or not hasattr(connection, "scope"):
+            raise ConfigurationError(self._wrong_call(*misplaced or (connection,)))
         return self._admit(connection, security_scopes)
 
     async def _admit(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> T_co:
@@ -218,9 +233,14 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
             log(logger, logging.ERROR, "refused, since the route is wrongly declared: %s", mistake)
             raise self._authenticator.refuse(PolicyDenied("no Access token has scopes"), connection)
 
-    def _wrong_call(self, given: object) -> str:
+    def _wrong_call(self, given: object, *_: object) -> str:
         if given is None:
             return f"{self._name}() is not a dependency: write Depends({self._name}), without () after the name"
+        if hasattr(given, "scope"):
+            return (
+                f"{self._name} was called directly, which admits every client if await is forgotten: in a route write "
+                f"Depends({self._name}), elsewhere await {self._name}(connection=request)"
+            )
         wrong = f"{self._name} was called with {type(given).__name__} instead of a request or WebSocket"
         if hasattr(given, "router"):
             return f"{wrong}: as the lifespan write lifespan=access.lifespan"

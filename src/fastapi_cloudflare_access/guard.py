@@ -122,7 +122,7 @@ class AccessGuard:
         refusal = caller = None
         if not (self._exempt and kind == "http" and self._guarded.path_of(scope) in self._exempt):
             try:
-                caller = await self._dependency(HTTPConnection(scope))
+                caller = await self._dependency(connection=HTTPConnection(scope))
             except (AccessHTTPException, AccessWebSocketException) as raised:
                 refusal = raised.with_traceback(None)
         send = _private(scope, send, self._cache_control)

@@ -439,10 +439,10 @@ async def test_headers_that_change_after_the_verification_cause_no_other_identit
         for change in ([(b"cf-access-jwt-assertion", bob)], [(b"cf-access-jwt-assertion", bob)] * 2, []):
             headers = [(b"cf-access-jwt-assertion", ada)]
             request = Request({"type": "http", "method": "GET", "path": "/", "headers": headers})
-            await rig.access.user(request)
+            await rig.access.user(connection=request)
             headers[:] = change
             with pytest.raises(AccessHTTPException) as refused:
-                await rig.access.identity(request)
+                await rig.access.identity(connection=request)
             assert refused.value.status_code in (401, 503)
 
 

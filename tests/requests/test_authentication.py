@@ -385,20 +385,20 @@ async def test_a_list_of_the_same_headers_is_not_verified_anew(rig: Rig) -> None
     """Starlette replaces the list in the scope by an equal one whenever headers are read."""
     headers = [(HEADER.lower().encode(), ADA.encode())]
     scope: dict[str, Any] = {"type": "http", "headers": headers, "path": "/", "method": "GET"}
-    await rig.access(Request(scope))
+    await rig.access(connection=Request(scope))
     scope["headers"] = list(scope["headers"])
-    await rig.access(Request(scope))
+    await rig.access(connection=Request(scope))
     assert len(rig.accepted()) == 1
 
 
 async def test_a_scope_whose_headers_are_replaced_keeps_the_caller(rig: Rig) -> None:
     headers = [(HEADER.lower().encode(), ADA.encode())]
     scope = {"type": "http", "headers": headers, "path": "/", "method": "GET"}
-    caller = await rig.access(Request(scope))
+    caller = await rig.access(connection=Request(scope))
     replaced = replace_headers(scope, [(b"a", b"b")])
-    assert await rig.access(Request(replaced)) is caller
+    assert await rig.access(connection=Request(replaced)) is caller
     assert (scope["headers"], replaced["headers"]) == (headers, [(b"a", b"b")])
-    assert await rig.access(Request(scope)) is caller
+    assert await rig.access(connection=Request(scope)) is caller
     assert len(rig.accepted()) == 1
 
 

@@ -65,7 +65,7 @@ class Rig:
 
     async def ask(self, token: str | None) -> None:
         try:
-            await self.access.user(self.connection(token))
+            await self.access.user(connection=self.connection(token))
         except Exception as error:  # noqa: BLE001 - which one is no matter here
             assert hasattr(error, "error")  # noqa: PT017 - a refusal
 
@@ -98,7 +98,7 @@ async def test_a_request_is_recorded_once_whatever_its_dependencies_are() -> Non
     rig = Rig()
     connection = rig.connection(rig.team.user_token("ada@example.com"))
     for dependency in (rig.access, rig.access.user, rig.access.optional):
-        await dependency(connection)
+        await dependency(connection=connection)
     assert len(rig.recorder.verifications) == 1
 
 

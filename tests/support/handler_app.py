@@ -175,7 +175,7 @@ def _add_routers(made: HandlerApp, access: CloudflareAccess[UserClaims]) -> None
 def _add_bare_asgi(made: HandlerApp, access: CloudflareAccess[UserClaims]) -> None:
     class Endpoint(HTTPEndpoint):
         async def get(self, request: Request) -> Response:
-            return PlainTextResponse(f'"{(await access.user(request)).email}"')
+            return PlainTextResponse(f'"{(await access.user(connection=request)).email}"')
 
     class BareApp:
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -195,7 +195,7 @@ def http_only() -> FastAPI:
     """A dependency that takes a Request, on the HTTP route alone."""
 
     async def check(request: Request) -> None:
-        await access.user(request)
+        await access.user(connection=request)
 
     app = plain()
     with_route(app, dependencies=[Depends(check), Depends(access.user)])
@@ -208,7 +208,7 @@ def http_middleware() -> FastAPI:
 
     async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         try:
-            await access.user(request)
+            await access.user(connection=request)
         except HTTPException as refusal:
             return JSONResponse({}, refusal.status_code)
         return await call_next(request)
@@ -329,7 +329,7 @@ def returns_the_dependency() -> FastAPI:
 
 def without_await() -> FastAPI:
     def check(request: Request) -> None:
-        access.user(request).close()
+        access.user(connection=request).close()
 
     return with_route(plain(), dependencies=[Depends(check)])
 
@@ -338,7 +338,7 @@ def swallows_the_refusal() -> FastAPI:
     async def check(request: Request) -> UserClaims | None:
         ran.append("check")
         try:
-            return await access.user(request)
+            return await access.user(connection=request)
         except HTTPException:
             return None
 
@@ -360,7 +360,7 @@ def a_default_that_catches() -> FastAPI:
     async def current(request: Request, fallback: str = "guest") -> str:
         ran.append("current")
         try:
-            return str((await access.user(request)).email)
+            return str((await access.user(connection=request)).email)
         except Exception:  # noqa: BLE001 - the trap
             return fallback
 
@@ -682,7 +682,7 @@ def swallowed_before_another_refusal() -> FastAPI:
 
     async def log(request: Request, call_next: Any) -> Response:
         with suppress(HTTPException):
-            await access.user(request)
+            await access.user(connection=request)
         if request.headers.get("x-csrf"):
             return cast("Response", await call_next(request))
         return Response(status_code=403)

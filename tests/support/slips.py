@@ -430,7 +430,9 @@ def _middleware(code: str, expects: Moment, says: str = "", **options: Any) -> S
 
 def _method(code: str, method: str, registration: str = "") -> Slip:
     """A method that FastAPI takes for a function: a client could give its `self` in the query."""
-    source = f"{_APP}class View:\n    user: UserClaims = Depends(access.user)\n\n    {method}\n        ran.append('http')\n"
+    source = (
+        f"{_APP}class View:\n    user: UserClaims = Depends(access.user)\n\n    {method}\n        ran.append('http')\n"
+    )
     return _app(code, f"{source}\n{registration}\n", "at start", "write a function, and take the caller in a parameter")
 
 
@@ -718,7 +720,9 @@ _EVERYWHERE = {
     "item": "x",
     "values": "x",
 }
-_QUERY = urlencode({**_EVERYWHERE, "audience": "x", "self": "x", "cls": "x", "team_domain": "acme", "connection": "x", "app": "x"})
+_QUERY = urlencode(
+    {**_EVERYWHERE, "audience": "x", "self": "x", "cls": "x", "team_domain": "acme", "connection": "x", "app": "x"}
+)
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
 _UPGRADE = {
     "Connection": "Upgrade",

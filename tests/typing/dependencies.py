@@ -67,12 +67,13 @@ assert_type(access.require(is_anybody), Dependency[UserClaims | ServiceClaims])
 
 async def calls(connection: HTTPConnection, request: Request, socket: WebSocket) -> None:
     """What the dependencies return where one awaits them."""
-    assert_type(await mine(connection), MyClaims | ServiceClaims)
-    assert_type(await mine.user(request), MyClaims)
-    assert_type(await mine.service(socket), ServiceClaims)
-    assert_type(await mine.require(is_anybody)(connection), MyClaims | ServiceClaims)
-    assert_type(await mine.optional(connection), MyClaims | ServiceClaims | None)
-    assert_type(await access.optional(connection), UserClaims | ServiceClaims | None)
+    assert_type(await mine(connection=connection), MyClaims | ServiceClaims)
+    assert_type(await mine.user(connection=request), MyClaims)
+    assert_type(await mine.service(connection=socket), ServiceClaims)
+    assert_type(await mine.require(is_anybody)(connection=connection), MyClaims | ServiceClaims)
+    assert_type(await mine.optional(connection=connection), MyClaims | ServiceClaims | None)
+    assert_type(await access.optional(connection=connection), UserClaims | ServiceClaims | None)
+    await mine.user(request)  # type: ignore[arg-type]  # by name only
     assert_type(await mine.authenticate(request), MyClaims | ServiceClaims | None)
     assert_type(await mine.verify("token"), MyClaims | ServiceClaims)
     assert_type(await mine.verify(b"token"), MyClaims | ServiceClaims)

@@ -31,8 +31,8 @@ ours.roles({"admin": "admins"})  # type: ignore[dict-item]
 
 
 async def called(connection: HTTPConnection) -> None:
-    assert_type(await ours.identity(connection), Identity)
-    assert_type(await ours.roles({"a": Group("a")})(connection), frozenset[str])
+    assert_type(await ours.identity(connection=connection), Identity)
+    assert_type(await ours.roles({"a": Group("a")})(connection=connection), frozenset[str])
 
 
 app = FastAPI(lifespan=either.lifespan)

@@ -168,7 +168,9 @@ def _fields_from_requests(dependant: Dependant) -> list[Any]:
 
 def _is_instance_of_method(name: str, function: Any) -> bool:
     """Check whether a parameter is that of a method; an annotated one of a plain function may be meant so."""
-    return "." in _qualified_name(function) or get_typed_signature(function).parameters[name].annotation is Parameter.empty
+    return (
+        "." in _qualified_name(function) or get_typed_signature(function).parameters[name].annotation is Parameter.empty
+    )
 
 
 def _qualified_name(function: Any) -> str:

@@ -105,7 +105,7 @@ class Bridge:
         try:
             caller = await access.authenticate(connection)
             if caller is None:
-                caller = await access(connection)  # raises the refusal
+                caller = await access(connection=connection)  # raises the refusal
         except (AccessHTTPException, AccessWebSocketException) as refusal:
             await refuse(refusal.with_traceback(None), self.app, scope, receive, send)
             return

@@ -121,7 +121,7 @@ class Requirement:
         access = call.access
         require = {None: access.require, ServiceClaims: access.require_user, UserClaims: access.require_service}
         try:
-            await require[self._refused](self._policy)(call.connection)
+            await require[self._refused](self._policy)(connection=call.connection)
         except AccessHTTPException as refusal:
             raise CallRefused(FORBIDDEN, str(refusal.detail)) from None
 
@@ -131,7 +131,7 @@ class Requirement:
         if call is None or (self._refused is not None and isinstance(call.caller, self._refused)):
             return False
         try:
-            return bool(await call.access.roles({"caller": self._policy})(call.connection))
+            return bool(await call.access.roles({"caller": self._policy})(connection=call.connection))
         except AccessHTTPException:  # the policy needs an identity that cannot be asked
             return False
 
