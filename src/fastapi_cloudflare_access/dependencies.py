@@ -36,7 +36,7 @@ from fastapi_cloudflare_access.errors import (
 )
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.policies import Decision, Policy
-from fastapi_cloudflare_access.policies.logic import as_policy
+from fastapi_cloudflare_access.policies.logic import as_policy, check_claims_are_kept, claims_read, split_paths
 from fastapi_cloudflare_access.policies.roles import Roles
 from fastapi_cloudflare_access.settings import TokenSource
 
@@ -74,6 +74,12 @@ def _by_name_only(function: F) -> F:
     named = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_POSITIONAL]
     function.__signature__ = own.replace(parameters=named)  # type: ignore[attr-defined]
     return function
+
+
+def _check_claims(policy: Policy, authenticator: Authenticator[Any]) -> None:
+    """Check that the models of users keep the claims that a policy reads."""
+    for member in authenticator.members:
+        check_claims_are_kept(policy, member.verifier.user_model, member.verifier.settings.group_claims)
 
 
 def security_scheme(sources: tuple[TokenSource, ...]) -> APIKey:
@@ -118,6 +124,8 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         self._authenticator = authenticator
         self._name, self._models = name, models
         self._policy = None if policy is None else as_policy(policy)
+        if self._policy is not None and UserClaims in self.caller_models:
+            _check_claims(self._policy, authenticator)
         self._policy_name = repr(self._policy)
         self.model = security_scheme(authenticator.token_sources)
 
@@ -222,8 +230,12 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
     def _refusal(self, decision: Decision) -> PolicyDenied:
         name = self._policy_name
-        why = "refused the caller" if decision is Decision.DENY else "needs a claim that is not known of the caller"
-        return PolicyDenied(f"the policy {name} {why}", policy=name)
+        if decision is Decision.DENY:
+            return PolicyDenied(f"the policy {name} refused the caller", policy=name)
+        groups = [path for each in self._authenticator.members for path in each.verifier.settings.group_claims]
+        claims = claims_read(cast("Policy", self._policy), split_paths(tuple(groups)))
+        read = ", ".join(".".join(path) for path in claims)
+        return PolicyDenied(f"the policy {name} needs a claim that is not known of the caller: {read}", policy=name)
 
     def _check_scopes(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> None:
         """Refuse every caller if this dependency itself asks for scopes; scopes of other dependencies do not count."""
@@ -299,6 +311,8 @@ class RolesDependency(Dependency[frozenset[str]]):
         """Create a dependency for these roles."""
         super().__init__(authenticator, name="access.roles(…)")
         self._roles = roles
+        for _, policy in roles:
+            _check_claims(policy, authenticator)
 
     @property
     def result_types(self) -> tuple[type[Any], ...]:

@@ -8,7 +8,7 @@ from fastapi_cloudflare_access._domains import normal_domain
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
-from fastapi_cloudflare_access.policies.logic import NO_DEPENDENCY, Decision, Policy, Subject, decision_of
+from fastapi_cloudflare_access.policies.logic import NO_DEPENDENCY, Decision, Paths, Policy, Subject, decision_of
 from fastapi_cloudflare_access.policies.reading import (
     UnreadableClaim,
     group_names,
@@ -62,6 +62,9 @@ class Email(_OneOf):
         address = _address_of(subject)
         return address if isinstance(address, Decision) else decision_of(address in self.names)
 
+    def _claims(self, group_claims: Paths) -> Paths:  # noqa: ARG002 - it reads no groups
+        return (("email",),)
+
 
 class EmailDomain(_OneOf):
     """Users whose address is at exactly one of these domains: `EmailDomain("acme.example")`.
@@ -78,6 +81,9 @@ class EmailDomain(_OneOf):
         address = _address_of(subject)
         return address if isinstance(address, Decision) else decision_of(address.partition("@")[2] in self.names)
 
+    def _claims(self, group_claims: Paths) -> Paths:  # noqa: ARG002 - it reads no groups
+        return (("email",),)
+
 
 class Group(_OneOf):
     """Users in one of these groups, by name or id: `Group("admins")`. A service has no groups."""
@@ -89,6 +95,9 @@ class Group(_OneOf):
             return Decision.DENY
         value = subject.read(*subject.group_claims)
         return Decision.UNKNOWN if value is None else decision_of(not set(group_names(value)).isdisjoint(self.names))
+
+    def _claims(self, group_claims: Paths) -> Paths:
+        return group_claims
 
 
 class Country(_OneOf):
@@ -108,6 +117,9 @@ class Country(_OneOf):
         if country is None or not _is_country(country):  # `XX` and `T1` are no countries
             return Decision.UNKNOWN
         return decision_of(country.upper() in self.names)
+
+    def _claims(self, group_claims: Paths) -> Paths:  # noqa: ARG002 - it reads no groups
+        return (("country",),)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -186,6 +198,9 @@ class Claim(Policy):
         items = cast("Sequence[object]", found) if isinstance(found, list | tuple) else (found,)
         wanted = [(type(value), value) for value in self.values]
         return decision_of(any((type(item), item) in wanted for item in items))
+
+    def _claims(self, group_claims: Paths) -> Paths:  # noqa: ARG002 - it reads no groups
+        return (self.path,)
 
     def __eq__(self, other: object) -> bool:
         """Check whether path and values are equal, the types of the values included."""

@@ -5,19 +5,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, TypeAlias, cast
 
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
 from fastapi_cloudflare_access._policy import ask, check_policy, policy_name
-from fastapi_cloudflare_access.claims import Claims
+from fastapi_cloudflare_access.claims import Claims, UserClaims
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.identity import Identity
-from fastapi_cloudflare_access.policies.reading import UnreadableClaim, read_claim, read_identity
+from fastapi_cloudflare_access.policies.reading import UnreadableClaim, dropping_model, read_claim, read_identity
 from fastapi_cloudflare_access.settings import GROUP_CLAIMS
 
 NO_DEPENDENCY = NotADependency(
     "a policy is not a dependency, and what makes one is none either: write Depends(access.require(policy))"
 )
+
+
+Paths: TypeAlias = tuple[tuple[str, ...], ...]
+"""Paths of claims, each with the names of the members from the outermost one."""
 
 
 class Decision(Enum):
@@ -59,7 +63,7 @@ class Subject(NamedTuple):
     """
 
     caller: Claims
-    group_claims: tuple[tuple[str, ...], ...]
+    group_claims: Paths
     identity: Identity | None = None
 
     def read(self, *paths: Sequence[str]) -> object:
@@ -110,6 +114,12 @@ class Policy(ABC):
     @abstractmethod
     def _evaluate(self, subject: Subject) -> Decision: ...
 
+    def _parts(self) -> "tuple[Policy, ...]":
+        return ()
+
+    def _claims(self, group_claims: Paths) -> Paths:  # noqa: ARG002 - for the policy about groups
+        return ()
+
     def __call__(self, caller: Annotated[Any, NO_DEPENDENCY], /) -> bool:
         """Return whether the policy admits a caller by the token alone, with the default `group_claims`."""
         return self.evaluate(caller) is Decision.ALLOW
@@ -149,6 +159,9 @@ class Both(Policy):
 
     parts: tuple[Policy, Policy]
 
+    def _parts(self) -> tuple[Policy, ...]:
+        return self.parts
+
     def _evaluate(self, subject: Subject) -> Decision:
         left, right = self.parts
         return left._evaluate(subject) & right._evaluate(subject)  # noqa: SLF001 - of this class
@@ -163,6 +176,9 @@ class Either(Policy):
 
     parts: tuple[Policy, Policy]
 
+    def _parts(self) -> tuple[Policy, ...]:
+        return self.parts
+
     def _evaluate(self, subject: Subject) -> Decision:
         left, right = self.parts
         return left._evaluate(subject) | right._evaluate(subject)  # noqa: SLF001 - of this class
@@ -176,6 +192,9 @@ class Not(Policy):
     """The negation of a policy, made by `~`."""
 
     part: Policy
+
+    def _parts(self) -> tuple[Policy, ...]:
+        return (self.part,)
 
     def _evaluate(self, subject: Subject) -> Decision:
         return ~self.part._evaluate(subject)  # noqa: SLF001 - of this class
@@ -233,9 +252,35 @@ for _kind in (Policy, Both, Either, Not, Anyone, Predicate):
 
 
 @lru_cache(maxsize=64)
-def split_paths(group_claims: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+def split_paths(group_claims: tuple[str, ...]) -> Paths:
     """Return the names of each path."""
     return tuple(tuple(path.split(".")) for path in group_claims)
+
+
+def claims_read(policy: Policy, group_claims: Paths) -> dict[tuple[str, ...], Policy]:
+    """Return the paths of the claims that a policy reads, each with the part that reads it."""
+    found: dict[tuple[str, ...], Policy] = {}
+    waiting = [policy]
+    while waiting:
+        part = waiting.pop()
+        waiting.extend(reversed(part._parts()))  # noqa: SLF001 - of this module
+        for path in part._claims(group_claims):  # noqa: SLF001 - the same
+            found.setdefault(path, part)
+    return found
+
+
+def check_claims_are_kept(policy: Policy, model: type[UserClaims], group_claims: tuple[str, ...]) -> None:
+    """Check that a model of users keeps every claim that a policy reads.
+
+    Raises:
+        ConfigurationError: A model without a field for a claim drops it.
+    """
+    for path, part in claims_read(policy, split_paths(group_claims)).items():
+        if (dropping := dropping_model(model, path)) is not None:
+            raise ConfigurationError(
+                f"the model {dropping.__name__} drops the claim {'.'.join(path)}, which {part!r} reads: "
+                f"write {path[-1]}: Any = None in {dropping.__name__}, or extra='allow' in its model_config"
+            )
 
 
 def as_policy(policy: Any) -> Policy:

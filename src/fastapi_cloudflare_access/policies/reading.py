@@ -1,7 +1,8 @@
 """Reading claims for policies: by path, as groups, and as addresses in one spelling."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from types import NoneType, UnionType
+from typing import Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -33,6 +34,24 @@ def _read(value: object, path: Sequence[str]) -> object:
         else:
             value = cast("Mapping[str, object]", value).get(name) if isinstance(value, Mapping) else None
     return value
+
+
+def dropping_model(kind: object, path: Sequence[str]) -> type[BaseModel] | None:
+    """Return the model that drops the claim at a path, so that the claim is never read; None if none does.
+
+    A model without a field for a claim drops it, unless it has `extra="allow"`.
+
+    Args:
+        kind: The model of a user's claims, or what a field in it is annotated with.
+        path: The names of the members, from the outermost one.
+    """
+    if not path or not isinstance(kind, type) or not issubclass(kind, BaseModel):
+        return None
+    if (field := kind.model_fields.get(path[0])) is None:
+        return None if kind.model_config.get("extra") == "allow" else kind
+    kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+    found = [dropping_model(each, path[1:]) for each in kinds if each is not NoneType]
+    return next(iter(found), None) if all(found) else None
 
 
 def read_identity(identity: Identity, path: Sequence[str]) -> object:
