@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import deepcopy
 from types import TracebackType
-from typing import Annotated, Any, Generic, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Never, Self, TypeAlias
 
 from fastapi import WebSocket
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from fastapi_cloudflare_access._calls import or_write
 from fastapi_cloudflare_access._not_a_dependency import NotADependency
 from fastapi_cloudflare_access._policy import Policy, check_policy, policy_name, unasked_model
 from fastapi_cloudflare_access._requests.authentication import Authenticator
@@ -79,6 +80,7 @@ class AccessBase(Dependency[U | ServiceClaims], Generic[U]):
         """The `responses=` of a router or route: OpenAPI then documents 401, 403 and 503."""
         return deepcopy(dict(RESPONSES))
 
+    @or_write("access.require takes one policy: write access.require(policy), and combine several by & or |")
     def require(
         self, policy: Annotated[Callable[[U | ServiceClaims], bool], _NO_POLICY]
     ) -> Dependency[U | ServiceClaims]:
@@ -91,6 +93,7 @@ class AccessBase(Dependency[U | ServiceClaims], Generic[U]):
         """
         return self._require(CALLERS, policy, "require")
 
+    @or_write("access.require_user takes one policy: write access.require_user(policy), and combine several by & or |")
     def require_user(self, policy: Annotated[Callable[[U], bool], _NO_POLICY]) -> Dependency[U]:
         """Return the dependency that admits users for which `policy(claims)` is true; others get 403.
 
@@ -99,6 +102,9 @@ class AccessBase(Dependency[U | ServiceClaims], Generic[U]):
         """
         return self._require(UserClaims, policy, "require_user")
 
+    @or_write(
+        "access.require_service takes one policy: write access.require_service(policy), and combine several by & or |"
+    )
     def require_service(
         self, policy: Annotated[Callable[[ServiceClaims], bool], _NO_POLICY]
     ) -> Dependency[ServiceClaims]:
@@ -177,6 +183,7 @@ class AccessBase(Dependency[U | ServiceClaims], Generic[U]):
         """
         return lease(self._authenticator, caller)
 
+    @or_write("access.lifespan needs the app, which FastAPI passes: write lifespan=access.lifespan, without ()")
     @asynccontextmanager
     async def lifespan(self, app: Annotated[object, _LIFESPAN]) -> AsyncGenerator[None]:
         """Keep the keys fresh while the app runs: `FastAPI(lifespan=access.lifespan)`.
@@ -190,6 +197,13 @@ class AccessBase(Dependency[U | ServiceClaims], Generic[U]):
             raise ConfigurationError("; ".join(mistakes))
         async with self._running():
             yield
+
+    if not TYPE_CHECKING:  # a type checker knows that only `async with` has a meaning
+
+        def __enter__(self) -> Never:
+            raise ConfigurationError("access is entered in async code only: write async with access:")
+
+        def __exit__(self, *_: object) -> None: ...
 
     async def __aenter__(self) -> Self:
         """Fetch the keys and start to refresh them."""

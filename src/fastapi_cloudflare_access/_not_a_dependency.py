@@ -17,6 +17,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NAME = "not_a_dependency"
 
 
+class AbsentAttribute(ConfigurationError, AttributeError):
+    """Also an AttributeError, so that `hasattr` and mocks can look at an object; tracebacks show the documented name."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConfigurationError, self.args
+
+
+AbsentAttribute.__name__ = AbsentAttribute.__qualname__ = ConfigurationError.__name__
+AbsentAttribute.__module__ = ConfigurationError.__module__
+
+
 @dataclass(frozen=True, slots=True)
 class NotADependency:
     """Metadata for `Annotated` that makes FastAPI fail with this sentence when it builds the parameter.

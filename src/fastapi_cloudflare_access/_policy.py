@@ -27,6 +27,8 @@ def check_policy(policy: Any) -> None:
     Raises:
         ConfigurationError: The policy is async, takes other arguments than the claims, or is not hashable.
     """
+    if isinstance(policy, str):
+        raise ConfigurationError(f"a policy is not text: write {'Email' if '@' in policy else 'Group'}({policy!r})")
     if not callable(policy) or is_async(policy):
         raise ConfigurationError("a policy must be a plain function: it takes the claims and returns True or False")
     try:

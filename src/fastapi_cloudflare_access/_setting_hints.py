@@ -44,9 +44,16 @@ _KNOWN_VARIABLES = ("policy_aud", "team_domain", "team_name", "aud_tag")
 """Variables without a prefix that Cloudflare's examples and other packages read."""
 
 
+def is_placeholder(value: str) -> bool:
+    """Check whether a value is what documentation shows in place of one: `…`, `...`, `<aud>` or `32ea…4228`."""
+    return "…" in value or "..." in value or (value[:1] == "<" and value[-1:] == ">")
+
+
 def team_domain_problem(team_domain: str) -> str:
     """Return why a text is not a team name, a team domain or a loopback origin; it begins with a verb."""
     scheme, separator, rest = team_domain.rpartition("://")
+    if is_placeholder(team_domain):
+        return f"is still a placeholder; {WRITE_TEAM}"
     if wrong := next((character for character in team_domain if not character.isascii() or character <= " "), None):
         return f"contains {_describe(wrong)}; {WRITE_TEAM}"
     host = re.sub(r":[0-9]*$", "", rest)
@@ -94,6 +101,8 @@ def _describe(character: str) -> str:
 
 def entry_problem(tag: str) -> str:
     """Return why an entry of `audience` can never be one; it begins with a verb."""
+    if is_placeholder(tag):
+        return f"is still a placeholder; {WHERE_IS_AUD}"
     if tag[0] in QUOTES:
         return f"begins with a quote; {WITHOUT_QUOTES}"
     if " " in tag or ";" in tag:

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._access_base import AccessBase
+from fastapi_cloudflare_access._calls import or_write
 from fastapi_cloudflare_access._clock import is_clock
 from fastapi_cloudflare_access._identity.source import IdentitySource
 from fastapi_cloudflare_access._keys.http import default_fetch
 from fastapi_cloudflare_access._logging import log
-from fastapi_cloudflare_access._not_a_dependency import NotADependency
+from fastapi_cloudflare_access._not_a_dependency import AbsentAttribute, NotADependency
 from fastapi_cloudflare_access._policy import is_async
 from fastapi_cloudflare_access._requests import urls
 from fastapi_cloudflare_access._requests.authentication import Authenticator
@@ -50,10 +51,6 @@ _LOGIN = NotADependency("Depends(access.login_url) admits every client: write De
 _LOGOUT = NotADependency("Depends(access.logout_url) admits every client: write Depends(access)")
 
 
-class _NoStore(ConfigurationError, AttributeError):
-    """Also an AttributeError, so that `hasattr` and mocks can look at an object."""
-
-
 class CloudflareAccess(AccessBase[U], Generic[U]):
     """Admits only callers that Cloudflare Access has authenticated.
 
@@ -84,6 +81,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
         ```
     """
 
+    @or_write("CloudflareAccess takes its settings by name: write CloudflareAccess(team_domain=…, audience=…)")
     def __init__(  # noqa: PLR0913 - every setting is visible in the signature
         self,
         *,
@@ -183,7 +181,7 @@ class CloudflareAccess(AccessBase[U], Generic[U]):
             ConfigurationError: The object has no `revocation_store`.
         """
         if (source := self._authenticator.verifier.revocations) is None:
-            raise _NoStore(
+            raise AbsentAttribute(
                 "access.revocations needs revocation_store: write CloudflareAccess(revocation_store=RedisStore(…), "
                 "revocations_unavailable='closed')"
             )

@@ -20,11 +20,11 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access._logging import log
-from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
+from fastapi_cloudflare_access._not_a_dependency import AbsentAttribute, forbid_as_dependency
 from fastapi_cloudflare_access._policy import Policy as PolicyFunction
 from fastapi_cloudflare_access._requests.authentication import Authenticator
 from fastapi_cloudflare_access._routes.check import misuse_of
-from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
+from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER, other_credentials
 from fastapi_cloudflare_access._verifier import Outcome, U
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import (
@@ -88,10 +88,6 @@ def security_scheme(sources: tuple[TokenSource, ...]) -> APIKey:
     if sources == ("header",):
         description = _HEADER_ALONE
     return APIKey(**{"in": location}, name=name, description=description)  # type: ignore[arg-type]
-
-
-class _NotWrapped(ConfigurationError, AttributeError):
-    """Also an AttributeError, so that `hasattr` and mocks can look at a dependency."""
 
 
 class Dependency(SecurityBase, params.Depends, Generic[T_co]):
@@ -183,7 +179,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
         Raises:
             ConfigurationError: Always.
         """
-        raise _NotWrapped(f"{self._name} is not wrapped in Depends: write Depends({self._name})")
+        raise AbsentAttribute(f"{self._name} is not wrapped in Depends: write Depends({self._name})")
 
     @marked_async
     @_by_name_only
@@ -210,7 +206,7 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
     async def _admit(self, connection: HTTPConnection, security_scopes: SecurityScopes | None) -> T_co:
         outcome: Any = await self._authenticator.outcome(connection.scope)
         if not isinstance(outcome, self._models):
-            raise self._authenticator.refuse(_why_not(outcome), connection)
+            raise self._authenticator.refuse(_why_not(outcome, connection), connection)
         if self._policy is not None:
             decision = self._authenticator.decision(self._policy, outcome, connection.scope)
             if decision is Decision.DENY:
@@ -328,9 +324,9 @@ class RolesDependency(Dependency[frozenset[str]]):
         return frozenset(name for (name, _), decision in named if decision is Decision.ALLOW)
 
 
-def _why_not(outcome: Outcome[Any]) -> AccessError:
+def _why_not(outcome: Outcome[Any], connection: HTTPConnection) -> AccessError:
     if outcome is None:
-        return MissingToken("there is no token")
+        return MissingToken(f"there is no token{other_credentials(connection.scope['headers'])}")
     if isinstance(outcome, AccessError):
         return outcome
     if isinstance(outcome, UserClaims):

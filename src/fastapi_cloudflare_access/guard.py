@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_cloudflare_access._access_base import AccessBase
+from fastapi_cloudflare_access._calls import or_write
 from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._not_a_dependency import NotADependency, forbid_as_dependency
 from fastapi_cloudflare_access._requests.authentication import OUTCOMES
@@ -59,6 +60,10 @@ class AccessGuard:
         ```
     """
 
+    @or_write(
+        "AccessGuard takes access by name: write app.add_middleware(AccessGuard, access=access), or "
+        "AccessGuard(app, access=access) around a mounted app"
+    )
     def __init__(
         self,
         app: ASGIApp,
@@ -180,6 +185,7 @@ class PrivateResponses:
         ```
     """
 
+    @or_write("PrivateResponses takes nothing but cache_control: write app.add_middleware(PrivateResponses)")
     def __init__(self, app: ASGIApp, *, cache_control: str | None = PRIVATE) -> None:
         """Check the arguments.
 

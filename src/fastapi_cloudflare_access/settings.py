@@ -4,7 +4,7 @@ Each setting is described once, at its field; the reference page is made from th
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Never, Self
 
@@ -47,6 +47,7 @@ DAY = 86_400.0
 SHORTEST_RECHECK = 5.0
 """Seconds that `recheck_session` must be at least, if sessions are checked."""
 ENVIRONMENT_PREFIX = "CF_ACCESS_"
+_LOCAL_APPS = "http://localhost:"
 JITTER = 0.1
 """Share by which each pause between refreshes varies."""
 
@@ -106,7 +107,8 @@ class _Group(BaseSettings):
             super().__init__(**given)
         except ValidationError as invalid:
             fields = type(self).model_fields
-            raise ConfigurationError("; ".join(_sentence(error, fields) for error in invalid.errors())) from None
+            errors = invalid.errors()
+            raise ConfigurationError("; ".join(_sentence(error, fields, given) for error in errors)) from None
 
 
 class KeySettings(_Group):
@@ -278,8 +280,16 @@ class Settings(_Group):
                 "whose tokens are rejected: leave team_domain and audience out to read them from the environment"
             )
         if self.is_local:
-            found.append(f"the Cloudflare Access team is a local one at {self.issuer}: for development only")
+            found.append(
+                f"the Cloudflare Access team is a local one at {self.issuer}: for development only{self._hint}"
+            )
         return found
+
+    @property
+    def _hint(self) -> str:
+        """What to write instead of the host at which the local Access serves apps; else nothing."""
+        port = self.issuer.removeprefix(_LOCAL_APPS)
+        return f"; the local Access of this package is the team http://127.0.0.1:{port}" if port != self.issuer else ""
 
     @property
     def is_local(self) -> bool:
@@ -291,15 +301,16 @@ for _group in (KeySettings, Settings):
     forbid_as_dependency(_group, f"{_group.__name__} never comes from a request: make it where the app is defined")
 
 
-def _sentence(error: Any, fields: Mapping[str, FieldInfo]) -> str:
+def _sentence(error: Any, fields: Mapping[str, FieldInfo], given: Collection[str]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if not error["loc"]:
         return message
     name = str(error["loc"][0])
+    variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
     if error["type"] == "missing":
-        variable = f"{ENVIRONMENT_PREFIX}{name.upper()}"
         return f"{name} is missing: pass {name}=… or set {variable}{unread_sources(name)}"
-    return f"{name} {message if error['type'] == 'value_error' else _expected(fields[name])}"
+    named = variable if name not in given and variable in os.environ else name
+    return f"{named} {message if error['type'] == 'value_error' else _expected(fields[name])}"
 
 
 def _expected(field: FieldInfo) -> str:

@@ -183,6 +183,7 @@ from starlette.middleware.cors import CORSMiddleware
 from support.slips import *
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.guard import AccessGuard, PrivateResponses
 """
 """How each program begins; it also has the names `access`, `handler`, `site`, `ran` and `given`."""
 
@@ -386,7 +387,10 @@ DEPENDENCIES = [
     Slip("Depends(access.require(two_parameters))", "at definition", _ONE_ARGUMENT, at_once=True),
     Slip("Depends(access.require(no_parameter))", "at definition", _ONE_ARGUMENT, at_once=True),
     Slip("Depends(access.require(asynchronous))", "at definition", _PLAIN, at_once=True),
-    Slip("Depends(access.require('admin'))", "at definition", _PLAIN, at_once=True),
+    Slip("Depends(access.require('admin'))", "at definition", "write Group('admin')", at_once=True),
+    Slip("Depends(access.require('a@b.c'))", "at definition", "write Email('a@b.c')", at_once=True),
+    Slip("Depends(access.require())", "at definition", "write access.require(policy)", at_once=True),
+    Slip("Depends(access.require(allowed, allowed))", "at definition", "combine several by & or |", at_once=True),
     Slip("Depends(access.require(Depends(allowed)))", "at definition", _PLAIN, at_once=True),
     Slip("Depends(access.require(access.user))", "at definition", _PLAIN, at_once=True),
     Slip("Depends(access.require(gives_text))", "refused"),
@@ -399,6 +403,7 @@ DEPENDENCIES = [
 
 
 _AS_LIFESPAN = "write lifespan=access.lifespan"
+_AS_MIDDLEWARE = "write app.add_middleware(AccessGuard, access=access)"
 _NOT_ITERABLE = "iterable"
 _APP = "app = FastAPI(lifespan=access.lifespan)\n"
 _CLOSED = "app.add_api_route('/', handler, dependencies=[Depends(access.require(gives_nothing))])\n"
@@ -459,8 +464,20 @@ APPS = [
     _decorated("@access.require def me(item: str = '')", "at definition", _ONE_ARGUMENT),
     _decorated("@access.require_user def me(item: str)", "at definition", _ONE_ARGUMENT),
     _decorated("@access.require_user def me(item)", "at start", _TO_REQUIRE),
+    _app("lifespan=access.lifespan()", "app = FastAPI(lifespan=access.lifespan())\n", "at definition", _AS_LIFESPAN),
+    _middleware("app.add_middleware(AccessGuard)", "at start", _AS_MIDDLEWARE),
+    _middleware("app.add_middleware(AccessGuard, access)", "at start", _AS_MIDDLEWARE),
+    _middleware("app.add_middleware(AccessGuard(app, access=access))", "at start", "positional", error=TypeError),
+    _middleware(
+        "app.add_middleware(PrivateResponses, access)", "at start", "write app.add_middleware(PrivateResponses)"
+    ),
+    _app("AccessGuard(access, app)", f"{_APP}AccessGuard(access, app)\n", "at definition", _AS_MIDDLEWARE),
+    _app("with access:", f"{_APP}with access: pass\n", "at definition", "write async with access:"),
+    _app(
+        "CloudflareAccess('acme', 'x')", "CloudflareAccess('acme', 'x')\n", "at definition", "team_domain=…, audience=…"
+    ),
     _middleware("app.add_middleware(access)", "at start", "access was called with"),
-    _middleware("app.add_middleware(CloudflareAccess)", "at start", "positional argument", error=TypeError),
+    _middleware("app.add_middleware(CloudflareAccess)", "at start", "takes its settings by name"),
     _middleware("app.middleware('http')(access)", "refused"),
     *_METHODS,
     _without_brackets("FastAPI(dependencies=access)", "FastAPI(dependencies=access)\n"),

@@ -10,10 +10,10 @@ from fastapi_cloudflare_access._requests.authentication import OUTCOMES, Authent
 from fastapi_cloudflare_access._requests.open_streams import Check, Validity
 from fastapi_cloudflare_access._verification.request_token import find_token
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._verification.token import MAX_TOKEN, MAX_UNVERIFIED_PAYLOAD, parse
+from fastapi_cloudflare_access._verification.token import MAX_TOKEN, MAX_UNVERIFIED_PAYLOAD, parse, wrong_audience
 from fastapi_cloudflare_access._verifier import Outcome
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
-from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, WrongAudience, WrongIssuer
+from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, WrongIssuer
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.policies import Decision, Policy
 
@@ -122,7 +122,7 @@ class ChoosingAuthenticator(Authenticator[Any]):
         fitting = [each for each, of in of_issuer if not of.audience_tags.isdisjoint(audience)]
         if fitting:
             return fitting[0]
-        error: CredentialError = WrongAudience("the audience is none of the configured ones")
+        error: CredentialError = wrong_audience([tag for _, of in of_issuer for tag in of.audience])
         if not of_issuer:
             error = WrongIssuer("the issuer is none of the configured teams")
         error.unverified = True

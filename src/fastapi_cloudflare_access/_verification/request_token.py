@@ -20,6 +20,7 @@ MAX_DIGESTED = 16 * 1024
 _HEADER = HEADER.lower().encode()
 _COOKIE = COOKIE.encode()
 _BLANKS = b" \t"
+_NOT_READ = ("Authorization", "Cf-Access-Token", "Cf-Access-Client-Secret")
 _CREDENTIALS = frozenset({_HEADER, b"authorization", b"cookie", b"cf-access-token", b"cf-access-client-secret"})
 
 Headers = Collection[tuple[bytes, bytes]]
@@ -54,6 +55,13 @@ def find_token(headers: Headers, sources: Sequence[TokenSource]) -> bytes | None
 def is_from_header(headers: Headers, sources: Sequence[TokenSource]) -> bool:
     """Check whether a token of this request was read from the header."""
     return "header" in sources and any(name == _HEADER for name, _ in headers)
+
+
+def other_credentials(headers: Headers) -> str:
+    """Return a note about a header that carries a credential and is not read, for the log; else nothing."""
+    names = {name for name, _ in headers}
+    found = next((shown for shown in _NOT_READ if shown.lower().encode() in names), None)
+    return f"; {found} is not read, since Access sends {HEADER}" if found else ""
 
 
 def without_credentials(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -4,6 +4,7 @@
 whole order.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -32,9 +33,13 @@ MAX_HEADER = 1024
 MAX_UNVERIFIED_PAYLOAD = 8 * 1024
 """Number of bytes that a payload may have to be read before its signature is verified."""
 
+SHOWN, SHOWN_TAGS = 8, 3
+"""Number of characters of an AUD tag, and of tags, that the message of an error shows."""
+
 _FORBIDDEN_PARAMETERS = frozenset(
     {"crit", "b64", "zip", "enc", "cty", "p2c", "jwk", "jku", "x5u", "x5c", "x5t", "x5t#S256"}
 )
+_BEARER = b"bearer "
 _TYPES = frozenset({"jwt", "application/jwt"})
 
 
@@ -77,6 +82,8 @@ def parse(token: bytes) -> ParsedToken:
         decoded = decode_base64url(payload), decode_base64url(signature)
         return ParsedToken(_read_header(header), signing_input, *decoded)
     except EncodingProblem as problem:
+        if token[: len(_BEARER)].lower() == _BEARER:
+            raise MalformedToken("the token begins with 'Bearer ', which is not part of it: send it alone") from None
         raise MalformedToken(f"the token is not three base64url segments around JSON: {problem}") from None
 
 
@@ -153,10 +160,10 @@ def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> N
         raise WrongType("the token is not one for an application")
     if (iss := claims.get("iss")) != settings.issuer and iss not in settings.former_team_domains:
         _text(claims, "iss")
-        raise WrongIssuer("the issuer is not the configured team")
+        raise WrongIssuer(f"the issuer is not the configured team: {settings.issuer}")
     claims["aud"] = audience = _audience(claims.get("aud"))
     if settings.audience_tags.isdisjoint(audience):
-        raise WrongAudience("the audience is none of the configured ones")
+        raise wrong_audience(settings.audience)
     _check_times(claims, settings, now)
     sub = claims.get("sub")
     if type(sub) is not str:
@@ -165,6 +172,16 @@ def check_claims(claims: dict[str, Any], *, settings: Settings, now: float) -> N
         raise InvalidClaims("the caller is neither a user nor a service")
     if "jti" in claims:
         _text(claims, "jti")
+
+
+def wrong_audience(configured: Sequence[str]) -> WrongAudience:
+    """Return the error for an audience that is not configured; its message has the start of the first three that are.
+
+    An AUD tag is no secret, and an operator who has copied one badly sees it.
+    """
+    shown = ", ".join(tag if len(tag) <= SHOWN else f"{tag[:SHOWN]}…" for tag in configured[:SHOWN_TAGS])
+    more = ", …" if len(configured) > SHOWN_TAGS else ""
+    return WrongAudience(f"the audience is none of the configured ones: {shown}{more}")
 
 
 def _check_times(claims: dict[str, Any], settings: Settings, now: float) -> None:

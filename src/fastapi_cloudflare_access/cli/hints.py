@@ -67,7 +67,7 @@ def explain_rejection(
     elif isinstance(error, WrongIssuer) and claims is not None and not _is_team_domain(claims.get("iss")):
         hint = FOREIGN_ISSUER_HINT
     if claims is not None and settings is not None and (detail := _detail(error, claims, settings, now)):
-        text = f"{text}: {detail}"
+        text = f"{text.partition(':')[0]}: {detail}"
     accepted = None if isinstance(error, TemporarilyUnavailable) else False
     return Verdict(accepted=accepted, reason=error.reason, text=text, hint=hint)
 
