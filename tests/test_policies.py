@@ -1,8 +1,10 @@
 """Policies as values, and what they decide: truth tables, groups, domains, and expressions of any depth."""
 
 import pickle
+import re
+from contextlib import nullcontext
 from itertools import product
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from fastapi import Depends, FastAPI
@@ -222,6 +224,63 @@ def test_a_claim_has_a_path_of_names_with_dots_too() -> None:
     assert Claim("model_fields", "x").evaluate(caller) is UNKNOWN
 
 
+class Directory(BaseModel):
+    department: str = ""
+
+
+class Open(BaseModel, extra="allow"):
+    department: str = ""
+
+
+class WithGroups(Directory):
+    groups: Any = None
+
+
+def employee(custom: Any, **config: Any) -> Any:
+    return type("Employee", (UserClaims,), {"__annotations__": {"custom": custom}, "custom": None}, **config)
+
+
+DROPPED = "the model Directory drops the claim custom.groups, which Group('admins') reads: write groups: Any = None in "
+DROPPED += "Directory, or extra='allow' in its model_config"
+
+
+@pytest.mark.parametrize("custom", [Directory, Directory | None, Optional[Directory], Directory | WithGroups | None])  # noqa: UP045
+@pytest.mark.parametrize(
+    "policy", [Group("admins"), ~Group("admins"), Email("a@b.c") | Group("admins"), ~(Anyone() & Group("admins"))]
+)
+def test_a_policy_about_a_claim_that_the_model_of_users_drops_is_refused_where_it_is_written(
+    custom: Any, policy: Policy
+) -> None:
+    access: Any = CloudflareAccess(team_domain="acme", audience="x", user_model=employee(custom))
+    is_kept = custom == Directory | WithGroups | None
+    plain: Any = CloudflareAccess(team_domain="acme", audience="x")
+    either: Any = access | plain.with_audience("y")
+    for one in (access, either, access.with_audience("z")):
+        made = [lambda: one.require(policy), lambda: one.require_user(policy), lambda: one.roles({"admin": policy})]  # noqa: B023 - called here
+        for make in made:
+            with nullcontext() if is_kept else pytest.raises(ConfigurationError, match=f"^{re.escape(DROPPED)}$"):
+                make()
+    access.require_service(policy)
+    plain.require(policy)
+
+
+@pytest.mark.parametrize("custom", [Any, dict[str, Any], Open, WithGroups, Open | None, Directory | dict[str, Any]])
+def test_a_policy_about_a_claim_that_the_model_of_users_keeps_is_admitted(custom: Any) -> None:
+    access: Any = CloudflareAccess(team_domain="acme", audience="x", user_model=employee(custom))
+    access.require(Group("admins") & Claim("other.claim", 1) & Country("DE") & EmailDomain("acme.example"))
+
+
+def test_the_paths_of_groups_decide_whether_a_model_drops_them() -> None:
+    options: Any = {"team_domain": "acme", "audience": "x", "user_model": employee(Directory)}
+    CloudflareAccess(**options, group_claims="groups").require(Group("admins"))
+    access = CloudflareAccess(**options)
+    access.require(Claim("custom.department", "x"))
+    with pytest.raises(
+        ConfigurationError, match=r"drops the claim custom\.level, which Claim\('custom\.level', 1\) reads"
+    ):
+        access.require(Claim("custom.level", 1))
+
+
 def test_the_default_of_a_field_in_a_model_of_the_app_is_no_claim() -> None:
     class Custom(BaseModel):
         groups: list[str] = []
@@ -336,7 +395,7 @@ def test_the_repr_is_what_one_would_write(policy: Policy, shown: str) -> None:
         (lambda: wrong.Predicate(5), "plain function"),
         (lambda: wrong.Predicate(is_ada, name=" "), "name of a Predicate"),
         (lambda: wrong.Predicate(is_ada, name=5), "name of a Predicate"),
-        (lambda: wrong.Anyone() & "admins", "plain function"),
+        (lambda: wrong.Anyone() & "admins", "a policy is not text: write Group"),
         (lambda: wrong.Group("a") and wrong.Group("b"), "with &, | and ~, not with and, or, not"),
         (lambda: wrong.Group("a") or wrong.Group("b"), "with &, | and ~, not with and, or, not"),
         (lambda: not wrong.Group("a"), "with &, | and ~, not with and, or, not"),
@@ -367,7 +426,7 @@ def served(policy: Policy, **options: Any) -> tuple[FakeTeam, TestClient]:
     [
         ({"groups": ["admins"]}, 200, None),
         ({"groups": ["users"]}, 403, "the policy Group('admins') refused the caller"),
-        ({}, 403, "the policy Group('admins') needs a claim that is not known of the caller"),
+        ({}, 403, "the policy Group('admins') needs a claim that is not known of the caller: custom.groups, groups"),
         ({"groups": [5]}, 403, "the policy Group('admins') refused the caller"),
     ],
 )

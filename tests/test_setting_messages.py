@@ -101,6 +101,15 @@ def test_a_team_in_the_code_beside_a_local_access_in_the_environment_is_a_warnin
     assert "the code sets" not in caplog.text
 
 
+def test_the_host_of_local_apps_as_the_team_is_told_where_the_local_access_is(caplog: pytest.LogCaptureFixture) -> None:
+    for team in ("http://localhost:8787", "http://127.0.0.1:8787"):
+        CloudflareAccess(team_domain=team, audience=AUD)
+    assert [record.getMessage().partition(": for development only")[2] for record in caplog.records] == [
+        "; the local Access of this package is the team http://127.0.0.1:8787",
+        "",
+    ]
+
+
 @pytest.mark.parametrize(
     ("variable", "closest"),
     [("CF_ACCESS_TOKEN_SOURCE", "CF_ACCESS_TOKEN_SOURCES"), ("CF_ACCESS_FAILFAST", "CF_ACCESS_FAIL_FAST"),

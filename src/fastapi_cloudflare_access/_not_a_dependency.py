@@ -18,7 +18,7 @@ _NAME = "not_a_dependency"
 
 
 class AbsentAttribute(ConfigurationError, AttributeError):
-    """Also an AttributeError, so that `hasattr` and mocks can look at an object; tracebacks show the documented name."""
+    """Also an AttributeError, so that `hasattr` and mocks can look at an object; its name is the documented one."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ConfigurationError, self.args

@@ -52,10 +52,10 @@ def is_placeholder(value: str) -> bool:
 def team_domain_problem(team_domain: str) -> str:
     """Return why a text is not a team name, a team domain or a loopback origin; it begins with a verb."""
     scheme, separator, rest = team_domain.rpartition("://")
-    if is_placeholder(team_domain):
-        return f"is still a placeholder; {WRITE_TEAM}"
-    if wrong := next((character for character in team_domain if not character.isascii() or character <= " "), None):
-        return f"contains {_describe(wrong)}; {WRITE_TEAM}"
+    wrong = next((character for character in team_domain if not character.isascii() or character <= " "), None)
+    if wrong or is_placeholder(team_domain):
+        problem = "is still a placeholder" if is_placeholder(team_domain) else f"contains {_describe(str(wrong))}"
+        return f"{problem}; {WRITE_TEAM}"
     host = re.sub(r":[0-9]*$", "", rest)
     if host in _LOOPBACK_HOSTS:
         if scheme != "http":

@@ -287,7 +287,7 @@ class Settings(_Group):
 
     @property
     def _hint(self) -> str:
-        """What to write instead of the host at which the local Access serves apps; else nothing."""
+        """The team of the local Access, if the issuer is the host at which it serves apps; else nothing."""
         port = self.issuer.removeprefix(_LOCAL_APPS)
         return f"; the local Access of this package is the team http://127.0.0.1:{port}" if port != self.issuer else ""
 

@@ -250,6 +250,35 @@ def test_copies_are_patched_together(team: FakeTeam) -> None:
         assert client.get("/", headers=ada(team)).status_code == 401
 
 
+@pytest.mark.parametrize("make", ["headers", "user", "service_token"])
+def test_what_a_team_makes_before_it_is_patched_in_is_a_warning(
+    team: FakeTeam, make: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = {
+        "headers": ada,
+        "user": lambda team: team.user("ada@example.com"),
+        "service_token": lambda team: team.service_token("bot"),
+    }
+    made[make](team)
+    with team.patch(access):
+        pass
+    (record,) = caplog.records
+    assert record.getMessage().endswith("rejects as wrong_audience: make them inside of the context")
+
+
+def test_what_a_team_makes_for_the_app_or_inside_of_the_context_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    own, early = FakeTeam(), FakeTeam(audience="wiki")
+    ada(early)
+    for team in (own, early):
+        for _ in range(2):
+            with team.patch(access):
+                ada(team)
+    other = CloudflareAccess(team_domain="other", audience="x")
+    with own.patch(other):
+        ada(own)
+    assert [record.getMessage() for record in caplog.records if "patch" in record.getMessage()] == []
+
+
 def test_patch_needs_an_object(team: FakeTeam) -> None:
     with pytest.raises(ConfigurationError, match="needs the CloudflareAccess object of your app"), team.patch():
         pytest.fail("the team was patched in")

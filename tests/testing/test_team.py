@@ -155,3 +155,13 @@ def test_claims_of_a_user_model_are_named_in_the_token_as_on_the_wire() -> None:
     user = Named.model_validate(team.user_claims("ada@example.com", claims={"https://example.com/level": 5}))
     payload = json.loads(urlsafe_b64decode(team.token(user).split(".")[1] + "=="))
     assert (payload["https://example.com/level"], "level" in payload) == (5, False)
+
+
+@pytest.mark.parametrize("make", ["headers", "cookies", "token"])
+def test_an_address_or_nothing_in_place_of_a_caller_is_an_error_that_says_what_to_write(make: str) -> None:
+    made: Any = getattr(FakeTeam(), make)
+    with pytest.raises(ConfigurationError, match=r"^'a@b\.c' is an address, not a token: write team\.user\('a@b\.c'\)"):
+        made("a@b.c")
+    with pytest.raises(ConfigurationError, match=r"not NoneType: write one$"):
+        made(None)
+    assert "a.b.c" in str(made("a.b.c"))

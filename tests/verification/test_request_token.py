@@ -9,6 +9,7 @@ from fastapi_cloudflare_access._verification.request_token import (
     MAX_DIGESTED,
     MAX_MENTIONS,
     find_token,
+    other_credentials,
     short_digest,
     without_credentials,
 )
@@ -164,3 +165,20 @@ def test_without_credentials_no_reader_finds_a_token(parts: list[bytes]) -> None
     headers = without_credentials([(b"cookie", b"".join(parts)), (b"cookie", b"".join(parts))])
     assert find_token(headers, ("header", "cookie")) is None
     assert all(b"CF_Authorization" not in value for _, value in headers)
+
+
+@pytest.mark.parametrize(
+    ("header", "note"),
+    [
+        (b"authorization", "; Authorization is not read, since Access sends Cf-Access-Jwt-Assertion"),
+        (b"cf-access-token", "; Cf-Access-Token is not read, since Access sends Cf-Access-Jwt-Assertion"),
+        (
+            b"cf-access-client-secret",
+            "; Cf-Access-Client-Secret is not read, since Access sends Cf-Access-Jwt-Assertion",
+        ),
+        (b"cookie", ""),
+        (b"x-authorization", ""),
+    ],
+)
+def test_a_header_with_another_credential_is_named_without_its_value(header: bytes, note: str) -> None:
+    assert other_credentials([(b"host", b"x"), (header, b"a secret")]) == note

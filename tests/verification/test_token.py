@@ -15,9 +15,11 @@ from fastapi_cloudflare_access._verification.token import (
     MAX_HEADER,
     MAX_TOKEN,
     MAX_UNVERIFIED_PAYLOAD,
+    check_claims,
     parse,
     precheck,
     verify,
+    wrong_audience,
 )
 from fastapi_cloudflare_access.claims import MAX_TIME
 from fastapi_cloudflare_access.settings import Settings
@@ -517,3 +519,24 @@ def test_no_error_repeats_any_part_of_the_token() -> None:
             assert not any(
                 raw[start:end] in text for start, end in pairwise(range(0, len(raw), 12)) if end - start == 12
             )
+
+
+@pytest.mark.parametrize("word", ["Bearer", "bearer", "BEARER"])
+def test_a_word_before_a_token_is_named_without_the_token(word: str) -> None:
+    with pytest.raises(errors.MalformedToken) as refused:
+        parse(f"{word} {USER}".encode())
+    assert str(refused.value) == "the token begins with 'Bearer ', which is not part of it: send it alone"
+
+
+def test_a_wrong_audience_or_issuer_is_answered_with_what_is_configured_shortened() -> None:
+    tags = ["32eafc7626e737941cc9a3c2f6a0c1ab4dbef0a2", "b" * 64, "short", "d" * 64]
+    assert str(wrong_audience(tags[:1])) == "the audience is none of the configured ones: 32eafc76…"
+    assert str(wrong_audience(tags)) == "the audience is none of the configured ones: 32eafc76…, bbbbbbbb…, short, …"
+    settings = Settings.load(team_domain="acme", audience=tags)
+    claims = {"type": "app", "iss": "https://evil.example", "aud": ["evil"]}
+    with pytest.raises(errors.WrongIssuer) as foreign:
+        check_claims(dict(claims), settings=settings, now=0)
+    assert str(foreign.value) == "the issuer is not the configured team: https://acme.cloudflareaccess.com"
+    with pytest.raises(errors.WrongAudience) as other:
+        check_claims(claims | {"iss": settings.issuer}, settings=settings, now=0)
+    assert str(other.value) == str(wrong_audience(tags))

@@ -35,6 +35,7 @@ def patched(team: Issuer, accesses: tuple[CloudflareAccess[Any], ...]) -> Genera
     sources: dict[int, KeySource] = {}
     revocations: dict[int, RevocationSource] = {}
     with ExitStack() as stack:
+        stack.enter_context(replaced(team, "_made_for", set[str]()))
         stack.enter_context(replaced(team, "issuer", accesses[0].settings.issuer))
         stack.enter_context(replaced(team, "audiences", audiences))
         for access in accesses:

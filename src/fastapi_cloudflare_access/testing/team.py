@@ -1,15 +1,17 @@
 """A fake team with its own keys, and with tokens and certs like those of Cloudflare Access."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from itertools import count
 from threading import Lock
-from typing import Any, Generic, Unpack, overload
+from typing import Any, Generic, Unpack, cast, overload
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
+from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._verification.request_token import COOKIE, HEADER
 from fastapi_cloudflare_access.access import CloudflareAccess
 from fastapi_cloudflare_access.claims import Claims, ServiceClaims, UserClaims
@@ -26,6 +28,13 @@ from fastapi_cloudflare_access.testing.patching import patched
 
 K = TypeVar("K", bound=Clock, default=FakeClock)
 M = TypeVar("M", UserClaims, ServiceClaims)
+
+logger = logging.getLogger("fastapi_cloudflare_access")
+
+_TOO_EARLY = (
+    "the FakeTeam made callers or tokens before patch(), which the app rejects as wrong_audience: "
+    "make them inside of the context"
+)
 
 _pool: dict[tuple[str, int], SigningKey] = {}
 _pool_lock = Lock()
@@ -66,6 +75,7 @@ class FakeTeam(Issuer, Generic[K]):
             ConfigurationError: The team domain or an audience is not valid.
         """
         clock = FakeClock() if clock is None else clock
+        self._made_for: set[str] = set()
         settings = Settings.load(team_domain=team_domain, audience=_audience_tags(team_domain, audience))
         super().__init__(
             settings.issuer,
@@ -110,7 +120,20 @@ class FakeTeam(Issuer, Generic[K]):
                 assert client.get("/me", headers=team.headers(ada)).status_code == 200
             ```
         """
+        configured = {
+            tag
+            for access in accesses
+            if isinstance(cast("object", access), CloudflareAccess)
+            for tag in access.settings.audience
+        }
+        if self._made_for and self._made_for.isdisjoint(configured):
+            log(logger, logging.WARNING, "%s", _TOO_EARLY)
         return patched(self, accesses)
+
+    def _valid_audience(self, audience: str | None) -> str:
+        tag = super()._valid_audience(audience)
+        self._made_for.add(tag)
+        return tag
 
     def user(self, email: str, **options: Unpack[UserOptions]) -> UserClaims:
         """Return the claims of a user as a handler receives them; the options are those of `user_token`.
@@ -147,9 +170,18 @@ class FakeTeam(Issuer, Generic[K]):
         return {COOKIE: self.token(caller)}
 
     def token(self, caller: Claims | str) -> str:
-        """Return a token with these claims; a token is returned unchanged."""
+        """Return a token with these claims; a token is returned unchanged.
+
+        Raises:
+            ConfigurationError: It is neither claims nor a token.
+        """
         if isinstance(caller, str):
+            if "@" in caller:
+                raise ConfigurationError(f"{caller!r} is an address, not a token: write team.user({caller!r}) for it")
             return caller
+        if not isinstance(cast("object", caller), UserClaims | ServiceClaims):
+            kind = type(caller).__name__
+            raise ConfigurationError(f"a caller is team.user(…), team.service(…) or a token, not {kind}: write one")
         claims = wire_claims(caller)
         if isinstance(caller, UserClaims):
             return self.sign(claims)
