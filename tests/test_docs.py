@@ -16,14 +16,17 @@ import fastapi
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
+from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 from sybil import Document, Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, KeySettings, UserClaims, guard
+from fastapi_cloudflare_access.guard import AccessGuard
 from fastapi_cloudflare_access.instrumentation.opentelemetry import OpenTelemetryListener
 from fastapi_cloudflare_access.instrumentation.prometheus import PrometheusListener
+from fastapi_cloudflare_access.policies import Group
 from fastapi_cloudflare_access.settings import Settings
 from fastapi_cloudflare_access.testing import FakeTeam, assert_protected, override
 
@@ -201,6 +204,16 @@ class Employee(UserClaims):
     """A model that the guide shows without `user_model=`."""
 
 
+class Directory(BaseModel):
+    """Typed custom claims, without groups."""
+
+
+class Typed(UserClaims):
+    """A model that the guide shows with a policy about groups."""
+
+    custom: Directory = Directory()
+
+
 class View:
     """A class whose method the guide shows as a route."""
 
@@ -225,7 +238,7 @@ MISTAKES = re.findall(
 @pytest.mark.usefixtures("configured")
 @pytest.mark.parametrize(("mistake", "sentence"), MISTAKES, ids=[mistake for mistake, _ in MISTAKES])
 def test_a_mistake_in_the_guide_becomes_the_error_that_the_guide_shows(mistake: str, sentence: str) -> None:
-    pattern = re.escape(sentence).replace("…", ".*")
+    pattern = re.escape(sentence.replace("\\|", "|")).replace("…", ".*")
     with pytest.raises(ConfigurationError, match=f"^{pattern}$"):
         make(mistake)
 
@@ -236,9 +249,10 @@ def make(mistake: str) -> None:
     names: dict[str, Any] = {name: getattr(fastapi, name) for name in ("Depends", "FastAPI", "Security")}
     names |= {"CloudflareAccess": CloudflareAccess, "UserClaims": UserClaims, "Annotated": Annotated}
     names |= {"access": access, "Strict": Strict, "async_policy": async_policy, "policy_of_two": policy_of_two}
-    names |= {"request": HTTPConnection({"type": "http"}), "View": View, "Employee": Employee}
+    names |= {"request": HTTPConnection({"type": "http"}), "View": View, "Employee": Employee, "Typed": Typed}
+    names |= {"Group": Group, "AccessGuard": AccessGuard}
     names["app"] = app = fastapi.FastAPI(lifespan=access.lifespan)
-    if mistake.startswith(("CloudflareAccess(", "access.", "app.")):
+    if mistake.startswith(("CloudflareAccess(", "AccessGuard(", "access.", "app.")):
         eval(mistake, names)  # noqa: S307 - what the guide shows
     elif mistake.startswith("FastAPI("):
         app = eval(mistake, names)  # noqa: S307 - the same

@@ -256,10 +256,9 @@ def test_a_policy_about_a_claim_that_the_model_of_users_drops_is_refused_where_i
     plain: Any = CloudflareAccess(team_domain="acme", audience="x")
     either: Any = access | plain.with_audience("y")
     for one in (access, either, access.with_audience("z")):
-        made = [lambda: one.require(policy), lambda: one.require_user(policy), lambda: one.roles({"admin": policy})]  # noqa: B023 - called here
-        for make in made:
+        for make, given in ((one.require, policy), (one.require_user, policy), (one.roles, {"admin": policy})):
             with nullcontext() if is_kept else pytest.raises(ConfigurationError, match=f"^{re.escape(DROPPED)}$"):
-                make()
+                make(given)
     access.require_service(policy)
     plain.require(policy)
 

@@ -504,7 +504,7 @@ def is_optional(app: FastAPI) -> None:
 def calls_the_dependency_by_hand(app: FastAPI) -> None:
     @app.get("/")
     async def me(request: Request) -> bool:
-        return await ACCESS.user(request) is await ACCESS.authenticate(request)
+        return await ACCESS.user(connection=request) is await ACCESS.authenticate(request)
 
 
 def overrides_the_dependency(app: FastAPI) -> None:
@@ -677,7 +677,7 @@ def accepts_in_a_router(app: FastAPI) -> None:
 def accepts_by_hand(app: FastAPI) -> None:
     @app.websocket("/")
     async def me(socket: WebSocket) -> None:
-        await answer(socket, (await ACCESS.user(socket)).email)
+        await answer(socket, (await ACCESS.user(connection=socket)).email)
 
 
 def accepts_inherited_scopes(app: FastAPI) -> None:

@@ -453,7 +453,8 @@ def test_a_method_without_its_class_is_still_one() -> None:
     moved: dict[str, Any] = {}
     exec("def moved(self): ...", moved)  # noqa: S102 - without an annotation, unlike the functions of this module
     app = FastAPI()
-    app.add_api_route("/partial", partial(View.bound, self=None))
+    method: Any = View.bound
+    app.add_api_route("/partial", partial(method, self=None))
     app.add_api_route("/moved", moved["moved"])
     assert [sentence.partition(",")[0] for sentence in sentences(app)] == [
         "/partial: View.bound is a method",

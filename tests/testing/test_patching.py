@@ -254,7 +254,7 @@ def test_copies_are_patched_together(team: FakeTeam) -> None:
 def test_what_a_team_makes_before_it_is_patched_in_is_a_warning(
     team: FakeTeam, make: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = {
+    made: dict[str, Any] = {
         "headers": ada,
         "user": lambda team: team.user("ada@example.com"),
         "service_token": lambda team: team.service_token("bot"),
