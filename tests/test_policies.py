@@ -240,8 +240,10 @@ def employee(custom: Any, **config: Any) -> Any:
     return type("Employee", (UserClaims,), {"__annotations__": {"custom": custom}, "custom": None}, **config)
 
 
-DROPPED = "the model Directory drops the claim custom.groups, which Group('admins') reads: write groups: Any = None in "
-DROPPED += "Directory, or extra='allow' in its model_config"
+DROPPED = (
+    "the model Directory drops the claim custom.groups, which Group('admins') reads: "
+    "write groups: Any = None in Directory, or extra='allow' in its model_config"
+)
 
 
 @pytest.mark.parametrize("custom", [Directory, Directory | None, Optional[Directory], Directory | WithGroups | None])  # noqa: UP045
@@ -256,9 +258,9 @@ def test_a_policy_about_a_claim_that_the_model_of_users_drops_is_refused_where_i
     plain: Any = CloudflareAccess(team_domain="acme", audience="x")
     either: Any = access | plain.with_audience("y")
     for one in (access, either, access.with_audience("z")):
-        for make, given in ((one.require, policy), (one.require_user, policy), (one.roles, {"admin": policy})):
+        for make, argument in ((one.require, policy), (one.require_user, policy), (one.roles, {"admin": policy})):
             with nullcontext() if is_kept else pytest.raises(ConfigurationError, match=f"^{re.escape(DROPPED)}$"):
-                make(given)
+                make(argument)
     access.require_service(policy)
     plain.require(policy)
 

@@ -263,8 +263,8 @@ def claims_read(policy: Policy, group_claims: Paths) -> dict[tuple[str, ...], Po
     waiting = [policy]
     while waiting:
         part = waiting.pop()
-        waiting.extend(reversed(part._parts()))  # noqa: SLF001 - of this module
-        for path in part._claims(group_claims):  # noqa: SLF001 - the same
+        waiting.extend(reversed(part._parts()))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of this module
+        for path in part._claims(group_claims):  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the same
             found.setdefault(path, part)
     return found
 
