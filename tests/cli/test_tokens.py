@@ -25,12 +25,6 @@ def test_the_token_is_read_from_standard_input_for_a_dash(cli: Cli, token: str) 
     assert cli("verify", "-", stdin=f"\n {token}\r\n").code == 0
 
 
-@pytest.mark.parametrize("before", ["Bearer ", "bearer  ", "Authorization: Bearer "])
-def test_the_word_before_a_token_is_no_part_of_it(cli: Cli, token: str, before: str) -> None:
-    assert cli("verify", before + token).code == 0
-    assert cli("verify", "-", stdin=f"{before}{token}\n").code == 0
-
-
 def test_the_token_is_read_from_the_environment_without_an_argument(
     cli: Cli, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

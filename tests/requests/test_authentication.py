@@ -9,7 +9,14 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, WebSocket
 from starlette.testclient import TestClient
 
-from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access import (
+    AccessHTTPException,
+    Claims,
+    CloudflareAccess,
+    ConfigurationError,
+    ServiceClaims,
+    UserClaims,
+)
 from fastapi_cloudflare_access._requests.authentication import replace_headers
 from fastapi_cloudflare_access._routes.check import misuses
 from fastapi_cloudflare_access.dependencies import Dependency
@@ -506,3 +513,18 @@ def test_a_known_token_is_accepted_where_no_asyncio_event_loop_runs(rig: Rig) ->
     with pytest.raises(StopIteration) as ended:
         work.send(None)
     assert ended.value.value.email == "ada@example.com"
+
+
+async def test_a_request_with_another_credential_is_refused_with_a_note_that_does_not_repeat_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig()
+    secret = b"Bearer very-secret"
+    request = Request({"type": "http", "method": "GET", "path": "/", "headers": [(b"authorization", secret)]})
+    caplog.set_level(logging.INFO, "fastapi_cloudflare_access")
+    with pytest.raises(AccessHTTPException) as refused:
+        await rig.access.user(connection=request)
+    assert (refused.value.status_code, refused.value.detail) == (401, "No Cloudflare Access token")
+    note = "there is no token, and Authorization is not read: Access sends Cf-Access-Jwt-Assertion"
+    assert note in caplog.text
+    assert "very-secret" not in caplog.text

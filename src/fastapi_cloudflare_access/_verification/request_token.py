@@ -61,7 +61,7 @@ def other_credentials(headers: Headers) -> str:
     """Return a note about a header that carries a credential and is not read, for the log; else nothing."""
     names = {name for name, _ in headers}
     found = next((shown for shown in _NOT_READ if shown.lower().encode() in names), None)
-    return f"; {found} is not read, since Access sends {HEADER}" if found else ""
+    return f", and {found} is not read: Access sends {HEADER}" if found else ""
 
 
 def without_credentials(headers: Headers) -> list[tuple[bytes, bytes]]:

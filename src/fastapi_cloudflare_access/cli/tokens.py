@@ -14,7 +14,6 @@ MAX_INPUT = 128 * 1024
 """Maximum size of standard input in bytes."""
 
 _HEADER_LINE = re.compile(rb"[<>*\s]*(cf-access-jwt-assertion|cookie)\s*:\s*(.*?)\s*", re.IGNORECASE)
-_BEARER = re.compile(rb"(?:Authorization\s*:\s*)?Bearer\s+", re.IGNORECASE)
 _COOKIE = b"CF_Authorization="
 
 
@@ -72,7 +71,7 @@ def _extract_token(text: bytes, source: str) -> bytes:
     if not headers and text.startswith(_COOKIE):
         headers = [(b"cookie", text)]
     if not headers:
-        return _BEARER.sub(b"", text)
+        return text
     try:
         token = find_token(headers, ("header", "cookie"))
     except CredentialError as error:
