@@ -385,7 +385,7 @@ def test_a_failing_listener_changes_no_answer(caplog: pytest.LogCaptureFixture) 
     app = FastAPI()
     app.add_api_route("/", _ok, dependencies=[Depends(make(listeners=[fail]))])
     assert TestClient(app).get("/").status_code == 401
-    assert "a listener failed at the event request_rejected" in caplog.text
+    assert "called a listener that failed at the event request_rejected" in caplog.text
 
 
 def _digest_of(headers: dict[str, str]) -> str:
@@ -431,7 +431,7 @@ def test_what_a_policy_raises_takes_no_claim_into_the_log(caplog: pytest.LogCapt
     app = FastAPI()
     app.add_api_route("/", _ok, dependencies=[Depends(make().require_user(look_up))])
     assert TestClient(app).get("/", headers=ADA).status_code == 403
-    assert "a policy failed with KeyError at " in caplog.text
+    assert "asked a policy that failed with KeyError at " in caplog.text
     assert __file__ in caplog.text
     assert "ada@" not in caplog.text + repr([vars(record) for record in caplog.records])
 
@@ -711,6 +711,26 @@ def test_the_lifespan_keeps_the_keys_fresh_and_ends(access: CloudflareAccess[Any
         health = access.keys.health()
         assert (health.state, health.refresher_alive, health.fetches) == ("ok", True, 1)
     assert not access.keys.health().refresher_alive
+
+
+@pytest.mark.parametrize(
+    ("audience", "shown"),
+    [
+        ("2effaf07" * 8, "audience 2effaf07…"),
+        (["shop", "2effaf07" * 8], "audiences shop, 2effaf07…"),
+        ([f"app-{number}" for number in range(6)], "audiences app-0, app-1, app-2, app-3, app-4, …"),
+    ],
+)
+def test_the_start_logs_once_which_tokens_are_accepted(audience: Any, shown: str, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "fastapi_cloudflare_access")
+    access = CloudflareAccess(team_domain="acme", audience=audience, fetch=MemoryFetch(TEAM), clock=TEAM.clock)
+    for _ in range(2):
+        with TestClient(FastAPI(lifespan=access.lifespan)):
+            pass
+    said = f"cf-access accepts tokens of https://acme.cloudflareaccess.com for the {shown}"
+    assert [(each.levelname, each.getMessage()) for each in caplog.records if "accepts" in each.getMessage()] == [
+        ("INFO", said)
+    ]
 
 
 def test_a_lifespan_of_ones_own_enters_the_object() -> None:

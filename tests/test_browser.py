@@ -150,9 +150,9 @@ async def test_a_refusal_is_logged_without_what_the_client_sent(caplog: pytest.L
     await sent(scope_of("http", {"origin": ["evil", "evil"]}, method="evil"))
     records = [record for record in caplog.records if record.name == "fastapi_cloudflare_access"]
     assert [record.getMessage() for record in records] == [
-        "refused POST (before routing): cross_origin (the Origin is none of the configured ones), token none",
-        "refused WEBSOCKET (before routing): cross_origin (Sec-Fetch-Site names another site), token none",
-        "refused ? (before routing): cross_origin (there is more than one Origin header), token none",
+        "cf-access refused POST (before routing, at a guard or middleware): cross_origin (the Origin is none of the configured ones), token none",
+        "cf-access refused WEBSOCKET (before routing, at a guard or middleware): cross_origin (Sec-Fetch-Site names another site), token none",
+        "cf-access refused ? (before routing, at a guard or middleware): cross_origin (there is more than one Origin header), token none",
     ]
     assert {record.levelno for record in records} == {logging.WARNING}
     assert {record.__dict__["reason"] for record in records} == {"cross_origin"}

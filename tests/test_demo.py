@@ -53,5 +53,12 @@ def test_the_demo_shows_what_each_caller_gets() -> None:
         ("An unsigned token never reaches the app", "302"),
     ]
     assert re.search(r"^Open http://localhost:\d+/ in a browser", shown, re.MULTILINE)
-    reasons = re.findall(r"^  log: refused \w+ \S+: (\w+)", shown, re.MULTILINE)
-    assert reasons == ["token_expired", "invalid_signature", "wrong_audience", "wrong_caller", "wrong_caller"]
+    reasons = re.findall(r"^  log: cf-access refused \w+ \S+: (\w+)", shown, re.MULTILINE)
+    assert reasons == [
+        "token_expired",
+        "invalid_signature",
+        "wrong_audience",
+        "missing_token",
+        "wrong_caller",
+        "wrong_caller",
+    ]

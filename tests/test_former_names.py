@@ -106,7 +106,7 @@ async def test_an_event_and_a_record_say_once_an_hour_that_a_former_name_was_see
     await rig.access.verify(rig.token(NEW))
     assert rig.seen() == [OLD, OLD]
     said = [record.getMessage() for record in caplog.records if "former name" in record.getMessage()]
-    assert said == [f"tokens still carry {OLD}, a former name of the team"] * 2
+    assert said == [f"cf-access still sees tokens of {OLD}, a former name of the team"] * 2
 
 
 async def test_policies_and_identities_work_for_a_former_name() -> None:

@@ -22,6 +22,7 @@ def test_a_record_is_written_once_and_then_once_an_interval_with_the_number_left
 
 def test_a_message_names_the_number_of_records_left_out_unless_there_are_none() -> None:
     assert omitted(0) == ""
+    assert omitted(1) == " (1 equal record since the last one was not logged)"
     assert omitted(2) == " (2 equal records since the last one were not logged)"
 
 
@@ -35,17 +36,21 @@ def test_the_memory_of_a_throttle_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("scope", "place", "shown"),
     [
-        ({"type": "http", "method": "GET"}, Place("GET", None), "GET (before routing)"),
+        ({"type": "http", "method": "GET"}, Place("GET", None), "GET (before routing, at a guard or middleware)"),
         (
             {"type": "http", "method": "GET", "route": SimpleNamespace(path="/a/{b}")},
             Place("GET", "/a/{b}"),
             "GET /a/{b}",
         ),
         ({"type": "websocket", "route": SimpleNamespace(path="/a")}, Place("WEBSOCKET", "/a"), "WEBSOCKET /a"),
-        ({"type": "http", "method": "GET\nroot"}, Place("?", None), "? (before routing)"),
-        ({"type": "http", "method": "HELLOADMIN"}, Place("?", None), "? (before routing)"),
-        ({"type": "http", "method": "GET", "path": "/secret"}, Place("GET", None), "GET (before routing)"),
-        ({"type": "http"}, Place("?", None), "? (before routing)"),
+        ({"type": "http", "method": "GET\nroot"}, Place("?", None), "? (before routing, at a guard or middleware)"),
+        ({"type": "http", "method": "HELLOADMIN"}, Place("?", None), "? (before routing, at a guard or middleware)"),
+        (
+            {"type": "http", "method": "GET", "path": "/secret"},
+            Place("GET", None),
+            "GET (before routing, at a guard or middleware)",
+        ),
+        ({"type": "http"}, Place("?", None), "? (before routing, at a guard or middleware)"),
         (
             {
                 "type": "http",
@@ -60,4 +65,4 @@ def test_the_memory_of_a_throttle_is_bounded() -> None:
 )
 def test_a_place_is_a_method_and_a_template(scope: dict[str, Any], place: Place, shown: str) -> None:
     assert (place_of(scope), str(place)) == (place, shown)
-    assert str(Place()) == "in a call of verify"
+    assert str(Place()) == "a token in a call of verify"

@@ -117,7 +117,7 @@ async def test_a_stream_that_cannot_be_ended_is_an_error_in_the_log(rig: Rig, ca
     lease = await asyncio.create_task(enter())
     gc.collect()
     await rig.clock.run_for(LIFETIME + LEEWAY)
-    assert "a stream outlives its token" in caplog.text
+    assert "cf-access cannot end a stream, which outlives its token" in caplog.text
     await lease.__aexit__(None, None, None)
 
 
@@ -203,7 +203,7 @@ async def test_each_end_is_logged_and_emitted_once(rig: Rig, caplog: pytest.LogC
         ]
     records = [record for record in caplog.records if "ended" in record.message]
     assert [(record.message, record.__dict__["reason"]) for record in records] == [
-        ("ended a WebSocket: token_expired (the token has expired)", "token_expired")
+        ("cf-access ended a WebSocket: token_expired (the token has expired)", "token_expired")
     ]
     assert "ada" not in caplog.text
 
@@ -369,7 +369,7 @@ async def test_a_token_of_another_caller_is_refused(rig: Rig, other: str, caplog
         with pytest.raises(PolicyDenied, match="another caller"):
             await lease.renew(fresh)
         assert lease.caller is caller
-    assert "refused in a call of verify: forbidden" in caplog.text
+    assert "refused a token in a call of verify: forbidden" in caplog.text
 
 
 @pytest.mark.conformance(65)

@@ -17,6 +17,10 @@ MAX_REPEATED = 256
 """Number of different records whose repetition is noticed."""
 
 
+BEFORE_ROUTING = "(before routing, at a guard or middleware)"
+"""Shown instead of a route; the path is not shown, since a client chooses it."""
+
+
 class Throttle:
     """Selects the records to write: the first of its kind, then one in each `LOG_INTERVAL`."""
 
@@ -48,7 +52,10 @@ class Throttle:
 
 def omitted(count: int) -> str:
     """Return the end of a log message that says how many equal records a throttle left out; empty for none."""
-    return f" ({count} equal records since the last one were not logged)" if count else ""
+    left_out = (
+        "1 equal record since the last one was" if count == 1 else f"{count} equal records since the last one were"
+    )
+    return f" ({left_out} not logged)" if count else ""
 
 
 class Place(NamedTuple):
@@ -63,7 +70,7 @@ class Place(NamedTuple):
     route: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.method} {self.route or '(before routing)'}" if self.method else "in a call of verify"
+        return f"{self.method} {self.route or BEFORE_ROUTING}" if self.method else "a token in a call of verify"
 
 
 def place_of(scope: Mapping[str, Any]) -> Place:
@@ -102,4 +109,10 @@ def emit(listeners: Iterable[Listener], event: AccessEvent, logger: logging.Logg
         try:
             listener(event)
         except Exception:  # noqa: BLE001 - a listener may raise anything
-            log(logger, logging.ERROR, "a listener failed at the event %s", event.name, exc_info=True)
+            log(
+                logger,
+                logging.ERROR,
+                "cf-access called a listener that failed at the event %s",
+                event.name,
+                exc_info=True,
+            )

@@ -100,10 +100,10 @@ def ask(policy: Policy, caller: Any) -> bool | None:
         decision: Any = policy(caller)
     except Exception as failure:  # noqa: BLE001 - a policy may raise anything
         kind, place = type(failure).__name__, raised_at(failure)
-        log(logger, logging.ERROR, "a policy failed with %s at %s: refused", kind, place)
+        log(logger, logging.ERROR, "cf-access asked a policy that failed with %s at %s: refused", kind, place)
         return None
     if not isinstance(decision, bool):
         kind = type(decision).__name__
-        log(logger, logging.ERROR, "a policy gave %s instead of True or False: refused", kind)
+        log(logger, logging.ERROR, "cf-access asked a policy that gave %s instead of True or False: refused", kind)
         return None
     return decision

@@ -14,6 +14,7 @@ A token in the cache skips steps 2 and 4 to 7. Its key and its times are checked
 If there is a store of revocations, they are asked after step 7, and on every hit.
 """
 
+import logging
 from hashlib import sha256
 from typing import Any, Generic, NamedTuple, TypeAlias
 
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from fastapi_cloudflare_access._identity.source import IdentitySource
+from fastapi_cloudflare_access._logging import log
 from fastapi_cloudflare_access._revocations.source import RevocationSource
 from fastapi_cloudflare_access._revocations.subjects import attach_keys
 from fastapi_cloudflare_access._verification.request_token import Headers, find_token
@@ -40,6 +42,13 @@ from fastapi_cloudflare_access.errors import AccessError, IdentityUnavailable, I
 from fastapi_cloudflare_access.identity import Identity
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.settings import Settings
+
+logger = logging.getLogger("fastapi_cloudflare_access")
+
+SHOWN_TAG = 12
+"""Number of characters of an audience that the log shows whole."""
+MAX_TAGS = 5
+"""Number of audiences that the log shows."""
 
 U = TypeVar("U", bound=UserClaims, default=UserClaims)
 
@@ -66,6 +75,7 @@ class Verifier(Generic[U]):
 
     __slots__ = (
         "_cache",
+        "_has_logged_start",
         "identities",
         "keys",
         "rechecks",
@@ -105,6 +115,7 @@ class Verifier(Generic[U]):
         self.revocations = revocations
         self.user_model = user_model
         self.signature_checks = 0
+        self._has_logged_start = False
         self.rechecks = identities is not None and settings.recheck_session > 0
         size = settings.token_cache_size
         self._cache = TokenCache[U](size) if size else None
@@ -113,6 +124,7 @@ class Verifier(Generic[U]):
 
     async def start(self) -> None:
         """Fetch the keys and begin to refresh them; read the revocations and begin to follow them."""
+        self._log_start()
         await self.keys.start()
         if self.revocations is None:
             return
@@ -121,6 +133,15 @@ class Verifier(Generic[U]):
         except BaseException:
             await self.keys.stop()
             raise
+
+    def _log_start(self) -> None:
+        """Log once which tokens are accepted, since a process may have older settings than its environment file."""
+        if not self._has_logged_start:
+            self._has_logged_start = True
+            tags = [tag if len(tag) <= SHOWN_TAG else f"{tag[:8]}…" for tag in self.settings.audience]
+            shown = ", ".join([*tags[:MAX_TAGS], *(["…"] if tags[MAX_TAGS:] else [])])
+            message = "cf-access accepts tokens of %s for the audience%s %s"
+            log(logger, logging.INFO, message, self.settings.issuer, "s" if tags[1:] else "", shown)
 
     async def stop(self) -> None:
         """Stop what `start` began, after as many calls as of `start`."""

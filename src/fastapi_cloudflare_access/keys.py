@@ -12,6 +12,7 @@ from fastapi_cloudflare_access._clock import SystemClock, wait_until_done
 from fastapi_cloudflare_access._keys.cache import FetchOptions, KeySetCache, State
 from fastapi_cloudflare_access._keys.fetcher import RECHECK_INTERVAL, FetchTask, KeyFetcher, LoopState
 from fastapi_cloudflare_access._keys.http import default_fetch
+from fastapi_cloudflare_access._keys.metrics import LIMITS
 from fastapi_cloudflare_access._keys.rate_limiter import Decision
 from fastapi_cloudflare_access._keys.sharing import KeySharing
 from fastapi_cloudflare_access._keys.snapshot import ClockReading
@@ -255,7 +256,7 @@ class KeySource:
     def _limited(self, reason: LimitReason, retry_after: float, now: ClockReading) -> KeysUnavailable | KeyUnconfirmed:
         self._cache.record_limited(reason, retry_after, now)
         return self._temporarily_unavailable(
-            f"no fetch is allowed for unknown keys now ({reason})", max(MIN_RETRY_AFTER, retry_after)
+            f"no fetch is allowed now, since {LIMITS[reason]}", max(MIN_RETRY_AFTER, retry_after)
         )
 
     def _temporarily_unavailable(

@@ -138,7 +138,7 @@ def test_a_private_key_among_the_keys_is_a_warning_that_does_not_repeat_it(
     certs.answer_with(document(*TEAM.certs()["keys"], entry))
     asyncio.run(TEAM.clock.run_until(access.keys.refresh()))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == [f"an entry of the certs document is ignored: {said}"]
+    assert warnings == [f"cf-access ignores an entry of the certs document: {said}"]
 
 
 @pytest.mark.conformance(17)

@@ -486,6 +486,6 @@ def test_events_and_records_never_have_the_token(caplog: pytest.LogCaptureFixtur
         token = rig.team.token(rig.team.user("ada@acme.example"))
         TestClient(rig.app).get("/identity", headers={"Cf-Access-Jwt-Assertion": token})
         said = " ".join(record.getMessage() for record in caplog.records)
-        assert "get-identity could not be asked: a response with HTTP status 500" in said
+        assert "cf-access could not ask get-identity: a response with HTTP status 500" in said
         assert token not in said
         assert token.split(".")[2] not in repr([vars(record) for record in caplog.records])

@@ -635,7 +635,7 @@ async def test_a_failure_is_logged_once_a_minute(caplog: pytest.LogCaptureFixtur
             await shared.clock.run_for(1)
     lines = [record.getMessage() for record in caplog.records if "store" in record.getMessage()]
     assert lines == [
-        "the snapshot store failed (load), so this worker goes on alone: Connection refused",
+        "cf-access could not use the snapshot store (load), so this worker goes on alone: Connection refused",
     ]
     await worker.stop()
 

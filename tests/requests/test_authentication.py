@@ -122,7 +122,7 @@ def test_every_listener_is_called_though_one_before_it_fails(caplog: pytest.LogC
     rig = Rig(listeners=[fail, seen.append])
     assert rig.get("/user", **{HEADER: ADA})[0] == 200
     assert "request_accepted" in [event.name for event in seen]
-    assert "a listener failed at the event request_accepted" in caplog.text
+    assert "called a listener that failed at the event request_accepted" in caplog.text
 
 
 def test_a_reason_from_unverified_claims_is_marked_in_log_and_event(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -134,7 +134,40 @@ def test_a_reason_from_unverified_claims_is_marked_in_log_and_event(rig: Rig, ca
         ("token_expired", False),
     ]
     assert [record.__dict__["unverified"] for record in caplog.records if "reason" in record.__dict__] == [True, False]
-    assert "token_expired, by unverified claims" in caplog.text
+    assert caplog.text.count("token_expired (the token has expired; the signature was not checked)") == 1
+
+
+@pytest.mark.parametrize(
+    ("sources", "header", "said"),
+    [
+        ("header", "Cookie", "there is no token in the header; the cookie CF_Authorization is present, and "),
+        ("cookie", HEADER, "there is no token in the cookie; the header Cf-Access-Jwt-Assertion is present, and "),
+    ],
+)
+def test_a_token_in_the_place_that_is_not_read_is_named_in_the_log(
+    sources: Any, header: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastapi_cloudflare_access")
+    rig = Rig(token_sources=sources)
+    value = f"CF_Authorization={ADA}" if header == "Cookie" else ADA
+    assert rig.get("/user", **{header: value})[0] == 401
+    assert rig.get("/user", Cookie="other=1")[0] == 401
+    assert [record.getMessage() for record in caplog.records if "missing_token" in record.getMessage()] == [
+        f"cf-access refused GET /user: missing_token ({said}token_sources does not read it), token none",
+        "cf-access refused GET /user: missing_token (there is no token), token none",
+    ]
+
+
+def test_the_first_missing_token_is_a_warning_where_the_log_drops_info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "fastapi_cloudflare_access")
+    rig = Rig()
+    assert [rig.get("/user")[0] for _ in range(3)] == [401] * 3
+    (record,) = [record for record in caplog.records if "reason" in record.__dict__]
+    assert (record.levelno, record.__dict__["reason"]) == (logging.WARNING, "missing_token")
+    assert record.getMessage() == (
+        "cf-access refused GET /user: missing_token (there is no token), token none; "
+        "further requests without a token are logged at INFO only"
+    )
 
 
 def test_a_mistyped_audience_without_keys_is_named_and_costs_no_fetch() -> None:
@@ -240,7 +273,7 @@ async def test_verify_raises_the_typed_error_and_emits_it_as_for_a_request(
         await rig.access.verify(token)
     (refused,) = rig.refusals()
     assert refused.reason == error.reason
-    assert f"refused in a call of verify: {error.reason}" in caplog.text
+    assert f"refused a token in a call of verify: {error.reason}" in caplog.text
     if isinstance(token, str | bytes) and len(token) > 20:
         text = token if isinstance(token, str) else token.decode()
         assert text not in caplog.text + repr(rig.events)

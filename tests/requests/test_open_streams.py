@@ -107,7 +107,7 @@ async def test_all_streams_end_if_the_clock_fails(caplog: pytest.LogCaptureFixtu
         async with rig.access.while_valid(caller):
             await clock.run_until(wait_forever())
     assert (closed.value.code, closed.value.reason) == (1013, "cannot_decide")
-    assert "the clock failed, so the open streams end" in caplog.text
+    assert "cf-access ends the open streams, since the clock failed" in caplog.text
     await asyncio.sleep(0)
     assert timers() == []
 
@@ -137,7 +137,7 @@ async def test_a_listener_that_fails_stops_no_end(rig: Rig, caplog: pytest.LogCa
     async with rig.access.while_valid(caller) as lease:
         await rig.clock.run_until(wait_forever())
     assert lease.ended == "token_expired"
-    assert "a listener failed at the event stream_ended" in caplog.text
+    assert "called a listener that failed at the event stream_ended" in caplog.text
 
 
 async def test_each_clock_of_a_loop_has_a_timer(rig: Rig) -> None:

@@ -163,9 +163,10 @@ def test_a_refusal_leaves_one_record_with_the_reason_and_the_digest(
     caplog.set_level(logging.DEBUG)
     log_refusal(error, "3c469e9d6c58", Place("GET", "/items/{id}"))
     (record,) = caplog.records
+    said = "x; try again in 1.0 s" if isinstance(error, errors.KeysUnavailable) else "x"
     assert (record.levelno, record.name) == (level, "fastapi_cloudflare_access")
     assert (record.__dict__["reason"], record.__dict__["token_digest"]) == (error.reason, "3c469e9d6c58")
-    assert record.getMessage() == f"refused GET /items/{{id}}: {error.reason} (x), token 3c469e9d6c58"
+    assert record.getMessage() == f"cf-access refused GET /items/{{id}}: {error.reason} ({said}), token 3c469e9d6c58"
 
 
 @pytest.mark.conformance(45)

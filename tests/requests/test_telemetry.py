@@ -170,7 +170,7 @@ async def test_a_listener_that_fails_is_logged_and_changes_no_response(caplog: p
     caller = await rig.access.verify(rig.team.user_token("ada@example.com"))
     assert caller.sub == rig.team.user("ada@example.com").sub
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == [
-        "a listener failed at a verification"
+        "cf-access called a listener that failed at a verification"
     ]
     assert len(rig.recorder.verifications) == 1
 

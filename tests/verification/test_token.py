@@ -113,6 +113,20 @@ def test_a_token_of_the_wrong_shape_is_malformed(token: str | bytes) -> None:
         check(token)
 
 
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (H, "the token is cut or damaged: it has 1 part, and a token has 3"),
+        (f"{H}.{P}", "the token is cut or damaged: it has 2 parts, and a token has 3"),
+        (f"{H}.{P}.{S[:-1]}", "the token is cut or damaged: a part of it is not canonical base64url"),
+        (f"Zg.{P}.{S}", "the token is not three base64url segments around JSON: not JSON"),
+    ],
+)
+def test_a_malformed_token_is_described_by_what_is_missing(token: str, said: str) -> None:
+    with pytest.raises(errors.MalformedToken, match=f"^{said}$"):
+        check(token)
+
+
 @pytest.mark.conformance(3)
 def test_of_all_last_characters_of_the_signature_only_the_right_one_passes() -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

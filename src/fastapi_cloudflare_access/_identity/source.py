@@ -183,7 +183,7 @@ class IdentitySource:
 
     def _unavailable(self, why: str, *, retry_after: float = 1.0) -> IdentityUnavailable:
         if (left_out := self._throttle.repetitions(why, self._clock.monotonic())) is not None:
-            log(logger, logging.WARNING, "get-identity could not be asked: %s%s", why, omitted(left_out))
+            log(logger, logging.WARNING, "cf-access could not ask get-identity: %s%s", why, omitted(left_out))
         return IdentityUnavailable(f"get-identity could not be asked: {why}", retry_after=retry_after)
 
     def _emit(self, outcome: Literal["identity", "no_session", "failed", "limited"], seconds: float) -> None:

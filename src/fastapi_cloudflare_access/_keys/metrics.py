@@ -8,7 +8,7 @@ from typing import Any
 from fastapi_cloudflare_access._keys.document import is_unexpected
 from fastapi_cloudflare_access._keys.jwks import JwksProblem
 from fastapi_cloudflare_access._keys.snapshot import ClockReading, Snapshot
-from fastapi_cloudflare_access._logging import Throttle, emit, log, raised_at
+from fastapi_cloudflare_access._logging import Throttle, emit, log, omitted, raised_at
 from fastapi_cloudflare_access.events import (
     JwkIgnored,
     KeyAdded,
@@ -29,6 +29,13 @@ from fastapi_cloudflare_access.events import (
 from fastapi_cloudflare_access.protocols import Listener
 
 logger = logging.getLogger("fastapi_cloudflare_access.keys")
+
+LIMITS: Mapping[LimitReason, str] = {
+    "back_off": "the last fetch failed",
+    "bucket": "too many tokens with unknown keys have arrived",
+    "waiters": "too many requests wait for the keys",
+}
+"""What the reason of a limit means."""
 
 
 @dataclass(slots=True)
@@ -73,7 +80,7 @@ class KeyMetrics:
         """Report a successful fetch and each key that it changed."""
         self.last_error, self.stale_emitted = None, False
         self.failures.clear()
-        log(logger, logging.DEBUG, "the keys were fetched: %d keys, generation %d", len(new.keys), new.generation)
+        log(logger, logging.DEBUG, "cf-access fetched the keys: %d keys, generation %d", len(new.keys), new.generation)
         self.emit(
             KeysRefreshed(
                 timestamp=at.wall, keys=len(new.keys), generation=new.generation, seconds=seconds, modified=modified
@@ -85,20 +92,20 @@ class KeyMetrics:
         """Report each key that was added, removed or is no longer published, and each entry that was ignored."""
         self._report_exchange(old.keys, new.keys, at)
         for kid in new.pending_removal.keys() - old.pending_removal.keys():
-            log(logger, logging.INFO, "key %s is no longer published", _shown(kid))
+            log(logger, logging.INFO, "cf-access found that key %s is no longer published", _shown(kid))
             self.emit(KeyUnpublished(timestamp=at.wall, kid=_shown(kid)))
         if new.published.skipped != old.published.skipped:
             for reason in new.published.skipped:
-                log(logger, logging.WARNING, "an entry of the certs document is ignored: %s", reason)
+                log(logger, logging.WARNING, "cf-access ignores an entry of the certs document: %s", reason)
         for reason in new.published.skipped:
             self.emit(JwkIgnored(timestamp=at.wall, reason=reason))
 
     def _report_exchange(self, old: Mapping[str, Any], new: Mapping[str, Any], at: ClockReading) -> None:
         for kid in [kid for kid in old if new.get(kid) != old[kid]]:
-            log(logger, logging.INFO, "key %s is no longer in use", _shown(kid))
+            log(logger, logging.INFO, "cf-access no longer uses key %s", _shown(kid))
             self.emit(KeyRemoved(timestamp=at.wall, kid=_shown(kid)))
         for kid in [kid for kid in new if new[kid] != old.get(kid)]:
-            log(logger, logging.INFO, "key %s is in use from now on", _shown(kid))
+            log(logger, logging.INFO, "cf-access uses key %s from now on", _shown(kid))
             self.emit(KeyAdded(timestamp=at.wall, kid=_shown(kid)))
 
     def report_failure(
@@ -119,7 +126,7 @@ class KeyMetrics:
             log(
                 logger,
                 logging.WARNING,
-                "%s could not be fetched (failure %d in a row, next attempt in %.1f s): %s",
+                "cf-access could not fetch %s (failure %d in a row, next attempt in %.1f s): %s",
                 self.certs_url,
                 failures,
                 retry_in,
@@ -141,7 +148,7 @@ class KeyMetrics:
         """Report keys that another worker fetched, and each key that they changed."""
         self.counts["snapshots_loaded"] += 1
         self.last_store_error, self.stale_emitted = None, False
-        log(logger, logging.DEBUG, "keys of another worker are used: %d keys, %.0f s old", len(new.keys), age)
+        log(logger, logging.DEBUG, "cf-access uses keys of another worker: %d keys, %.0f s old", len(new.keys), age)
         self.emit(SnapshotLoaded(timestamp=at.wall, age=age, keys=len(new.keys), generation=new.generation))
         self.report_changes(old, new, at=at)
 
@@ -154,7 +161,7 @@ class KeyMetrics:
         """Report that a snapshot of the store cannot be used."""
         self.counts["snapshots_rejected"] += 1
         if self.stores.repetitions(reason, at.monotonic) is not None:
-            log(logger, logging.WARNING, "the keys in the snapshot store are ignored: %s", reason)
+            log(logger, logging.WARNING, "cf-access ignores the keys in the snapshot store: %s", reason)
         self.emit(SnapshotRejected(timestamp=at.wall, reason=reason))
 
     def report_store_failure(self, operation: StoreOperation, cause: str, at: ClockReading) -> None:
@@ -165,7 +172,7 @@ class KeyMetrics:
             log(
                 logger,
                 logging.WARNING,
-                "the snapshot store failed (%s), so this worker goes on alone: %s",
+                "cf-access could not use the snapshot store (%s), so this worker goes on alone: %s",
                 operation,
                 cause,
             )
@@ -175,7 +182,13 @@ class KeyMetrics:
         """Report that the keys are older than `degraded_after`, once until a fetch succeeds."""
         if not self.stale_emitted:
             self.stale_emitted = True
-            log(logger, logging.WARNING, "the keys are %.0f s old; last error: %s", age, self.last_error or "none")
+            log(
+                logger,
+                logging.WARNING,
+                "cf-access uses keys that are %.0f s old; last error: %s",
+                age,
+                self.last_error or "none",
+            )
             self.emit(KeysStale(timestamp=at.wall, age=age))
 
     def report_limited(self, reason: LimitReason, retry_after: float, at: ClockReading) -> None:
@@ -186,18 +199,18 @@ class KeyMetrics:
             log(
                 logger,
                 logging.WARNING,
-                "no fetch of %s is allowed for unknown keys now (%s), next in %.1f s; %d requests since the last time",
+                "cf-access may not fetch %s for an unknown key now: %s; next try in %.1f s%s",
                 self.certs_url,
-                reason,
+                LIMITS[reason],
                 retry_after,
-                repetitions + 1,
+                omitted(repetitions),
             )
         self.emit(KeyFetchLimited(timestamp=at.wall, reason=reason, retry_after=retry_after))
 
     def report_crash(self, problem: BaseException, at: ClockReading) -> None:
         """Report that the refresh task crashed."""
         kind, place = type(problem).__name__, raised_at(problem)
-        log(logger, logging.ERROR, "the refresh task crashed with %s at %s and is restarted", kind, place)
+        log(logger, logging.ERROR, "cf-access restarts its refresh task, which crashed with %s at %s", kind, place)
         self.emit(RefreshTaskCrashed(timestamp=at.wall, cause=kind))
 
 

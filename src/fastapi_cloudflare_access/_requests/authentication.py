@@ -18,6 +18,7 @@ from fastapi_cloudflare_access._verification.request_token import (
     find_token,
     is_from_header,
     short_digest,
+    unread_source,
 )
 from fastapi_cloudflare_access._verification.token import MAX_TOKEN
 from fastapi_cloudflare_access._verifier import AwaitingKey, Outcome, U, Verifier
@@ -69,6 +70,7 @@ class Authenticator(Generic[U]):
         self._recorders = tuple(each.record_verification for each in cast("list[Telemetry]", telemetry))
         self._without_recorder = tuple(each for each in listeners if each not in telemetry)
         self._former_names: dict[str, float] = {}
+        self._has_missed_token = False
         self._validity: ContextVar[Validity | None] = ContextVar("cloudflare_access_validity", default=None)
         if verifier.revocations is not None:
             verifier.revocations.on_change(self.end_revoked_streams)
@@ -223,6 +225,7 @@ class Authenticator(Generic[U]):
 
     def refuse(self, error: AccessError, connection: HTTPConnection) -> Exception:
         """Log a refusal, emit its event, and return the exception to raise."""
+        error = self._explained(error, connection.scope)
         self._refused(error, self._digest(connection.scope), place_of(connection.scope))
         return to_exception(error, connection, auth_scheme=self.verifier.settings.auth_scheme)
 
@@ -260,7 +263,7 @@ class Authenticator(Generic[U]):
             try:
                 record(seconds, caller, reason, is_cached)
             except Exception:  # noqa: BLE001 - a listener may raise anything
-                log(logger, logging.ERROR, "a listener failed at a verification", exc_info=True)
+                log(logger, logging.ERROR, "cf-access called a listener that failed at a verification", exc_info=True)
 
     def _accepted(self, caller: U | ServiceClaims, source: Scope | bytes) -> None:
         """Emit that a token was accepted: that of a request, or these bytes."""
@@ -279,11 +282,13 @@ class Authenticator(Generic[U]):
         if clock.monotonic() < self._former_names.get(issuer, float("-inf")) + FORMER_NAME_INTERVAL:
             return
         self._former_names[issuer] = clock.monotonic()
-        log(logger, logging.INFO, "tokens still carry %s, a former name of the team", issuer)
+        log(logger, logging.INFO, "cf-access still sees tokens of %s, a former name of the team", issuer)
         emit(self.listeners, FormerTeamDomainSeen(timestamp=clock.now(), issuer=issuer), logger)
 
     def _refused(self, error: AccessError, token_digest: str | None, place: Place, *, optional: bool = False) -> None:
-        log_refusal(error, token_digest, place, optional=optional)
+        is_first = isinstance(error, MissingToken) and not self._has_missed_token
+        self._has_missed_token = self._has_missed_token or is_first
+        log_refusal(error, token_digest, place, optional=optional, is_first=is_first)
         if self.listeners:
             event = RequestRejected(
                 timestamp=self.verifier.keys.clock.now(),
@@ -296,6 +301,13 @@ class Authenticator(Generic[U]):
                 policy=getattr(error, "policy", None),
             )
             emit(self.listeners, event, logger)
+
+    def _explained(self, error: AccessError, scope: Scope) -> AccessError:
+        """Return the error; if the only token of the request is where none is read, with a message that says so."""
+        sources = self.verifier.settings.token_sources
+        if isinstance(error, MissingToken) and (unread := unread_source(scope["headers"], sources)):
+            return MissingToken(unread)
+        return error
 
     def _digest(self, scope: Scope) -> str | None:
         try:

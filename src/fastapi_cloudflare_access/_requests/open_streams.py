@@ -151,7 +151,7 @@ class LoopStreams:
                 else:
                     self._end_expired(now)
         except Exception:  # noqa: BLE001 - a clock may raise anything; without a timer no stream may go on
-            log(logger, logging.ERROR, "the clock failed, so the open streams end", exc_info=True)
+            log(logger, logging.ERROR, "cf-access ends the open streams, since the clock failed", exc_info=True)
             self.end_matching(lambda _: True, TemporarilyUnavailable("the clock of the streams failed"))
 
     def _end_expired(self, now: float) -> None:
@@ -168,7 +168,15 @@ class LoopStreams:
         """Write the log record and emit the event of a stream that was ended."""
         connection: Literal["websocket", "http"] = "websocket" if validity.is_websocket else "http"
         name = "WebSocket" if validity.is_websocket else "stream"
-        log(logger, logging.INFO, "ended a %s: %s (%s)", name, error.reason, error, extra={"reason": error.reason})
+        log(
+            logger,
+            logging.INFO,
+            "cf-access ended a %s: %s (%s)",
+            name,
+            error.reason,
+            error,
+            extra={"reason": error.reason},
+        )
         if self._listeners:
             event = StreamEnded(
                 timestamp=self.clock.now(),

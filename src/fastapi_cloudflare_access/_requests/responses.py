@@ -117,9 +117,27 @@ def close_code(error: AccessError) -> int:
     return TRY_AGAIN_LATER if isinstance(error, TemporarilyUnavailable) else POLICY_VIOLATION
 
 
-def log_refusal(error: AccessError, token_digest: str | None, place: Place, *, optional: bool = False) -> None:
-    """Write one log record with the route, the reason code and the digest of the token."""
+def log_refusal(
+    error: AccessError,
+    token_digest: str | None,
+    place: Place,
+    *,
+    optional: bool = False,
+    is_first: bool = False,
+) -> None:
+    """Write one log record with the route, the reason code and the digest of the token.
+
+    Args:
+        error: The reason.
+        token_digest: The digest of the token; None if there is no single one.
+        place: The route.
+        optional: Whether the request goes on without a caller.
+        is_first: Whether it is the first request without a token, which also a log without `INFO` shows.
+    """
     level = logging.INFO if optional or isinstance(error, MissingToken) else logging.WARNING
+    note = ""
+    if is_first and not optional and not logger.isEnabledFor(level):
+        level, note = logging.WARNING, "; further requests without a token are logged at INFO only"
     extra = {
         "reason": error.reason,
         "token_digest": token_digest,
@@ -128,9 +146,18 @@ def log_refusal(error: AccessError, token_digest: str | None, place: Place, *, o
         "route": place.route,
         "policy": getattr(error, "policy", None),
     }
-    reason = f"{error.reason}, by unverified claims" if error.unverified else error.reason
     verb = "ignored" if optional else "refused"
-    log(logger, level, "%s %s: %s (%s), token %s", verb, place, reason, error, token_digest or "none", extra=extra)
+    message = "cf-access %s %s: %s (%s), token %s%s"
+    log(logger, level, message, verb, place, error.reason, _detail(error), token_digest or "none", note, extra=extra)
+
+
+def _detail(error: AccessError) -> str:
+    """Return the message of an error, with what it leaves out: an unchecked signature, and the present wait."""
+    if error.unverified:
+        return f"{error}; the signature was not checked"
+    if isinstance(error, TemporarilyUnavailable):
+        return f"{error}; try again in {error.retry_after:.1f} s"
+    return str(error)
 
 
 def readiness(health: KeysHealth, *, knows_revocations: bool = True) -> JSONResponse:

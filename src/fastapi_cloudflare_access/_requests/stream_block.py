@@ -118,7 +118,11 @@ class StreamBlock(OpenStream):
             reference = (self.validity.outer or self.validity).task
             owner = None if reference is None else reference()
             if owner is None or not owner.cancel():
-                log(logger, logging.ERROR, "a stream outlives its token: the task that entered its block has finished")
+                log(
+                    logger,
+                    logging.ERROR,
+                    "cf-access cannot end a stream, which outlives its token: the task that entered its block has finished",
+                )
 
     def _cancel(self) -> None:
         self.was_cancelled = True

@@ -41,7 +41,7 @@ class Report:
 
     def added(self, action: Action, kind: Kind) -> None:
         """Report that this process added a revocation."""
-        log(logger, logging.INFO, "added a revocation: %s by %s", action, kind)
+        log(logger, logging.INFO, "cf-access added a revocation: %s by %s", action, kind)
         self._emit(RevocationAdded(timestamp=self._clock.now(), action=action, by=kind))
 
     def read_all(self, records: int, written_back: int) -> None:
@@ -52,7 +52,7 @@ class Report:
         """Report that a record of the store was ignored."""
         self.ignored += 1
         if (left_out := self._throttle.repetitions(reason, self._clock.monotonic())) is not None:
-            log(logger, logging.WARNING, "ignored a revocation: %s%s", reason, omitted(left_out))
+            log(logger, logging.WARNING, "cf-access ignored a revocation: %s%s", reason, omitted(left_out))
             self._emit(RevocationIgnored(timestamp=self._clock.now(), reason=reason))
 
     def failed(self, problem: BaseException) -> None:
@@ -69,7 +69,7 @@ class Report:
         if (left_out := self._throttle.repetitions(cause, self._clock.monotonic())) is None:
             return
         then = "tokens are still accepted" if self._unavailable == "open" else "valid tokens get 503 after a while"
-        message = "the store of revocations cannot be used: %s; %s%s"
+        message = "cf-access cannot use the store of revocations: %s; %s%s"
         log(logger, logging.WARNING, message, cause, then, omitted(left_out))
         self._emit(RevocationsUnreachable(timestamp=self._clock.now(), cause=cause, unavailable=self._unavailable))
 

@@ -270,7 +270,7 @@ class RevocationSource:
                 if callback is not None:
                     callback()
             except Exception:  # noqa: BLE001 - the records count all the same
-                log(logger, logging.ERROR, "the streams of revoked callers could not be ended", exc_info=True)
+                log(logger, logging.ERROR, "cf-access could not end the streams of revoked callers", exc_info=True)
 
     # what operators do
 

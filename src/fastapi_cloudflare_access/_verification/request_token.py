@@ -57,11 +57,20 @@ def is_from_header(headers: Headers, sources: Sequence[TokenSource]) -> bool:
     return "header" in sources and any(name == _HEADER for name, _ in headers)
 
 
+def unread_source(headers: Headers, sources: Sequence[TokenSource]) -> str | None:
+    """Return a sentence about a request whose token is in the one place that is not read, or None."""
+    if "cookie" not in sources and any(name == b"cookie" and _COOKIE in value for name, value in headers):
+        return f"there is no token in the header; the cookie {COOKIE} is present, and token_sources does not read it"
+    if is_from_header(headers, ("header",)) and "header" not in sources:
+        return f"there is no token in the cookie; the header {HEADER} is present, and token_sources does not read it"
+    return None
+
+
 def other_credentials(headers: Headers) -> str:
     """Return a note about a header that carries a credential and is not read, for the log; else nothing."""
     names = {name for name, _ in headers}
     found = next((shown for shown in _NOT_READ if shown.lower().encode() in names), None)
-    return f", and {found} is not read: Access sends {HEADER}" if found else ""
+    return f"; {found} is not read, since Access sends {HEADER}" if found else ""
 
 
 def without_credentials(headers: Headers) -> list[tuple[bytes, bytes]]:

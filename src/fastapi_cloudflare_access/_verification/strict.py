@@ -40,22 +40,26 @@ class EncodingProblem(ValueError):
     """The input is not canonical base64url, or not strict JSON; the message never repeats it."""
 
 
+class NotBase64url(EncodingProblem):
+    """The input is not canonical base64url."""
+
+
 def decode_base64url(text: bytes) -> bytes:
     """Decode canonical, unpadded base64url (RFC 7515 section 2, RFC 4648 section 3.5).
 
     Canonical means that encoding the result gives `text` again, so there is one text for each value.
 
     Raises:
-        EncodingProblem: For any other text, the empty one included.
+        NotBase64url: For any other text, the empty one included.
     """
     if not text or text[-1] not in _LAST[len(text) % 4] or _PLUS in text or _SLASH in text:
-        raise EncodingProblem("not canonical base64url")
+        raise NotBase64url("not canonical base64url")
     try:
         decoded: bytes = _BASE64URL.validate_json(b'"%b"' % text)
     except ValidationError:  # it contains the text, so no error is raised from it
         decoded = b""
     if len(decoded) != len(text) * 3 // 4:
-        raise EncodingProblem("not canonical base64url")
+        raise NotBase64url("not canonical base64url")
     return decoded
 
 

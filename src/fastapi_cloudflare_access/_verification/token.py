@@ -9,7 +9,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from fastapi_cloudflare_access._verification.signature import ALGORITHM
-from fastapi_cloudflare_access._verification.strict import EncodingProblem, decode_base64url, is_kid, parse_json_object
+from fastapi_cloudflare_access._verification.strict import (
+    EncodingProblem,
+    NotBase64url,
+    decode_base64url,
+    is_kid,
+    parse_json_object,
+)
 from fastapi_cloudflare_access.claims import MAX_TIME
 from fastapi_cloudflare_access.errors import (
     CredentialError,
@@ -32,6 +38,8 @@ MAX_HEADER = 1024
 """Number of bytes that its decoded JOSE header may have."""
 MAX_UNVERIFIED_PAYLOAD = 8 * 1024
 """Number of bytes that a payload may have to be read before its signature is verified."""
+PARTS = 3
+"""Number of parts of a token, separated by dots."""
 
 SHOWN, SHOWN_TAGS = 8, 3
 """Number of characters of an AUD tag, and of tags, that the message of an error shows."""
@@ -82,9 +90,18 @@ def parse(token: bytes) -> ParsedToken:
         decoded = decode_base64url(payload), decode_base64url(signature)
         return ParsedToken(_read_header(header), signing_input, *decoded)
     except EncodingProblem as problem:
-        if token[: len(_BEARER)].lower() == _BEARER:
-            raise MalformedToken("the token begins with 'Bearer ', which is not part of it: send it alone") from None
-        raise MalformedToken(f"the token is not three base64url segments around JSON: {problem}") from None
+        raise MalformedToken(_damage(token, problem)) from None
+
+
+def _damage(token: bytes, problem: EncodingProblem) -> str:
+    """Return what is wrong with the shape of a token; most such tokens were cut by a limit, or copied in part."""
+    if token[: len(_BEARER)].lower() == _BEARER:
+        return "the token begins with 'Bearer ', which is not part of it: send it alone"
+    if (parts := token.count(b".") + 1) != PARTS:
+        return f"the token is cut or damaged: it has {parts} part{'' if parts == 1 else 's'}, and a token has 3"
+    if isinstance(problem, NotBase64url):
+        return "the token is cut or damaged: a part of it is not canonical base64url"
+    return f"the token is not three base64url segments around JSON: {problem}"
 
 
 @lru_cache(maxsize=64)
@@ -179,9 +196,13 @@ def wrong_audience(configured: Sequence[str]) -> WrongAudience:
 
     An AUD tag is no secret, and an operator who has copied one badly sees it.
     """
-    shown = ", ".join(tag if len(tag) <= SHOWN else f"{tag[:SHOWN]}…" for tag in configured[:SHOWN_TAGS])
-    more = ", …" if len(configured) > SHOWN_TAGS else ""
-    return WrongAudience(f"the audience is none of the configured ones: {shown}{more}")
+    return WrongAudience(f"the audience is none of the configured ones: {shown_tags(configured)}")
+
+
+def shown_tags(tags: Sequence[str]) -> str:
+    """Return the start of each of the first three AUD tags."""
+    shown = ", ".join(tag if len(tag) <= SHOWN else f"{tag[:SHOWN]}…" for tag in tags[:SHOWN_TAGS])
+    return f"{shown}, …" if len(tags) > SHOWN_TAGS else shown
 
 
 def _check_times(claims: dict[str, Any], settings: Settings, now: float) -> None:
