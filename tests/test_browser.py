@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from support.origins import HOSTS, ORIGINS, OWN, TABLE, Headers, Row, origin
 
 from fastapi_cloudflare_access import AccessHTTPException, CloudflareAccess, ConfigurationError
+from fastapi_cloudflare_access._logging import BEFORE_ROUTING
 from fastapi_cloudflare_access.browser import SameOrigin
 
 UNSAFE = ["POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "PROPFIND", "get", "", "GET "]
@@ -150,9 +151,12 @@ async def test_a_refusal_is_logged_without_what_the_client_sent(caplog: pytest.L
     await sent(scope_of("http", {"origin": ["evil", "evil"]}, method="evil"))
     records = [record for record in caplog.records if record.name == "fastapi_cloudflare_access"]
     assert [record.getMessage() for record in records] == [
-        "cf-access refused POST (before routing, at a guard or middleware): cross_origin (the Origin is none of the configured ones), token none",
-        "cf-access refused WEBSOCKET (before routing, at a guard or middleware): cross_origin (Sec-Fetch-Site names another site), token none",
-        "cf-access refused ? (before routing, at a guard or middleware): cross_origin (there is more than one Origin header), token none",
+        f"cf-access refused {method} {BEFORE_ROUTING}: cross_origin ({why}), token none"
+        for method, why in (
+            ("POST", "the Origin is none of the configured ones"),
+            ("WEBSOCKET", "Sec-Fetch-Site names another site"),
+            ("?", "there is more than one Origin header"),
+        )
     ]
     assert {record.levelno for record in records} == {logging.WARNING}
     assert {record.__dict__["reason"] for record in records} == {"cross_origin"}

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from fastapi_cloudflare_access._logging import LOG_INTERVAL, MAX_REPEATED, Place, Throttle, omitted, place_of
+from fastapi_cloudflare_access._logging import (
+    BEFORE_ROUTING,
+    LOG_INTERVAL,
+    MAX_REPEATED,
+    Place,
+    Throttle,
+    omitted,
+    place_of,
+)
 
 
 def test_a_record_is_written_once_and_then_once_an_interval_with_the_number_left_out() -> None:
@@ -36,21 +44,21 @@ def test_the_memory_of_a_throttle_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("scope", "place", "shown"),
     [
-        ({"type": "http", "method": "GET"}, Place("GET", None), "GET (before routing, at a guard or middleware)"),
+        ({"type": "http", "method": "GET"}, Place("GET", None), f"GET {BEFORE_ROUTING}"),
         (
             {"type": "http", "method": "GET", "route": SimpleNamespace(path="/a/{b}")},
             Place("GET", "/a/{b}"),
             "GET /a/{b}",
         ),
         ({"type": "websocket", "route": SimpleNamespace(path="/a")}, Place("WEBSOCKET", "/a"), "WEBSOCKET /a"),
-        ({"type": "http", "method": "GET\nroot"}, Place("?", None), "? (before routing, at a guard or middleware)"),
-        ({"type": "http", "method": "HELLOADMIN"}, Place("?", None), "? (before routing, at a guard or middleware)"),
+        ({"type": "http", "method": "GET\nroot"}, Place("?", None), f"? {BEFORE_ROUTING}"),
+        ({"type": "http", "method": "HELLOADMIN"}, Place("?", None), f"? {BEFORE_ROUTING}"),
         (
             {"type": "http", "method": "GET", "path": "/secret"},
             Place("GET", None),
-            "GET (before routing, at a guard or middleware)",
+            f"GET {BEFORE_ROUTING}",
         ),
-        ({"type": "http"}, Place("?", None), "? (before routing, at a guard or middleware)"),
+        ({"type": "http"}, Place("?", None), f"? {BEFORE_ROUTING}"),
         (
             {
                 "type": "http",
@@ -65,4 +73,5 @@ def test_the_memory_of_a_throttle_is_bounded() -> None:
 )
 def test_a_place_is_a_method_and_a_template(scope: dict[str, Any], place: Place, shown: str) -> None:
     assert (place_of(scope), str(place)) == (place, shown)
+    assert BEFORE_ROUTING == "(before routing, at a guard or middleware)"
     assert str(Place()) == "a token in a call of verify"

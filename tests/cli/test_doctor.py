@@ -44,8 +44,11 @@ def at(server: CertsServer) -> dict[str, Any]:
 def test_every_step_passes_for_a_valid_configuration(cli: Cli, server: CertsServer) -> None:
     token = server.team.user_token(EMAIL)
     code, steps, report = run_doctor(cli, token, **at(server))
-    assert list(steps) == ["settings", "audience", "proxy", "ca", "host", "answer", "certs", "clock", "token"]
-    assert {step["status"] for step in steps.values()} == {"ok"}
+    assert list(steps) == ["settings", "audience", "proxy", "ca", "host", "answer", "certs", "clock", "token", "app"]
+    assert {step["status"] for name, step in steps.items() if name != "app"} == {"ok"}
+    assert steps["app"]["status"] == "skipped"
+    unchecked = "not checked: revocations, policies and the types of caller that a route admits"
+    assert steps["app"]["text"] == unchecked
     assert (code, report["ok"]) == (0, True)
     assert [key["role"] for key in report["keys"]] == ["current", "previous"]
 
@@ -366,6 +369,39 @@ def test_an_invalid_token_is_explained(cli: Cli, server: CertsServer, name: str)
     assert (code, steps["token"]["status"], steps["token"]["reason"]) == (1, "failed", FORGERIES[name].reason)
     assert steps["token"]["hint"]
     assert f"({FORGERIES[name].reason})" in cli("doctor", team.forge(name), **at(server)).out
+
+
+def test_without_a_token_it_says_that_no_refused_request_was_checked(cli: Cli, server: CertsServer) -> None:
+    code, steps, _ = run_doctor(cli, **at(server))
+    assert (code, steps["token"]["status"]) == (0, "skipped")
+    assert steps["token"]["text"] == "none given; this says nothing about a refused request"
+
+
+def test_a_cookie_alone_is_no_token_for_a_configuration_that_reads_the_header(
+    cli: Cli, server: CertsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CF_ACCESS_TOKEN_SOURCES", "header")
+    code, steps, _ = run_doctor(cli, f"Cookie: CF_Authorization={server.team.user_token(EMAIL)}", **at(server))
+    assert (code, steps["token"]["status"], steps["token"]["reason"]) == (1, "failed", "missing_token")
+    assert "app" not in steps
+
+
+def test_without_keys_the_claims_of_a_token_are_checked_as_the_app_does(cli: Cli, server: CertsServer) -> None:
+    server.fail_with(503)
+    other = FakeTeam("other", clock=SystemClock()).user_token(EMAIL)
+    code, steps, _ = run_doctor(cli, other, **at(server))
+    assert (code, steps["token"]["status"], steps["token"]["reason"]) == (1, "failed", "wrong_issuer")
+    assert steps["token"]["text"].endswith("; the signature was not checked")
+    code, steps, _ = run_doctor(cli, server.team.user_token(EMAIL), **at(server))
+    assert steps["token"]["text"] == "not checked: there is no certs document"
+
+
+def test_the_hint_about_the_clock_does_not_send_the_reader_to_the_same_command(
+    cli: Cli, configured: FakeTeam, resolved: None
+) -> None:
+    _, steps, _ = run_doctor(cli, configured.user_token(EMAIL), clock=Skewed(configured.clock, -400))
+    assert steps["token"]["reason"] == "token_not_yet_valid"
+    assert steps["token"]["hint"] == "set this machine's clock: see the check of the clock above"
 
 
 def test_a_name_that_is_not_a_host_is_not_found(

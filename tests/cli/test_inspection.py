@@ -1,5 +1,6 @@
 """`inspect` decodes a token without verification, and checks its claims against the configuration."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -190,3 +191,14 @@ def test_an_issuer_that_can_be_no_team_domain_is_not_proposed_as_a_setting(cli: 
     hints = [cli("inspect", token, "--json").json["verdict"]["hint"] for token in (foreign, other)]
     assert hints[0].startswith("its issuer is not a team domain, which ends with .cloudflareaccess.com")
     assert hints[1].startswith("set CF_ACCESS_TEAM_DOMAIN")
+
+
+def test_personal_data_is_announced_and_an_identity_is_shown_as_a_size(cli: Cli, configured: FakeTeam) -> None:
+    warning = "! do not paste this into a ticket or a chat: it contains personal data\n"
+    token = configured.forge("org")
+    shown = cli("inspect", token).out
+    assert warning in shown
+    assert re.search(r"^  identity     \d+ bytes of personal data, not shown; --json shows them$", shown, re.MULTILINE)
+    assert "identity" in cli("inspect", token, "--json").json["claims"]
+    assert warning in cli("inspect", configured.user_token("ada@example.com")).out
+    assert warning not in cli("inspect", configured.service_token("backup")).out

@@ -122,10 +122,12 @@ def test_json_has_the_same_and_conforms_to_the_schema(cli: Cli, app: str) -> Non
     ]
 
 
-def test_four_open_routes_are_not_all_in_the_hint(cli: Cli, app: str, tmp_path: Path) -> None:
+def test_all_open_routes_are_in_the_hint(cli: Cli, app: str, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.py").write_text("from fastapi import FastAPI\napp = FastAPI()")
     hint = cli("routes", f"{app}:app").out.splitlines()[-1]
-    assert hint == "  → to list them: --open '/openapi.json' --open '/docs' --open '/docs/oauth2-redirect' …"
+    assert (
+        hint == "  → to list them: --open '/openapi.json' --open '/docs' --open '/docs/oauth2-redirect' --open '/redoc'"
+    )
 
 
 def test_an_app_without_routes_has_nothing_to_show(cli: Cli, app: str, tmp_path: Path) -> None:

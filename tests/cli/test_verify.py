@@ -82,7 +82,8 @@ def test_the_six_steps_of_a_manual_verification(
     with_document = cli("verify", "-", "--certs", str(saved), "--json", stdin=request)
     for result in (with_certificate, with_document):
         assert result.code == 0
-        assert steps(result.json) == dict.fromkeys(["token", "key", "signature", "claims"], "ok")
+        checked = dict.fromkeys(["token", "key", "signature", "claims"], "ok")
+        assert steps(result.json) == {**checked, "app": "skipped"}
         assert kid in result.json["steps"][0]["text"]
     assert "under public_certs" in with_document.json["steps"][1]["text"]
 
@@ -141,6 +142,64 @@ def test_it_stops_at_the_step_that_fails(cli: Cli, configured: FakeTeam, name: s
 
 def test_every_reason_code_of_a_rejected_token_has_a_hint() -> None:
     assert {forgery.reason for forgery in FORGERIES.values()} <= HINTS.keys()
+
+
+ONLY_COOKIE = "the request has only the cookie, and this configuration reads only the header"
+ONLY_HEADER = "the request has only the header, and this configuration reads only the cookie"
+
+
+@pytest.mark.parametrize(
+    ("sources", "request_text", "said", "hint"),
+    [
+        ("header", "Cookie: CF_Authorization={}", ONLY_COOKIE, HINTS["missing_token"]),
+        ("header", "CF_Authorization={}", ONLY_COOKIE, HINTS["missing_token"]),
+        ("header", "GET / HTTP/1.1\r\nHost: app\r\nCookie: a=b; CF_Authorization={}\r\n", ONLY_COOKIE, None),
+        (
+            "cookie",
+            "Cf-Access-Jwt-Assertion: {}",
+            ONLY_HEADER,
+            "leave CF_ACCESS_TOKEN_SOURCES out, so that",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_a_token_in_a_place_that_the_app_does_not_read_is_missing(
+    cli: Cli,
+    configured: FakeTeam,
+    monkeypatch: pytest.MonkeyPatch,
+    sources: str,
+    request_text: str,
+    said: str,
+    hint: str | None,
+    command: str,
+) -> None:
+    monkeypatch.setenv("CF_ACCESS_TOKEN_SOURCES", sources)
+    result = cli(command, "-", "--json", stdin=request_text.format(configured.user_token(EMAIL)))
+    verdict = result.json["verdict"]
+    assert (verdict["accepted"], verdict["reason"], verdict["text"]) == (False, "missing_token", said)
+    assert verdict["hint"].startswith(hint or "let the proxy pass Cf-Access-Jwt-Assertion on")
+    if command == "verify":
+        assert result.code == 1
+        assert list(steps(result.json).values()) == ["failed", "skipped", "skipped", "skipped"]
+
+
+def test_of_a_whole_request_the_place_that_the_app_reads_is_verified(
+    cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CF_ACCESS_TOKEN_SOURCES", "cookie")
+    request = f"Cf-Access-Jwt-Assertion: {configured.forge('expired')}\nCookie: CF_Authorization={{}}"
+    assert cli("verify", "-", stdin=request.format(configured.user_token(EMAIL))).code == 0
+    assert cli("verify", configured.user_token(EMAIL)).code == 0, "a bare token has no place"
+
+
+def test_a_token_of_another_team_has_one_reason(cli: Cli, configured: FakeTeam) -> None:
+    report = cli("verify", FakeTeam("other").user_token(EMAIL), "--json").json
+    assert report["verdict"]["reason"] == "wrong_issuer"
+    assert report["steps"][1]["text"].endswith(", because the team is another one")
+    assert [step["reason"] for step in report["steps"]] == [None] * 4
+    report = cli("verify", configured.forge("unknown_kid_expired"), "--json").json
+    assert report["verdict"]["reason"] == "token_expired"
+    assert [step["reason"] for step in report["steps"]] == [None] * 4
 
 
 def test_an_unknown_key_is_reported_with_the_known_keys(cli: Cli, configured: FakeTeam) -> None:

@@ -99,9 +99,8 @@ def serving(folder: Path, server: CertsServer) -> Generator[tuple[str, Path]]:
 
 
 def package_records(path: Path, page: list[str]) -> list[str]:
-    lines = [
-        line for line in path.read_text().splitlines() if "refused" in line or "ignored" in line or "fetched" in line
-    ]
+    shown = re.compile("cf-access (refused|ignored|could not fetch)")
+    lines = [line for line in path.read_text().splitlines() if shown.search(line)]
     return [masked(line, page) for line in lines]
 
 

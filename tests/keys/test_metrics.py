@@ -124,7 +124,8 @@ def test_turning_requests_away_is_counted_each_time_and_logged_once_a_minute(cap
         report.report_limited("bucket", 3.0, ClockReading(second, second))
     assert report.counts["rate_limited"] == len(told) == 121
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
-    said = f"cf-access may not fetch {URL} for an unknown key now: too many tokens with unknown keys have arrived; next try in 3.0 s"
+    why = "too many tokens with unknown keys have arrived"
+    said = f"cf-access may not fetch {URL} for an unknown key now: {why}; next try in 3.0 s"
     more = " (59 equal records since the last one were not logged)"
     assert [record.getMessage() for record in caplog.records] == [said, said + more, said + more]
     assert all(URL in record.getMessage() for record in caplog.records)

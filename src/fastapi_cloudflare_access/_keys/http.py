@@ -155,8 +155,8 @@ def _count_sources(url: str) -> None:
     _sources[url] += 1
     if _sources[url] == MANY_SOURCES:
         logger.warning(
-            "cf-access found that %d CloudflareAccess objects of this process have fetched %s: make the object once, where the app is "
-            "defined, and use access.with_audience(…) for other applications",
+            "cf-access found that %d CloudflareAccess objects of this process have fetched %s: make the "
+            "object once, where the app is defined, and use access.with_audience(…) for other applications",
             MANY_SOURCES,
             url,
         )

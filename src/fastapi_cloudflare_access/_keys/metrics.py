@@ -35,7 +35,7 @@ LIMITS: Mapping[LimitReason, str] = {
     "bucket": "too many tokens with unknown keys have arrived",
     "waiters": "too many requests wait for the keys",
 }
-"""What the reason of a limit means."""
+"""The meaning of each reason of a limit."""
 
 
 @dataclass(slots=True)

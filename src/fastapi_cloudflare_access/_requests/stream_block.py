@@ -12,6 +12,8 @@ from fastapi_cloudflare_access.errors import AccessError, ConfigurationError, To
 
 logger = logging.getLogger("fastapi_cloudflare_access")
 
+_OUTLIVES = "cf-access cannot end a stream, which outlives its token: the task that entered its block has finished"
+
 
 class StreamBlock(OpenStream):
     """A block that runs in the current task, and is cancelled when its stream ends.
@@ -118,11 +120,7 @@ class StreamBlock(OpenStream):
             reference = (self.validity.outer or self.validity).task
             owner = None if reference is None else reference()
             if owner is None or not owner.cancel():
-                log(
-                    logger,
-                    logging.ERROR,
-                    "cf-access cannot end a stream, which outlives its token: the task that entered its block has finished",
-                )
+                log(logger, logging.ERROR, _OUTLIVES)
 
     def _cancel(self) -> None:
         self.was_cancelled = True

@@ -13,7 +13,7 @@ from fastapi_cloudflare_access.cli.configuration import Configuration, configure
 from fastapi_cloudflare_access.cli.doctor import Doctor, show_step
 from fastapi_cloudflare_access.cli.edge_cache import check_page
 from fastapi_cloudflare_access.cli.formatting import printable
-from fastapi_cloudflare_access.cli.inspection import inspect_token
+from fastapi_cloudflare_access.cli.inspection import inspect_given
 from fastapi_cloudflare_access.cli.inspection import show as show_inspection
 from fastapi_cloudflare_access.cli.keys import Watch
 from fastapi_cloudflare_access.cli.keys import show as show_keys
@@ -21,7 +21,7 @@ from fastapi_cloudflare_access.cli.keys import watch as watch_keys
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import CommandError, DoctorReport, ExitCode, Step, Verdict
 from fastapi_cloudflare_access.cli.tokens import VARIABLE, optional_token, read_token
-from fastapi_cloudflare_access.cli.verify import Certs, kid_of, verify_token
+from fastapi_cloudflare_access.cli.verify import Certs, kid_of, verify_given
 from fastapi_cloudflare_access.cli.verify import show as show_verification
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 
@@ -114,7 +114,7 @@ class Commands:
     ) -> int:
         """Decode a token without verifying it."""
         configuration, now = configure(team, audience), self.clock.now()
-        report = inspect_token(read_token(token), configuration, now)
+        report = inspect_given(read_token(token), configuration, now)
         screen = Screen(as_json=as_json)
         if as_json:
             screen.report(report)
@@ -134,8 +134,8 @@ class Commands:
     ) -> int:
         """Verify a token step by step, as the app does."""
         given, configuration = read_token(token), configure(team, audience)
-        used = self._certs(given, certs, cert, configuration)
-        report = asyncio.run(verify_token(given, used, configuration, self.clock))
+        used = self._certs(given.value, certs, cert, configuration)
+        report = asyncio.run(verify_given(given, used, configuration, self.clock))
         screen = Screen(as_json=as_json)
         if as_json:
             screen.report(report)
@@ -201,7 +201,7 @@ class Commands:
         """Log a caller out of the apps of a fleet, block a caller, or revoke a token."""
         from fastapi_cloudflare_access.cli import revoking  # noqa: PLC0415 - for the stores
 
-        target = revoking.Target(sub, email, client_id, None if token is None else read_token(token))
+        target = revoking.Target(sub, email, client_id, None if token is None else read_token(token).value)
         duration = None if for_ is None else revoking.duration_of(for_)
         source = self._revocations(team, store, secret_file, prefix)
         report = asyncio.run(revoking.revoke(source, target, for_=duration, unblock=unblock))

@@ -21,10 +21,12 @@ from fastapi_cloudflare_access.cli.certs import FetchResult, explain_failure, fe
 from fastapi_cloudflare_access.cli.configuration import Configuration
 from fastapi_cloudflare_access.cli.edge_cache import check_edge_cache
 from fastapi_cloudflare_access.cli.formatting import duration, plural, printable, short
+from fastapi_cloudflare_access.cli.inspection import inspect_given
 from fastapi_cloudflare_access.cli.key_description import describe_keys
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import Key, Status, Step
-from fastapi_cloudflare_access.cli.verify import Certs, verify_token
+from fastapi_cloudflare_access.cli.tokens import GivenToken
+from fastapi_cloudflare_access.cli.verify import UNCHECKED, Certs, verify_given
 from fastapi_cloudflare_access.protocols import Clock, Fetch
 from fastapi_cloudflare_access.settings import Settings
 
@@ -49,7 +51,7 @@ class Doctor:
     """
 
     configuration: Configuration
-    token: bytes | None
+    token: GivenToken | None
     clock: Clock
     fetch: Fetch | None
     page: str | None = None
@@ -73,9 +75,14 @@ class Doctor:
             yield self._check_certs(team)
             yield check_clock(self.result, team)
         if self.token is not None:
-            yield await self._check_token(self.token)
+            checked = await self._check_token(self.token)
+            yield checked
+            if checked.status == "ok":
+                yield UNCHECKED
+        elif self.configuration.team:
+            yield _step("token", "skipped", "none given; this says nothing about a refused request")
         if self.page is not None:
-            yield await check_edge_cache(self.page, self.token, clock=self.clock, fetch=self.fetch)
+            yield await check_edge_cache(self.page, self.token and self.token.value, clock=self.clock, fetch=self.fetch)
 
     def _check_settings(self) -> Step:
         if (settings := self.configuration.settings) is None:
@@ -106,13 +113,21 @@ class Doctor:
             return _step("certs", "warning", f"{usable}, {len(keys.skipped)} not used")
         return _step("certs", "ok", usable)
 
-    async def _check_token(self, token: bytes) -> Step:
+    async def _check_token(self, token: GivenToken) -> Step:
         if self.result.document is None or not any(key.usable for key in self.keys):
-            return _step("token", "skipped", _NO_CERTS)
+            return self._check_unverified(token)
         certs = Certs(self.result.document, "the team")
-        verdict = (await verify_token(token, certs, self.configuration, self.clock)).verdict
+        verdict = (await verify_given(token, certs, self.configuration, self.clock)).verdict
         status: Status = "warning" if verdict.accepted is None else "ok" if verdict.accepted else "failed"
-        return _step("token", status, verdict.text, verdict.hint, verdict.reason)
+        hint = verdict.hint and verdict.hint.replace("see `cf-access doctor`", "see the check of the clock above")
+        return _step("token", status, verdict.text, hint, verdict.reason)
+
+    def _check_unverified(self, token: GivenToken) -> Step:
+        """Check the claims of a token whose signature cannot be checked, as the app does before it asks for keys."""
+        verdict = inspect_given(token, self.configuration, self.clock.now()).verdict
+        if verdict.accepted is None:
+            return _step("token", "skipped", _NO_CERTS)
+        return _step("token", "failed", f"{verdict.text}; the signature was not checked", verdict.hint, verdict.reason)
 
 
 def check_audience(settings: Settings) -> Step:

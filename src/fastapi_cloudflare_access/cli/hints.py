@@ -10,6 +10,7 @@ from fastapi_cloudflare_access.errors import (
     AccessError,
     ConfigurationError,
     MalformedToken,
+    MissingToken,
     TemporarilyUnavailable,
     TokenExpired,
     TokenNotYetValid,
@@ -27,6 +28,8 @@ FOREIGN_ISSUER_HINT = (
     "its issuer is not a team domain, which ends with .cloudflareaccess.com: check the source of the token"
 )
 HINTS: Mapping[str, str] = {
+    "missing_token": "let the proxy pass Cf-Access-Jwt-Assertion on, or set CF_ACCESS_TOKEN_SOURCES",
+    "ambiguous_token": "delete the cookies of the host, and let no proxy add the header Cf-Access-Jwt-Assertion again",
     "malformed_token": "copy the whole token again: three parts, two dots, and no quotes, spaces or Bearer",
     "unsupported_algorithm": "Access signs with RS256 only: check the source of this token",
     "unknown_key": "check that the token is from this team, and log in again for a token signed by a current key",
@@ -62,6 +65,8 @@ def explain_rejection(
     elif isinstance(error, MalformedToken) and token.count(b".") != TOKEN_DOTS:
         parts = token.count(b".") + 1
         text = f"it has {parts} part{'' if parts == 1 else 's'}, and a token has 3, separated by dots"
+    elif isinstance(error, MissingToken) and settings is not None and "header" not in settings.token_sources:
+        hint = "leave CF_ACCESS_TOKEN_SOURCES out, so that the header is read too"
     elif claims is not None and is_saas_id_token(claims):
         hint = SAAS_HINT
     elif isinstance(error, WrongIssuer) and claims is not None and not _is_team_domain(claims.get("iss")):

@@ -13,7 +13,7 @@ from fastapi_cloudflare_access.cli.formatting import as_list, is_time, iso, iso_
 from fastapi_cloudflare_access.cli.hints import explain_rejection, is_saas_id_token
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import InspectReport, Kind, Times, Verdict
-from fastapi_cloudflare_access.cli.tokens import describe_token
+from fastapi_cloudflare_access.cli.tokens import GivenToken, describe_token
 from fastapi_cloudflare_access.errors import CredentialError, MalformedToken
 from fastapi_cloudflare_access.settings import Settings
 
@@ -29,6 +29,9 @@ KINDS: Mapping[Kind, str] = {
 }
 SECRETS = frozenset({"identity_nonce"})
 """Claims that are credentials; only their first characters are shown."""
+
+PERSONAL = frozenset({"email", "name", "identity", "custom", "groups", "country", "ip"})
+"""Claims with personal data."""
 
 _OTHER_KINDS: Mapping[Any, Kind] = {"org": "org", "meta": "meta", "match": "match"}
 _HEADER, _PAYLOAD = 0, 1
@@ -46,6 +49,15 @@ def inspect_token(token: bytes, configuration: Configuration, now: float) -> Ins
         times=_times(claims or {}),
         verdict=_verdict(token, claims, configuration, now),
     )
+
+
+def inspect_given(given: GivenToken, configuration: Configuration, now: float) -> InspectReport:
+    """Decode a token; if an app with this configuration does not read it from the request, the verdict says so."""
+    try:
+        return inspect_token(given.for_app(configuration.settings), configuration, now)
+    except CredentialError as error:
+        report = inspect_token(given.value, configuration, now)
+        return report.model_copy(update={"verdict": explain_rejection(error, settings=configuration.settings)})
 
 
 def kind_of(claims: Mapping[str, Any]) -> Kind:
@@ -103,6 +115,8 @@ def show(report: InspectReport, screen: Screen, *, settings: Settings | None, no
         screen.field("claims", "cannot be decoded")
     for name, value in (report.claims or {}).items():
         screen.field(name, _format_claim(name, value, settings, now))
+    if PERSONAL & (report.claims or {}).keys():
+        screen.row("warning", "", "do not paste this into a ticket or a chat: it contains personal data")
     screen.line()
     screen.verdict(report.verdict)
 
@@ -122,6 +136,8 @@ def _format_claim(name: str, value: Any, settings: Settings | None, now: float) 
         configured = ", ".join(short(tag) for tag in settings.audience)
         note = "configured" if tags & settings.audience_tags else f"configured: {configured}"
         return f"{_format_value(value)} ({note})"
+    if name == "identity" and isinstance(value, dict):
+        return f"{plural(len(json.dumps(value)), 'byte')} of personal data, not shown; --json shows them"
     if name == "iss" and settings is not None:
         return f"{value} ({'configured' if value == settings.issuer else f'configured: {settings.issuer}'})"
     return _format_value(value)

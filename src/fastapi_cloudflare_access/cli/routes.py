@@ -99,9 +99,8 @@ def _summary(report: RoutesReport, screen: Screen) -> None:
     text = f"{plural(len(report.routes), 'route')}, {len(is_open)} open, {len(wrong)} of them not listed"
     screen.write(screen.title(text, "ok" if report.ok else "failed"))
     if wrong:
-        names = [f"WS {route.path}" if route.methods == ["WS"] else route.path for route in wrong[:3]]
-        options = [*(f"--open {name!r}" for name in names), *(["…"] if wrong[3:] else [])]
-        screen.hint(f"to list them: {' '.join(options)}")
+        names = [f"WS {route.path}" if route.methods == ["WS"] else route.path for route in wrong]
+        screen.hint(f"to list them: {' '.join(f'--open {name!r}' for name in names)}")
 
 
 def _status(route: Route) -> Status:

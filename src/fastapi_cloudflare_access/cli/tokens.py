@@ -3,10 +3,12 @@
 import os
 import re
 import sys
+from dataclasses import dataclass
 
 from fastapi_cloudflare_access._verification.request_token import find_token, short_digest
 from fastapi_cloudflare_access.cli.reports import CommandError, TokenFacts
-from fastapi_cloudflare_access.errors import CredentialError
+from fastapi_cloudflare_access.errors import CredentialError, MissingToken
+from fastapi_cloudflare_access.settings import Settings
 
 VARIABLE = "CF_ACCESS_TOKEN"
 """Environment variable for a token."""
@@ -17,7 +19,33 @@ _HEADER_LINE = re.compile(rb"[<>*\s]*(cf-access-jwt-assertion|cookie)\s*:\s*(.*?
 _COOKIE = b"CF_Authorization="
 
 
-def read_token(argument: str | None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class GivenToken:
+    """A token, and the headers of the request that contains it.
+
+    Attributes:
+        value: The token.
+        headers: The header or the cookies; empty for a bare token.
+    """
+
+    value: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def for_app(self, settings: Settings | None) -> bytes:
+        """Return the token that an app with these settings reads from the request.
+
+        Raises:
+            CredentialError: It reads none, or there is more than one.
+        """
+        if settings is None or not self.headers:
+            return self.value
+        if (token := find_token(self.headers, settings.token_sources)) is not None:
+            return token
+        has, reads = ("cookie", "header") if "header" in settings.token_sources else ("header", "cookie")
+        raise MissingToken(f"the request has only the {has}, and this configuration reads only the {reads}")
+
+
+def read_token(argument: str | None) -> GivenToken:
     """Read the token from the argument, from standard input for `-`, or else from `CF_ACCESS_TOKEN`.
 
     The text is the bare token, or a request with a header or cookie that contains it.
@@ -30,7 +58,7 @@ def read_token(argument: str | None) -> bytes:
     return token
 
 
-def optional_token(argument: str | None) -> bytes | None:
+def optional_token(argument: str | None) -> GivenToken | None:
     """Read the token as `read_token` does; return None if no source is set.
 
     Raises:
@@ -63,7 +91,7 @@ def _standard_input() -> bytes:
     return read
 
 
-def _extract_token(text: bytes, source: str) -> bytes:
+def _extract_token(text: bytes, source: str) -> GivenToken:
     text = text.strip()
     if not text:
         raise CommandError(f"There is no token: {source} is empty.")
@@ -71,11 +99,11 @@ def _extract_token(text: bytes, source: str) -> bytes:
     if not headers and text.startswith(_COOKIE):
         headers = [(b"cookie", text)]
     if not headers:
-        return text
+        return GivenToken(text)
     try:
         token = find_token(headers, ("header", "cookie"))
     except CredentialError as error:
         raise CommandError(f"There is no unique token in {source}: {error}.") from None
     if token is None:
         raise CommandError(f"There is no token: the cookies in {source} contain no CF_Authorization.")
-    return token
+    return GivenToken(token, tuple(headers))

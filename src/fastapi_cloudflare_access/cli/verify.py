@@ -16,18 +16,26 @@ from fastapi_cloudflare_access.cli.key_description import describe_keys, validit
 from fastapi_cloudflare_access.cli.offline_verification import describe_caller, verify_offline
 from fastapi_cloudflare_access.cli.output import Screen
 from fastapi_cloudflare_access.cli.reports import Caller, Key, Step, Verdict, VerifyReport
-from fastapi_cloudflare_access.cli.tokens import describe_token
+from fastapi_cloudflare_access.cli.tokens import GivenToken, describe_token
 from fastapi_cloudflare_access.errors import (
     AccessError,
+    CredentialError,
     InvalidSignature,
     KeysUnavailable,
     TemporarilyUnavailable,
     UnknownKey,
+    WrongIssuer,
 )
 from fastapi_cloudflare_access.protocols import Clock
 
 STEPS = ("token", "key", "signature", "claims")
 """Names of the steps, in order."""
+UNCHECKED = Step(
+    name="app",
+    status="skipped",
+    text="not checked: revocations, policies and the types of caller that a route admits",
+)
+"""What the app decides after the verification of a token that it accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,17 @@ class Certs:
     origin: Literal["team", "file", "certificate"] = "team"
 
 
+async def verify_given(given: GivenToken, certs: Certs, configuration: Configuration, clock: Clock) -> VerifyReport:
+    """Verify the token that an app with this configuration reads from the request."""
+    try:
+        token = given.for_app(configuration.settings)
+    except CredentialError as error:
+        verdict = explain_rejection(error, settings=configuration.settings)
+        step = _failed_step("token", verdict)
+        return _report(given.value, [step, *_skipped_steps([step])], verdict, None)
+    return await verify_token(token, certs, configuration, clock)
+
+
 async def verify_token(token: bytes, certs: Certs, configuration: Configuration, clock: Clock) -> VerifyReport:
     """Verify a token with these certs; the verdict is the decision of the app."""
     steps, failure = _run_steps(token, certs, clock.now())
@@ -57,8 +76,10 @@ async def verify_token(token: bytes, certs: Certs, configuration: Configuration,
         verdict = _with_hint(_rejection(outcome, failure, token, configuration, clock.now()), token, certs)
         if failure is None:
             steps.append(_failed_step("claims", verdict))
+        elif failure.reason != verdict.reason:
+            steps[-1] = _without_reason(steps[-1], verdict)
         return _report(token, [*steps, *_skipped_steps(steps)], verdict, None)
-    steps.append(_claims_step(outcome, clock.now()))
+    steps += [_claims_step(outcome, clock.now()), UNCHECKED]
     caller = describe_caller(outcome)
     text = f"this configuration accepts it: the {caller.kind} {caller.email or caller.id}"
     return _report(token, steps, Verdict(accepted=True, text=text), caller)
@@ -162,6 +183,12 @@ def _unchecked_claims(configuration: Configuration) -> Verdict:
 
 def _failed_step(name: str, verdict: Verdict) -> Step:
     return Step(name=name, status="failed", text=verdict.text, reason=verdict.reason)
+
+
+def _without_reason(step: Step, verdict: Verdict) -> Step:
+    """Return the step that fails without its reason code, since the app names the claim in the verdict."""
+    text = f"{step.text}, because the team is another one" if verdict.reason == WrongIssuer.reason else step.text
+    return step.model_copy(update={"text": text, "reason": None})
 
 
 def _skipped_steps(steps: list[Step]) -> list[Step]:
