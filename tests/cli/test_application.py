@@ -23,6 +23,7 @@ from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 ROOT = Path(__file__).parents[2]
 LOCAL = "fastapi_cloudflare_access.local"
+STARTING = "cf-access dev: starting…\n"
 COMMANDS = ["doctor", "inspect", "verify", "keys", "routes", "revoke", "revocations", "dev"]
 
 
@@ -120,7 +121,7 @@ def test_the_missing_extra_local_is_named_in_one_sentence(cli: Cli, without: Any
     without(LOCAL)
     result = cli("dev")
     assert (result.code, result.out) == (2, "")
-    assert result.err == (
+    assert result.err == STARTING + (
         "cf-access: `cf-access dev` needs the extra `local`: pip install 'fastapi-cloudflare-access[cli,local]'\n"
     )
 
@@ -152,7 +153,17 @@ def test_an_invalid_setting_of_the_local_access_is_one_sentence(cli: Cli, monkey
 
     monkeypatch.setattr(application, "_local_command", lambda: dev)
     result = cli("dev")
-    assert (result.code, result.err) == (2, "cf-access: The settings are not valid: the port is taken.\n")
+    assert (result.code, result.err) == (2, f"{STARTING}cf-access: The settings are not valid: the port is taken.\n")
+
+
+@pytest.mark.parametrize("option", ["--help", "--init"])
+def test_the_local_access_says_at_once_that_it_starts_unless_it_ends_soon(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    def dev(*, init: bool = False) -> None: ...
+
+    monkeypatch.setattr(application, "_local_command", lambda: dev)
+    assert (cli("dev").err, cli("dev", option).err) == (STARTING, "")
 
 
 def test_dev_as_an_argument_is_not_the_command(cli: Cli, configured: FakeTeam, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +324,7 @@ def test_the_local_access_keeps_its_log(cli: Cli, monkeypatch: pytest.MonkeyPatc
         logging.getLogger(LOCAL).warning("a session ended")
 
     monkeypatch.setattr(application, "_local_command", lambda: dev)
-    assert cli("dev").err == "a session ended\n"
+    assert cli("dev").err == f"{STARTING}a session ended\n"
 
 
 def test_characters_outside_the_encoding_are_escaped(configured: FakeTeam) -> None:

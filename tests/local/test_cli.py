@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ import httpx
 import pytest
 import typer
 import uvicorn
+from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from support.local_rig import make_local_access
 from uvicorn import supervisors
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import cli, dev_server
-from fastapi_cloudflare_access.local.backends import InProcessApp, NoBackend
+from fastapi_cloudflare_access.local.app_loading import AppImportError
+from fastapi_cloudflare_access.local.backends import FailedApp, InProcessApp, NoBackend
 from fastapi_cloudflare_access.local.cli import RISK_FLAG, dev
 from fastapi_cloudflare_access.local.config import App, Config, ServiceToken
 from fastapi_cloudflare_access.local.config_file import load_config_or_default
@@ -94,7 +97,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str, **options: obj
         (["nothing_here:app"], {}, 'Could not import module "nothing_here"; it is looked for in /'),
         (["nothing_here.at_all:app"], {}, "the module nothing_here does not exist"),
         (["os:nothing_here"], {}, "Attribute"),
-        (["os"], {}, "must be in format"),
+        (["os"], {}, "os names no app in the module; write os:app"),
         (["src/my_app.py"], {}, "such as my_app:app"),
         (["os:sep"], {"env_file": Path("binary.env")}, "binary.env is not an env file"),
         ([], {"config": Path("missing.toml")}, "missing.toml cannot be read"),
@@ -208,9 +211,14 @@ def test_the_command_prints_all_addresses_and_the_environment(capsys: pytest.Cap
     assert f"CF_ACCESS_AUDIENCE={local_access.config.apps[0].tag}" in error
 
 
-def test_the_command_prints_no_environment_if_it_runs_the_app(capsys: pytest.CaptureFixture[str]) -> None:
-    print_addresses(make_local_access(), None, AppSource("a:b"))
-    assert "CF_ACCESS_AUDIENCE" not in capsys.readouterr().out
+def test_the_command_prints_the_environment_of_an_app_that_it_runs_too(capsys: pytest.CaptureFixture[str]) -> None:
+    wiki = App(name="wiki", upstream="http://127.0.0.1:1")
+    shop = App(name="shop", host="shop.localhost")
+    print_addresses(make_local_access(wiki, shop), None, AppSource("a:b"))
+    output = capsys.readouterr().out
+    team = "  CF_ACCESS_TEAM_DOMAIN=http://127.0.0.1:8787\n"
+    assert f"Set here for shop\n{team}  CF_ACCESS_AUDIENCE={shop.tag}\n" in output
+    assert f"Start wiki with\n{team}  CF_ACCESS_AUDIENCE={wiki.tag}\n" in output
 
 
 def test_each_server_gets_the_tags_of_its_own_apps(capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,8 +330,27 @@ def test_an_error_in_a_process_of_a_reload_is_one_sentence(
     )
 
 
+@pytest.mark.parametrize("name", ["broken_again:app", "os", "nothing_here:app"])
+def test_with_reload_an_app_that_cannot_be_imported_gets_a_page_until_it_is_corrected(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (folder / "broken_again.py").write_text("def x(:")
+    server = replace(make_server(folder), source=AppSource(name, folder))
+    with pytest.raises((AppImportError, ConfigurationError)):
+        server._backend()
+    monkeypatch.setattr(dev_server, "parent_process", object)
+    backend = server._backend()
+    assert isinstance(backend, FailedApp)
+    assert capsys.readouterr().err.startswith("cf-access dev: ")
+    answer = TestClient(backend).get("/", headers={"accept": "application/json"})
+    assert answer.status_code == 502
+    assert answer.json()["message"].startswith("The app did not start. It cannot be imported; read the error in the")
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize(("backend", "is_written"), [(NoBackend(), True), ("starts", True), ("fails", False)])
+@pytest.mark.parametrize(
+    ("backend", "is_written"), [(NoBackend(), True), (FailedApp(), False), ("starts", True), ("fails", False)]
+)
 async def test_the_ready_file_is_written_once_the_app_has_started(
     folder: Path,
     backend: Any,
@@ -384,7 +411,7 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[st
         for line in process.stdout:
             if address := re.search(r"^  (\S.*?)  +(http\S+)$", line.rstrip()):
                 found[address[1]] = address[2]
-            if "Client-Secret" in line:
+            if line.startswith("  CF_ACCESS_AUDIENCE="):
                 break
         yield process, found
     finally:

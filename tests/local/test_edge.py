@@ -1,5 +1,7 @@
 """One port serves the team and the apps, by host."""
 
+from email.utils import parsedate_to_datetime
+
 import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
@@ -117,6 +119,12 @@ def test_only_the_team_domain_serves_the_certs(browser: Browser) -> None:
 def test_the_team_domain_describes_its_keys(browser: Browser) -> None:
     described = browser.open(TEAM + "/.well-known/openid-configuration").json()
     assert (described["issuer"], described["jwks_uri"]) == (TEAM, TEAM + "/cdn-cgi/access/certs")
+
+
+def test_the_date_follows_the_clock_that_the_control_page_shifts(browser: Browser) -> None:
+    browser.local_access.clock.shift = -3600.0
+    date = browser.open("http://127.0.0.1:8787/cdn-cgi/access/certs").headers["date"]
+    assert parsedate_to_datetime(date).timestamp() == int(browser.local_access.clock.now())
 
 
 def test_every_response_has_one_date(browser: Browser) -> None:

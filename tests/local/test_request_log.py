@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from support.local_rig import APP, Browser, events_of, make_local_access, make_request
 
 from fastapi_cloudflare_access.local.config import App, Policy
+from fastapi_cloudflare_access.local.config import Team as TeamSettings
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.request_log import LineFormatter, logger, printable
 
@@ -60,6 +61,36 @@ def test_a_line_names_the_caller_the_policy_and_the_status(browser: Browser, lin
     assert messages[-1] == "POST localhost:8787/job nightly-backup service_auth app 200"
     assert any(message.startswith("GET 127.0.0.1:8787/cdn-cgi/access/login/") for message in messages)
     assert "secret" not in "".join(messages)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("client_id", "secret", "note"),
+    [
+        ("nightly", "wrong", "the secret of the service token nightly-backup is wrong"),
+        ("other.access", "wrong", "the Client ID is of no service token"),
+        ("nightly", "", "the service credentials are incomplete or sent twice"),
+    ],
+)
+def test_a_line_says_what_is_wrong_with_service_credentials(
+    lines: pytest.LogCaptureFixture,
+    client_id: str,
+    secret: str,
+    note: str,
+    strict: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    access = make_local_access(App(name="app", policies=POLICIES), team=TeamSettings(strict_service_tokens=strict))
+    given = next(iter(access.services)) if client_id == "nightly" else client_id
+    Browser(access).open(APP + "/job", cf_access_client_id=given, cf_access_client_secret=secret)
+    assert lines.messages == [f"GET localhost:8787/job - no policy edge {401 if strict else 302} ({note})"]
+
+
+def test_a_line_says_that_no_policy_admits_a_service_token(lines: pytest.LogCaptureFixture) -> None:
+    access = make_local_access(App(name="app", policies=(Policy(decision="allow", everyone=True),)))
+    client_id, name = next(iter(access.services.items()))
+    secret = access.service_secret(client_id, name)
+    Browser(access).open(APP + "/job", cf_access_client_id=client_id, cf_access_client_secret=secret)
+    assert lines.messages[0].endswith(f"edge 302 (no policy admits the service token {name})")
 
 
 def test_a_line_names_the_policy_that_denied(browser: Browser, lines: pytest.LogCaptureFixture) -> None:

@@ -116,8 +116,13 @@ def test_another_address_gets_one_socket() -> None:
 def test_a_taken_port_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(ConfigurationError, match=f"cannot listen on port {port} of 127.0.0.1"):
+        with pytest.raises(
+            ConfigurationError,
+            match=f"cannot listen on port {port} of 127.0.0.1: .*; stop what uses it, or add --port {port + 1}$",
+        ):
             bind("127.0.0.1", port)
+        with pytest.raises(ConfigurationError, match=f"or add --tls-port {port + 1}$"):
+            Listeners.open("127.0.0.1", 0, port)
 
 
 def test_the_first_port_is_closed_if_the_second_is_taken() -> None:

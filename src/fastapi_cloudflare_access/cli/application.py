@@ -86,6 +86,9 @@ def _run_command(arguments: list[str], clock: Clock, fetch: Fetch | None) -> int
     pairs = pairwise(["", *arguments])
     command = next((given for before, given in pairs if not given.startswith("-") and before != ENV_FILE), None)
     is_local = command == "dev"
+    if is_local and not {"--help", "--init"} & {*arguments}:
+        sys.stderr.write("cf-access dev: starting…\n")  # the imports take seconds
+        sys.stderr.flush()
     with without_garbage_collection():
         app = _local_app() if is_local else _app(clock, fetch)
     with nullcontext() if is_local else _without_log():

@@ -51,6 +51,8 @@ def load_app(name: str, *, folder: Path, is_factory: bool) -> ASGIApp:
     """
     if name.endswith(".py"):
         raise ConfigurationError(f"{name} is a file; name its module and the app in it, such as {Path(name).stem}:app")
+    if ":" not in name:
+        raise ConfigurationError(f"{name} names no app in the module; write {name}:app")
     if (place := str(folder.absolute())) not in sys.path:
         sys.path.insert(0, place)
     try:

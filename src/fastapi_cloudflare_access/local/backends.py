@@ -108,6 +108,21 @@ class InProcessApp:
             self._stopped.set()
 
 
+class FailedApp:
+    """The backend of an app that cannot be imported; the next reload starts a new process."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an error page."""
+        text = "It cannot be imported; read the error in the terminal, and correct the file."
+        await message("The app did not start", text, status=502)(scope, receive, send)
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+
 class NoBackend:
     """The backend of an app that is not set yet."""
 

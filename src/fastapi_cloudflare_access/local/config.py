@@ -159,7 +159,7 @@ class Team(_Frozen):
     """The organisation.
 
     Attributes:
-        name: Name on the pages; all ids are derived from it.
+        name: Name on the pages; the ids of users and services are derived from it.
         domain: Team domain to serve over TLS; by default the team is at `http://127.0.0.1:PORT`.
         session: Lifetime of a login to the team, in seconds.
         strict_service_tokens: Whether rejected service credentials get 401 or 403 instead of a login.
@@ -200,7 +200,7 @@ class ServiceToken(_Frozen):
 
     Attributes:
         name: Name in policies.
-        client_id: 32 hexadecimal digits and `.access`; by default derived from the name.
+        client_id: 32 hexadecimal digits and `.access`; by default derived from the names of the token and the team.
         client_secret: Client Secret; by default random, and stored in the state folder.
     """
 
@@ -259,7 +259,7 @@ class App(_Frozen):
         name: Name on the login page.
         host: Host name, such as `localhost` or `shop.localhost`.
         paths: Paths of the app; the most specific path on the host decides.
-        audience: AUD tag; by default derived from the name, see `tag`.
+        audience: AUD tag; by default derived from the name of the app alone, see `tag`.
         upstream: Origin to forward to; by default the one on the command line.
         upstream_ca: File with the certificate authority of an HTTPS upstream, in PEM.
         session: Lifetime of its token, in seconds.

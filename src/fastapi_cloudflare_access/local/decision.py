@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, cast
 
@@ -72,11 +72,13 @@ class Respond:
         kind: Kind of the response.
         policy: Policy that decided; None if no policy includes the caller, or the caller is unknown.
         caller: Address of the user, or name of the service token; empty for an unknown caller.
+        note: What is wrong with the service credentials, for the log.
     """
 
     kind: ResponseKind
     policy: Policy | None = None
     caller: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,25 @@ def _decide_with_caller(request: EdgeRequest, app: App, local_access: LocalAcces
         header = credentials.credential_header
         return Forward(token, sets_cookie=not is_strict, credential_header=header, policy=policy, caller=name)
     if credentials.present and is_strict:
-        return Respond("service_refused" if name else "service_unknown", caller=name or "")
+        kind: ResponseKind = "service_refused" if name else "service_unknown"
+        return Respond(kind, caller=name or "", note=_credential_problem(credentials, name, local_access))
     if bearer := _bearer(request, app):
         return _check_bearer(bearer, request, app, local_access)
-    return _check_tokens(request, app, local_access) or _require_login(request, app)
+    decision = _check_tokens(request, app, local_access) or _require_login(request, app)
+    if credentials.present and isinstance(decision, Respond):
+        return replace(decision, note=_credential_problem(credentials, name, local_access))
+    return decision
+
+
+def _credential_problem(credentials: Credentials, name: str | None, local_access: LocalAccess) -> str:
+    """Return why these service credentials do not admit the request; the client learns nothing of it."""
+    if name:
+        return f"no policy admits the service token {name}"
+    if not credentials.client_id or not credentials.secret:
+        return "the service credentials are incomplete or sent twice"
+    if known := local_access.services.get(credentials.client_id):
+        return f"the secret of the service token {known} is wrong"
+    return "the Client ID is of no service token"
 
 
 def _bearer(request: EdgeRequest, app: App) -> str:

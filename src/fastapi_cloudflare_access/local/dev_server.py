@@ -5,8 +5,8 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from pathlib import Path
@@ -22,11 +22,12 @@ from uvicorn.supervisors import ChangeReload
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.local import request_log
 from fastapi_cloudflare_access.local.app_loading import AppImportError, load_app
-from fastapi_cloudflare_access.local.backends import Backend, InProcessApp, NoBackend
+from fastapi_cloudflare_access.local.backends import Backend, FailedApp, InProcessApp, NoBackend
 from fastapi_cloudflare_access.local.config import Config
 from fastapi_cloudflare_access.local.config_file import load_config_or_default
 from fastapi_cloudflare_access.local.edge import Edge
 from fastapi_cloudflare_access.local.local_access import LocalAccess
+from fastapi_cloudflare_access.local.open_routes import reporting_open_routes
 from fastapi_cloudflare_access.local.ready_file import ready_file, write_ready_file
 from fastapi_cloudflare_access.local.server import (
     Listeners,
@@ -131,7 +132,7 @@ class DevServer:
             with exit_on_sigterm(), locked(self.state), ready_file(self.ready_file):
                 self._serve(Listeners(sockets[: self.plain_sockets], sockets[self.plain_sockets :]))
         except AppImportError as problem:
-            typer.echo(f"cf-access dev: {self.source.name} cannot be imported:\n{problem}", err=True)
+            self._print_import_error(problem)
             raise SystemExit(1) from None
         except ConfigurationError as problem:
             if parent_process() is None:
@@ -154,16 +155,42 @@ class DevServer:
         tls = create_tls_files(self.state, self.config) if self.is_encrypted else None
         local_access = build_local_access(self.config, self.state, listeners)
         with environment(app_environment(local_access, tls)):
-            backend = self.source.backend()
+            backend = self._backend()
             server = LocalServer(Edge(local_access, backend), listeners, tls)
             print_addresses(local_access, tls, self.source)
             check_surroundings(local_access, has_server=not isinstance(backend, NoBackend))
-            server.main.on_start = lambda: self._announce(backend, local_access, tls)
-            gc.freeze()  # imported objects stay; the collections of the exit would take longer than the stop itself
-            server.run()
+            with self._open_routes(backend) as report:
+                server.main.on_start = lambda: self._announce(backend, local_access, tls, report)
+                gc.freeze()  # imported objects stay; the collections of the exit would take longer than the stop itself
+                server.run()
 
-    def _announce(self, backend: Backend, local_access: LocalAccess, tls: TlsFiles | None) -> None:
-        """Write the ready file once the app has started."""
+    def _backend(self) -> Backend:
+        """Return the backend; with reloads, an app that cannot be imported gets a page until it is corrected."""
+        try:
+            return self.source.backend()
+        except AppImportError as problem:
+            if parent_process() is None:
+                raise
+            self._print_import_error(problem)
+        except ConfigurationError as problem:
+            if parent_process() is None:
+                raise
+            typer.echo(f"cf-access dev: {problem}", err=True)
+        return FailedApp()
+
+    def _print_import_error(self, problem: AppImportError) -> None:
+        typer.echo(f"cf-access dev: {self.source.name} cannot be imported:\n{problem}", err=True)
+
+    def _open_routes(self, backend: Backend) -> AbstractContextManager[Callable[[], None]]:
+        if self.source.name is None or not isinstance(backend, InProcessApp):
+            return nullcontext(lambda: None)
+        return reporting_open_routes(self.source.name, self.source.folder, is_factory=self.source.is_factory)
+
+    def _announce(
+        self, backend: Backend, local_access: LocalAccess, tls: TlsFiles | None, report: Callable[[], None]
+    ) -> None:
+        """Report the open routes, and write the ready file once the app has started."""
+        report()
         if self.ready_file is not None:
             task = asyncio.ensure_future(_write_when_started(self.ready_file, backend, local_access, tls))
             _announcements.add(task)
@@ -174,6 +201,8 @@ _announcements: set["asyncio.Future[None]"] = set()
 
 
 async def _write_when_started(file: Path, backend: Backend, local_access: LocalAccess, tls: TlsFiles | None) -> None:
+    if isinstance(backend, FailedApp):
+        return
     if isinstance(backend, InProcessApp):
         try:
             await backend.wait_started()
@@ -245,12 +274,12 @@ def set_up_logging(*, logs_requests: bool) -> None:
 
 
 def print_addresses(local_access: LocalAccess, tls: TlsFiles | None, source: AppSource) -> None:
-    """Print the addresses, the credentials and the environment of each app that runs elsewhere."""
+    """Print the addresses, the credentials and the environment of each app."""
     typer.secho("A local Access, for development only", bold=True)
     for name, value in _address_lines(local_access, tls):
         typer.echo(f"  {name:<24}{value}")
-    for names, variables in _environments(local_access, tls, source):
-        typer.secho(f"Start {names} with", bold=True)
+    for names, variables, runs_here in _environments(local_access, tls, source):
+        typer.secho(f"Set here for {names}" if runs_here else f"Start {names} with", bold=True)
         for name, value in variables.items():
             typer.echo(f"  {name}={value}")
 
@@ -268,10 +297,8 @@ def _address_lines(local_access: LocalAccess, tls: TlsFiles | None) -> Iterator[
 
 def _environments(
     local_access: LocalAccess, tls: TlsFiles | None, source: AppSource
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the names of the apps of each server, and its variables."""
+) -> Iterator[tuple[str, dict[str, str], bool]]:
+    """Yield the names of the apps of each server, its variables, and whether the app runs here."""
     for upstream in dict.fromkeys(app.upstream for app in local_access.config.apps):
-        if upstream is None and source.name:
-            continue  # the app runs here
         names = ", ".join(app.name for app in local_access.config.apps if app.upstream == upstream)
-        yield names, app_environment(local_access, tls, upstream=upstream)
+        yield names, app_environment(local_access, tls, upstream=upstream), upstream is None and bool(source.name)

@@ -1,7 +1,6 @@
 """The edge: an ASGI app that serves the team domain and protects the apps."""
 
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import nullcontext
 from email.utils import formatdate
@@ -37,6 +36,7 @@ from fastapi_cloudflare_access.local.request_log import RequestLine
 from fastapi_cloudflare_access.local.request_log import logger as request_logger
 from fastapi_cloudflare_access.local.responses import LOGIN_PATH, RESOURCE_PATH, build_response
 from fastapi_cloudflare_access.local.upstream import Upstream
+from fastapi_cloudflare_access.protocols import Clock
 from fastapi_cloudflare_access.settings import CERTS_PATH, IDENTITY_PATH
 
 
@@ -74,7 +74,7 @@ class Edge:
             await self._run_lifespan(receive, send)
             return
         request = EdgeRequest(scope)
-        send = _with_date(send)
+        send = _with_date(send, self.local_access.clock)
         line = RequestLine(request) if request_logger.isEnabledFor(logging.INFO) else None
         if line:
             send = line.wrap(send)
@@ -145,7 +145,12 @@ class Edge:
             return
         decision = decide(request, app, self.local_access)
         if line:
-            line.decided(decision.policy, decision.caller, is_forwarded=isinstance(decision, Forward))
+            line.decided(
+                decision.policy,
+                decision.caller,
+                is_forwarded=isinstance(decision, Forward),
+                note="" if isinstance(decision, Forward) else decision.note,
+            )
         if isinstance(decision, Forward):
             opened.session = decision.session
             await self._forward(request, app, decision, receive, send)
@@ -201,14 +206,14 @@ def _resource_metadata(request: EdgeRequest, local_access: LocalAccess) -> dict[
     }
 
 
-def _with_date(send: Send) -> Send:
-    """Return a `send` that adds `Date` to a response without one (RFC 9110 section 6.6.1)."""
+def _with_date(send: Send, clock: Clock) -> Send:
+    """Return a `send` that adds `Date`, by the team's clock, to a response without one (RFC 9110 section 6.6.1)."""
 
     async def send_with_date(event: Message) -> None:
         if event["type"] == "http.response.start" and not any(
             name.lower() == b"date" for name, _ in event.get("headers", ())
         ):
-            event = {**event, "headers": [*event.get("headers", ()), (b"date", _date(int(time.time())))]}
+            event = {**event, "headers": [*event.get("headers", ()), (b"date", _date(int(clock.now())))]}
         await send(event)
 
     return send_with_date

@@ -24,11 +24,13 @@ class RequestLine:
         """Store the request; the edge adds what it decides."""
         self._request = request
         self._decision = ""
+        self._note = ""
         self._is_forwarded = False
         self._is_written = False
 
-    def decided(self, policy: Policy | None, caller: str, *, is_forwarded: bool) -> None:
-        """Store the decision about the request."""
+    def decided(self, policy: Policy | None, caller: str, *, is_forwarded: bool, note: str = "") -> None:
+        """Store the decision about the request, with a note for the reader if it is hard to guess."""
+        self._note = f" ({printable(note)})" if note else ""
         name = f' "{policy.name}"' if policy and policy.name else ""
         self._decision = f"{caller or '-'} {policy.decision if policy else 'no policy'}{name} "
         self._is_forwarded = is_forwarded
@@ -61,7 +63,7 @@ class RequestLine:
         method = "WS" if request.is_websocket else request.method
         path = printable(request.target.partition("?")[0][:MAX_PATH])
         place = "app" if self._is_forwarded else "edge"
-        text = f"{method} {request.netloc or '-'}{path} {self._decision}{place} {status}"
+        text = f"{method} {request.netloc or '-'}{path} {self._decision}{place} {status}{self._note}"
         logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None))
 
 

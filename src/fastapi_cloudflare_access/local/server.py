@@ -28,6 +28,8 @@ TICK = 0.02
 """Seconds between two looks for a signal."""
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 """Variables that name the CA for OpenSSL and httpx, for requests, and for Node."""
+MAX_PORT = 65_535
+"""Largest number of a port."""
 BIND_RETRIES = 10
 """Retries to find a port that is free for IPv4 and IPv6."""
 
@@ -41,8 +43,8 @@ def is_loopback(host: str) -> bool:
     return host == "localhost"
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
-    """Return listening sockets, for IPv4 and IPv6 if the host is a loopback.
+def bind(host: str, port: int, *, option: str = "--port") -> list[socket.socket]:
+    """Return listening sockets, for IPv4 and IPv6 if the host is a loopback; the option is for the error.
 
     Raises:
         ConfigurationError: The port is not available.
@@ -52,11 +54,11 @@ def bind(host: str, port: int) -> list[socket.socket]:
         hosts = list(dict.fromkeys(["127.0.0.1", "::1", *hosts]))
     for _ in range(0 if port else BIND_RETRIES):
         with suppress(ConfigurationError):
-            return _listen_all(hosts, port)
-    return _listen_all(hosts, port)
+            return _listen_all(hosts, port, option)
+    return _listen_all(hosts, port, option)
 
 
-def _listen_all(hosts: list[str], port: int) -> list[socket.socket]:
+def _listen_all(hosts: list[str], port: int, option: str) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     for host in hosts:
         try:
@@ -66,7 +68,8 @@ def _listen_all(hosts: list[str], port: int) -> list[socket.socket]:
                 continue
             for listener in listeners:
                 listener.close()
-            advice = "; stop what uses it, or choose another port" if problem.errno == errno.EADDRINUSE else ""
+            other = f"{option} {port + 1 if port < MAX_PORT else 0}"
+            advice = f"; stop what uses it, or add {other}" if problem.errno == errno.EADDRINUSE else ""
             raise ConfigurationError(f"cannot listen on port {port} of {host}: {problem.strerror}{advice}") from None
     return listeners
 
@@ -115,7 +118,7 @@ class Listeners:
         """
         plain = bind(host, port)
         try:
-            return cls(plain, [] if tls_port is None else bind(host, tls_port))
+            return cls(plain, [] if tls_port is None else bind(host, tls_port, option="--tls-port"))
         except ConfigurationError:
             for listener in plain:
                 listener.close()
