@@ -330,6 +330,26 @@ def test_an_error_in_a_process_of_a_reload_is_one_sentence(
     )
 
 
+@pytest.mark.parametrize(("app", "reports"), [("quiet_app:app", 1), (None, 0)])
+def test_the_open_routes_of_an_app_that_runs_here_are_reported_once_after_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, app: str | None, reports: int
+) -> None:
+    (folder / "quiet_app.py").write_text("async def app(scope, receive, send): ...")
+    reported: list[tuple[object, ...]] = []
+
+    @contextmanager
+    def reporting(*asked: object, is_factory: bool) -> Iterator[Any]:
+        yield lambda: reported.append((*asked, is_factory))
+
+    monkeypatch.setattr(dev_server, "reporting_open_routes", reporting)
+    monkeypatch.setattr(LocalServer, "run", lambda server: server.main.on_start())
+    listeners = Listeners.open("127.0.0.1", 0, None)
+    source = AppSource(app, folder)
+    DevServer(Config(), folder / "s", source, is_encrypted=False, plain_sockets=2)([*listeners.plain])
+    listeners.close()
+    assert reported == [(app, folder, False)] * reports
+
+
 @pytest.mark.parametrize("name", ["broken_again:app", "os", "nothing_here:app"])
 def test_with_reload_an_app_that_cannot_be_imported_gets_a_page_until_it_is_corrected(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str

@@ -160,7 +160,12 @@ class DevServer:
             print_addresses(local_access, tls, self.source)
             check_surroundings(local_access, has_server=not isinstance(backend, NoBackend))
             with self._open_routes(backend) as report:
-                server.main.on_start = lambda: self._announce(backend, local_access, tls, report)
+
+                def on_start() -> None:
+                    report()
+                    self._announce(backend, local_access, tls)
+
+                server.main.on_start = on_start
                 gc.freeze()  # imported objects stay; the collections of the exit would take longer than the stop itself
                 server.run()
 
@@ -186,11 +191,8 @@ class DevServer:
             return nullcontext(lambda: None)
         return reporting_open_routes(self.source.name, self.source.folder, is_factory=self.source.is_factory)
 
-    def _announce(
-        self, backend: Backend, local_access: LocalAccess, tls: TlsFiles | None, report: Callable[[], None]
-    ) -> None:
-        """Report the open routes, and write the ready file once the app has started."""
-        report()
+    def _announce(self, backend: Backend, local_access: LocalAccess, tls: TlsFiles | None) -> None:
+        """Write the ready file once the app has started."""
         if self.ready_file is not None:
             task = asyncio.ensure_future(_write_when_started(self.ready_file, backend, local_access, tls))
             _announcements.add(task)
