@@ -95,7 +95,12 @@ def test_the_exit_ends_an_audit_that_still_runs(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(open_routes, "_COMMAND", "import time; time.sleep(600)")
     began: list[subprocess.Popen[bytes]] = []
     report = open_routes._report
-    monkeypatch.setattr(open_routes, "_report", lambda process, name: (began.append(process), report(process, name)))
+
+    def reporting(process: "subprocess.Popen[bytes]", name: str) -> None:
+        began.append(process)
+        report(process, name)
+
+    monkeypatch.setattr(open_routes, "_report", reporting)
     with reporting_open_routes(f"{NAME}:app", Path(), is_factory=False) as start:
         start()
         while not began:

@@ -82,7 +82,9 @@ class Doctor:
         elif self.configuration.team:
             yield _step("token", "skipped", "none given; this says nothing about a refused request")
         if self.page is not None:
-            yield await check_edge_cache(self.page, self.token and self.token.value, clock=self.clock, fetch=self.fetch)
+            yield await check_edge_cache(
+                self.page, self.token.value if self.token else None, clock=self.clock, fetch=self.fetch
+            )
 
     def _check_settings(self) -> Step:
         if (settings := self.configuration.settings) is None:

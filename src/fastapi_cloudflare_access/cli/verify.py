@@ -35,7 +35,7 @@ UNCHECKED = Step(
     status="skipped",
     text="not checked: revocations, policies and the types of caller that a route admits",
 )
-"""What the app decides after the verification of a token that it accepts."""
+"""The step of what only the app decides, after the verification of a token."""
 
 
 @dataclass(frozen=True, slots=True)
