@@ -195,7 +195,7 @@ def test_of_a_whole_request_the_place_that_the_app_reads_is_verified(
 def test_a_token_of_another_team_has_one_reason(cli: Cli, configured: FakeTeam) -> None:
     report = cli("verify", FakeTeam("other").user_token(EMAIL), "--json").json
     assert report["verdict"]["reason"] == "wrong_issuer"
-    assert report["steps"][1]["text"].endswith(", because the team is another one")
+    assert report["steps"][1]["text"].endswith("; the token is of another team")
     assert [step["reason"] for step in report["steps"]] == [None] * 4
     report = cli("verify", configured.forge("unknown_kid_expired"), "--json").json
     assert report["verdict"]["reason"] == "token_expired"

@@ -187,7 +187,7 @@ def _failed_step(name: str, verdict: Verdict) -> Step:
 
 def _without_reason(step: Step, verdict: Verdict) -> Step:
     """Return the step that fails without its reason code, since the app names the claim in the verdict."""
-    text = f"{step.text}, because the team is another one" if verdict.reason == WrongIssuer.reason else step.text
+    text = f"{step.text}; the token is of another team" if verdict.reason == WrongIssuer.reason else step.text
     return step.model_copy(update={"text": text, "reason": None})
 
 
