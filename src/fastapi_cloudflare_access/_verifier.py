@@ -34,6 +34,7 @@ from fastapi_cloudflare_access._verification.token import (
     parse,
     parse_and_check_claims,
     precheck,
+    shown_tags,
     verify,
 )
 from fastapi_cloudflare_access._verification.token_cache import CacheEntry, RevocationKeys, TokenCache
@@ -44,11 +45,6 @@ from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.settings import Settings
 
 logger = logging.getLogger("fastapi_cloudflare_access")
-
-SHOWN_TAG = 12
-"""Number of characters of an audience that the log shows whole."""
-MAX_TAGS = 5
-"""Number of audiences that the log shows."""
 
 U = TypeVar("U", bound=UserClaims, default=UserClaims)
 
@@ -138,10 +134,9 @@ class Verifier(Generic[U]):
         """Log once which tokens are accepted, since a process may have older settings than its environment file."""
         if not self._has_logged_start:
             self._has_logged_start = True
-            tags = [tag if len(tag) <= SHOWN_TAG else f"{tag[:8]}…" for tag in self.settings.audience]
-            shown = ", ".join([*tags[:MAX_TAGS], *(["…"] if tags[MAX_TAGS:] else [])])
             message = "cf-access accepts tokens of %s for the audience%s %s"
-            log(logger, logging.INFO, message, self.settings.issuer, "s" if tags[1:] else "", shown)
+            tags = self.settings.audience
+            log(logger, logging.INFO, message, self.settings.issuer, "s" if tags[1:] else "", shown_tags(tags))
 
     async def stop(self) -> None:
         """Stop what `start` began, after as many calls as of `start`."""
