@@ -107,9 +107,9 @@ TESTS = {
     "_verification.token_cache": ["tests/verification/test_token_cache.py"],
     **{f"policies.{name}": POLICIES for name in ("callers", "expressions", "logic", "reading", "roles")},
     "guard": ["tests/test_guard.py"],
-    "identity": IDENTITY,
-    "_identity.document": IDENTITY,
-    "_identity.limits": IDENTITY,
+    "identity": ["tests/identity/test_identity.py", *IDENTITY],
+    "_identity.document": ["tests/identity/test_document.py", *IDENTITY],
+    "_identity.limits": ["tests/identity/test_limits.py", *IDENTITY],
     "_identity.source": IDENTITY,
     "streams": STREAMS,
     "_requests.authentication": [

@@ -343,57 +343,21 @@ async def test_an_outage_costs_a_request_its_timeout_only_while_it_is_not_known(
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(200, b'{"user_uuid":"somebody else"}'), (200, b" " * (MAX_IDENTITY + 1)), (302, b""), (401, b""), (403, b"")],
-    ids=["another person", "too many bytes", "a redirect", "401", "403"],
+    [
+        (200, b'{"user_uuid":"somebody else"}'),
+        (200, b" " * (MAX_IDENTITY + 1)),
+        (200, b"<html>"),
+        (302, b""),
+        (401, b""),
+        (403, b""),
+    ],
+    ids=["another person", "too many bytes", "HTML", "a redirect", "401", "403"],
 )
 async def test_an_answer_that_is_odd_for_one_user_pauses_no_other(rig: Rig, status: int, body: bytes) -> None:
     rig.endpoint.answer_with(body, status=status, times=limits.FAILURES + 2)
     for number in range(limits.FAILURES + 2):
         await rig.ask(f"user{number}@acme.example")
     assert name_of(await rig.ask("bob@acme.example")) == "identity"
-
-
-def test_the_limiter_counts_a_bounded_number_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_USERS", 2)
-    limiter = limits.Limiter()
-    for user in ("a", "b", "c"):
-        assert limiter.wait(user, 0, in_flight=0) is None
-    assert [*limiter._users] == ["b", "c"]
-
-
-def test_the_pause_grows_to_its_maximum() -> None:
-    limiter = limits.Limiter()
-    now = 0.0
-    for number in range(limits.FAILURES + 30):
-        limiter.record_failure(f"user{number}", now)
-        now += limits.MAX_PAUSE
-    limiter.record_failure("a", now)
-    assert limiter.wait("a", now, in_flight=0) == (limits.MAX_PAUSE, "the last fetches failed")
-
-
-def test_many_fetches_that_fail_at_once_pause_as_one() -> None:
-    limiter = limits.Limiter()
-    for number in range(limits.MAX_IN_FLIGHT):
-        limiter.record_failure(f"user{number}", 0)
-    assert limiter.wait("a", 0, in_flight=0) == (limits.PAUSE, "the last fetches failed")
-
-
-def test_failures_of_one_user_pause_no_other() -> None:
-    limiter = limits.Limiter()
-    for _ in range(limits.FAILURES * 10):
-        limiter.record_failure("eve", 0)
-    assert limiter.wait("ada", 0, in_flight=0) is None
-
-
-def test_after_a_pause_one_fetch_at_a_time_tries_again() -> None:
-    limiter = limits.Limiter()
-    for number in range(limits.FAILURES):
-        limiter.record_failure(f"user{number}", 0)
-    later = limits.PAUSE
-    assert limiter.wait("ada", later, in_flight=0) is None
-    assert limiter.wait("bob", later, in_flight=1) == (limits.PAUSE, "the last fetches failed")
-    limiter.record_answer()
-    assert limiter.wait("bob", later, in_flight=1) is None
 
 
 async def test_fetches_of_a_loop_that_stopped_are_forgotten(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
