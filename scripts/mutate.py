@@ -52,7 +52,6 @@ RECORD = ROOT / "tests/vectors/mutants.json"
 SECONDS = 300
 SEED = 21
 POLICIES = ["tests/test_policies.py", "tests/test_roles.py", "tests/identity/test_dependency.py"]
-IDENTITY = ["tests/identity/test_source.py", "tests/identity/test_dependency.py"]
 URLS = ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"]
 MCP = ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
 STREAMS = ["tests/test_streams.py", "tests/requests/test_open_streams.py", "tests/requests/test_guarded_streams.py"]
@@ -107,10 +106,10 @@ TESTS = {
     "_verification.token_cache": ["tests/verification/test_token_cache.py"],
     **{f"policies.{name}": POLICIES for name in ("callers", "expressions", "logic", "reading", "roles")},
     "guard": ["tests/test_guard.py"],
-    "identity": ["tests/identity/test_identity.py", *IDENTITY],
-    "_identity.document": ["tests/identity/test_document.py", *IDENTITY],
-    "_identity.limits": ["tests/identity/test_limits.py", *IDENTITY],
-    "_identity.source": IDENTITY,
+    "identity": ["tests/identity/test_identity.py"],
+    "_identity.document": ["tests/identity/test_document.py"],
+    "_identity.limits": ["tests/identity/test_limits.py"],
+    "_identity.source": ["tests/identity/test_source.py"],
     "streams": STREAMS,
     "_requests.authentication": [
         "tests/requests/test_authentication.py",
@@ -142,7 +141,14 @@ TESTS = {
 SLOW = (
     *("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone"),
     *("decided_without_groups_is_not", "cannot_be_read_refuses_every", "is_a_text_that_means_the_same"),
-    *("with_an_identity_at_hand", "a_thousand", "no_path_leads_a_browser", "gzip_bomb", "seven_hundred_routes"),
+    *(
+        "with_an_identity_at_hand",
+        "a_thousand",
+        "no_path_leads_a_browser",
+        "gzip_bomb",
+        "seven_hundred_routes",
+        "tokens_are_remembered_and",
+    ),
 )
 """Tests that take half a second and more; only who survives all others meets them."""
 OPTIONS = ("-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE)))

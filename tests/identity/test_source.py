@@ -16,7 +16,7 @@ from support.options import load
 from fastapi_cloudflare_access import UserClaims
 from fastapi_cloudflare_access._identity import limits, source
 from fastapi_cloudflare_access._identity.document import MAX_IDENTITY
-from fastapi_cloudflare_access._identity.source import IdentitySource
+from fastapi_cloudflare_access._identity.source import IdentitySource, Session
 from fastapi_cloudflare_access._verifier import Verifier
 from fastapi_cloudflare_access.errors import AccessError, IdentityUnavailable, TokenRevoked
 from fastapi_cloudflare_access.events import AccessEvent, IdentityFetched
@@ -51,8 +51,20 @@ class Rig:
     async def recheck(self, token: bytes, caller: UserClaims) -> AccessError | None:
         return await self.team.clock.run_until(self.source.recheck(token, caller))
 
+    def fetched(self) -> list[IdentityFetched]:
+        return [event for event in self.events if isinstance(event, IdentityFetched)]
+
     def outcomes(self) -> list[str]:
-        return [event.outcome for event in self.events if isinstance(event, IdentityFetched)]
+        return [event.outcome for event in self.fetched()]
+
+    def keep(self, name: str, *, size: int = 0, at: float = 0.0, is_alive: bool = True) -> None:
+        """Keep an answer about a token of this name."""
+        identity = Identity(user_uuid=name) if size else None
+        self.source._keep(name.encode(), Session(is_alive, at), identity, size)
+
+    def kept(self) -> tuple[int, int, int]:
+        """The number of sessions and of documents that are kept, and the bytes of the documents."""
+        return len(self.source._sessions), len(self.source._documents), self.source._bytes
 
 
 @pytest.fixture
@@ -191,6 +203,62 @@ async def test_an_identity_is_asked_once_a_minute_for_each_token(rig: Rig) -> No
     assert rig.endpoint.fetches == 3, "each token has an entry of its own"
 
 
+async def test_an_identity_is_used_again_for_less_than_a_minute(rig: Rig) -> None:
+    token = rig.token()
+    for seconds, fetches in ((0, 1), (59.75, 1), (0.25, 2), (59.75, 2), (60, 3)):
+        rig.team.clock.advance(seconds)
+        assert name_of(await rig.source.identity(*token)) == "identity"
+        assert rig.endpoint.fetches == fetches
+
+
+async def test_a_session_that_was_not_found_is_no_identity_for_less_than_a_minute(rig: Rig) -> None:
+    token = rig.token()
+    rig.endpoint.answer_with(b'{"err":"no app token set"}', status=400, times=1)
+    for seconds, reason in ((0, "token_revoked"), (59.75, "token_revoked"), (0.25, "identity")):
+        rig.team.clock.advance(seconds)
+        assert name_of(await rig.source.identity(*token)) == reason
+
+
+async def test_each_event_has_the_seconds_that_the_fetch_took(rig: Rig) -> None:
+    rig.team.end_sessions("bob@acme.example")
+    rig.endpoint.slow(3)
+    for email in ("ada@acme.example", "bob@acme.example"):
+        await rig.ask(email)
+    rig.endpoint.hang()
+    await rig.ask("eve@acme.example")
+    assert [(event.outcome, round(event.seconds, 6)) for event in rig.fetched()] == [
+        ("identity", 3),
+        ("no_session", 3),
+        ("failed", 5),
+    ]
+
+
+async def test_an_age_counts_from_the_start_of_the_fetch(rig: Rig) -> None:
+    """As the session may have ended right after the endpoint looked."""
+    token = rig.token()
+    rig.endpoint.slow(3, times=1)
+    assert name_of(await rig.team.clock.run_until(rig.source.identity(*token))) == "identity"
+    rig.team.clock.advance(57)
+    await rig.source.identity(*token)
+    assert rig.endpoint.fetches == 2
+
+
+async def test_a_failure_is_logged_once_a_minute_and_how_often_it_was_left_out(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.endpoint.fail_with(404)
+    for seconds in (0, 10, 40, 10):
+        rig.team.clock.advance(seconds)
+        failed = await rig.ask()
+        assert isinstance(failed, IdentityUnavailable)
+        assert failed.retry_after == 1
+    sentence = "get-identity could not be asked: a response with HTTP status 404"
+    assert [record.getMessage() for record in caplog.records] == [
+        sentence,
+        f"{sentence} (2 equal records since the last one were not logged)",
+    ]
+
+
 @pytest.mark.conformance(74)
 async def test_the_identity_of_one_token_is_never_given_to_another(rig: Rig) -> None:
     answers = [await rig.ask(email) for email in ("ada@acme.example", "bob@acme.example", "ada@acme.example")]
@@ -262,6 +330,47 @@ async def test_the_number_and_the_size_of_kept_identities_are_bounded(
     assert rig.endpoint.fetches == 6, "the first one is not"
 
 
+def test_the_answers_for_65536_tokens_are_remembered_and_those_not_used_for_longest_go_first(rig: Rig) -> None:
+    for number in range(65_536):
+        rig.keep(str(number))
+    assert rig.source._known(b"0")[0] is not None, "which is then the most recently used"
+    assert rig.kept() == (65_536, 0, 0)
+    rig.keep("another")
+    assert rig.kept() == (65_536, 0, 0)
+    assert [rig.source._known(name)[0] is not None for name in (b"0", b"1", b"another")] == [True, False, True]
+
+
+def test_1024_identities_are_kept_and_those_not_used_for_longest_go_first(rig: Rig) -> None:
+    for number in range(1024):
+        rig.keep(str(number), size=1)
+    assert rig.source._known(b"0")[1] is not None, "which is then the most recently used"
+    assert rig.kept() == (1024, 1024, 1024)
+    rig.keep("another", size=1)
+    assert rig.kept() == (1025, 1024, 1024)
+    assert [rig.source._known(name)[1] is not None for name in (b"0", b"1", b"another")] == [True, False, True]
+
+
+def test_8_mib_of_identities_are_kept(rig: Rig) -> None:
+    for number in range(128):
+        rig.keep(str(number), size=65_536)
+    assert rig.kept() == (128, 128, 8_388_608)
+    rig.keep("another", size=1)
+    assert rig.kept() == (129, 128, 8_388_608 - 65_535)
+    rig.keep("a third", size=65_535)
+    assert rig.kept() == (130, 129, 8_388_608)
+
+
+def test_an_answer_without_an_identity_removes_the_one_that_was_kept(rig: Rig) -> None:
+    rig.keep("ada", size=100)
+    rig.keep("bob", size=50)
+    rig.keep("ada", at=1, is_alive=False)
+    assert rig.kept() == (2, 1, 50)
+    rig.keep("ada", at=0.5, size=100)
+    assert rig.source._known(b"ada") == (Session(is_alive=False, asked_at=1), None), "the later answer counts"
+    rig.keep("ada", at=1, size=70)
+    assert rig.kept() == (2, 2, 120)
+
+
 async def test_asking_again_replaces_the_entry_and_counts_its_bytes_once(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +414,8 @@ async def test_one_user_with_many_tokens_is_limited_and_others_are_not(rig: Rig)
     limited = answers[-1]
     assert isinstance(limited, IdentityUnavailable)
     assert limited.retry_after == pytest.approx(limits.USER_INTERVAL)
+    assert str(limited) == "get-identity could not be asked: too many fetches for this user"
+    assert [event.seconds for event in rig.fetched()[-5:]] == [0] * 5
     assert name_of(await rig.ask("bob@acme.example")) == "identity"
     rig.team.clock.advance(limits.USER_INTERVAL)
     assert name_of(await rig.ask(claims={"jti": "later"})) == "identity"
@@ -368,8 +479,10 @@ async def test_fetches_of_a_loop_that_stopped_are_forgotten(rig: Rig, monkeypatc
     thread = Thread(target=lambda: loop.run_until_complete(asyncio.sleep(0.05)))
     thread.start()
     thread.join()
-    assert name_of(await rig.ask()) == "identity_unavailable"
-    rig.team.clock.advance(11)
+    for seconds in (0, 9, 1):
+        rig.team.clock.advance(seconds)
+        assert name_of(await rig.ask()) == "identity_unavailable"
+    rig.team.clock.advance(0.5)
     assert name_of(await rig.ask()) == "identity"
     tasks = asyncio.all_tasks(loop)
     assert abandoned in tasks
@@ -433,8 +546,20 @@ async def test_allow_admits_for_the_grace_after_the_check_was_due_and_no_longer(
     rig.endpoint.fail_with(503)
     rig.team.clock.advance(359)
     assert await rig.recheck(token, caller) is None
-    rig.team.clock.advance(2)
+    rig.team.clock.advance(0.75)
+    assert await rig.recheck(token, caller) is None
+    rig.team.clock.advance(0.25)
     assert name_of(await rig.recheck(token, caller)) == "identity_unavailable"
+
+
+async def test_the_grace_of_a_token_that_was_issued_long_ago_counts_from_its_last_check() -> None:
+    rig = Rig(**RECHECK)
+    token, caller = rig.token(claims={"iat": int(rig.team.clock.now()) - 7200})
+    assert await rig.recheck(token, caller) is None
+    rig.endpoint.fail_with(503)
+    for seconds, found in ((61, "alive"), (298, "alive"), (1, "identity_unavailable")):
+        rig.team.clock.advance(seconds)
+        assert name_of(await rig.recheck(token, caller)) == found
 
 
 async def test_a_token_that_was_never_checked_has_its_grace_from_its_issue() -> None:
@@ -515,6 +640,10 @@ async def test_an_identity_is_never_the_one_of_another_token(rig: Rig) -> None:
     ada, bob = rig.token(), rig.token("bob@acme.example")
     await rig.ask()
     assert name_of(await rig.source.identity(ada[0], bob[1])) == "identity_unavailable"
+    await rig.ask("bob@acme.example")
+    changed = await rig.source.identity(bob[0], ada[1])
+    assert str(changed) == "get-identity could not be asked: the token has changed"
+    assert ada[1].sub != bob[1].sub, "one sorts before the other, and neither gets the other's"
 
 
 async def test_a_verifier_of_tokens_alone_asks_for_no_identity(rig: Rig) -> None:

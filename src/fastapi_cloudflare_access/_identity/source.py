@@ -117,12 +117,14 @@ class IdentitySource:
         self, digest: bytes, token: bytes, user: UserClaims, session: Session | None
     ) -> Identity | AccessError:
         """Return the answer of get-identity, by the fetch in flight for this token or by a new one."""
-        task, _ = self._in_flight.get(digest, (None, 0.0))
+        in_flight = self._in_flight.get(digest)
+        task = in_flight and in_flight[0]
         now = self._clock.monotonic()
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             if limited := self._limiter.wait(user.sub, now, in_flight=self._count_in_flight()):
+                seconds, why = limited
                 self._emit("limited", 0.0)
-                return self._cannot_ask(limited[1], session, retry_after=limited[0])
+                return self._cannot_ask(why, session, retry_after=seconds)
             task = asyncio.create_task(self._run(digest, token, user), name=FETCH_TASK)
             self._in_flight[digest] = task, now
             task.add_done_callback(lambda _: self._count_in_flight())
