@@ -113,6 +113,7 @@ TESTS = {
     "streams": STREAMS,
     "_requests.authentication": [
         "tests/requests/test_authentication.py",
+        "tests/requests/test_telemetry.py",
         "tests/test_policies.py",
         "tests/test_former_names.py",
         "tests/identity/test_dependency.py",
