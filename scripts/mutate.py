@@ -123,7 +123,7 @@ TESTS = {
     "_requests.guarded_streams": STREAMS,
     "_requests.login_redirect": URLS,
     "_requests.open_streams": STREAMS,
-    "_requests.refusing": ["tests/test_guard.py", "tests/test_problems.py", "tests/routes/test_guarded_app.py"],
+    "_requests.refusing": ["tests/requests/test_refusing.py"],
     "_requests.stream_block": STREAMS,
     "_requests.urls": URLS,
     "_routes.check": ["tests/routes/test_check.py", "tests/testing/test_auditing.py"],

@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from fastapi_cloudflare_access import CloudflareAccess, UserClaims
+from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, UserClaims
+from fastapi_cloudflare_access._requests.login_redirect import is_navigation
 from fastapi_cloudflare_access.guard import AccessGuard
 from fastapi_cloudflare_access.testing import FORGERIES, FakeTeam, MemoryFetch
 
@@ -74,13 +75,41 @@ def test_a_caller_is_not_redirected() -> None:
         {"Accept": "*/*"},
         {"Accept": "application/json"},
         {"Accept": "text/html+json"},
-        {"Accept": "text/html," + "a" * 1024},
+        {"Accept": "text/html," + "a" * 1015},
         {"Accept": ""},
     ],
     ids=lambda changed: "-".join(*changed.items())[:40],
 )
 def test_a_request_that_opens_no_page_in_a_tab_gets_401(changed: dict[str, str]) -> None:
     assert client_of().get("/", headers=NAVIGATION | changed).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        *("text/html", "text/html;q=0.9", "application/json, text/html", " TEXT/HTML ; level=1", "*/*;q=0.1,text/html"),
+        "text/html," + "a" * 1014,
+    ],
+    ids=lambda accept: accept[:30],
+)
+def test_a_navigation_accepts_html_in_any_spelling_of_at_most_1024_characters(accept: str) -> None:
+    client = client_of()
+    assert client.get("/", headers=NAVIGATION | {"Accept": accept}).status_code == 302
+    client.cookies.clear()
+    longer = accept + "," + "a" * 1024
+    assert client.get("/", headers=NAVIGATION | {"Accept": longer}).status_code == 401
+
+
+def test_a_server_may_spell_the_type_of_a_connection_in_a_text_of_its_own() -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in NAVIGATION.items()]
+    kinds = ["".join(letters) for letters in ("http", "websocket")]
+    assert [is_navigation({"type": kind, "method": "GET", "headers": headers}) for kind in kinds] == [True, False]
+
+
+def test_a_redirect_needs_one_audience_since_a_login_is_of_one_app() -> None:
+    several = make(TEAM).with_audience("a", "b")
+    with pytest.raises(ConfigurationError, match=r"needs one AUD tag, .* write access=access\.with_audience\(…\)$"):
+        AccessGuard(PlainTextResponse("in"), access=several, login_redirect=HOST)
 
 
 @pytest.mark.parametrize("missing", ["Sec-Fetch-Mode", "Sec-Fetch-Dest", "Accept"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError
-from fastapi_cloudflare_access._requests.urls import MAX_RETURN, public_host, requested_path, safe_path
+from fastapi_cloudflare_access._requests.urls import public_host, requested_path, safe_path
 
 TAG, OTHER = "1" * 64, "2" * 64
 HOST = "app.example.com"
@@ -58,7 +58,10 @@ def test_a_login_url_with_several_audiences_needs_to_know_which() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [HOST, "a", "localhost:8787", "127.0.0.1:80", "[::1]:65535", "xn--bcher-kva.example", "a_b.example", "a" * 63],
+    [
+        *(HOST, "a", "localhost:8787", "127.0.0.1:80", "[::1]:65535", "xn--bcher-kva.example", "a_b.example", "a" * 63),
+        *("a." * 126 + "a", "a." * 126 + "a:8443", "[::1]", "a:1"),
+    ],
 )
 def test_a_host_is_accepted(host: str) -> None:
     assert public_host(f" {host.upper()} ") == host
@@ -70,6 +73,7 @@ def test_a_host_is_accepted(host: str) -> None:
         *("", " ", "/", "https://app.example.com", "//app.example.com", "app.example.com/", "app.example.com/x"),
         *("user@app.example.com", "app.example.com#", "app.example.com?", "app.example.com\\x", "app.example.com."),
         *(".app.example.com", "app..example.com", "-app.example.com", "app-.example.com", "a" * 64, "a." * 127 + "a"),
+        *("a." * 126 + "aa", "a." * 126 + "aa:443"),
         *("app.example.com:", "app.example.com:0", "app.example.com:65536", "app.example.com:80:80", "app:99999999"),
         *("app.example.com\r\nx: y", "app example.com", "bücher.example", "app.example.com\x00"),
         *("[::1", "[::2]", "::1", "*.example.com", "app%2eexample.com", None, 1, b"app.example.com"),
@@ -81,6 +85,7 @@ def test_what_is_not_a_host_is_refused_and_not_repeated(host: Any) -> None:
     assert str(error.value).endswith("such as 'app.example.com', in ASCII")
 
 
+VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "\\")
 SAFE = {
     "/": "/",
     "/a/b?c=d&e=%20f#g": "/a/b?c=d&e=%20f#g",
@@ -94,7 +99,9 @@ SAFE = {
     "/cdn-cgis": "/cdn-cgis",
     "/%252f%252fevil.example": "/%252f%252fevil.example",
     "/\ud800": "/?",
-    "/" + "a" * (MAX_RETURN - 1): "/" + "a" * (MAX_RETURN - 1),
+    "/" + "a" * 4095: "/" + "a" * 4095,
+    "/" + "\u00e9" * 682 + "abc": "/" + "%C3%A9" * 682 + "abc",
+    "/x" + VISIBLE: "/x" + VISIBLE,
 }
 
 
@@ -113,7 +120,8 @@ def test_a_path_of_the_app_is_kept_in_ascii(given: str, returned: str) -> None:
         *("/%2fevil.example", "/%2F/evil.example", "/%5cevil.example", "/%5Cevil", "/a%0d%0ab", "/a%00", "/a%5cb"),
         *("/.", "/..", "/./", "/../x", "/.//evil.example", "/a/../../x", "/%2e%2e/x", "/a/%2E/b", "/%2e//evil.example"),
         *("/cdn-cgi/access/logout", "/cdn-cgi", "/CDN-CGI/access/logout", "/%63dn-cgi/access/logout", "/cdn%2dcgi/"),
-        *("/cdn-cgi?x", "/cdn-cgi#x", "/./cdn-cgi/access/logout", "/" + "a" * MAX_RETURN, "/" + "\u00e9" * 1000),
+        *("/cdn-cgi?x", "/cdn-cgi#x", "/./cdn-cgi/access/logout", "/" + "a" * 4096, "/" + "\u00e9" * 1000),
+        *("/" + "\u00e9" * 682 + "abcd", "/a\x9f", "/a\x1f", "/a/..?b", "/a/.#b", "/cdn-cgi/?x=/#/a"),
     ],
 )
 def test_a_path_that_could_leave_the_app_becomes_the_front_page(hostile: str) -> None:
@@ -174,6 +182,18 @@ def test_a_logout_can_return_to_a_page() -> None:
     assert parse_qs(urlsplit(access.logout_url(return_to=page)).query) == {"returnTo": [page]}
 
 
+def test_the_url_of_a_page_has_at_most_4096_characters() -> None:
+    page = f"{SITE}/{'a' * (4096 - len(SITE) - 1)}"
+    assert access.logout_url(return_to=page).endswith("a")
+    with pytest.raises(ConfigurationError, match=r"^return_to must be the URL of a page of your app"):
+        access.logout_url(return_to=f"{page}a")
+
+
+@pytest.mark.parametrize("end", ["", "/", "?a", "#a", "/a/b?c=/d#e", ":8443/a", "?a=https://evil.example/"])
+def test_a_page_is_any_of_the_host_that_its_url_names(end: str) -> None:
+    assert parse_qs(urlsplit(access.logout_url(return_to=SITE + end)).query) == {"returnTo": [SITE + end]}
+
+
 def test_only_a_local_team_returns_to_plain_http() -> None:
     page = "http://localhost:8787/goodbye"
     assert local.logout_url(return_to=page).endswith(f"?returnTo={quote(page, safe='')}")
@@ -193,7 +213,7 @@ def test_only_a_local_team_returns_to_plain_http() -> None:
             " https://app.example.com",
             "https://ü.example",
         ),
-        *("https://app.example.com/a b", "HTTPS://app.example.com", f"https://app.example.com/{'a' * MAX_RETURN}"),
+        *("https://app.example.com/a b", "HTTPS://app.example.com", f"https://app.example.com/{'a' * 4096}"),
         *(
             "https://app.example.com/a\\b",
             "https://app.example.com:port",

@@ -30,7 +30,7 @@ class LoginRedirect:
         Raises:
             ConfigurationError: The host is not valid, or several audiences are configured.
         """
-        if len(settings.audience) > 1:
+        if settings.audience[1:]:
             raise ConfigurationError(
                 "login_redirect needs one AUD tag, and several are configured: write access=access.with_audience(…)"
             )

@@ -80,7 +80,7 @@ def safe_path(text: str) -> str:
     if len(given) > MAX_RETURN or not given.startswith("/") or _UNSAFE.search(given):
         return "/"
     encoded = quote(given, safe=_PRINTABLE, errors="replace")
-    path = unquote(re.split("[?#]", encoded, maxsplit=1)[0])
+    path = unquote(re.split("[?#]", encoded)[0])
     segments = path.split("/")
     is_safe = not (path.startswith("//") or _UNSAFE.search(path) or {".", ".."} & {*segments})
     is_of_the_app = segments[1].lower() != _RESERVED_SEGMENT
@@ -110,8 +110,10 @@ def public_host(host: Any) -> str:
 
 def is_host(text: str) -> bool:
     """Return whether a text is a host in lower case, with or without a port."""
-    found = _HOST.fullmatch(text)
-    return found is not None and len(found[1]) <= _MAX_HOST and int(found[2] or 1) <= MAX_PORT
+    if not (found := _HOST.fullmatch(text)):
+        return False
+    host, port = found.groups()
+    return len(host) <= _MAX_HOST and (not port or int(port) <= MAX_PORT)
 
 
 def _audience_of(settings: Settings, audience: str | None) -> str:
@@ -129,5 +131,5 @@ def _is_url(text: Any, *, local: bool) -> bool:
     if not isinstance(text, str) or len(text) > MAX_RETURN or not _VISIBLE.fullmatch(text) or "\\" in text:
         return False
     scheme, _, rest = text.partition("://")
-    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    host = re.split("[/?#]", rest)[0]
     return scheme in (("https", "http") if local else ("https",)) and is_host(host.lower())
