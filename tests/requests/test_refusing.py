@@ -37,7 +37,7 @@ def app_that_answers(words: str, *kinds: type[Exception]) -> FastAPI:
     return app
 
 
-async def answer(exception: Exception, app: Any, **scope: Any) -> tuple[int, str]:
+async def answer(exception: Exception, behind: Any, **scope: Any) -> tuple[int, str]:
     """The status and the body of the response to a refusal."""
     sent: list[Any] = []
 
@@ -49,7 +49,7 @@ async def answer(exception: Exception, app: Any, **scope: Any) -> tuple[int, str
 
     given = {"type": "http", "method": "GET", "path": "/", "headers": [], **scope}
     before = dict(given)
-    await refuse(exception, app, given, receive, send)
+    await refuse(exception, behind, given, receive, send)
     assert {**given, "starlette.exception_handlers": None} == {**before, "starlette.exception_handlers": None}
     return sent[0]["status"], b"".join(message["body"] for message in sent[1:]).decode()
 
