@@ -117,6 +117,7 @@ TESTS = {
         "tests/test_policies.py",
         "tests/test_former_names.py",
         "tests/identity/test_dependency.py",
+        "tests/revocations/test_requests.py",
         *STREAMS,
     ],
     "_requests.choosing": ["tests/test_any_access.py", "tests/test_streams.py"],
