@@ -114,11 +114,7 @@ TESTS = {
     "_requests.authentication": [
         "tests/requests/test_authentication.py",
         "tests/requests/test_telemetry.py",
-        "tests/test_policies.py",
         "tests/test_former_names.py",
-        "tests/identity/test_dependency.py",
-        "tests/revocations/test_requests.py",
-        *STREAMS,
     ],
     "_requests.choosing": ["tests/test_any_access.py", "tests/test_streams.py"],
     "_requests.guarded_streams": STREAMS,
