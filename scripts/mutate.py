@@ -116,7 +116,7 @@ TESTS = {
         "tests/requests/test_telemetry.py",
         "tests/test_former_names.py",
     ],
-    "_requests.choosing": ["tests/test_any_access.py", "tests/test_streams.py"],
+    "_requests.choosing": ["tests/requests/test_choosing.py"],
     "_requests.guarded_streams": STREAMS,
     "_requests.login_redirect": URLS,
     "_requests.open_streams": STREAMS,

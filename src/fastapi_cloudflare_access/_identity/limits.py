@@ -20,7 +20,7 @@ class Limiter:
     def __init__(self) -> None:
         """Create a limiter that has seen no fetch."""
         self._failed_users: set[str] = set()
-        self._pauses = 0
+        self._pause = 0.0
         self._paused_until = float("-inf")
         self._users: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -31,7 +31,7 @@ class Limiter:
         """
         if now < self._paused_until:
             return self._paused_until - now, "the last fetches failed"
-        if self._pauses and in_flight:
+        if self._pause and in_flight:
             return PAUSE, "the last fetches failed"
         if in_flight >= MAX_IN_FLIGHT:
             return USER_INTERVAL, "too many fetches are in flight"
@@ -48,7 +48,7 @@ class Limiter:
     def record_answer(self) -> None:
         """Record that the endpoint answered; a pause ends."""
         self._failed_users.clear()
-        self._pauses, self._paused_until = 0, float("-inf")
+        self._pause, self._paused_until = 0.0, float("-inf")
 
     def record_failure(self, user_id: str, now: float) -> None:
         """Record that the endpoint did not answer for this user.
@@ -58,6 +58,6 @@ class Limiter:
         if now < self._paused_until:
             return
         self._failed_users.add(user_id)
-        if self._pauses or len(self._failed_users) >= FAILURES:
-            self._paused_until = now + min(MAX_PAUSE, PAUSE * 2.0 ** min(self._pauses, 16))
-            self._pauses += 1
+        if self._pause or len(self._failed_users) >= FAILURES:
+            self._pause = min(MAX_PAUSE, self._pause * 2 or PAUSE)
+            self._paused_until = now + self._pause

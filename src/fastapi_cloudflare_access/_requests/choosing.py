@@ -10,7 +10,7 @@ from fastapi_cloudflare_access._requests.authentication import OUTCOMES, Authent
 from fastapi_cloudflare_access._requests.open_streams import Check, Validity
 from fastapi_cloudflare_access._verification.request_token import find_token
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._verification.token import MAX_TOKEN, MAX_UNVERIFIED_PAYLOAD, parse, wrong_audience
+from fastapi_cloudflare_access._verification.token import MAX_UNVERIFIED_PAYLOAD, parse, wrong_audience
 from fastapi_cloudflare_access._verifier import Outcome
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.errors import AccessError, CredentialError, MalformedToken, WrongIssuer
@@ -135,7 +135,7 @@ def _issuer_and_audience(token: bytes) -> tuple[str, list[str]]:
     Raises:
         CredentialError: The token is malformed, or its payload is too long to be read before it is verified.
     """
-    payload = parse(token[: MAX_TOKEN + 1]).payload
+    payload = parse(token).payload
     if len(payload) > MAX_UNVERIFIED_PAYLOAD:
         raise MalformedToken("the payload is too long to choose a team by it")
     try:
