@@ -167,10 +167,10 @@ async def test_verify_refuses_what_fits_none_and_the_first_member_tells(
 async def test_the_listeners_of_the_chosen_one_hear_of_a_refusal(rig: Rig) -> None:
     denied = PolicyDenied("no")
     for refuse in (rig.both.refuse, rig.both.ignore):
-        for scope in (scope_of(BOB), scope_of(ADA), scope_of(ADA, BOB)):
+        for scope in (scope_of(BOB), scope_of(ADA), scope_of(ADA, BOB), scope_of()):
             refuse(denied, HTTPConnection(scope))
     assert rig.refused() == [
-        *[("acme", PolicyDenied.reason, False, True), ("acme", PolicyDenied.reason, False, False)] * 2,
+        *[("acme", PolicyDenied.reason, False, has_digest) for has_digest in (True, False, False)] * 2,
         *[("partner", PolicyDenied.reason, False, True)] * 2,
     ]
 
@@ -194,6 +194,14 @@ async def test_a_caller_that_a_test_has_fixed_needs_no_choice(rig: Rig) -> None:
     with override(either, bob):
         outcome: Any = await either._authenticator.outcome(scope_of(STRANGER))
         assert outcome.principal == bob.principal
+
+
+async def test_a_caller_that_a_test_has_fixed_for_the_first_member_is_the_caller_of_every_request(rig: Rig) -> None:
+    ada = ACME.user("ada@acme.example")
+    with override(rig.first, ada):
+        for token in (STRANGER, BOB, "a.b.c"):
+            outcome: Any = await rig.both.outcome(scope_of(token))
+            assert outcome.principal == ada.principal
 
 
 # unverified claims
