@@ -71,7 +71,9 @@ def test_each_recorded_mutant_that_survived_is_explained() -> None:
     record = json.loads((ROOT / "tests/vectors/mutants.json").read_text())
     assert {*record} >= {
         *(f"_verification.{name}" for name in ("request_token", "signature", "strict", "token", "token_cache")),
-        *("_keys.jwks", "_verifier", "guard", "keys", "settings"),
+        *("_keys.jwks", "_verifier", "guard", "identity", "keys", "settings"),
+        *(f"_identity.{name}" for name in ("document", "limits", "source")),
+        *(f"_requests.{name}" for name in ("authentication", "choosing", "login_redirect", "refusing", "urls")),
         *(f"policies.{name}" for name in ("callers", "expressions", "logic", "reading", "roles")),
     }
     for module, found in record.items():
