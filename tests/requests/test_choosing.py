@@ -48,7 +48,7 @@ class Rig:
 
     def access(self, team: FakeTeam, **options: Any) -> CloudflareAccess[Any]:
         listeners = [self.events[team.name].append]
-        given = {"audience": team.audience, "listeners": listeners, **options}
+        given: dict[str, Any] = {"audience": team.audience, "listeners": listeners, **options}
         return CloudflareAccess(team_domain=team.name, fetch=MemoryFetch(team), clock=team.clock, **given)
 
     def refused(self) -> list[tuple[str, str, bool, bool]]:
