@@ -55,6 +55,7 @@ POLICIES = ["tests/test_policies.py", "tests/test_roles.py", "tests/identity/tes
 URLS = ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"]
 MCP = ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
 STREAMS = ["tests/test_streams.py", "tests/requests/test_open_streams.py", "tests/requests/test_guarded_streams.py"]
+ENDED_STREAMS = [*STREAMS, "tests/revocations/test_requests.py"]
 TESTS = {
     "_verification.strict": [
         "tests/verification/test_strict.py",
@@ -110,7 +111,7 @@ TESTS = {
     "_identity.document": ["tests/identity/test_document.py"],
     "_identity.limits": ["tests/identity/test_limits.py"],
     "_identity.source": ["tests/identity/test_source.py"],
-    "streams": STREAMS,
+    "streams": ENDED_STREAMS,
     "_requests.authentication": [
         "tests/requests/test_authenticator.py",
         "tests/requests/test_authentication.py",
@@ -122,11 +123,11 @@ TESTS = {
         *STREAMS,
     ],
     "_requests.choosing": ["tests/requests/test_choosing.py"],
-    "_requests.guarded_streams": STREAMS,
+    "_requests.guarded_streams": ENDED_STREAMS,
     "_requests.login_redirect": URLS,
-    "_requests.open_streams": STREAMS,
+    "_requests.open_streams": ENDED_STREAMS,
     "_requests.refusing": ["tests/requests/test_refusing.py"],
-    "_requests.stream_block": STREAMS,
+    "_requests.stream_block": ENDED_STREAMS,
     "_requests.urls": URLS,
     "_routes.check": ["tests/routes/test_check.py", "tests/testing/test_auditing.py"],
     "_routes.guarded_app": ["tests/routes/test_guarded_app.py", "tests/test_guard.py"],
@@ -152,6 +153,7 @@ SLOW = (
         "seven_hundred_routes",
         "tokens_are_remembered_and",
     ),
+    "cost_at_most_two_kibibytes",
 )
 """Tests that take half a second and more; only who survives all others meets them."""
 OPTIONS = ("-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE)))

@@ -53,7 +53,7 @@ async def test_a_stream_ends_without_an_exception_at_exp_plus_leeway(rig: Rig) -
     await rig.clock.run_for(LIFETIME + LEEWAY - 1)
     assert not task.done()
     await rig.clock.run_for(1)
-    assert (await task, steps) == ("token_expired", ["open"])
+    assert (await rig.finish(task), steps) == ("token_expired", ["open"])
 
 
 @pytest.mark.conformance(64)
@@ -149,9 +149,10 @@ async def test_all_tasks_of_a_group_end(rig: Rig) -> None:
 async def test_a_caller_whose_token_has_already_ended_has_a_stream_that_ends_at_its_first_await(rig: Rig) -> None:
     caller = await rig.caller()
     rig.clock.shift_wall(LIFETIME + LEEWAY)
+    now = rig.clock.now()
     async with rig.access.while_valid(caller) as lease:
-        await wait_forever()
-    assert lease.ended == "token_expired"
+        await rig.clock.run_until(wait_forever())
+    assert (lease.ended, rig.clock.now()) == ("token_expired", now)
 
 
 @pytest.mark.conformance(64)
@@ -184,7 +185,7 @@ async def test_streams_end_at_their_own_times(rig: Rig) -> None:
     assert order == [1]
     await rig.clock.run_for(40)
     assert order == [1, 2, 3]
-    await asyncio.gather(*tasks)
+    assert all(task.done() for task in tasks)
 
 
 async def test_each_end_is_logged_and_emitted_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -271,7 +272,7 @@ async def test_a_cancellation_from_outside_is_never_swallowed(rig: Rig, *, too: 
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await rig.finish(task)
 
 
 async def test_a_timeout_of_the_app_works_inside_and_outside(rig: Rig) -> None:
@@ -463,7 +464,7 @@ async def test_a_renewal_that_comes_after_the_end_is_refused(rig: Rig) -> None:
         with pytest.raises(TokenRevoked, match="the token was revoked") as refused:
             await lease.renew(rig.token())
         assert refused.value is not lease._block.error, "all streams that ended together share that one"
-        await wait_forever()
+        await rig.clock.run_until(wait_forever())
     assert lease.ended == "token_revoked"
 
 

@@ -82,7 +82,7 @@ async def test_a_stream_ends_as_if_the_app_had_ended_it(guard: Guard) -> None:
     task = await guard.start(stream)
     assert guard.sent == [START, chunk(b"a")]
     await guard.expire()
-    await task
+    await guard.finish(task)
     assert guard.sent == [START, chunk(b"a"), END]
     assert [event.reason for event in guard.ended()] == ["token_expired"]
 
@@ -97,7 +97,7 @@ async def test_a_message_of_an_extension_begins_and_ends_no_stream(guard: Guard)
 
     task = await guard.start(app)
     await guard.expire()
-    await task
+    await guard.finish(task)
     assert guard.sent == [START, trailers, END]
 
 
@@ -113,11 +113,11 @@ async def test_a_synchronous_generator_ends_although_its_thread_waits(guard: Gua
         return StreamingResponse(generator())
 
     task = asyncio.create_task(guard.run(Starlette(routes=[Route("/", endpoint)])))
-    await guard.streaming.wait()
+    await asyncio.wait_for(guard.streaming.wait(), 20)
     await guard.clock.run_for(LIFETIME + LEEWAY + GRACE)
     assert (guard.sent[-1], task.done()) == (END, False)
     go_on.set()
-    await task
+    await asyncio.wait_for(task, 20)
     assert [message.get("body") for message in guard.sent] == [None, b"a", b""]
 
 
@@ -130,7 +130,7 @@ async def test_a_websocket_is_closed_with_the_reason_code(guard: Guard) -> None:
     guard.incoming.put_nowait({"type": "websocket.connect"})
     task = await guard.start(Starlette(routes=[WebSocketRoute("/", endpoint)]), "websocket")
     await guard.expire()
-    await task
+    await guard.finish(task)
     assert [message["type"] for message in guard.sent] == ["websocket.accept", "websocket.close"]
     assert guard.sent[-1] == CLOSE
 
@@ -141,7 +141,7 @@ async def test_a_handshake_that_is_not_accepted_in_time_is_closed(guard: Guard) 
 
     task = await guard.start(app, "websocket")
     await guard.expire()
-    await task
+    await guard.finish(task)
     assert guard.sent == [CLOSE]
 
 
@@ -257,7 +257,7 @@ async def test_the_exceptions_of_an_app_whose_client_is_gone_end_with_it(guard: 
 
     task = await guard.start(app)
     await guard.expire()
-    await task
+    await guard.finish(task)
     assert guard.sent == [START, chunk(b"a"), END]
 
 
@@ -271,7 +271,7 @@ async def test_any_other_exception_of_the_app_passes_through_after_the_end(guard
     task = await guard.start(app)
     await guard.expire()
     with pytest.raises(ValueError, match="of the app"):
-        await task
+        await guard.finish(task)
     assert guard.sent == [START, chunk(b"a"), END]
 
 
@@ -294,7 +294,7 @@ async def test_a_cancellation_from_outside_is_never_swallowed(guard: Guard, *, a
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        await guard.finish(task)
     await guard.clock.run_for(GRACE + CLOSE_TIMEOUT)
     assert guard.sent == [START, chunk(b"a")]
 
@@ -329,7 +329,7 @@ async def test_a_server_that_cannot_send_the_last_message_hears_of_its_error(gua
         await guard.expire()
         await guard.clock.run_for(1)
         with pytest.raises(ValueError, match="of the server"):
-            await task
+            await guard.finish(task)
 
 
 async def test_an_app_that_returns_while_its_connection_is_ended_waits_for_that(guard: Guard) -> None:

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from support.stream_rig import LEEWAY, LIFETIME, Rig, timers, wait_forever
+from support.stream_rig import LEEWAY, LIFETIME, BoundedClock, Rig, timers, wait_forever
 
 from fastapi_cloudflare_access import AccessWebSocketException
 from fastapi_cloudflare_access._requests.open_streams import LoopStreams, OpenStream, OpenStreams, Validity
@@ -94,7 +94,7 @@ async def test_streams_go_on_to_end_if_something_cancels_the_timer(rig: Rig) -> 
 
 @pytest.mark.conformance(66)
 async def test_all_streams_end_if_the_clock_fails(caplog: pytest.LogCaptureFixture) -> None:
-    class Failing(FakeClock):
+    class Failing(BoundedClock):
         async def sleep(self, seconds: float) -> None:
             await super().sleep(seconds)
             raise OSError("no clock")
@@ -178,8 +178,9 @@ async def test_streams_of_some_callers_end_at_once(rig: Rig, caplog: pytest.LogC
     assert [(event.reason, event.open_streams) for event in rig.ended()] == [("token_revoked", 1)]
     assert "ended a WebSocket: token_revoked (the token was revoked)" in caplog.text
     opened(rig).end_streams_of(lambda _: True)
-    await asyncio.gather(*tasks)
+    await rig.clock.run_for(0)
     assert len(ended) == 2
+    assert all(task.done() for task in tasks)
 
 
 def test_streams_of_every_event_loop_end(rig: Rig) -> None:
@@ -199,6 +200,7 @@ def test_streams_of_every_event_loop_end(rig: Rig) -> None:
     opened(rig).end_streams_of(lambda _: True)
     for thread in threads:
         thread.join(PATIENCE)
+        assert not thread.is_alive()
     assert outcomes == ["token_revoked", "token_revoked"]
     opened(rig).end_streams_of(lambda _: True)  # the loops are closed
 

@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Hashable
 from functools import partial
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Security, WebSocket
+from fastapi.dependencies.models import Dependant
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access._routes import check
 from fastapi_cloudflare_access._routes.check import _classes, _shown, misuse_of, misuses
 from fastapi_cloudflare_access.claims import BaseClaims, Claims
 from fastapi_cloudflare_access.dependencies import Dependency
@@ -160,10 +163,25 @@ def test_readiness_as_a_dependency_admits_no_caller(caplog: pytest.LogCaptureFix
     app = FastAPI()
     app.add_api_route("/x", ok, dependencies=[Depends(access.readiness)])
     assert TestClient(app).get("/x", headers=ADA).status_code == 403
-    assert "admits every client: write Depends(access)" in caplog.text
+    assert "Depends(access.readiness) admits every client: write Depends(access)" in caplog.text
     app.router.lifespan_context = access.lifespan
     with pytest.raises(ConfigurationError, match="admits every client"), TestClient(app):
         pytest.fail("it started")
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        (access.keys.on_refresh, "access.keys.on_refresh"),
+        (access.user.__call__, "access.__call__"),
+        (UserClaims.model_json_schema, "UserClaims.model_json_schema"),
+    ],
+    ids=["of the keys", "of a dependency", "of the claims"],
+)
+def test_a_method_of_the_package_as_a_dependency_is_an_error_at_the_start(method: Any, shown: str) -> None:
+    app = FastAPI()
+    app.router.dependencies.append(Depends(method))
+    assert sentences(app) == [f"the whole app: Depends({shown}) admits every client: write Depends(access)"]
 
 
 def test_readiness_as_a_dependency_of_a_websocket_admits_no_caller() -> None:
@@ -232,6 +250,13 @@ def test_scopes_of_the_apps_own_work_on_a_mounted_router_and_beside_a_wrong_rout
     assert statuses == {"/raw/": 200, "/good": 200, "/bad": 403}
 
 
+def test_a_wrong_route_that_is_never_reached_refuses_no_caller_of_an_equal_one() -> None:
+    app = FastAPI()
+    for dependency in (Security(current_user, scopes=["own"]), ADMIN):
+        app.add_api_route("/x", ok, dependencies=[dependency])
+    assert TestClient(app).get("/x", headers=ADA).status_code == 200
+
+
 def test_a_router_that_is_included_again_is_checked_again() -> None:
     app, router = FastAPI(), APIRouter()
     router.add_api_route("/x", ok, dependencies=[Security(current_user, scopes=["own"])])
@@ -240,6 +265,36 @@ def test_a_router_that_is_included_again_is_checked_again() -> None:
     assert client.get("/x", headers=ADA).status_code == 200
     app.include_router(router, prefix="/wrong", dependencies=[ADMIN])
     assert client.get("/wrong/x", headers=ADA).status_code == 403
+
+
+def test_a_router_that_another_app_includes_too_is_checked_there() -> None:
+    router, statuses = APIRouter(), []
+    router.add_api_route("/x", ok, dependencies=[Security(current_user, scopes=["own"])])
+    for dependencies in ([], [ADMIN], []):
+        app = FastAPI()
+        app.include_router(router, dependencies=dependencies)
+        statuses.append(TestClient(app).get("/x", headers=ADA).status_code)
+    assert statuses == [200, 403, 200]
+
+
+def test_a_router_that_replaces_several_routes_is_checked() -> None:
+    app, router = FastAPI(), APIRouter()
+    router.add_api_route("/x", ok, dependencies=[Security(current_user, scopes=["own"])])
+    app.include_router(router)
+    client = TestClient(app)
+    assert client.get("/x", headers=ADA).status_code == 200
+    app.router.routes.clear()
+    app.include_router(router, dependencies=[ADMIN])
+    assert client.get("/x", headers=ADA).status_code == 403
+
+
+@pytest.mark.parametrize("size", [1, 300])
+def test_a_route_is_checked_once_as_long_as_its_app_does_not_change(monkeypatch: Any, size: int) -> None:
+    looked_at: list[object] = []
+    monkeypatch.setattr(check, "_mistakes", lambda dependant, _: looked_at.append(dependant) or iter(["wrong"]))
+    scope: Any = {"route": SimpleNamespace(dependant=Dependant()), "app": SimpleNamespace(routes=[None] * size)}
+    assert [misuse_of(scope, Dependency) for _ in range(3)] == ["wrong"] * 3
+    assert looked_at == [scope["route"].dependant]
 
 
 def test_a_partial_of_a_dependency_is_looked_into() -> None:

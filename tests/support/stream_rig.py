@@ -1,25 +1,46 @@
 """An object on a clock of its own, and what tests of its streams share."""
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from starlette.requests import HTTPConnection
 
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access._requests.open_streams import TIMER_TASK
 from fastapi_cloudflare_access.events import AccessEvent, StreamEnded
-from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
+from fastapi_cloudflare_access.testing import FakeClock, FakeTeam, MemoryFetch
+
+T = TypeVar("T")
 
 EMAIL = "ada@example.com"
 LIFETIME, LEEWAY = 60, 10
 """Seconds of a token from its issue to `exp`, and after it."""
+PATIENCE = 1000
+"""Seconds on the clock after which a stream that should end, and does not, fails the test."""
+
+
+class BoundedClock(FakeClock):
+    """A clock that waits for nothing without an end."""
+
+    async def run_until(self, work: Awaitable[T]) -> T:
+        """Return the result of the work; fail if nothing that sleeps on this clock can end it."""
+        task, end = asyncio.ensure_future(work), self.monotonic() + PATIENCE
+        try:
+            await self.run_for(0)
+            while not task.done():
+                assert (due := self._next_due()) < end, "it goes on without an end"
+                await self.run_for(due - self.monotonic())
+            return task.result()
+        finally:
+            task.cancel()
 
 
 class Rig:
     """An object on a clock of its own, with connections whose caller it has verified."""
 
     def __init__(self, *, team_domain: str = "acme", **options: Any) -> None:
-        self.team = FakeTeam(team_domain)
+        self.team = FakeTeam(team_domain, clock=BoundedClock())
         self.clock = self.team.clock
         self.events: list[AccessEvent] = []
         self.certs = MemoryFetch(self.team)
@@ -38,6 +59,12 @@ class Rig:
 
     async def caller(self, *, kind: str = "http", **options: Any) -> Any:
         return await self.access.authenticate(self.connection(self.token(**options), kind=kind))
+
+    async def finish(self, task: "asyncio.Task[T]") -> T:
+        """Return the result of a task that needs no more time to end."""
+        await self.clock.run_for(0)
+        assert task.done(), "it goes on"
+        return task.result()
 
     def ended(self) -> list[StreamEnded]:
         return [event for event in self.events if isinstance(event, StreamEnded)]

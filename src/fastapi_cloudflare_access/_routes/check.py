@@ -18,8 +18,8 @@ from fastapi_cloudflare_access.keys import KeySource
 _INSTANCES = ("self", "cls")
 """Names of the parameter through which a method receives its object or its class."""
 
-_checked: dict[int, tuple[object, int, str | None]] = {}
-"""By the id of a route that asks for scopes: the route, the number of routes of its app, and the mistake found."""
+_checked: dict[int, tuple[object, object, int | None, str | None]] = {}
+"""By the id of a route: the route, so that no other one gets its id, its app with its size, and the mistake found."""
 
 
 def misuses(app: object, ours: type[Any]) -> Iterator[str]:
@@ -49,11 +49,11 @@ def misuse_of(scope: Scope, ours: type[Any]) -> str | None:
     if (dependant := getattr(route, "dependant", None)) is None:
         return "it is not known to which route a dependency of access belongs: declare it on a route or a router"
     size = len(getattr(app, "routes", ()))
-    checked, known_size, sentence = _checked.get(id(route), (None, 0, None))
-    if checked is not route or known_size != size:
+    _, known_app, known_size, sentence = _checked.get(id(route), (None, None, None, None))
+    if known_app is not app or known_size != size:  # a router may be included in several apps
         included = [tree for node in walk(app) if node.declared is route for tree in node.dependants]
         sentence = next((sentence for tree in [dependant, *included] for sentence in _mistakes(tree, ours)), None)
-        _checked[id(route)] = route, size, sentence
+        _checked[id(route)] = route, app, size, sentence
     return sentence
 
 
