@@ -132,6 +132,7 @@ TESTS = {
     "_routes.check": ["tests/routes/test_check.py", "tests/testing/test_auditing.py"],
     "_routes.guarded_app": ["tests/routes/test_guarded_app.py", "tests/test_guard.py"],
     "_routes.tree": [
+        "tests/routes/test_tree.py",
         "tests/routes/test_check.py",
         "tests/routes/test_guarded_app.py",
         "tests/testing/test_auditing.py",

@@ -22,10 +22,12 @@ from fastapi.testclient import TestClient
 from fastmcp import FastMCP
 from fastmcp.server.auth import MultiAuth
 from mcp.server import MCPServer
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.settings import AuthSettings
 from pydantic import validate_call
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
@@ -93,6 +95,11 @@ def wrapped(app: Any) -> Any:
     return Starlette(routes=[Mount("/inner", app=app)])
 
 
+def app_with(**parts: Any) -> Starlette:
+    return Starlette(**parts)
+
+
+BACKEND = Middleware(AuthenticationMiddleware, backend=BearerAuthBackend(SomeVerifier()))
 OTHER_SCHEME = (
     "the app has authentication of its own, which would refuse the callers of the bridge or advertise another login: "
     "remove auth=, auth_server_provider= and token_verifier= from the server"
@@ -118,6 +125,18 @@ MISTAKES: dict[str, tuple[Callable[[Any], object], str]] = {
     "a class as the app": (lambda access: bridge(Starlette, access), "the first argument of bridge must be the app"),  # type: ignore[arg-type]
     "auth of the official SDK": (lambda access: bridge(own_auth(), access), OTHER_SCHEME),
     "auth of the official SDK, mounted": (lambda access: bridge(wrapped(own_auth()), access), OTHER_SCHEME),
+    "a backend of the official SDK alone": (
+        lambda access: bridge(app_with(middleware=[BACKEND]), access),
+        OTHER_SCHEME,
+    ),
+    "a guard of the official SDK alone": (
+        lambda access: bridge(app_with(routes=[Route("/", RequireAuthMiddleware(empty, []))]), access),
+        OTHER_SCHEME,
+    ),
+    "the bridge as middleware": (
+        lambda access: bridge(app_with(middleware=[Middleware(Bridge, access=access)]), access),
+        "the app has FastMCP(auth=CloudflareAccessProvider(access)) already, which contains the bridge: take bridge(…)",
+    ),
     "another provider of FastMCP": (
         lambda access: bridge(
             FastMCP("x", auth=MultiAuth(verifiers=[CloudflareAccessProvider(access)])).http_app(),  # type: ignore[list-item]
@@ -216,10 +235,19 @@ def test_an_old_sdk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, installed: 
         versions.check_sdk("mcp")
 
 
-@pytest.mark.parametrize("installed", ["2.0.0", "2.0.0rc1", "2.3", "2"])
+@pytest.mark.parametrize("installed", ["2.0.0", "2.0.0rc1", "2.0rc1", "2.3", "2", "3.0"])
 def test_every_newer_sdk_is_admitted(monkeypatch: pytest.MonkeyPatch, installed: str) -> None:
     monkeypatch.setattr(versions, "version", lambda name: installed)
     versions.check_sdk("mcp")
+
+
+@pytest.mark.parametrize("installed", ["2.x", "2.0", "2", "x.5"])
+def test_what_is_not_a_number_in_a_version_counts_as_zero(monkeypatch: pytest.MonkeyPatch, installed: str) -> None:
+    monkeypatch.setattr(versions, "version", lambda name: installed)
+    monkeypatch.setattr(versions, "LOWEST", {"mcp": (2, 1), "lowest": (0, 5)})
+    with pytest.raises(ConfigurationError, match="is too old"):
+        versions.check_sdk("mcp")
+    versions.check_sdk("lowest")
 
 
 def test_the_floors_are_those_of_the_extras() -> None:
@@ -284,6 +312,24 @@ def test_an_app_sees_the_caller_as_the_user(access: CloudflareAccess, team: Fake
         ):
             seen = client.get("/", headers=team.headers(caller)).json()
             assert (seen["is_access_user"], seen["name"], seen["scopes"]) == (True, name, [])
+
+
+def test_an_app_behind_the_bridge_receives_no_authorization(access: CloudflareAccess, team: FakeTeam) -> None:
+    """FastMCP insists on one, so its provider puts a fixed word there."""
+    headers = team.headers(team.user("ada@example.com"))
+    for given in ({}, {"Authorization": "Bearer secret"}):
+        with TestClient(bridge(echo(), access), headers=headers | given) as client:
+            assert "authorization" not in dict(client.get("/").json()["headers"])
+    (middleware,) = CloudflareAccessProvider(access).get_middleware()
+    app = middleware.cls(echo(), *middleware.args, **middleware.kwargs)
+    assert dict(TestClient(app, headers=headers).get("/").json()["headers"])["authorization"] == (
+        "Bearer cloudflare-access"
+    )
+
+
+def test_the_client_id_of_a_user_is_the_first_audience_of_the_token(team: FakeTeam) -> None:
+    user = AccessUser(team.user("ada@example.com").model_copy(update={"aud": ("first", "second", "third")}))
+    assert (user.username, user.access_token.client_id) == ("first", "first")
 
 
 def test_a_revoked_caller_is_refused(team: FakeTeam) -> None:
@@ -431,6 +477,41 @@ def test_the_refresh_has_stopped_when_the_server_hears_of_the_shutdown(access: C
     assert seen == [("lifespan.startup.complete", True), ("lifespan.shutdown.complete", False)]
 
 
+@pytest.mark.anyio
+async def test_the_refresh_is_started_once_and_by_texts_that_a_server_makes(
+    access: CloudflareAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[object] = []
+    enter = CloudflareAccess.__aenter__
+    monkeypatch.setattr(CloudflareAccess, "__aenter__", lambda self: entered.append(self) or enter(self))
+    messages = iter([{"type": "".join(("lifespan.", "startup"))}, {"type": "".join(("lifespan.", "shutdown"))}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    async def send(message: Message) -> None: ...
+
+    await bridge(Starlette(), access)({"type": "".join(("life", "span")), "state": {}}, receive, send)
+    assert entered == [access]
+
+
+def test_the_refresh_has_stopped_when_the_server_hears_of_a_failed_start(access: CloudflareAccess) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": ""})
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        seen.append((message["type"], access.keys.health().refresher_alive))
+
+    asyncio.run(bridge(failing, access)({"type": "lifespan"}, receive, send))
+    assert seen == [("lifespan.startup.failed", False)]
+
+
 def test_an_app_that_does_not_start_leaves_no_refresh_behind(access: CloudflareAccess) -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -467,9 +548,10 @@ def test_with_fail_fast_the_app_does_not_start_without_keys(team: FakeTeam) -> N
 
 
 @pytest.mark.conformance(59)
-def test_an_unknown_protocol_is_refused(access: CloudflareAccess) -> None:
+@pytest.mark.parametrize("protocol", ["webtransport", "grpc"])
+def test_an_unknown_protocol_is_refused(access: CloudflareAccess, protocol: str) -> None:
     with pytest.raises(ConfigurationError, match="a bridge knows HTTP, WebSocket and lifespan"):
-        asyncio.run(bridge(empty, access)({"type": "webtransport"}, no_message, no_message))
+        asyncio.run(bridge(empty, access)({"type": protocol}, no_message, no_message))
 
 
 async def no_message(*_: object) -> Any:
@@ -498,11 +580,13 @@ class Rig:
             team_domain=team.team_domain, audience=team.audience, listeners=[self.events.append]
         )
         self.team, self.function, self.check = team, function, policy_check
+        self.raised: Any = None
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             answer = str(await self.function())
         except Exception as error:  # noqa: BLE001 - as the SDKs do
+            self.raised = error
             answer = f"{type(error).__name__}: {error}"
         await PlainTextResponse(answer)(scope, receive, send)
 
@@ -537,6 +621,7 @@ def test_a_guarded_function_runs_for_callers_that_the_policy_admits(
     rig = Rig(team, admins(function))
     assert rig.call(ada) == f"hello {ada.sub}"
     assert rig.call(eve) == "CallRefused: This caller is not allowed here"
+    assert rig.raised.error.code == -32003
     refusals = [event for event in rig.events if isinstance(event, RequestRejected)]
     assert [(event.reason, event.policy) for event in refusals] == [("forbidden", "Group('admins')")]
 
@@ -618,6 +703,19 @@ def test_a_guarded_function_keeps_its_name_and_its_parameters() -> None:
 
     assert (delete.__name__, delete.__doc__) == ("delete", "Delete a note.")
     assert str(inspect.signature(delete)) == "(number: int, force: str = 'no') -> str"
+
+
+@pytest.mark.conformance(84)
+@pytest.mark.parametrize("attribute", ["token", "component", "__wrapped__"])
+def test_a_function_with_attributes_of_its_own_is_guarded(
+    team: FakeTeam, ada: UserClaims, eve: UserClaims, attribute: str
+) -> None:
+    def hello() -> str:
+        return "hello"
+
+    setattr(hello, attribute, hello)
+    rig = Rig(team, admins(hello))
+    assert [rig.call(ada), rig.call(eve)] == ["hello", "CallRefused: This caller is not allowed here"]
 
 
 def test_generators_are_guarded_too(team: FakeTeam, ada: UserClaims, eve: UserClaims) -> None:
@@ -728,11 +826,12 @@ def test_an_event_stream_ends_with_the_token_and_its_task_is_not_cancelled(
         stream = Stream()
         stream.is_stubborn = kind == "stubborn"
         request = stream.run(access, team.user_token("ada@example.com", expires_in=900))
-        await stream.started.wait()
+        await asyncio.wait_for(stream.started.wait(), 20)
         await team.clock.run_for(909)
         assert not request.done()
         await team.clock.run_for(2)
-        await request
+        assert request.done()
+        request.result()
         assert request.cancelling() == 0
         assert stream.bodies == [(b"first", True), (b"", False)]
         assert team.clock.sleeping == 0
@@ -745,11 +844,11 @@ def test_a_stream_that_is_cancelled_from_elsewhere_stays_cancelled(access: Cloud
         for seconds in (0, 911):
             stream = Stream()
             request = stream.run(access, team.user_token("ada@example.com", expires_in=900))
-            await stream.started.wait()
+            await asyncio.wait_for(stream.started.wait(), 20)
             team.clock.advance(seconds)
             request.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await request
+                await asyncio.wait_for(asyncio.shield(request), 20)
             assert request.cancelled()
         await team.clock.run_for(0)
         assert team.clock.sleeping == 0

@@ -342,6 +342,8 @@ def test_policies_are_values_with_equality_hash_and_a_readable_repr() -> None:
     assert Group("b", "a", "a") == Group("a", "b")
     assert Claim("custom.x", 1) != Claim("custom.x", 1.0)
     assert ServiceToken("a.access", name="backup") == ServiceToken("a.access")
+    assert Predicate(is_ada, name="is Ada") == Predicate(is_ada)
+    assert hash(Predicate(is_ada, name="is Ada")) == hash(Predicate(is_ada))
 
 
 @pytest.mark.parametrize(
@@ -406,6 +408,13 @@ def test_the_repr_is_what_one_would_write(policy: Policy, shown: str) -> None:
 def test_a_policy_that_is_written_wrongly_is_refused_where_it_is_written(make: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         make()
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_no_policy_can_be_changed(value: Any) -> None:
+    for name in type(value).__dataclass_fields__:
+        with pytest.raises(AttributeError):
+            setattr(value, name, ())
 
 
 def test_a_policy_cannot_be_changed() -> None:

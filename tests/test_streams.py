@@ -275,6 +275,35 @@ async def test_a_cancellation_from_outside_is_never_swallowed(rig: Rig, *, too: 
         await rig.finish(task)
 
 
+@pytest.mark.parametrize("taken_back", [0, 1], ids=["as it is", "taken back by the body"])
+async def test_a_stream_of_a_task_that_is_being_cancelled_ends_alone(rig: Rig, taken_back: int) -> None:
+    caller = await rig.caller()
+
+    async def stream() -> tuple[str | None, int]:
+        task = asyncio.current_task()
+        assert task is not None
+        with suppress(asyncio.CancelledError):
+            task.cancel()
+            await wait_forever()
+        async with rig.access.while_valid(caller) as lease:
+            try:
+                await wait_forever()
+            finally:
+                for _ in range(taken_back):
+                    task.uncancel()
+        return lease.ended, task.cancelling()
+
+    ended = await rig.clock.run_until(asyncio.create_task(stream()))
+    assert ended == ("token_expired", 1 - taken_back)
+
+
+async def test_a_stream_that_is_left_as_it_ends_cancels_nothing_later(rig: Rig) -> None:
+    async with rig.access.while_valid(await rig.caller()) as lease:
+        rig.access._authenticator.open_streams.end_streams_of(lambda _: True)
+    await asyncio.sleep(0)
+    assert lease.ended == "token_revoked"
+
+
 async def test_a_timeout_of_the_app_works_inside_and_outside(rig: Rig) -> None:
     caller = await rig.caller()
     with pytest.raises(TimeoutError):
@@ -355,6 +384,13 @@ async def test_a_token_that_ends_earlier_changes_nothing(rig: Rig) -> None:
         assert lease.caller is caller
         await rig.clock.run_for(LIFETIME)
     assert lease.ended is None
+
+
+async def test_a_token_that_ends_at_the_same_time_changes_nothing(rig: Rig) -> None:
+    caller = await rig.caller()
+    async with rig.access.while_valid(caller) as lease:
+        assert await lease.renew(rig.token(custom={"groups": ["a"]})) is not caller
+        assert lease.caller is caller
 
 
 @pytest.mark.conformance(65)

@@ -18,7 +18,6 @@ from support.soaking import in_full
 from support.stream_rig import LEEWAY, LIFETIME, Rig, wait_forever
 
 from fastapi_cloudflare_access import ConfigurationError
-from fastapi_cloudflare_access._requests.guarded_streams import CLOSE_TIMEOUT, GRACE
 from fastapi_cloudflare_access.streams import run_while_valid
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +26,8 @@ START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 CLOSE: Message = {"type": "websocket.close", "code": 1008, "reason": "token_expired"}
 STREAMS, MAX_BYTES = in_full(1000, 200), 2048
+GRACE, CLOSE_TIMEOUT = 0.25, 0.5
+"""Seconds for an app to return, and for the last message."""
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -87,8 +88,12 @@ async def test_a_stream_ends_as_if_the_app_had_ended_it(guard: Guard) -> None:
     assert [event.reason for event in guard.ended()] == ["token_expired"]
 
 
-async def test_a_message_of_an_extension_begins_and_ends_no_stream(guard: Guard) -> None:
-    trailers: Message = {"type": "http.response.trailers", "headers": []}
+EXTENSIONS = ["http.response.debug", "http.response.push", "http.response.trailers"]
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+async def test_a_message_of_an_extension_ends_no_stream(guard: Guard, extension: str) -> None:
+    trailers: Message = {"type": extension, "headers": []}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
@@ -99,6 +104,21 @@ async def test_a_message_of_an_extension_begins_and_ends_no_stream(guard: Guard)
     await guard.expire()
     await guard.finish(task)
     assert guard.sent == [START, trailers, END]
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+async def test_a_message_of_an_extension_begins_no_stream(guard: Guard, extension: str) -> None:
+    start = {**START, "headers": [(b"content-length", b"1")]}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start)
+        await send({"type": extension, "headers": []})
+        await guard.clock.sleep(2 * LIFETIME)
+        await send(END)
+
+    task = await guard.start(app)
+    await guard.clock.run_until(task)
+    assert (guard.sent[0], guard.sent[-1], guard.ended()) == (start, END, [])
 
 
 async def test_a_synchronous_generator_ends_although_its_thread_waits(guard: Guard) -> None:
@@ -133,6 +153,29 @@ async def test_a_websocket_is_closed_with_the_reason_code(guard: Guard) -> None:
     await guard.finish(task)
     assert [message["type"] for message in guard.sent] == ["websocket.accept", "websocket.close"]
     assert guard.sent[-1] == CLOSE
+
+
+@pytest.mark.conformance(64)
+async def test_a_websocket_whose_client_sends_is_closed_and_its_app_hears_of_a_disconnect(guard: Guard) -> None:
+    heard: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        heard.append(await receive())
+        await send({"type": "websocket.send", "text": "b"})
+        with suppress(asyncio.CancelledError):
+            await wait_forever()
+        heard.append(await receive())
+
+    guard.incoming.put_nowait({"type": "websocket.receive", "text": "a"})
+    task = await guard.start(app, "websocket")
+    await guard.expire()
+    await guard.finish(task)
+    assert guard.sent[2:] == [CLOSE]
+    assert heard == [
+        {"type": "websocket.receive", "text": "a"},
+        {"type": "websocket.disconnect", "code": 1006},
+    ]
 
 
 async def test_a_handshake_that_is_not_accepted_in_time_is_closed(guard: Guard) -> None:
@@ -212,9 +255,10 @@ async def test_what_runs_after_a_complete_response_is_left_alone(guard: Guard, l
     assert (guard.sent, finished) == ([START, last], [True])
 
 
-async def test_a_stream_that_begins_after_the_end_has_no_body(guard: Guard) -> None:
+@pytest.mark.parametrize("late", [0, LIFETIME])
+async def test_a_stream_that_begins_after_the_end_has_no_body(guard: Guard, late: int) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await guard.clock.sleep(2 * LIFETIME)
+        await guard.clock.sleep(LIFETIME + LEEWAY + late)
         await stream(scope, receive, send)
 
     task = await guard.start(app)

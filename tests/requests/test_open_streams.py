@@ -70,6 +70,33 @@ async def test_the_timer_wakes_for_a_stream_that_ends_earlier_than_the_others() 
     assert (timers(), clock.sleeping) == ([], 0)
 
 
+async def test_a_stream_that_ends_when_the_timer_wakes_leaves_it_as_it_is() -> None:
+    clock = FakeClock()
+    streams = OpenStreams(()).of_running_loop(clock)
+    both = [Ending(clock.now() + 0.5) for _ in range(2)]
+    streams.add(both[0])
+    await clock.run_for(0)
+    before = timers()
+    streams.add(both[1])
+    assert timers() == before
+    await clock.run_for(0.5)
+    assert [type(stream.error) for stream in both] == [TokenExpired] * 2
+
+
+@pytest.mark.conformance(64)
+async def test_the_wall_clock_is_read_every_second() -> None:
+    clock = FakeClock()
+    streams = OpenStreams(()).of_running_loop(clock)
+    stream = Ending(clock.now() + 1000)
+    streams.add(stream)
+    await clock.run_for(4.5)
+    clock.shift_wall(1000)
+    await clock.run_for(0.4)
+    assert stream.error is None
+    await clock.run_for(0.1)
+    assert isinstance(stream.error, TokenExpired)
+
+
 async def test_the_timer_ends_with_the_last_stream_and_starts_with_the_next() -> None:
     clock = FakeClock()
     streams = OpenStreams(()).of_running_loop(clock)
@@ -155,6 +182,20 @@ async def test_each_clock_of_a_loop_has_a_timer(rig: Rig) -> None:
     assert lease.ended is None
 
 
+async def test_clocks_that_are_equal_have_a_timer_each() -> None:
+    """A clock of an app may be a value, such as a dataclass."""
+
+    class Equal(FakeClock):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+        __hash__ = None  # type: ignore[assignment]
+
+    streams = OpenStreams(())
+    first, second = streams.of_running_loop(Equal()), streams.of_running_loop(Equal())
+    assert first is not second
+
+
 # a revocation
 
 
@@ -227,11 +268,14 @@ def test_streams_of_closed_loops_are_forgotten(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("without_timer")
-def test_a_forked_process_forgets_the_streams_of_its_parent(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("distance", [1, -1])
+def test_a_forked_process_forgets_the_streams_of_its_parent(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, distance: int
+) -> None:
     async def open_one() -> int:
         await abandon(rig)
         parent = os.getpid()
-        monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+        monkeypatch.setattr(os, "getpid", lambda: parent + distance)
         opened(rig).of_running_loop(FakeClock())
         return sum(len(streams) for streams in opened(rig)._loops.values())
 

@@ -29,7 +29,8 @@ class BoundedClock(FakeClock):
         try:
             await self.run_for(0)
             while not task.done():
-                assert (due := self._next_due()) < end, "it goes on without an end"
+                due = self._next_due()
+                assert due < end, "it goes on without an end"
                 await self.run_for(due - self.monotonic())
             return task.result()
         finally:

@@ -102,10 +102,11 @@ def _levels(app: object, mount: Node | None, ancestors: tuple[object, ...]) -> I
 def behind(app: Any) -> list[Any]:
     """Return an app with the apps in it, from the outermost middleware to the first app that has routes."""
     found = [app]
-    while not has_routes(app) and not isinstance(app, BaseRoute) and type(app).__name__ != _WSGI:
-        app = getattr(app, "app", None)
-        if not callable(app) or len(found) == MAX_WRAPPERS:
-            break
+    for _ in range(MAX_WRAPPERS):
+        inner = getattr(app, "app", None)
+        if has_routes(app) or isinstance(app, BaseRoute) or type(app).__name__ == _WSGI or not callable(inner):
+            return found
+        app = inner
         found.append(app)
     return found
 

@@ -18,7 +18,7 @@ def other_scheme(app: object, access: object) -> str | None:
     parts = [*_parts(app, set())]
     for part in parts:
         is_middleware = getattr(getattr(part, "cls", None), "is_bridge", False)
-        protecting = part.args[0] if is_middleware else getattr(part, "protecting_access", None)
+        protecting = _given_to(part) if is_middleware else getattr(part, "protecting_access", None)
         if protecting is not None:
             return _why_not_twice(protecting is access, is_middleware)
     if any(map(_is_scheme, parts)):
@@ -49,6 +49,11 @@ def _parts(app: Any, seen: set[int]) -> Iterator[Any]:
     yield from getattr(app, "user_middleware", ())
     for inner in (getattr(app, "app", None), getattr(app, "endpoint", None), *getattr(app, "routes", ())):
         yield from _parts(inner, seen)
+
+
+def _given_to(middleware: Any) -> Any:
+    """Return the object that the bridge in this middleware has, by position or by name."""
+    return next(iter(middleware.args), middleware.kwargs.get("access"))
 
 
 def _is_scheme(part: Any) -> bool:

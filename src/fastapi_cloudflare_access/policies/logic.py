@@ -211,7 +211,7 @@ class Anyone(Policy):
         return Decision.ALLOW
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Predicate(Policy):
     """Callers for which a function of the claims returns True.
 
