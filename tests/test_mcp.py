@@ -477,6 +477,11 @@ def test_the_refresh_has_stopped_when_the_server_hears_of_the_shutdown(access: C
     assert seen == [("lifespan.startup.complete", True), ("lifespan.shutdown.complete", False)]
 
 
+def made_anew(text: str) -> str:
+    """Return an equal text that is another object."""
+    return text.encode().decode()
+
+
 @pytest.mark.anyio
 async def test_the_refresh_is_started_once_and_by_texts_that_a_server_makes(
     access: CloudflareAccess, monkeypatch: pytest.MonkeyPatch
@@ -484,14 +489,14 @@ async def test_the_refresh_is_started_once_and_by_texts_that_a_server_makes(
     entered: list[object] = []
     enter = CloudflareAccess.__aenter__
     monkeypatch.setattr(CloudflareAccess, "__aenter__", lambda self: entered.append(self) or enter(self))
-    messages = iter([{"type": "".join(("lifespan.", "startup"))}, {"type": "".join(("lifespan.", "shutdown"))}])
+    messages = iter([{"type": made_anew("lifespan.startup")}, {"type": made_anew("lifespan.shutdown")}])
 
     async def receive() -> Message:
         return next(messages)
 
     async def send(message: Message) -> None: ...
 
-    await bridge(Starlette(), access)({"type": "".join(("life", "span")), "state": {}}, receive, send)
+    await bridge(Starlette(), access)({"type": made_anew("lifespan"), "state": {}}, receive, send)
     assert entered == [access]
 
 

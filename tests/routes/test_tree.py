@@ -28,11 +28,9 @@ def test_an_app_is_found_behind_at_most_a_hundred_objects(times: int, found: lis
     assert len(behind(app)) == min(times, 100) + 1
 
 
-@pytest.mark.parametrize(
-    ("name", "found"), [("AMiddleware", ["/x"]), ("zMiddleware", ["/x"]), ("".join(("WSGI", "Middleware")), [])]
-)
+@pytest.mark.parametrize(("name", "found"), [("A", ["/x"]), ("z", ["/x"]), ("WSGIMiddleware", [])])
 def test_an_object_of_any_class_but_the_one_for_wsgi_is_looked_into(name: str, found: list[str]) -> None:
-    around = type(name, (GZipMiddleware,), {})
+    around = type(name.encode().decode(), (GZipMiddleware,), {})
     assert [node.path for node in walk(around(app_with_a_route()))] == found
 
 
