@@ -488,7 +488,12 @@ async def test_the_refresh_is_started_once_and_by_texts_that_a_server_makes(
 ) -> None:
     entered: list[object] = []
     enter = CloudflareAccess.__aenter__
-    monkeypatch.setattr(CloudflareAccess, "__aenter__", lambda self: entered.append(self) or enter(self))
+
+    async def counted(self: Any) -> Any:
+        entered.append(self)
+        return await enter(self)
+
+    monkeypatch.setattr(CloudflareAccess, "__aenter__", counted)
     messages = iter([{"type": made_anew("lifespan.startup")}, {"type": made_anew("lifespan.shutdown")}])
 
     async def receive() -> Message:

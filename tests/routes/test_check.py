@@ -1,7 +1,7 @@
 """What is wrong in the declaration of a route is found before it is asked."""
 
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -291,7 +291,12 @@ def test_a_router_that_replaces_several_routes_is_checked() -> None:
 @pytest.mark.parametrize("size", [1, 300])
 def test_a_route_is_checked_once_as_long_as_its_app_does_not_change(monkeypatch: Any, size: int) -> None:
     looked_at: list[object] = []
-    monkeypatch.setattr(check, "_mistakes", lambda dependant, _: looked_at.append(dependant) or iter(["wrong"]))
+
+    def wrong(dependant: object, _: object) -> Iterator[str]:
+        looked_at.append(dependant)
+        yield "wrong"
+
+    monkeypatch.setattr(check, "_mistakes", wrong)
     scope: Any = {"route": SimpleNamespace(dependant=Dependant()), "app": SimpleNamespace(routes=[None] * size)}
     assert [misuse_of(scope, Dependency) for _ in range(3)] == ["wrong"] * 3
     assert looked_at == [scope["route"].dependant]
