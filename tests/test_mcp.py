@@ -201,6 +201,12 @@ def test_apps_without_authentication_of_their_own_are_bridged(access: Cloudflare
         assert isinstance(bridge(app, access), Bridge)
 
 
+def test_an_app_that_is_mounted_in_itself_is_bridged(access: CloudflareAccess) -> None:
+    app = Starlette()
+    app.router.routes.append(Mount("/again", app=Plain(app)))
+    assert isinstance(bridge(app, access), Bridge)
+
+
 class Plain:
     """Middleware that does nothing."""
 
@@ -725,6 +731,21 @@ def test_a_function_with_attributes_of_its_own_is_guarded(
 
     setattr(hello, attribute, hello)
     rig = Rig(team, admins(hello))
+    assert [rig.call(ada), rig.call(eve)] == ["hello", "CallRefused: This caller is not allowed here"]
+
+
+@pytest.mark.parametrize("kept", ["under another name", "without a description"])
+def test_a_function_that_the_app_keeps_in_a_table_of_its_own_is_guarded(
+    team: FakeTeam, ada: UserClaims, eve: UserClaims, kept: str
+) -> None:
+    def hello() -> str:
+        return "hello"
+
+    tables = {
+        "under another name": {"name": "hello", "description": "Greet.", "handler": hello},
+        "without a description": {"fn": hello, "name": "hello"},
+    }
+    rig = Rig(team, admins(tables[kept].get("handler", hello)))
     assert [rig.call(ada), rig.call(eve)] == ["hello", "CallRefused: This caller is not allowed here"]
 
 

@@ -57,3 +57,10 @@ def test_a_frontend_has_its_path_in_the_app(tmp_path: Any, prefix: str, path: st
     router.frontend(path, directory=tmp_path)
     app.include_router(router, prefix=prefix)
     assert {node.path for node in walk(app)} == {found}
+
+
+def test_a_level_and_a_node_cannot_be_changed() -> None:
+    (node,) = walk(app_with_a_route())
+    for one in (node, node.level):
+        with pytest.raises(AttributeError):
+            setattr(one, type(one).__slots__[0], None)
