@@ -324,8 +324,9 @@ def test_an_app_behind_the_bridge_receives_no_authorization(access: CloudflareAc
     """FastMCP insists on one, so its provider puts a fixed word there."""
     headers = team.headers(team.user("ada@example.com"))
     for given in ({}, {"Authorization": "Bearer secret"}):
-        with TestClient(bridge(echo(), access), headers=headers | given) as client:
-            assert "authorization" not in dict(client.get("/").json()["headers"])
+        for app in (bridge(echo(), access), Bridge(app=echo(), access=access)):
+            seen = TestClient(app, headers=headers | given).get("/").json()
+            assert "authorization" not in dict(seen["headers"])
     (middleware,) = CloudflareAccessProvider(access).get_middleware()
     app = middleware.cls(echo(), *middleware.args, **middleware.kwargs)
     assert dict(TestClient(app, headers=headers).get("/").json()["headers"])["authorization"] == (

@@ -14,7 +14,7 @@ from support.stream_rig import LEEWAY, LIFETIME, BoundedClock, Rig, timers, wait
 
 from fastapi_cloudflare_access import AccessWebSocketException
 from fastapi_cloudflare_access._requests.open_streams import LoopStreams, OpenStream, OpenStreams, Validity
-from fastapi_cloudflare_access.errors import AccessError, TokenExpired
+from fastapi_cloudflare_access.errors import AccessError, TokenExpired, TokenRevoked
 from fastapi_cloudflare_access.events import AccessEvent, StreamEnded
 from fastapi_cloudflare_access.testing import FakeClock
 
@@ -222,6 +222,31 @@ async def test_streams_of_some_callers_end_at_once(rig: Rig, caplog: pytest.LogC
     await rig.clock.run_for(0)
     assert len(ended) == 2
     assert all(task.done() for task in tasks)
+
+
+@pytest.mark.conformance(64)
+async def test_streams_that_a_revocation_spares_end_with_their_tokens() -> None:
+    clock = FakeClock()
+    streams = OpenStreams(()).of_running_loop(clock)
+    ada, bob = (Ending(clock.now() + 5, name) for name in ("ada", "bob"))
+    streams.add(ada)
+    streams.add(bob)
+    await clock.run_for(1)
+    streams.end_matching(lambda caller: caller == "ada", TokenRevoked("the token was revoked"))
+    await clock.run_for(3)
+    assert (type(ada.error), bob.error) == (TokenRevoked, None)
+    await clock.run_for(1)
+    assert isinstance(bob.error, TokenExpired)
+
+
+async def test_a_revocation_of_all_streams_stops_the_timer() -> None:
+    clock = FakeClock()
+    streams = OpenStreams(()).of_running_loop(clock)
+    streams.add(Ending(clock.now() + 5))
+    await clock.run_for(1)
+    streams.end_matching(lambda _: True, TokenRevoked("the token was revoked"))
+    await clock.run_for(0)
+    assert (timers(), clock.sleeping) == ([], 0)
 
 
 def test_streams_of_every_event_loop_end(rig: Rig) -> None:

@@ -433,7 +433,7 @@ def test_a_guard_refuses_a_revoked_websocket_and_ends_an_open_one() -> None:
         await socket.accept()
         await socket.receive_text()
         await access.revocations.log_out(email=ADA)
-        await socket.receive_text()
+        await asyncio.wait_for(socket.receive_text(), 20)
 
     with team.patch(access), TestClient(app) as client:
         headers = team.headers(team.user(ADA))
