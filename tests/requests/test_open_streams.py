@@ -274,6 +274,11 @@ def test_streams_of_every_event_loop_end(rig: Rig) -> None:
 # loops and processes
 
 
+def test_a_caller_that_is_verified_without_an_event_loop_of_asyncio_has_no_task() -> None:
+    """As in a server on Trio."""
+    assert Validity("ada", is_websocket=False).task is None
+
+
 async def abandon(rig: Rig) -> None:
     """Leave a stream open on a loop that ends."""
     opened(rig).of_running_loop(rig.clock).add(Ending(rig.clock.now() + LIFETIME))
