@@ -148,7 +148,8 @@ async def test_a_websocket_is_closed_with_the_reason_code(guard: Guard) -> None:
         await socket.receive_text()
 
     guard.incoming.put_nowait({"type": "websocket.connect"})
-    task = await guard.start(Starlette(routes=[WebSocketRoute("/", endpoint)]), "websocket")
+    kind = "websocket".encode().decode()  # a text that is another object
+    task = await guard.start(Starlette(routes=[WebSocketRoute("/", endpoint)]), kind)
     await guard.expire()
     await guard.finish(task)
     assert [message["type"] for message in guard.sent] == ["websocket.accept", "websocket.close"]
@@ -442,10 +443,10 @@ async def test_a_caller_of_another_connection_is_refused(guard: Guard) -> None:
     caller = guard.team.user("ada@example.com")
     with pytest.raises(ConfigurationError, match="did not verify for this connection"):
         await run_while_valid(
-            stream,
-            {"type": "http"},
-            guard.incoming.get,
-            guard.send,
+            app=stream,
+            scope={"type": "http"},
+            receive=guard.incoming.get,
+            send=guard.send,
             authenticator=guard.access._authenticator,
             caller=caller,
         )
