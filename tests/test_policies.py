@@ -26,6 +26,7 @@ from fastapi_cloudflare_access.policies import (
     Predicate,
     ServiceToken,
 )
+from fastapi_cloudflare_access.policies.logic import Both, Either, Not
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 TEAM = FakeTeam("acme")
@@ -133,6 +134,22 @@ def test_a_group_claim_that_cannot_be_read_refuses_every_expression_that_asks_fo
 def test_groups_are_read_from_the_first_claim_that_is_present(claims: dict[str, Any], decision: Decision) -> None:
     assert Group("admins").evaluate(user(**claims)) is decision
     assert (~Group("admins")).evaluate(user(**claims)) is NOT[decision]
+
+
+def test_a_policy_that_decides_nothing_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="_evaluate"):
+        type("Undecided", (Policy,), {})()
+
+
+@pytest.mark.conformance(107)
+@pytest.mark.parametrize("kind", [Policy, Both, Either, Not, Anyone, Predicate], ids=lambda kind: kind.__name__)
+def test_a_class_of_policies_as_a_dependency_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a policy is not a dependency"):
+        FastAPI().get("/", dependencies=[Depends(kind)])(lambda: None)
+
+
+def test_a_policy_takes_the_caller_by_name_too() -> None:
+    assert Anyone().evaluate(caller=user()) is YES
 
 
 def test_other_paths_for_groups_can_be_given() -> None:

@@ -148,7 +148,7 @@ async def test_a_websocket_is_closed_with_the_reason_code(guard: Guard) -> None:
         await socket.receive_text()
 
     guard.incoming.put_nowait({"type": "websocket.connect"})
-    kind = "websocket".encode().decode()  # a text that is another object
+    kind = b"websocket".decode()  # a text that is another object
     task = await guard.start(Starlette(routes=[WebSocketRoute("/", endpoint)]), kind)
     await guard.expire()
     await guard.finish(task)
