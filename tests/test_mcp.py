@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 
@@ -801,6 +801,12 @@ async def async_policy(caller: object) -> bool:
 def test_what_is_not_a_policy_is_refused(policy: Any) -> None:
     with pytest.raises(ConfigurationError):
         requires(policy)
+
+
+def test_type_checkers_know_the_three_uses_of_a_requirement() -> None:
+    targets = [inspect.signature(use).parameters["target"] for use in get_overloads(type(admins).__call__)]
+    assert ["Context" in str(target) for target in targets] == [True, False, False]
+    assert ["Awaitable" in str(target) for target in targets] == [False, True, False]
 
 
 def test_a_requirement_shows_its_policy() -> None:
