@@ -148,6 +148,21 @@ def test_a_class_of_policies_as_a_dependency_is_refused(kind: Any) -> None:
         FastAPI().get("/", dependencies=[Depends(kind)])(lambda: None)
 
 
+@pytest.mark.conformance(68)
+@pytest.mark.parametrize("decision", Decision)
+def test_an_identity_is_asked_only_if_the_token_leaves_the_decision_open(decision: Decision) -> None:
+    asked: list[object] = []
+    identity: Any = object()
+
+    class Asking(Policy):
+        def _evaluate(self, subject: Any) -> Decision:
+            asked.append(subject.identity)
+            return decision
+
+    assert Asking().evaluate(user(), identity=identity) is decision
+    assert asked == ([None, identity] if decision is UNKNOWN else [None])
+
+
 def test_a_policy_takes_the_caller_by_name_too() -> None:
     assert Anyone().evaluate(caller=user()) is YES
 
