@@ -88,6 +88,21 @@ async def test_a_stream_ends_as_if_the_app_had_ended_it(guard: Guard) -> None:
     assert [event.reason for event in guard.ended()] == ["token_expired"]
 
 
+@pytest.mark.conformance(64)
+@pytest.mark.parametrize("name", [b"content-type", b"cache-control"])
+async def test_a_stream_with_other_headers_ends(guard: Guard, name: bytes) -> None:
+    start = {**START, "headers": [(name, b"x")]}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start)
+        await wait_forever()
+
+    task = await guard.start(app)
+    await guard.expire()
+    await guard.finish(task)
+    assert guard.sent == [start, END]
+
+
 EXTENSIONS = ["http.response.debug", "http.response.push", "http.response.trailers"]
 
 
@@ -241,7 +256,11 @@ async def test_a_slow_request_gets_its_response(guard: Guard) -> None:
     assert [message.get("body") for message in guard.sent] == [None, b"ok"]
 
 
-@pytest.mark.parametrize("last", [END, {"type": "http.response.pathsend", "path": "file"}], ids=["body", "pathsend"])
+@pytest.mark.parametrize(
+    "last",
+    [END, {"type": "http.response.body", "body": b""}, {"type": "http.response.pathsend", "path": "file"}],
+    ids=["body", "body by default", "pathsend"],
+)
 async def test_what_runs_after_a_complete_response_is_left_alone(guard: Guard, last: Message) -> None:
     finished = []
 
