@@ -189,7 +189,7 @@ def test_the_bounds_on_the_page_are_those_in_force(name: str, configured: pytest
     low, high = map(int, re.findall(r"\d+", values))
     for beyond in (str(low) if values.startswith("above") else str(low - 1), str(high + 1)):
         configured.setenv(variable, beyond)
-        with pytest.raises(ConfigurationError, match=name):
+        with pytest.raises(ConfigurationError, match=variable):
             CloudflareAccess()
 
 
