@@ -55,6 +55,7 @@ POLICIES = ["tests/test_policies.py", "tests/test_roles.py", "tests/identity/tes
 URLS = ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"]
 MCP = ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
 STREAMS = ["tests/test_streams.py", "tests/requests/test_open_streams.py", "tests/requests/test_guarded_streams.py"]
+REVOCATIONS = ["tests/revocations/test_requests.py", "tests/revocations/test_following.py"]
 ENDED_STREAMS = [*STREAMS, "tests/revocations/test_requests.py"]
 TESTS = {
     "_verification.strict": [
@@ -141,6 +142,23 @@ TESTS = {
         f"mcp.{name}": MCP
         for name in ("bridging", "calls", "other_schemes", "provider", "requirements", "sdk", "versions")
     },
+    "stores._checks": ["tests/stores/test_checks.py"],
+    "stores._signing": ["tests/stores/test_signing.py", "tests/keys/test_shared_snapshot.py"],
+    "stores.file": ["tests/stores/test_file.py", "tests/stores/test_checks.py"],
+    "stores.memory": [*REVOCATIONS, "tests/stores/test_checks.py", "tests/keys/test_sharing.py"],
+    "stores.redis": ["tests/stores/test_redis.py"],
+    "_revocations.arguments": ["tests/revocations/test_arguments.py"],
+    "_revocations.following": REVOCATIONS,
+    "_revocations.record": ["tests/revocations/test_record.py", "tests/revocations/test_table.py"],
+    "_revocations.reporting": REVOCATIONS,
+    "_revocations.source": REVOCATIONS,
+    "_revocations.subjects": ["tests/revocations/test_arguments.py", "tests/revocations/test_requests.py"],
+    "_revocations.table": ["tests/revocations/test_table.py"],
+    "revocations": [*REVOCATIONS, "tests/cli/test_revoking.py"],
+    "_keys.shared_snapshot": ["tests/keys/test_shared_snapshot.py"],
+    "_keys.sharing": ["tests/keys/test_sharing.py"],
+    "_keys.snapshot": ["tests/keys/test_snapshot.py", "tests/keys/test_document.py", "tests/keys/test_cache.py"],
+    "_keys.weak_moduli": ["tests/keys/test_weak_moduli.py"],
 }
 """The tests that know a module, the quickest first."""
 SLOW = (
@@ -155,6 +173,7 @@ SLOW = (
         "tokens_are_remembered_and",
     ),
     "cost_at_most_two_kibibytes",
+    *("a_fifth_more_fetches", "in_any_order", "makes_an_equal_table", "never_goes_down", "a_key_which_does_not_change"),
 )
 """Tests that take half a second and more; only who survives all others meets them."""
 OPTIONS = ("-x", "-q", *(f"-pno:{plugin}" for plugin in ("randomly", "xdist", "cacheprovider", PACKAGE)))
