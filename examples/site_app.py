@@ -13,7 +13,7 @@ from fastapi_cloudflare_access.browser import SameOrigin
 from fastapi_cloudflare_access.claims import Principal
 
 ORIGIN = os.environ.get("SITE_ORIGIN", "http://localhost:8787")
-HOST = ORIGIN.partition("://")[2]
+HOST = ORIGIN.removeprefix("https://").removeprefix("http://")
 
 access = CloudflareAccess()
 app = FastAPI(lifespan=access.lifespan)

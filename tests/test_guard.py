@@ -797,9 +797,9 @@ WRONG: list[tuple[Callable[[Any], dict[str, Any]], str]] = [
     (lambda _: {"cache_control": "a\r\nb: c"}, "cache_control must be a value"),
     (lambda _: {"cache_control": "é"}, "cache_control must be a value"),
     (lambda _: {"cache_control": True}, "cache_control must be a value"),
-    (lambda _: {"login_redirect": "https://app.example.com"}, "public host of your app without a scheme"),
-    (lambda _: {"login_redirect": True}, "public host of your app without a scheme"),
-    (lambda _: {"login_redirect": ""}, "public host of your app without a scheme"),
+    (lambda _: {"login_redirect": "app.example.com/"}, "login_redirect, which is 'app.example.com/', must be "),
+    (lambda _: {"login_redirect": True}, "login_redirect, which is bool, must be the public host"),
+    (lambda _: {"login_redirect": "x" * 64}, f"login_redirect, which is '{'x' * 60}', must be the public host"),
 ]
 
 
@@ -841,7 +841,7 @@ def test_a_wrong_argument_of_private_responses_is_refused_too(arguments: dict[st
     ],
 )
 def test_an_exempt_path_is_no_pattern(access: CloudflareAccess[Any], path: str) -> None:
-    with pytest.raises(ConfigurationError, match="one whole decoded path, not a pattern"):
+    with pytest.raises(ConfigurationError, match=r"one whole decoded path, not a pattern: .*; list each path"):
         AccessGuard(FastAPI(), access=access, exempt=["/healthz", path])
 
 

@@ -231,6 +231,8 @@ def test_countries_and_service_tokens() -> None:
     assert Country("FR", "DE").evaluate(user(country="US")) is NO
     assert Country("DE").evaluate(user(country=None)) is UNKNOWN
     assert ServiceToken(SERVICE.client_id).evaluate(SERVICE) is YES
+    assert Claim("common_name", SERVICE.client_id).evaluate(SERVICE) is YES  # as for a client certificate
+    assert ServiceToken("0123.access.example.com").evaluate(SERVICE) is NO
     assert ServiceToken("other.access").evaluate(SERVICE) is NO
     assert ServiceToken(SERVICE.client_id).evaluate(user(common_name=SERVICE.client_id)) is NO
     assert Anyone().evaluate(SERVICE) is Anyone().evaluate(user()) is YES
@@ -382,8 +384,8 @@ def test_policies_are_values_with_equality_hash_and_a_readable_repr() -> None:
     ("policy", "shown"),
     [
         (Group("a", "b"), "Group('a', 'b')"),
-        (ServiceToken("b.access", "a.access"), "ServiceToken('a.access, b.access')"),
-        (ServiceToken("a.access", name="backup"), "ServiceToken('backup')"),
+        (ServiceToken("b.access", "a.access"), "ServiceToken('a.access', 'b.access')"),
+        (ServiceToken("a.access", name="backup"), "ServiceToken('a.access', name='backup')"),
         (Claim("custom.x", 1, "y"), "Claim('custom.x', 1, 'y')"),
         (Anyone(), "Anyone()"),
         (Group("a") & (Group("b") | ~Group("c")), "Group('a') & (Group('b') | ~Group('c'))"),
@@ -419,6 +421,12 @@ def test_the_repr_is_what_one_would_write(policy: Policy, shown: str) -> None:
         (lambda: wrong.ServiceToken(" a"), "Client IDs"),
         (lambda: wrong.ServiceToken("a "), "Client IDs"),
         (lambda: wrong.ServiceToken(5), "Client IDs"),
+        (
+            lambda: wrong.ServiceToken("cron"),
+            r"^'cron' is not a Client ID, which ends with \.access: .* name='…'; for a ",
+        ),
+        (lambda: wrong.ServiceToken("a.access", "b.accessory"), r"^'b\.accessory' is not a Client ID"),
+        (lambda: wrong.ServiceToken("x" * 99), f"^'{'x' * 60}' is not a Client ID"),
         (lambda: wrong.ServiceToken("a.access", name=" "), "name of a ServiceToken"),
         (lambda: wrong.ServiceToken("a.access", name=5), "name of a ServiceToken"),
         (lambda: wrong.Claim("custom.x"), "values that are text"),
@@ -435,7 +443,7 @@ def test_the_repr_is_what_one_would_write(policy: Policy, shown: str) -> None:
         (lambda: wrong.Group("a") or wrong.Group("b"), "with &, | and ~, not with and, or, not"),
         (lambda: not wrong.Group("a"), "with &, | and ~, not with and, or, not"),
     ],
-    ids=range(36),
+    ids=range(39),
 )
 def test_a_policy_that_is_written_wrongly_is_refused_where_it_is_written(make: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):

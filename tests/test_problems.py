@@ -1,12 +1,16 @@
 """Refusals as problem details: the body of RFC 9457, with the status and the headers of the contract."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from openapi_spec_validator import validate
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from fastapi_cloudflare_access import (
@@ -149,6 +153,91 @@ def test_what_is_no_http_error_is_not_answered() -> None:
 
     with pytest.raises(ConfigurationError, match=r"write app\.add_exception_handler\(AccessHTTPException, problem_det"):
         TestClient(app).get("/")
+
+
+class Item(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    number: int
+    kind: Literal["lamp"] = "lamp"
+
+
+def not_this(text: str) -> str:
+    raise ValueError("this is not one")
+
+
+SECRET = "eyJhbGciOiJSUzI1NiJ9.e30.c2VjcmV0"
+
+
+def validating_app() -> FastAPI:
+    app = FastAPI()
+    app.add_exception_handler(RequestValidationError, problem_details)
+
+    @app.post("/items")
+    async def add(item: Item, token: Annotated[str, Header(), AfterValidator(not_this)] = "") -> None: ...
+
+    return app
+
+
+def test_a_request_that_is_not_valid_gets_a_problem_without_its_input() -> None:
+    body = {"number": SECRET, "kind": SECRET}
+    refused = TestClient(validating_app()).post("/items", json=body, headers={"token": SECRET})
+    assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
+    found = refused.json()
+    assert (found["type"], found["title"], found["status"]) == ("about:blank", HTTPStatus(422).phrase, 422)
+    places = {tuple(error["loc"]): error["type"] for error in found["errors"]}
+    assert places == {
+        ("header", "token"): "value_error",
+        ("body", "number"): "int_parsing",
+        ("body", "kind"): "literal_error",
+    }
+    assert {name for error in found["errors"] for name in error} == {"type", "loc", "msg"}
+    assert SECRET not in refused.text
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"' + b"x" * 10 + b'"', b'{"\\ud800": 1}', b"\xff"], ids=range(5))
+def test_a_hostile_body_gets_a_problem_too(body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    refused = TestClient(validating_app()).post("/items", content=body, headers=headers)
+    assert refused.status_code in {400, 422}
+    assert refused.status_code == 400 or refused.json()["errors"]
+
+
+def test_a_problem_has_a_hundred_errors_at_most_and_names_of_a_thousand_characters() -> None:
+    body = {"x" * 5000 + str(number): 1 for number in range(300)}
+    found = TestClient(validating_app()).post("/items", json=body).json()
+    assert len(found["errors"]) == 100
+    assert max(len(part) for error in found["errors"] for part in error["loc"]) == 1000
+
+
+def test_a_crash_is_a_problem_without_its_text_and_reaches_the_server() -> None:
+    app = FastAPI()
+    app.add_exception_handler(Exception, problem_details)
+
+    @app.get("/")
+    async def crash() -> None:
+        raise LookupError(SECRET)
+
+    crashed = TestClient(app, raise_server_exceptions=False).get("/")
+    assert crashed.json() == {"type": "about:blank", "title": "Internal Server Error", "status": 500}
+    assert crashed.headers["content-type"] == "application/problem+json"
+    with pytest.raises(LookupError):
+        TestClient(app).get("/")
+
+
+def test_a_stream_that_crashes_after_its_start_is_cut_and_not_answered_again() -> None:
+    app = FastAPI()
+    app.add_exception_handler(Exception, problem_details)
+
+    async def crash() -> AsyncIterator[str]:
+        yield "begun"
+        raise LookupError(SECRET)
+
+    @app.get("/")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(crash())
+
+    response = TestClient(app, raise_server_exceptions=False).get("/")
+    assert (response.status_code, response.text) == (200, "begun")
 
 
 @pytest.mark.anyio

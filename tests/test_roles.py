@@ -1,5 +1,7 @@
 """Roles, and policies as text: read from code, from a file, from the environment, with the same checks."""
 
+import pickle
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from fastapi_cloudflare_access.policies import (
     roles_from_file,
 )
 from fastapi_cloudflare_access.policies import expressions as text_module
+from fastapi_cloudflare_access.policies.roles import NamedRoles
 from fastapi_cloudflare_access.testing import FakeTeam
 
 ACCESS = CloudflareAccess(team_domain="acme", audience="tag")
@@ -187,11 +190,51 @@ def test_roles_can_be_read_from_a_file_and_from_the_environment(
     ACCESS.roles(roles_from_file(file))
 
 
+MISSING = r"the file of roles .*roles\.toml has no role 'ops'; it has: operator, auditor$"
+
+
+def pickled(roles: Any) -> Any:
+    return pickle.loads(pickle.dumps(roles))  # noqa: S301 - its own
+
+
+@pytest.mark.parametrize("made", [dict.copy, copy, deepcopy, NamedRoles.copy, pickled], ids=range(5))
+def test_a_role_that_is_missing_names_the_file_and_the_roles_that_it_has(tmp_path: Path, made: Any) -> None:
+    file = tmp_path / "roles.toml"
+    file.write_text("operator = \"Group('ops')\"\nauditor = 'Anyone()'\n")
+    read = roles_from_file(file)
+    roles = made(read)
+    assert ACCESS.require_user(roles["operator"]) is ACCESS.require_user(Group("ops"))
+    assert roles.get("ops") is None
+    for each in [read] if made is dict.copy else [read, roles]:
+        with pytest.raises(ConfigurationError, match=MISSING):
+            each["ops"]
+    with pytest.raises(KeyError):
+        roles["ops"]
+
+
+def test_a_role_that_is_missing_in_a_variable_or_in_a_merge_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_ROLES", "operator = \"Group('ops')\"")
+    roles = roles_from_environment("APP_ROLES")
+    with pytest.raises(ConfigurationError, match=r"^APP_ROLES has no role 'ops'; it has: operator$"):
+        roles["ops"]
+    merged = roles | {"root": Email("root@acme.example")}
+    with pytest.raises(
+        ConfigurationError, match=r"^the merge with APP_ROLES has no role 'ops'; it has: operator, root$"
+    ):
+        merged["ops"]
+    assert roles == {"operator": Group("ops")}
+    ACCESS.roles(merged)
+    with pytest.raises(TypeError):
+        roles | [("root", Email("root@acme.example"))]  # type: ignore[operator]
+    with pytest.raises(ConfigurationError, match=f"has no role '{'x' * 60}'; it has"):
+        roles["x" * 10_000]
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "has no roles"),
-        ("admin = Group('a')", "is not TOML"),
+        ("admin = Group('a')", r"is not TOML \(.*line 1.*\): write each role as admin = \"Group"),
         ("[admin]\ngroups = ['a']", "role 'admin': write the policy as one text"),
         ("admin = ['a']", "role 'admin': write the policy as one text"),
         ("' ' = \"Anyone()\"", "role ' ': the name of a role must be text, not blank"),

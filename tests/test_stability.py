@@ -33,6 +33,7 @@ INTERNAL = {
     "policy_name",
     "result_types",
     "scheme_name",
+    "useless_alone",
 }
 """Attributes of the object that other modules of the package, or FastAPI, read."""
 

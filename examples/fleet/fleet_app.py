@@ -19,7 +19,9 @@ METRICS_PORT = int(os.environ.get("METRICS_PORT", "9000"))
 METRICS_HOST = os.environ.get("METRICS_HOST", "0.0.0.0")  # noqa: S104
 
 metrics = CollectorRegistry()
-secrets = os.environ["STORE_SECRET"].split(",")  # the first one signs
+secrets = os.environ.get("STORE_SECRET", "").split(",")  # the first one signs
+if not secrets[0]:
+    raise SystemExit("STORE_SECRET is not set: set it as example.env says")
 store = RedisStore(os.environ["STORE_URL"], secret=secrets)
 access = CloudflareAccess(
     snapshot_store=store,

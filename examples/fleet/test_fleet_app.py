@@ -43,6 +43,14 @@ def scraped(fleet: Any) -> str:
     return text
 
 
+@pytest.mark.usefixtures("fleet")
+def test_without_a_secret_the_start_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STORE_SECRET")
+    monkeypatch.delitem(sys.modules, "fleet.fleet_app")
+    with pytest.raises(SystemExit, match="STORE_SECRET is not set"):
+        import_module("fleet.fleet_app")
+
+
 def test_only_the_probes_are_open(fleet: Any) -> None:
     assert_protected(fleet.app, fleet.access, open={"/ready", "/alive"})
 

@@ -95,6 +95,9 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 
     scheme_name = "CloudflareAccess"
 
+    useless_alone: str | None = None
+    """Why it guards nothing in `dependencies=[…]`, where its result is lost, and what to write; None if it guards."""
+
     # Undo what the dataclass `Depends` generates: fields in equality and hash, and frozen attributes.
     __eq__ = object.__eq__  # pyright: ignore[reportAssignmentType] - it names its parameters
     __hash__ = object.__hash__
@@ -258,6 +261,11 @@ class Dependency(SecurityBase, params.Depends, Generic[T_co]):
 class OptionalDependency(Dependency[U | ServiceClaims | None], Generic[U]):
     """The dependency that returns None without a token, or if the only token is a rejected cookie."""
 
+    useless_alone = (
+        "guards nothing, since it admits clients without a token: write Depends(access), or receive the caller in a "
+        "parameter"
+    )
+
     @property
     def result_types(self) -> tuple[type[Any], ...]:
         """The classes of what this dependency returns: the claims, and `NoneType`."""
@@ -302,6 +310,11 @@ class IdentityDependency(Dependency[Identity]):
 
 class RolesDependency(Dependency[frozenset[str]]):
     """The dependency that returns the names of the roles that the caller has."""
+
+    useless_alone = (
+        "admits callers without a role too, and their names are lost: write Depends(access.require(policy)) with the "
+        "policy of the role, or receive the roles in a parameter"
+    )
 
     def __init__(self, authenticator: Authenticator[Any], roles: Roles) -> None:
         """Create a dependency for these roles."""

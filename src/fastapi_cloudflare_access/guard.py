@@ -112,6 +112,11 @@ class AccessGuard:
         """The paths that need no token over HTTP, as the app sees them."""
         return self._exempt
 
+    @property
+    def ends_streams(self) -> bool:
+        """Whether WebSockets and streams behind the guard end with the token of their caller."""
+        return self._ends_streams
+
     async def __call__(self, scope: Annotated[Scope, NotADependency(_GUARD)], receive: Receive, send: Send) -> None:
         """Pass on a request whose caller is admitted, and every request to an exempt path.
 

@@ -1,9 +1,11 @@
 """Refusals as problem details, `application/problem+json` (RFC 9457)."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError, WebSocketException, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.utils import is_body_allowed_for_status_code
 from starlette.exceptions import HTTPException
@@ -16,6 +18,10 @@ from fastapi_cloudflare_access.errors import ConfigurationError
 __all__ = ["problem_details", "problem_responses"]
 
 MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 100
+"""Number of validation errors in a response, at most."""
+MAX_TEXT = 1000
+"""Number of characters of a message, or of a name, in a validation error."""
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -37,21 +43,29 @@ async def problem_details(connection: HTTPConnection, refused: Exception) -> Res
     that is mounted in it. It also answers the refusals of WebSocket handshakes and of middleware. If it is added for
     `HTTPException`, it answers the other errors of the app too.
 
+    For `RequestValidationError` it sends 422 and the member `errors`, with type, place and message of at most
+    `MAX_ERRORS` errors, and never the input. For `Exception` it sends 500 and nothing of the exception, which Starlette
+    raises again, so that the server logs it. In a handler of your own write `return await problem_details(…)`.
+
     Raises:
-        ConfigurationError: The exception is not an `HTTPException`.
+        ConfigurationError: The exception is one of WebSockets, which has no response.
     """
-    if not isinstance(refused, HTTPException):
+    if isinstance(refused, WebSocketException | WebSocketRequestValidationError):
         raise ConfigurationError(
-            "problem_details answers HTTP errors only: "
+            "problem_details answers no exceptions of WebSockets: "
             "write app.add_exception_handler(AccessHTTPException, problem_details)"
         ) from refused
+    if isinstance(refused, RequestValidationError):
+        return _problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, errors=[_error(error) for error in refused.errors()[:MAX_ERRORS]]
+        )
+    if not isinstance(refused, HTTPException):
+        return _problem(HTTPStatus.INTERNAL_SERVER_ERROR)
     if not is_body_allowed_for_status_code(refused.status_code):
         return Response(status_code=refused.status_code, headers=refused.headers)
-    body: dict[str, Any] = {"type": "about:blank", "title": _title(refused.status_code), "status": refused.status_code}
     detail: Any = refused.detail
-    if isinstance(detail, str):
-        body["detail"] = detail
-    return JSONResponse(body, refused.status_code, refused.headers, media_type=MEDIA_TYPE)
+    more = {"detail": detail} if isinstance(detail, str) else {}
+    return _problem(refused.status_code, refused.headers, **more)
 
 
 def problem_responses() -> dict[int | str, dict[str, Any]]:
@@ -60,6 +74,22 @@ def problem_responses() -> dict[int | str, dict[str, Any]]:
     for response in responses.values():
         response["content"] = {MEDIA_TYPE: {"schema": deepcopy(_SCHEMA)}}
     return responses
+
+
+def _problem(status: int, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+    body = {"type": "about:blank", "title": _title(status), "status": status, **more}
+    return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
+
+
+def _error(error: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a validation error without the input, its context and the address of a page."""
+    place = [part if isinstance(part, int) else _text(part) for part in error["loc"]]
+    return {"type": _text(error["type"]), "loc": place, "msg": _text(error["msg"])}
+
+
+def _text(value: object) -> str:
+    """Return a text that can be encoded; names of members in `loc` come from the client."""
+    return str(value)[:MAX_TEXT].encode(errors="replace").decode()
 
 
 def _title(status: int) -> str:

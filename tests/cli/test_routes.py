@@ -122,6 +122,45 @@ def test_json_has_the_same_and_conforms_to_the_schema(cli: Cli, app: str) -> Non
     ]
 
 
+SOCKETS = """
+from fastapi import Depends, FastAPI, WebSocket
+from fastapi_cloudflare_access import CloudflareAccess
+
+access = CloudflareAccess()
+app = FastAPI(openapi_url=None, dependencies=[Depends(access.user)])
+
+@app.get("/me")
+def me(): ...
+
+@app.websocket("/live")
+async def live(socket: WebSocket): ...
+
+@app.websocket("/chat")
+async def chat(socket: WebSocket): ...
+"""
+NOTES = """\
+✓ GET     /me    users (access.user)
+! WS      /live  users (access.user); pages of any origin may open it; it is not seen to end with its token
+! WS      /chat  users (access.user); pages of any origin may open it; it is not seen to end with its token
+  → write app.add_middleware(SameOrigin, origins=[…])
+  → write async with access.while_valid(user), or AccessGuard(end_streams=True)
+
+✓ 3 routes, 0 open, 0 of them not listed
+"""
+
+
+def test_a_note_on_a_protected_websocket_is_a_warning_and_no_failure(cli: Cli, app: str, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.py").write_text(SOCKETS)
+    result = cli("routes", f"{app}:app")
+    assert (result.code, result.out) == (0, NOTES)
+
+
+def test_a_path_that_two_open_routes_have_is_once_in_the_hint(cli: Cli, app: str, tmp_path: Path) -> None:
+    twice = "".join(f"@app.{method}('/both')\ndef {method}(): ...\n" for method in ("get", "post"))
+    (tmp_path / f"{NAME}.py").write_text(f"from fastapi import FastAPI\napp = FastAPI(openapi_url=None)\n{twice}")
+    assert cli("routes", f"{app}:app").out.endswith("\n  → to list them: --open '/both'\n")
+
+
 def test_all_open_routes_are_in_the_hint(cli: Cli, app: str, tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.py").write_text("from fastapi import FastAPI\napp = FastAPI()")
     hint = cli("routes", f"{app}:app").out.splitlines()[-1]

@@ -114,8 +114,17 @@ def test_an_app_in_a_shared_namespace_is_reached_through_the_edge_alone(stack: E
 
 def test_the_guide_shows_the_files_of_the_example() -> None:
     page = (ROOT / "docs/guides/local-access-containers.md").read_text(encoding="utf-8")
-    for name in ("compose.yaml", "access.toml", "Dockerfile"):
+    for name in ("compose.yaml", "access.toml", "Dockerfile", ".dockerignore"):
         assert f'title="{name}" }}\n{(FOLDER / name).read_text(encoding="utf-8")}```' in page
+
+
+def test_the_image_of_the_example_is_built_once_and_leaves_out_keys_and_secrets() -> None:
+    access, app = COMPOSE["services"]["access"], COMPOSE["services"]["app"]
+    assert access["image"] == app["image"]
+    assert [service.get("build") for service in (access, app)] == [".", None]
+    assert app["pull_policy"] == "never"
+    ignored = (FOLDER / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {".cf-access", ".env", ".venv"} <= {*ignored}
 
 
 def test_the_example_publishes_the_port_to_this_computer_alone() -> None:

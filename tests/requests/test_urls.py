@@ -80,7 +80,9 @@ def test_a_host_is_accepted(host: str) -> None:
     ],
 )
 def test_what_is_not_a_host_is_refused_and_not_repeated(host: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^the host must be the public host") as error:
+    with pytest.raises(
+        ConfigurationError, match=r"^host of log(in|out)_url must be the public host of your app, without a scheme"
+    ) as error:
         access.login_url(host)
     assert str(error.value).endswith("such as 'app.example.com', in ASCII")
 
@@ -172,7 +174,9 @@ def test_a_logout_at_the_app_deletes_its_cookie_too() -> None:
     assert access.logout_url(host=HOST) == f"{SITE}/cdn-cgi/access/logout"
     assert local.logout_url(host="localhost:8787") == "http://localhost:8787/cdn-cgi/access/logout"
     assert access.logout_url(host=HOST, return_to=f"{SITE}/").startswith(f"{SITE}/cdn-cgi/access/logout?returnTo=")
-    with pytest.raises(ConfigurationError, match=r"^the host must be the public host"):
+    with pytest.raises(
+        ConfigurationError, match=r"^host of log(in|out)_url must be the public host of your app, without a scheme"
+    ):
         access.logout_url(host=SITE)
 
 

@@ -19,6 +19,7 @@ from fastapi_cloudflare_access._routes import check
 from fastapi_cloudflare_access._routes.check import _classes, _shown, misuse_of, misuses
 from fastapi_cloudflare_access.claims import BaseClaims, Claims
 from fastapi_cloudflare_access.dependencies import Dependency
+from fastapi_cloudflare_access.policies import Group
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 TEAM = FakeTeam("acme")
@@ -413,20 +414,54 @@ def test_an_annotation_that_covers_the_result_or_says_nothing_of_claims_is_admit
     assert [*misuses(app, Dependency)] == []
 
 
+LOST = {
+    "optional": (lambda access: access.optional, r"access\.optional in dependencies=\[…\] guards nothing"),
+    "roles": (
+        lambda access: access.roles({"admin": Group("admins")}),
+        r"access\.roles\(…\) in dependencies=\[…\] admits callers without a role too.*receive the roles in a parameter",
+    ),
+    "roles of either": (
+        lambda access: (access | access.with_audience("2" * 64)).roles({"admin": Group("admins")}),
+        r"access\.roles\(…\) in dependencies=\[…\] admits callers without a role too",
+    ),
+    "partial": (
+        lambda access: partial(access.roles({"admin": Group("admins")})),
+        r"access\.roles\(…\) in dependencies=\[…\] admits callers without a role too",
+    ),
+}
+
+
 @pytest.mark.conformance(105)
-@pytest.mark.parametrize("place", ["route", "router", "app"])
-def test_the_optional_dependency_guards_nothing_and_is_an_error_where_its_result_is_lost(place: str) -> None:
+@pytest.mark.parametrize("place", ["route", "router", "router in a router", "include", "app", "mounted app"])
+@pytest.mark.parametrize(("node", "sentence"), LOST.values(), ids=LOST)
+def test_a_dependency_that_refuses_too_few_where_its_result_is_lost_is_an_error_there(
+    place: str, node: Any, sentence: str
+) -> None:
     access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)
-    given = {one: [Depends(access.optional)] if one == place else [] for one in ("route", "router", "app")}
+    lost = [Depends(node(access))]
+    places = ("route", "router", "router in a router", "include", "app", "mounted app")
+    given: dict[str, list[Any]] = {one: lost if one == place else [] for one in places}
     app = FastAPI(lifespan=access.lifespan, dependencies=given["app"])
-    router = APIRouter(dependencies=given["router"])
-    router.add_api_route("/", lambda: None, dependencies=given["route"])
-    app.include_router(router)
-    with (
-        pytest.raises(ConfigurationError, match=r"access\.optional in dependencies=\[…\] guards nothing"),
-        TestClient(app),
-    ):
+    inner, router = APIRouter(dependencies=given["router in a router"]), APIRouter(dependencies=given["router"])
+    inner.add_api_route("/", lambda: None, dependencies=given["route"])
+    router.include_router(inner)
+    app.include_router(router, dependencies=given["include"])
+    mounted = FastAPI(dependencies=given["mounted app"])
+    mounted.add_api_route("/", lambda: None)
+    app.mount("/mounted", mounted)
+    with pytest.raises(ConfigurationError, match=sentence), TestClient(app):
         pass
+
+
+def test_roles_that_a_function_receives_are_no_mistake_wherever_that_function_is() -> None:
+    access = CloudflareAccess(team_domain="acme", audience=TEAM.audience)
+    roles = access.roles({"admin": Group("admins")})
+
+    def admins_only(found: Annotated[frozenset[str], Depends(roles)]) -> None: ...
+
+    app = FastAPI(dependencies=[Depends(admins_only)])
+    app.add_api_route("/", lambda: None)
+    assert [*misuses(app, Dependency)] == []
 
 
 @pytest.mark.parametrize(

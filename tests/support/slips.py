@@ -19,6 +19,7 @@ from fastapi import routing
 from typing_extensions import TypeAliasType, TypedDict, TypeVar
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
+from fastapi_cloudflare_access.policies import Group, ServiceToken  # noqa: F401 - slips name them
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 Protocol: TypeAlias = Literal["http", "websocket"]
@@ -393,6 +394,8 @@ DEPENDENCIES = [
     Slip("Depends(access.require(allowed, allowed))", "at definition", "combine several by & or |", at_once=True),
     Slip("Depends(access.require(Depends(allowed)))", "at definition", _PLAIN, at_once=True),
     Slip("Depends(access.require(access.user))", "at definition", _PLAIN, at_once=True),
+    Slip("Depends(access.require(ServiceToken('cron')))", "at definition", "name='…'", at_once=True),
+    Slip("Depends(Group('ops'))", "at definition", "write Depends(access.require"),
     Slip("Depends(access.require(gives_text))", "refused"),
     Slip("Depends(access.require(gives_claims))", "refused"),
     Slip("Depends(access.require(gives_nothing))", "refused"),
@@ -409,6 +412,15 @@ _APP = "app = FastAPI(lifespan=access.lifespan)\n"
 _CLOSED = "app.add_api_route('/', handler, dependencies=[Depends(access.require(gives_nothing))])\n"
 _ROUTER = f"{_APP}inner, outer = APIRouter(), APIRouter()\ninner.add_api_route('/', handler)\n"
 _SUB = "sub = FastAPI()\nsub.add_api_route('/', handler, dependencies=[Security(access.user, scopes=['admin'])])\n"
+_OF_A_ROLE = "with the policy of the role"
+_LOST = "dependencies=[Depends(access.roles({'admin': allowed}))]"
+_ROLES_LOST = {
+    "a route": f"{_APP}app.add_api_route('/', handler, {_LOST})\n",
+    "a router": f"{_ROUTER}app.include_router(inner, {_LOST})\n",
+    "a router in a router": f"{_ROUTER}outer.include_router(inner, {_LOST})\napp.include_router(outer)\n",
+    "the app": f"app = FastAPI(lifespan=access.lifespan, {_LOST})\napp.add_api_route('/', handler)\n",
+    "a mounted app": f"{_APP}sub = FastAPI({_LOST})\nsub.add_api_route('/', handler)\napp.mount('/', sub)\n",
+}
 _DECORATED = """
 @{decorator}
 @app.get("/")
@@ -502,6 +514,10 @@ APPS = [
         "at start",
         _TO_REQUIRE,
     ),
+    *(
+        _app(f"roles in dependencies=[…] of {place}", source, "at start", _OF_A_ROLE, runs_empty=True)
+        for place, source in _ROLES_LOST.items()
+    ),
     _app("a mounted app, scopes", f"{_SUB}{_APP}app.mount('/', sub)\n", "at start", _TO_REQUIRE),
     _app("an app for a host, scopes", f"{_SUB}{_APP}app.host('127.0.0.1', sub)\n", "at start", _TO_REQUIRE),
     _app(
@@ -520,6 +536,7 @@ FRONTENDS = [
     Slip("Depends(access.readiness)", "at start", "write Depends(access)"),
     Slip("Security(access.user, scopes=['admin'])", "at start", _TO_REQUIRE),
     _taken("Depends(optional_claims)"),
+    Slip("Depends(access.roles({'admin': allowed}))", "at start", _OF_A_ROLE, runs_empty=True),
 ]
 """Dependencies of an app or router that serves files with `frontend`."""
 

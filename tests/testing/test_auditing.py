@@ -58,6 +58,7 @@ from fastapi_cloudflare_access.guard import AccessGuard
 from fastapi_cloudflare_access.policies import EmailDomain
 from fastapi_cloudflare_access.testing import assert_protected, override
 from fastapi_cloudflare_access.testing._audit.asking import Asker
+from fastapi_cloudflare_access.testing._audit.entries import NEVER as NEVER_REACHED
 from fastapi_cloudflare_access.testing._audit.entries import Entry
 from fastapi_cloudflare_access.testing._audit.running import audit
 
@@ -364,6 +365,42 @@ def test_a_mount_behind_a_route_of_one_segment_is_open_for_the_paths_of_more() -
 def test_a_route_that_no_request_reaches_says_why() -> None:
     second = audit(added_twice(), [access]).entries[1]
     assert (second.who, second.why) == ("never reached", "/a is declared before it")
+
+
+def test_a_protected_route_that_an_earlier_one_shadows_is_never_reached(tmp_path: Path) -> None:
+    app = plain()
+    app.mount("/", StaticFiles(directory=tmp_path))
+    with_route(app, "/healthz")
+    with_route(app, "/api/jobs", dependencies=[Depends(access.user)])
+    app.add_middleware(AccessGuard, access=access)
+    found = {entry.path: (entry.who, entry.why) for entry in audit(app, [access]).entries}
+    never = (NEVER_REACHED, "/* is declared before it")
+    assert found == {"/*": ("users and services", None), "/healthz": never, "/api/jobs": never}
+    app = with_route(plain(), "/users/{name}", **STRICT)
+    with_route(app, "/users/me", dependencies=[Depends(access.require_user(STAFF))])
+    assert audit(app, [access]).entries[1].why == "/users/{name} is declared before it"
+
+
+def test_an_exempt_path_that_other_routes_serve_with_other_methods_is_one_entry(tmp_path: Path) -> None:
+    app = with_route(plain(), "/healthz")
+    app.mount("/", StaticFiles(directory=tmp_path))
+    app.add_middleware(AccessGuard, access=access, exempt=["/healthz"])
+    found = audit(app, [access]).entries
+    assert [(entry.shown_methods, entry.path, entry.is_open) for entry in found] == [
+        ("ANY", "/healthz", True),
+        ("ANY", "/*", False),
+    ]
+    assert_protected(app, access, open={"/healthz"})
+    with pytest.raises(AssertionError, match="1 route is open"):
+        assert_protected(app, access, open={"GET /healthz"})
+
+
+def test_an_exempt_path_that_one_more_method_reaches_names_the_methods() -> None:
+    app = with_route(plain(), "/healthz")
+    app.add_api_route("/{path:path}", page, methods=["POST"])
+    app.add_middleware(AccessGuard, access=access, exempt=["/healthz"])
+    (first, _) = audit(app, [access]).entries
+    assert (first.path, first.methods) == ("/healthz", ("GET", "POST"))
 
 
 def test_several_objects_can_be_given() -> None:

@@ -1,11 +1,13 @@
 """The redirect of a browser to the login, once for each navigation."""
 
+from typing import cast
+
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Scope
 
 from fastapi_cloudflare_access._requests.responses import AccessHTTPException, redirect_to_login
-from fastapi_cloudflare_access._requests.urls import login_url, requested_path
+from fastapi_cloudflare_access._requests.urls import login_url, public_host, requested_path
 from fastapi_cloudflare_access._verification.request_token import short_digest
 from fastapi_cloudflare_access.errors import ConfigurationError, MissingToken, TokenExpired
 from fastapi_cloudflare_access.settings import Settings
@@ -15,6 +17,7 @@ MARKER_LIFETIME = 60
 
 _MARKER = "CF_Access_Redirected_"
 _MAX_ACCEPT = 1024
+_MAX_SHOWN = 60
 
 
 class LoginRedirect:
@@ -34,6 +37,8 @@ class LoginRedirect:
             raise ConfigurationError(
                 "login_redirect needs one AUD tag, and several are configured: write access=access.with_audience(…)"
             )
+        shown = repr(host[:_MAX_SHOWN]) if isinstance(cast("object", host), str) else type(host).__name__
+        public_host(host, f"login_redirect, which is {shown},")
         login_url(settings, host)
         self._settings, self._host = settings, host
         self._attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("" if settings.is_local else "; Secure")

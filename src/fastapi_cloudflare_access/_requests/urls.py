@@ -40,7 +40,7 @@ def login_url(settings: Settings, host: str, *, return_to: str = "/", audience: 
     """
     kid = _audience_of(settings, audience)
     query = urlencode({"kid": kid, "redirect_url": safe_path(return_to)})
-    return f"{settings.issuer}{LOGIN_PATH}{public_host(host)}?{query}"
+    return f"{settings.issuer}{LOGIN_PATH}{public_host(host, 'host of login_url')}?{query}"
 
 
 def logout_url(settings: Settings, *, host: str | None = None, return_to: str | None = None) -> str:
@@ -55,7 +55,7 @@ def logout_url(settings: Settings, *, host: str | None = None, return_to: str | 
         ConfigurationError: The host is wrong, or `return_to` is not the URL of a page.
     """
     scheme = "http" if settings.is_local else "https"
-    url = (settings.issuer if host is None else f"{scheme}://{public_host(host)}") + LOGOUT_PATH
+    url = (settings.issuer if host is None else f"{scheme}://{public_host(host, 'host of logout_url')}") + LOGOUT_PATH
     if return_to is None:
         return url
     if not _is_url(return_to, local=settings.is_local):
@@ -94,8 +94,12 @@ def requested_path(scope: Scope) -> str:
     return safe_path((raw_path + b"?" + query if query else raw_path).decode("latin-1"))
 
 
-def public_host(host: Any) -> str:
+def public_host(host: Any, argument: str = "the host") -> str:
     """Return the public host of an app in lower case, such as `app.example.com` or `localhost:8787`.
+
+    Args:
+        host: The host.
+        argument: The name of the argument, for the error.
 
     Raises:
         ConfigurationError: It is not a host.
@@ -103,7 +107,8 @@ def public_host(host: Any) -> str:
     given = host.strip().lower() if isinstance(host, str) else ""
     if not is_host(given):
         raise ConfigurationError(
-            "the host must be the public host of your app without a scheme, such as 'app.example.com', in ASCII"
+            f"{argument} must be the public host of your app, without a scheme, a path or a slash, such as "
+            "'app.example.com', in ASCII"
         )
     return given
 

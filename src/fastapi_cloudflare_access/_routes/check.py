@@ -62,19 +62,16 @@ def _mistakes(dependant: Dependant, ours: type[Any]) -> Iterator[str]:
     yield from _methods_as_functions(dependant)
     for sub in dependant.dependencies:
         yield from _mistakes_of_call(sub.call, sub.own_oauth_scopes, ours)
-        if isinstance(sub.call, ours):
-            yield from _mistakes_of_result(sub.call, sub.name, dependant.call)
+        if isinstance(call := _unwrapped(sub.call), ours):
+            yield from _mistakes_of_result(call, sub.name, dependant.call)
         yield from _mistakes(sub, ours)
 
 
 def _mistakes_of_result(call: Any, parameter: str | None, function: Any) -> Iterator[str]:
     """Yield why the result of a dependency is lost, or is not what the parameter that receives it is annotated with."""
     if parameter is None:
-        if NoneType in call.result_types:
-            yield (
-                f"{call.expression} in dependencies=[…] guards nothing, since it admits clients without a token: "
-                "write Depends(access), or receive the caller in a parameter"
-            )
+        if call.useless_alone is not None:
+            yield f"{call.expression} in dependencies=[…] {call.useless_alone}"
         return
     annotated = _classes(get_typed_signature(function).parameters[parameter].annotation)
     missing = [kind for kind in call.result_types if not any(issubclass(kind, one) for one in annotated)]
@@ -118,9 +115,14 @@ def _dependency_for(kinds: Iterable[type[Any]]) -> str:
     return "access.service" if all(services) else "access" if any(services) else "access.user"
 
 
-def _mistakes_of_call(call: Any, scopes: Sequence[str] | None, ours: type[Any]) -> Iterator[str]:
+def _unwrapped(call: Any) -> Any:
     while isinstance(call, partial):
         call = call.func
+    return call
+
+
+def _mistakes_of_call(call: Any, scopes: Sequence[str] | None, ours: type[Any]) -> Iterator[str]:
+    call = _unwrapped(call)
     if isinstance(call, ours) and scopes:
         yield (
             f"Security({call.expression}, scopes={[*scopes]!r}) asks for scopes, and no Access token has any: "

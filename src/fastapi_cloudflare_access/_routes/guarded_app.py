@@ -64,7 +64,9 @@ def check_exempt(paths: Any) -> frozenset[str]:
         if not isinstance(path, str) or not path.startswith("/"):
             raise ConfigurationError(f"an exempt path must be text that begins with /, not {path!r}")
         if _NOT_IN_A_PATH.search(path):
-            raise ConfigurationError(f"an exempt path must be one whole decoded path, not a pattern: {path!r}")
+            raise ConfigurationError(
+                f"an exempt path must be one whole decoded path, not a pattern: {path!r}; list each path"
+            )
     return frozenset(given)
 
 

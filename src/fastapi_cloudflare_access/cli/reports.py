@@ -173,6 +173,14 @@ class KeysReport(Report):
     """Each `kid` that was removed since the last report, with `--watch`."""
 
 
+class RouteNote(Report):
+    """A remark on a protected route, which is no failure."""
+
+    what: str
+    hint: str
+    """Change that mends it."""
+
+
 class Route(Report):
     """A route of the app, with the callers that it admits."""
 
@@ -200,6 +208,8 @@ class Route(Report):
     """Reason why it is open, or why no request reaches it."""
     hint: str | None
     """Change that protects it."""
+    notes: list[RouteNote]
+    """Remarks on a protected route: for example, pages of any origin may open a WebSocket."""
 
 
 class RoutesReport(Report):

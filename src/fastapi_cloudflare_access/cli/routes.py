@@ -10,7 +10,7 @@ from typing import Any
 from fastapi_cloudflare_access._access_base import AccessBase
 from fastapi_cloudflare_access.cli.formatting import plural, printable
 from fastapi_cloudflare_access.cli.output import Screen
-from fastapi_cloudflare_access.cli.reports import CommandError, Route, RoutesReport, Status
+from fastapi_cloudflare_access.cli.reports import CommandError, Route, RouteNote, RoutesReport, Status
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.testing._audit.entries import Entry
 from fastapi_cloudflare_access.testing._audit.report import check_listed, unserved
@@ -84,8 +84,9 @@ def show(report: RoutesReport, screen: Screen) -> None:
         methods = ",".join(method for method in route.methods if method != "HEAD" or "GET" not in route.methods)
         screen.row(status, f"{methods:<7} {path:<{width}}  ", _who(route))
         following = report.routes[number] if number < len(paths) else None
-        if status == "failed" and (following is None or _fault(following) != _fault(route)):
-            screen.hint(str(route.hint))
+        if following is None or _hints(following) != _hints(route):
+            for hint in _hints(route):
+                screen.hint(hint)
     for problem in report.problems:
         screen.line()
         screen.row("failed", "", problem)
@@ -99,7 +100,7 @@ def _summary(report: RoutesReport, screen: Screen) -> None:
     text = f"{plural(len(report.routes), 'route')}, {len(is_open)} open, {len(wrong)} of them not listed"
     screen.write(screen.title(text, "ok" if report.ok else "failed"))
     if wrong:
-        names = [f"WS {route.path}" if route.methods == ["WS"] else route.path for route in wrong]
+        names = [*dict.fromkeys(f"WS {route.path}" if route.methods == ["WS"] else route.path for route in wrong)]
         screen.hint(f"to list them: {' '.join(f'--open {name!r}' for name in names)}")
 
 
@@ -108,17 +109,17 @@ def _status(route: Route) -> Status:
         return "skipped"
     if route.open:
         return "warning" if route.listed else "failed"
-    return "ok"
+    return "warning" if route.notes else "ok"
 
 
-def _fault(route: Route) -> tuple[Status, str | None]:
-    return _status(route), route.hint
+def _hints(route: Route) -> list[str]:
+    return [str(route.hint)] if _status(route) == "failed" else [note.hint for note in route.notes]
 
 
 def _who(route: Route) -> str:
     if route.open or not route.reached:
         return f"{route.who}, as listed" if route.listed else f"{route.who}: {route.why}"
-    return f"{route.who} ({', '.join(route.by)})"
+    return "; ".join([f"{route.who} ({', '.join(route.by)})", *(note.what for note in route.notes)])
 
 
 def _route(entry: Entry, listed: Sequence[str]) -> Route:
@@ -135,4 +136,5 @@ def _route(entry: Entry, listed: Sequence[str]) -> Route:
         by=[*entry.by],
         why=entry.why,
         hint=entry.advice,
+        notes=[RouteNote(what=note.what, hint=note.advice) for note in entry.notes],
     )

@@ -1,5 +1,6 @@
 """Policies about what a token says of the caller: address, groups, country, Client ID, and any other claim."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -16,6 +17,9 @@ from fastapi_cloudflare_access.policies.reading import (
 )
 
 _SCALARS = (str, int, float, bool)
+_CLIENT_ID = re.compile(r"\.access(?:\.|$)")
+"""The end of a Client ID; old ones have a domain after it."""
+_MAX_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -130,7 +134,7 @@ class ServiceToken(Policy):
 
     Attributes:
         client_ids: The Client IDs.
-        name: What logs and events show instead of the ids; None shows the ids.
+        name: What logs and events show beside the ids.
     """
 
     client_ids: tuple[str, ...]
@@ -140,11 +144,16 @@ class ServiceToken(Policy):
         """Create the policy.
 
         Raises:
-            ConfigurationError: There is no Client ID, or an id or the name is not text or is blank.
+            ConfigurationError: There is no Client ID, one is not a Client ID, or the name is not text or is blank.
         """
         ids = cast("tuple[object, ...]", client_ids)
         if not ids or not all(isinstance(one, str) and one.strip() and one == one.strip() for one in ids):
             raise ConfigurationError("ServiceToken takes Client IDs, such as ServiceToken('0123….access')")
+        if wrong := next((one for one in client_ids if not _CLIENT_ID.search(one)), None):
+            raise ConfigurationError(
+                f"{wrong[:_MAX_SHOWN]!r} is not a Client ID, which ends with .access: copy that of the service token, "
+                "and give a name as name='…'; for a client certificate write Claim('common_name', '…')"
+            )
         if name is not None and not (isinstance(cast("object", name), str) and name.strip()):
             raise ConfigurationError("the name of a ServiceToken must be text that is not blank")
         object.__setattr__(self, "client_ids", tuple(sorted(set(client_ids))))
@@ -155,7 +164,8 @@ class ServiceToken(Policy):
         return decision_of(isinstance(caller, ServiceClaims) and caller.client_id in self.client_ids)
 
     def __repr__(self) -> str:
-        return f"ServiceToken({self.name or ', '.join(self.client_ids)!r})"
+        ids = ", ".join(map(repr, self.client_ids))
+        return f"ServiceToken({ids})" if self.name is None else f"ServiceToken({ids}, name={self.name!r})"
 
 
 @dataclass(frozen=True, slots=True, init=False)

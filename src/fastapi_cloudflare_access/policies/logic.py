@@ -150,7 +150,10 @@ class Policy(ABC):
         Raises:
             ConfigurationError: Always.
         """
-        raise ConfigurationError("a policy has no truth value: combine policies with &, | and ~, not with and, or, not")
+        raise ConfigurationError(
+            "a policy has no truth value: combine policies with &, | and ~, not with "
+            "and, or, not; to protect a route, write Depends(access.require_user(policy))"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, NoReturn, Self, TypeAlias, cast
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.policies.expressions import parse_policy
@@ -12,6 +12,46 @@ from fastapi_cloudflare_access.policies.logic import NO_DEPENDENCY, Policy, as_p
 
 Roles: TypeAlias = tuple[tuple[str, Policy], ...]
 """Roles that are checked: name and policy of each."""
+
+MAX_NAME = 60
+"""Number of characters that an error shows of the name of a missing role."""
+
+
+class NoSuchRole(ConfigurationError, KeyError):
+    """Also a KeyError, since it is raised by a mapping."""
+
+    __str__ = Exception.__str__  # a KeyError shows the `repr` of its message
+
+
+class NamedRoles(dict[str, Policy]):
+    """The roles of a file or of a variable: a dictionary that says which roles there are if one is missing."""
+
+    source: str = "the mapping"
+
+    @classmethod
+    def of(cls, source: str, roles: Mapping[str, Policy]) -> Self:
+        """Return these roles, with the name of what they were read from."""
+        named = cls(roles)
+        named.source = source
+        return named
+
+    def __missing__(self, name: object) -> NoReturn:
+        """Fail, and name the roles that there are.
+
+        Raises:
+            ConfigurationError: Always; it is a KeyError too.
+        """
+        raise NoSuchRole(f"{self.source} has no role {str(name)[:MAX_NAME]!r}; it has: {', '.join(self)}")
+
+    def copy(self) -> Self:
+        """Return a copy that names its source too."""
+        return self.of(self.source, self)
+
+    def __or__(self, others: Any) -> Any:
+        """Return these roles and others, which replace those of the same name."""
+        if not isinstance(others, Mapping):
+            return NotImplemented
+        return self.of(f"the merge with {self.source}", {**self, **cast("Mapping[str, Policy]", others)})
 
 
 def check_roles(roles: Any) -> Roles:
@@ -37,6 +77,8 @@ def check_roles(roles: Any) -> Roles:
 
 def roles_from_file(path: Annotated[str | os.PathLike[str], NO_DEPENDENCY]) -> dict[str, Policy]:
     """Return the roles of a TOML file for `access.roles`.
+
+    The policy of one role is `roles["admin"]`; a name that the file does not have is an error with those that it has.
 
     ```toml
     admin = "Group('admins') | Email('root@acme.example')"
@@ -72,14 +114,16 @@ def _parse(text: str, source: str) -> dict[str, Policy]:
     try:
         entries = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
-        raise ConfigurationError(f"{source} is not TOML: {problem}") from None
+        raise ConfigurationError(
+            f"{source} is not TOML ({problem}): write each role as admin = \"Group('admins')\", its policy in quotes"
+        ) from None
     except (ValueError, RecursionError):
         raise ConfigurationError(
             f"{source} is not TOML of roles: a number is too long, or the nesting is too deep"
         ) from None
     if not entries:
         raise ConfigurationError(f"{source} has no roles: write admin = \"Group('admins')\"")
-    return {name: _role(name, entry, source) for name, entry in entries.items()}
+    return NamedRoles.of(source, {name: _role(name, entry, source) for name, entry in entries.items()})
 
 
 def _role(name: str, entry: object, source: str) -> Policy:

@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["route", "websocket", "starlette", "docs", "mount", "frontend", "fallback", "exempt"]
 
 Caller = Literal["users", "services"]
 ANYONE = "anyone"
 NEVER = "never reached"
+
+
+class Note(NamedTuple):
+    """A remark on a protected route, which is no failure, and the change that mends it."""
+
+    what: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,7 @@ class Entry:
         why: The reason why it is open, or why no request reaches it.
         advice: The change that protects it.
         is_reached: Whether requests reach it; an earlier route may serve its path.
+        notes: What it does not hold, if it is protected.
     """
 
     path: str
@@ -38,6 +46,7 @@ class Entry:
     why: str | None = None
     advice: str | None = None
     is_reached: bool = True
+    notes: tuple[Note, ...] = ()
 
     @property
     def shown_methods(self) -> str:

@@ -1,6 +1,7 @@
 """Decision about each route, from its dependencies, its guards and the answers without a token."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from re import Pattern
 from typing import NamedTuple
 
 from starlette.routing import Host, Mount
@@ -65,6 +66,7 @@ class Judge:
 
     admissions: dict[Node, Admission]
     asker: Asker
+    _patterns: dict[Node, Pattern[str] | None] = field(default_factory=dict[Node, "Pattern[str] | None"])
 
     async def entries(self, node: Node) -> list[Entry]:
         """Return the entries of a route: one for all methods that end alike."""
@@ -83,13 +85,15 @@ class Judge:
         if matches_itself(node) and not admission.gates:
             return Verdict(is_open=True, why=f"its class {type(node.declared).__name__} selects its requests itself")
         if node.dependants and not admission.gates:  # what the tree calls open is not asked
-            by = _served_before(node, method)
+            by = self._served_before(node, method)
             return Verdict(is_open=True) if by is None else _never(by)
         verdicts = [
             await self._ask(node, method, admission, variant) for variant in VARIANTS if _differs(node, variant)
         ]
         verdict = next((verdict for verdict in verdicts if verdict.is_open), verdicts[0])
-        if verdict.is_reached or admission.gates or _is_in_an_endpoint(node) or _served_before(node, method):
+        if verdict.is_reached and not verdict.is_open and (by := self._served_before(node, method)):
+            return _never(by)  # what comes before it refused the request
+        if verdict.is_reached or admission.gates or _is_in_an_endpoint(node) or self._served_before(node, method):
             return verdict
         return Verdict(is_open=True, why="the requests of the audit are led elsewhere", advice=_NO_PROOF)
 
@@ -137,6 +141,35 @@ class Judge:
         answer = await self.asker.ask("GET", f"{prefix}/~0-audit/~no-route", host_of_level(level))
         is_open = isinstance(answer.reached, Level) or (answer.reached is None and not answer.is_refused)
         return [_entry_of(f"{prefix_of(level)}/*", ["ANY"], "fallback", admission, Verdict(is_open))]
+
+    def _served_before(self, node: Node, method: str) -> Node | None:
+        """Return an earlier route that serves every request to a route, or None."""
+        first = self._first_before(node, method, VARIANTS[0])
+        if first is None or any(self._first_before(node, method, variant) is not first for variant in VARIANTS[1:]):
+            return None
+        return first
+
+    def _first_before(self, node: Node, method: str, variant: int) -> Node | None:
+        step: Node | None = node
+        path, headers = "", [(b"host", host_of(node).encode())]
+        while step is not None:
+            own = sample_path(step, variant) if step is node else mounted_at(step, variant)
+            if own is None:
+                return None
+            path = own + path
+            kind = "websocket" if method == WEBSOCKET else "http"
+            scope = {"type": kind, "method": method, "path": path, "root_path": "", "headers": headers}
+            for other in step.level.nodes[: step.level.nodes.index(step)]:
+                pattern = self._pattern_of(other)
+                if other.group is None and (pattern is None or pattern.match(path)) and other.matches(scope):
+                    return other
+            step = step.level.mount
+        return None
+
+    def _pattern_of(self, node: Node) -> Pattern[str] | None:
+        if node not in self._patterns:
+            self._patterns[node] = pattern_of(node.route)
+        return self._patterns[node]
 
 
 def decide(node: Node, answer: Answer, admission: Admission) -> Verdict:
@@ -218,30 +251,6 @@ def _differs(node: Node, variant: int) -> bool:
     return variant == 0 or (not node.dependants and (is_tree(node) or "{" in shown_path(node)))
 
 
-def _served_before(node: Node, method: str) -> Node | None:
-    """Return an earlier route that serves every request to a route, or None."""
-    first, *others = (_first_before(node, method, variant) for variant in VARIANTS)
-    return first if all(other is first for other in others) else None
-
-
-def _first_before(node: Node, method: str, variant: int) -> Node | None:
-    step: Node | None = node
-    path, headers = "", [(b"host", host_of(node).encode())]
-    while step is not None:
-        own = sample_path(step, variant) if step is node else mounted_at(step, variant)
-        if own is None:
-            return None
-        path = own + path
-        kind = "websocket" if method == WEBSOCKET else "http"
-        scope = {"type": kind, "method": method, "path": path, "root_path": "", "headers": headers}
-        for other in step.level.nodes[: step.level.nodes.index(step)]:
-            pattern = pattern_of(other.route)
-            if other.group is None and (pattern is None or pattern.match(path)) and other.matches(scope):
-                return other
-        step = step.level.mount
-    return None
-
-
 def _entry(node: Node, admission: Admission, verdict: Verdict, methods: list[str]) -> Entry:
     return _entry_of(shown_path(node), methods, kind_of(node), admission, verdict)
 
@@ -260,6 +269,7 @@ def _entry_of(path: str, methods: list[str], kind: Kind, admission: Admission, v
             by=by,
             why=verdict.why,
             is_reached=verdict.is_reached,
+            notes=admission.notes if verdict.is_reached else (),
         )
     unprotected = _UNPROTECTED[kind]
     why, advice = "; ".join(flaw.why for flaw in admission.flaws), next((flaw.advice for flaw in admission.flaws), None)

@@ -41,8 +41,16 @@ def failure(audit: Audit, listed: Sequence[str]) -> str | None:
     if not rows and not sentences:
         return None
     served = [item for item in listed if any(entry.is_named(item) for entry in audit.entries)]
-    parts = [*([_open_routes(rows, served, len(audit.entries))] if rows else []), *sentences]
+    parts = [*([_open_routes(rows, served, len(audit.entries))] if rows else []), *sentences, *_notes(audit)]
     return "\n\n".join(parts)
+
+
+def _notes(audit: Audit) -> Iterator[str]:
+    """Yield what is no failure, in one paragraph."""
+    noted = [entry for entry in audit.entries if entry.notes]
+    lines = [f"  {entry.listing}  {note.what} → {note.advice}" for entry in noted[:MAX_ROWS] for note in entry.notes]
+    if lines:
+        yield "\n".join(["Of the routes that are protected (these are no failures):", "", *lines])
 
 
 def open_entries(audit: Audit, listed: Sequence[str]) -> list[Entry]:

@@ -1,9 +1,11 @@
 """The audit of a whole app."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from threading import Lock
 from typing import Any
 
+from fastapi_cloudflare_access._logging import METHODS
 from fastapi_cloudflare_access._requests.authentication import Authenticator
 from fastapi_cloudflare_access._routes.check import misuses
 from fastapi_cloudflare_access._routes.tree import Level, Node, behind, has_routes, levels
@@ -60,8 +62,20 @@ async def _entries(
         if not level.nodes:
             entries += await judge.without_routes(level)
     for guard in guards:
-        entries += await judge.exempt(guard)
+        for exempt in await judge.exempt(guard):
+            _add(exempt, entries)
     return entries
+
+
+def _add(exempt: Entry, entries: list[Entry]) -> None:
+    """Add an exempt path that other routes serve too; with the route of its own path it is one entry."""
+    for number, entry in enumerate(entries):
+        if entry.is_open and (entry.path, entry.why) == (exempt.path, exempt.why):
+            methods = METHODS.intersection([*entry.methods, *exempt.methods])
+            given = ("ANY",) if methods == METHODS else tuple(sorted(methods))
+            entries[number] = replace(entry, methods=given)
+            return
+    entries.append(exempt)
 
 
 def _fallbacks(apps: list[Level]) -> Iterable[Node]:

@@ -14,7 +14,8 @@ from fastapi_cloudflare_access._routes.tree import Level, Node, behind
 from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
 from fastapi_cloudflare_access.dependencies import Dependency
 from fastapi_cloudflare_access.guard import AccessGuard
-from fastapi_cloudflare_access.testing._audit.entries import Caller
+from fastapi_cloudflare_access.testing._audit.entries import Caller, Note
+from fastapi_cloudflare_access.testing._audit.notes import notes_on
 from fastapi_cloudflare_access.testing._audit.paths import (
     host_of,
     host_of_level,
@@ -43,6 +44,7 @@ class Guard:
         sample_prefix: The same with values for the parameters; None if none are known.
         host: A host name for which a request reaches it.
         unserved: The exempt paths that its app does not serve.
+        ends_streams: Whether WebSockets behind it end with the token of their caller.
     """
 
     dependency: Dependency[Any]
@@ -51,6 +53,7 @@ class Guard:
     sample_prefix: str | None
     host: str
     unserved: tuple[str, ...]
+    ends_streams: bool
 
     def paths(self) -> set[str]:
         """Return the exempt paths in the whole app."""
@@ -73,6 +76,7 @@ class Admission:
         flaws: The others, which do not count.
         is_guarded: Whether one of the gates is a guard.
         dependencies: The gates among the dependencies of the route, each with what FastAPI knows of it.
+        notes: What the route does not hold, if it is protected.
     """
 
     gates: list[Dependency[Any]] = field(default_factory=list[Dependency[Any]])
@@ -81,6 +85,7 @@ class Admission:
     dependencies: list[tuple[Dependency[Any], Dependant]] = field(
         default_factory=list[tuple[Dependency[Any], Dependant]]
     )
+    notes: tuple[Note, ...] = ()
 
     @property
     def kinds(self) -> list[Caller]:
@@ -116,6 +121,9 @@ class Evaluator:
         for tree in node.dependants[:1]:
             for gate, sub in effective(tree, overrides, admission.flaws):
                 self._count_dependency(gate, sub, admission)
+        if is_websocket(node):
+            is_guarded = any(guard.ends_streams for guard in self.guards_before(node))
+            admission.notes = (*notes_on(node, is_guarded=is_guarded, admits_users="users" in admission.kinds),)
         return admission
 
     def guards_before(self, node: Node) -> Iterator[Guard]:
@@ -213,7 +221,7 @@ def _guards_around(node: Node) -> Iterator[Guard]:
 def _guards(objects: Sequence[Any], place: tuple[str, str | None, str]) -> Iterator[Guard]:
     for one in objects:
         if _is_guard_class(type(one)):
-            yield Guard(one.dependency, one.exempt, *place, tuple(one.unserved()))
+            yield Guard(one.dependency, one.exempt, *place, tuple(one.unserved()), one.ends_streams)
 
 
 def _is_guard_class(kind: Any) -> bool:
