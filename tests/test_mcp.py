@@ -30,7 +30,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from support.mcp_servers import fastmcp_server, official_server
 
@@ -324,12 +324,13 @@ def test_an_app_behind_the_bridge_receives_no_authorization(access: CloudflareAc
     """FastMCP insists on one, so its provider puts a fixed word there."""
     headers = team.headers(team.user("ada@example.com"))
     for given in ({}, {"Authorization": "Bearer secret"}):
-        for app in (bridge(echo(), access), Bridge(app=echo(), access=access)):
+        bridged: list[ASGIApp] = [bridge(echo(), access), Bridge(app=echo(), access=access)]
+        for app in bridged:
             seen = TestClient(app, headers=headers | given).get("/").json()
             assert "authorization" not in dict(seen["headers"])
     (middleware,) = CloudflareAccessProvider(access).get_middleware()
-    app = middleware.cls(echo(), *middleware.args, **middleware.kwargs)
-    assert dict(TestClient(app, headers=headers).get("/").json()["headers"])["authorization"] == (
+    provided: Any = middleware.cls(echo(), *middleware.args, **middleware.kwargs)
+    assert dict(TestClient(provided, headers=headers).get("/").json()["headers"])["authorization"] == (
         "Bearer cloudflare-access"
     )
 
@@ -742,7 +743,7 @@ def test_a_function_that_the_app_keeps_in_a_table_of_its_own_is_guarded(
     def hello() -> str:
         return "hello"
 
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         "under another name": {"name": "hello", "description": "Greet.", "handler": hello},
         "without a description": {"fn": hello, "name": "hello"},
     }

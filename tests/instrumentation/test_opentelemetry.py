@@ -116,7 +116,7 @@ async def test_a_hit_that_waits_for_something_else_is_timed(sdk: Sdk) -> None:
 async def test_refusals_are_counted_by_outcome_and_reason(sdk: Sdk) -> None:
     rig = Rig(sdk.listener())
     await rig.live()
-    await rig.access.optional(rig.connection(rig.team.forge("expired"), cookie=True))
+    await rig.access.optional(connection=rig.connection(rig.team.forge("expired"), cookie=True))
     assert sdk.values("cloudflare_access.refusals") == {
         ("refused", "wrong_caller"): 1,
         ("rejected", "token_expired"): 1,

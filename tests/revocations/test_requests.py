@@ -174,10 +174,10 @@ async def test_each_member_of_a_combination_asks_its_own_revocations(rig: Revoca
 async def test_a_revoked_cookie_is_no_caller_for_optional_and_a_revoked_header_is_refused(rig: RevocationRig) -> None:
     access, token = await rig.worker(), rig.token()
     await rig.do(access.revocations.log_out(email=ADA))
-    assert await access.optional(rig.connection(token, source="cookie")) is None
+    assert await access.optional(connection=rig.connection(token, source="cookie")) is None
     assert [event.optional for event in rig.named("request_rejected")] == [True]
     with pytest.raises(Exception, match="401"):
-        await access.optional(rig.connection(token))
+        await access.optional(connection=rig.connection(token))
 
 
 async def test_a_revocation_counts_without_a_token_cache(rig: RevocationRig) -> None:

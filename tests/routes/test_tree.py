@@ -63,4 +63,4 @@ def test_a_level_and_a_node_cannot_be_changed() -> None:
     (node,) = walk(app_with_a_route())
     for one in (node, node.level):
         with pytest.raises(AttributeError):
-            setattr(one, type(one).__slots__[0], None)
+            setattr(one, next(iter(type(one).__slots__)), None)

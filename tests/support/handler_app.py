@@ -179,7 +179,7 @@ def _add_bare_asgi(made: HandlerApp, access: CloudflareAccess[UserClaims]) -> No
 
     class BareApp:
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            user = await access.user(Request(scope))
+            user = await access.user(connection=Request(scope))
             await PlainTextResponse(f'"{user.email}"')(scope, receive, send)
 
     made.app.router.routes += [Route("/endpoint", Endpoint), Route("/plain", BareApp())]

@@ -36,7 +36,7 @@ class Rig:
     async def ask(self, token: str | None, dependency: Any = None) -> str:
         """Send a request to a route with a dependency; return the reason code, or `ok`."""
         try:
-            await (dependency or self.access.user)(self.connection(token))
+            await (dependency or self.access.user)(connection=self.connection(token))
         except Exception as refusal:  # noqa: BLE001 - an HTTP exception
             error: AccessError = getattr(refusal, "error")  # noqa: B009
             return error.reason

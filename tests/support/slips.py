@@ -19,7 +19,7 @@ from fastapi import routing
 from typing_extensions import TypeAliasType, TypedDict, TypeVar
 
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ConfigurationError, ServiceClaims, UserClaims
-from fastapi_cloudflare_access.policies import Group, ServiceToken  # noqa: F401 - slips name them
+from fastapi_cloudflare_access.policies import Group, ServiceToken  # noqa: F401 # pyright: ignore[reportUnusedImport] - slips name them
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 Protocol: TypeAlias = Literal["http", "websocket"]
