@@ -20,6 +20,8 @@ CYCLE = 2 * 3600.0
 """Seconds of the clock in which everything happens once."""
 ACTIONS = ("log_out", "revoke", "block")
 VICTIMS, TRIES, LONG_TRIES = 3, 20, 120
+ONCE = httpx.Limits(max_keepalive_connections=0)
+"""A server may close a connection that waits, just when the next request is sent on it."""
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Plan:
 
     async def publish(self) -> None:
         """Publish a new key, and go on signing with the one that signs; no worker is still in a back-off."""
-        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+        async with httpx.AsyncClient(limits=ONCE, timeout=30.0, trust_env=False) as client:
             for port in self.ports:
                 await self._wait_for_fetch(client, port)
         await asyncio.to_thread(self.issuing.team.rotate)
@@ -115,7 +117,7 @@ class Plan:
 
     async def fail(self, fault: Callable[[], None]) -> None:
         """Let the certs endpoint fail, once every worker has the key that signs."""
-        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+        async with httpx.AsyncClient(limits=ONCE, timeout=30.0, trust_env=False) as client:
             for port in self.ports:
                 await self._wait_for_key(client, port)
         fault()
@@ -149,7 +151,7 @@ class Plan:
         """Revoke tokens of streams that are open, each in another way, through a worker."""
         numbers = sorted(self.streams.tokens)
         chosen = self.issuing.chance.sample(numbers, min(VICTIMS, len(numbers)))
-        async with httpx.AsyncClient(timeout=30.0, trust_env=False) as client:
+        async with httpx.AsyncClient(limits=ONCE, timeout=30.0, trust_env=False) as client:
             for action, number in zip(ACTIONS, chosen, strict=False):
                 await self._revoke(client, action, number)
 
