@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Iterator
-from functools import partial
+from functools import partial, wraps
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -568,4 +568,38 @@ def test_what_has_its_object_and_a_parameter_that_is_only_named_self_are_admitte
     @app.get("/text")
     async def text(self: str, cls: Annotated[str, Query()] = "first") -> None: ...
 
+    assert sentences(app) == []
+
+
+class Search:
+    """Functions with a filter that is named `cls`; the class has the filter as a parameter too."""
+
+    def __init__(self, cls: str = "") -> None: ...
+
+    def __call__(self, cls: str = "") -> None: ...
+
+    def of_object(self, cls: str = "") -> None: ...
+
+    @wraps(of_object)
+    def wrapped(self, *values: Any, **named: Any) -> None: ...
+
+    @staticmethod
+    def without_object(cls: str) -> None: ...  # noqa: PLW0211  # pyright: ignore[reportSelfClsParameterName]
+
+
+class Outer:
+    """A class with another one in it."""
+
+    class Inner(Search):
+        """A class whose name has a dot."""
+
+
+def test_a_filter_named_cls_is_admitted_wherever_its_function_has_its_object_or_needs_none() -> None:
+    loose: dict[str, Any] = {}
+    exec("def last(page, cls): ...\ndef default(cls=None): ...", loose)  # noqa: S102 - without annotations
+    one, inner = Search(), Outer.Inner()
+    functions = (one.of_object, one.wrapped, partial(Search.of_object, one), Search.without_object, Outer.Inner, inner)
+    app = FastAPI()
+    for number, function in enumerate((*functions, loose["last"], loose["default"])):
+        app.add_api_route(f"/{number}", ok, dependencies=[Depends(function)])
     assert sentences(app) == []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from inspect import Parameter
+from inspect import Parameter, isfunction, unwrap
 from types import NoneType, UnionType
 from typing import Annotated, Any, ForwardRef, Union, get_args, get_origin
 
@@ -17,6 +17,7 @@ from fastapi_cloudflare_access.keys import KeySource
 
 _INSTANCES = ("self", "cls")
 """Names of the parameter through which a method receives its object or its class."""
+_PLAIN = (str, int, float, bool)
 
 _checked: dict[int, tuple[object, object, int | None, str | None]] = {}
 """By the id of a route: the route, so that no other one gets its id, its app with its size, and the mistake found."""
@@ -169,10 +170,22 @@ def _fields_from_requests(dependant: Dependant) -> list[Any]:
 
 
 def _is_instance_of_method(name: str, function: Any) -> bool:
-    """Check whether a parameter is that of a method; an annotated one of a plain function may be meant so."""
-    return (
-        "." in _qualified_name(function) or get_typed_signature(function).parameters[name].annotation is Parameter.empty
-    )
+    """Check whether a parameter is the first one of a method that has no object yet.
+
+    An annotated one of a plain function, or text and numbers, may be meant to come from the request.
+    """
+    while isinstance(function, partial):
+        if function.args:
+            return False
+        function = function.func
+    if getattr(function, "__self__", None) is not None or not isfunction(unwrap(function)):
+        return False
+    first = next(iter(get_typed_signature(function).parameters.values()))
+    if first.name != name:
+        return False
+    if "." in _qualified_name(function):
+        return first.annotation not in _PLAIN
+    return first.annotation is Parameter.empty and first.default is Parameter.empty
 
 
 def _qualified_name(function: Any) -> str:
