@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -51,11 +52,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ([f"{NAME}:closed", ".", "app"], {"routes": [], "has_command": True}),
     ],
 )
-def test_open_routes_besides_the_documentation_are_found(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], found: object
-) -> None:
-    main(arguments)
-    assert json.loads(capsys.readouterr().out) == found
+def test_open_routes_besides_the_documentation_are_found(arguments: list[str], found: object) -> None:
+    result = StringIO()
+    main(arguments, result)
+    assert json.loads(result.getvalue()) == found
 
 
 def test_an_app_in_another_folder_is_found_without_a_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_an_app_in_another_folder_is_found_without_a_command(folder: Path, monke
 
 def test_an_app_whose_routes_are_not_known_is_an_error_of_that_process() -> None:
     with pytest.raises(ConfigurationError):
-        main([f"{NAME}:raw", ".", "app"])
+        main([f"{NAME}:raw", ".", "app"], StringIO())
 
 
 def test_the_line_names_at_most_five_routes_and_the_command() -> None:
@@ -89,6 +89,29 @@ def test_the_line_is_printed_once_and_is_no_error_for_other_apps(capsys: pytest.
     assert reported(f"{NAME}:app", capsys) == f"{LINE}: cf-access routes {NAME}:app shows why\n"
     assert reported(f"{NAME}:closed", capsys) == ""
     assert reported(f"{NAME}:raw", capsys) == ""
+
+
+NOISE = """
+import atexit, os, subprocess, sys, threading
+os.write(1, b"printed below Python")
+subprocess.run([sys.executable, "-c", "print('printed by a child')"], check=True)
+atexit.register(print, "printed at the exit")
+threading.Thread(target=threading.Event().wait).start()
+"""
+
+
+def test_an_app_that_prints_in_other_ways_and_leaves_a_thread_has_the_line_too(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / f"{NAME}.py").write_text(NOISE + APP)
+    assert reported(f"{NAME}:app", capsys).startswith(LINE)
+
+
+def test_a_module_beside_the_app_does_not_replace_one_of_python(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    (folder / "queue.py").write_text("raise SystemExit(1)")
+    assert reported(f"{NAME}:app", capsys).startswith(LINE)
 
 
 def test_the_exit_ends_an_audit_that_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from uvicorn.importer import import_from_string
@@ -23,7 +23,16 @@ MAX_ROUTES = 5
 TIME_LIMIT = 60.0
 """Seconds after which the audit is given up."""
 
-_COMMAND = "import sys; from fastapi_cloudflare_access.local.open_routes import main; main(sys.argv[1:])"
+_COMMAND = """
+import os, sys
+result = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+from fastapi_cloudflare_access.local.open_routes import main
+main(sys.argv[1:], result)
+os._exit(0)
+"""
+"""The program of that process. Whatever the app or its processes print is not the result, and its threads cannot delay
+the exit."""
 
 
 @contextmanager
@@ -34,7 +43,7 @@ def reporting_open_routes(name: str, folder: Path, *, is_factory: bool) -> Gener
     def start() -> None:
         arguments = [name, str(folder), "factory" if is_factory else "app"]
         process = subprocess.Popen(  # noqa: S603 - this program
-            [sys.executable, "-c", _COMMAND, *arguments],
+            [sys.executable, "-P", "-c", _COMMAND, *arguments],  # no module of the app instead of one of Python
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -71,12 +80,11 @@ def sentence(routes: Sequence[str], name: str | None) -> str:
     return f"cf-access dev: anyone can use {listed}{more} without a token{command}"
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str], result: TextIO) -> None:
     """Audit an app, and write its open routes as JSON."""
     name, folder, kind = arguments
-    with redirect_stdout(sys.stderr):
-        found = open_routes(name, Path(folder), is_factory=kind == "factory")
-    sys.stdout.write(json.dumps(found))
+    json.dump(open_routes(name, Path(folder), is_factory=kind == "factory"), result)
+    result.flush()
 
 
 def open_routes(name: str, folder: Path, *, is_factory: bool) -> dict[str, Any]:
