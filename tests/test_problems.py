@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, WebSocket
+from fastapi import APIRouter, Body, Depends, FastAPI, Header, HTTPException, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from openapi_spec_validator import validate
@@ -192,6 +192,47 @@ def test_a_request_that_is_not_valid_gets_a_problem_without_its_input() -> None:
     }
     assert {name for error in found["errors"] for name in error} == {"type", "loc", "msg"}
     assert SECRET not in refused.text
+
+
+class Shade(BaseModel):
+    kind: Literal["shade"]
+
+
+class Bulb(BaseModel):
+    kind: Literal["bulb"]
+
+
+def test_a_tag_that_no_model_has_is_not_sent_back() -> None:
+    app = FastAPI()
+    app.add_exception_handler(RequestValidationError, problem_details)
+
+    @app.post("/parts")
+    async def add(part: Annotated[Shade | Bulb, Body(discriminator="kind")]) -> None: ...
+
+    refused = TestClient(app).post("/parts", json={"kind": SECRET})
+    expected = {"type": "union_tag_invalid", "loc": ["body"], "msg": "Input tag is none of the expected tags"}
+    assert (refused.status_code, refused.json()["errors"]) == (422, [expected])
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        ("too late", {"type": "value_error", "loc": [], "msg": "too late"}),
+        ({"msg": "too late"}, {"type": "value_error", "loc": [], "msg": "too late"}),
+        ({"loc": "day", "type": "late"}, {"type": "late", "loc": ["day"], "msg": ""}),
+        ({"loc": ["days", 1], "type": "late", "msg": None}, {"type": "late", "loc": ["days", 1], "msg": "None"}),
+    ],
+)
+def test_an_error_that_an_app_raises_in_another_form_is_no_crash(raised: Any, error: dict[str, Any]) -> None:
+    app = FastAPI()
+    app.add_exception_handler(RequestValidationError, problem_details)
+
+    @app.get("/")
+    async def late() -> None:
+        raise RequestValidationError([raised])
+
+    refused = TestClient(app).get("/")
+    assert (refused.status_code, refused.json()["errors"]) == (422, [error])
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"' + b"x" * 10 + b'"', b'{"\\ud800": 1}', b"\xff"], ids=range(5))

@@ -1,9 +1,9 @@
 """Refusals as problem details, `application/problem+json` (RFC 9457)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from fastapi.exceptions import RequestValidationError, WebSocketException, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse
@@ -22,6 +22,8 @@ MAX_ERRORS = 100
 """Number of validation errors in a response, at most."""
 MAX_TEXT = 1000
 """Number of characters of a message, or of a name, in a validation error."""
+
+_INVALID_TAG = "union_tag_invalid"
 
 _SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -44,8 +46,9 @@ async def problem_details(connection: HTTPConnection, refused: Exception) -> Res
     `HTTPException`, it answers the other errors of the app too.
 
     For `RequestValidationError` it sends 422 and the member `errors`, with type, place and message of at most
-    `MAX_ERRORS` errors, and never the input. For `Exception` it sends 500 and nothing of the exception, which Starlette
-    raises again, so that the server logs it. In a handler of your own write `return await problem_details(…)`.
+    `MAX_ERRORS` errors, and never the input; the messages of your own validators are sent as they are. For `Exception`
+    it sends 500 and nothing of the exception, which Starlette raises again, so that the server logs it. In a handler of
+    your own write `return await problem_details(…)`.
 
     Raises:
         ConfigurationError: The exception is one of WebSockets, which has no response.
@@ -81,10 +84,21 @@ def _problem(status: int, headers: Mapping[str, str] | None = None, **more: Any)
     return JSONResponse(body, status, headers, media_type=MEDIA_TYPE)
 
 
-def _error(error: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a validation error without the input, its context and the address of a page."""
-    place = [part if isinstance(part, int) else _text(part) for part in error["loc"]]
-    return {"type": _text(error["type"]), "loc": place, "msg": _text(error["msg"])}
+def _error(error: Any) -> dict[str, Any]:
+    """Return the members of a validation error without the input, its context and the address of a page.
+
+    An app may raise errors of its own, which have other members.
+    """
+    given = cast("Mapping[str, Any]", error) if isinstance(error, Mapping) else {"msg": error}
+    kind, place, message = given.get("type", "value_error"), given.get("loc", ()), given.get("msg", "")
+    if kind == _INVALID_TAG:  # its message has the tag of the client
+        message = "Input tag is none of the expected tags"
+    parts = cast("Sequence[object]", place) if isinstance(place, list | tuple) else (place,)
+    return {"type": _text(kind), "loc": [_part(part) for part in parts], "msg": _text(message)}
+
+
+def _part(part: object) -> int | str:
+    return part if isinstance(part, int) else _text(part)
 
 
 def _text(value: object) -> str:
