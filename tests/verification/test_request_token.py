@@ -170,11 +170,11 @@ def test_without_credentials_no_reader_finds_a_token(parts: list[bytes]) -> None
 @pytest.mark.parametrize(
     ("header", "note"),
     [
-        (b"authorization", ", and Authorization is not read: Access sends Cf-Access-Jwt-Assertion"),
-        (b"cf-access-token", ", and Cf-Access-Token is not read: Access sends Cf-Access-Jwt-Assertion"),
+        (b"authorization", "; Authorization is not read, since Access sends Cf-Access-Jwt-Assertion"),
+        (b"cf-access-token", "; Cf-Access-Token is not read, since Access sends Cf-Access-Jwt-Assertion"),
         (
             b"cf-access-client-secret",
-            ", and Cf-Access-Client-Secret is not read: Access sends Cf-Access-Jwt-Assertion",
+            "; Cf-Access-Client-Secret is not read, since Access sends Cf-Access-Jwt-Assertion",
         ),
         (b"cookie", ""),
         (b"x-authorization", ""),
