@@ -558,6 +558,6 @@ async def test_a_request_with_another_credential_is_refused_with_a_note_that_doe
     with pytest.raises(AccessHTTPException) as refused:
         await rig.access.user(connection=request)
     assert (refused.value.status_code, refused.value.detail) == (401, "No Cloudflare Access token")
-    note = "there is no token, and Authorization is not read: Access sends Cf-Access-Jwt-Assertion"
+    note = "there is no token; Authorization is not read, since Access sends Cf-Access-Jwt-Assertion"
     assert note in caplog.text
     assert "very-secret" not in caplog.text
