@@ -203,6 +203,34 @@ def test_a_handler_whose_variable_is_not_set_yet_is_read() -> None:
     assert later is ending
 
 
+class ComparedByName(type):
+    """A metaclass whose classes have no hash."""
+
+    __hash__: Any = None
+
+
+class WithoutHash(metaclass=ComparedByName):
+    def run(self) -> None: ...
+
+
+class Standing:
+    """An object that stands for another one, which is not there yet."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise RuntimeError("the other one is not there")
+
+
+@pytest.mark.parametrize("kind", [WithoutHash, Standing], ids=["without a hash", "for another one"])
+def test_no_object_that_a_handler_names_breaks_the_audit(kind: Any) -> None:
+    value = kind()
+
+    async def handler(socket: WebSocket, user: CurrentUser) -> None:
+        value.run()
+
+    assert notes_of(with_socket(handler)) == [ANY_ORIGIN, NO_END]
+
+
 def test_a_guard_that_ends_streams_leaves_no_note_on_the_end() -> None:
     app = with_socket(endless)
     app.add_middleware(AccessGuard, access=access)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from inspect import getattr_static
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from fastapi.dependencies.models import Dependant
 
@@ -80,11 +80,12 @@ def _calls(tree: Dependant) -> Iterator[Any]:
 def _names_the_end(start: list[Any]) -> bool:
     """Check whether a function, or one that it names, uses `while_valid`; no function is called."""
     waiting = deque(found for value in start for found in _functions(value))
-    seen = set[_Found]()
+    seen = set[tuple[int, int]]()
     while waiting and len(seen) < MAX_FUNCTIONS:
-        if (found := waiting.popleft()) in seen:
+        found = waiting.popleft()
+        if (known := (id(found.function), id(found.owner))) in seen:
             continue
-        seen.add(found)
+        seen.add(known)
         names = {name for code in _codes(found.function.__code__) for name in code.co_names}
         if _END in names:
             return True
@@ -96,14 +97,14 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
     """Yield the code of a function, and of the functions in it."""
     yield code
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):
+        if _is(constant, CodeType):
             yield from _codes(constant)
 
 
 def _values(found: _Found, names: set[str]) -> Iterator[tuple[Any, type[Any] | None]]:
     """Yield what the names in a function stand for, with its class for an attribute of that class."""
     spaces = found.function.__globals__
-    modules = [value for name in names if isinstance(value := spaces.get(name), ModuleType)]
+    modules = [value for name in names if _is(value := spaces.get(name), ModuleType)]
     for space in (spaces, *map(vars, modules)):
         yield from ((space[name], None) for name in names if name in space)
     if found.owner is not None:
@@ -115,25 +116,30 @@ def _values(found: _Found, names: set[str]) -> Iterator[tuple[Any, type[Any] | N
 
 def _functions(value: Any, owner: type[Any] | None = None) -> Iterator[_Found]:
     """Yield the functions of the app that a value stands for: itself, or those of its class."""
-    given = value.func if isinstance(value, partial) else value
-    if isinstance(given, MethodType):
-        owner = type(given.__self__)
-    function: Any = getattr(given, "__func__", given) if isinstance(given, _HOLDERS) else given
-    if not isinstance(function, FunctionType):  # a cached function, for example
+    given: Any = value.func if _is(value, partial) else value
+    if _is(given, MethodType):
+        owner = cast("type[Any]", type(given.__self__))
+    function: Any = given.__func__ if _is(given, *_HOLDERS) else given
+    if not _is(function, FunctionType):  # a cached function, for example
         function = getattr_static(function, "__wrapped__", function)
-    if isinstance(function, FunctionType):
+    if _is(function, FunctionType):
         if not _is_of_another(function):
             yield _Found(function, owner)
-    elif not isinstance(function, ModuleType):
-        yield from _methods(function if isinstance(function, type) else type(function))
+    elif not _is(function, ModuleType):
+        yield from _methods(function if _is(function, type) else cast("type[Any]", type(function)))
 
 
 def _methods(kind: type[Any]) -> Iterator[_Found]:
     for base in kind.__mro__:
         for member in () if _is_of_another(base) else vars(base).values():
-            function: Any = getattr(member, "__func__", member)
-            if isinstance(function, FunctionType):
+            function: Any = member.__func__ if _is(member, *_HOLDERS) else member
+            if _is(function, FunctionType):
                 yield _Found(function, kind)
+
+
+def _is(value: Any, *kinds: type[Any]) -> bool:
+    """Check the class of an object; `isinstance` would run the code of an object that stands for another one."""
+    return issubclass(type(value), kinds)
 
 
 def _is_of_another(value: Any) -> bool:
