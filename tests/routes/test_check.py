@@ -290,7 +290,7 @@ def test_a_router_that_replaces_several_routes_is_checked() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 300])
-def test_a_route_is_checked_once_as_long_as_its_app_does_not_change(monkeypatch: Any, size: int) -> None:
+def test_a_route_is_checked_once_for_each_app_as_long_as_the_app_does_not_change(monkeypatch: Any, size: int) -> None:
     looked_at: list[object] = []
 
     def wrong(dependant: object, _: object) -> Iterator[str]:
@@ -298,9 +298,10 @@ def test_a_route_is_checked_once_as_long_as_its_app_does_not_change(monkeypatch:
         yield "wrong"
 
     monkeypatch.setattr(check, "_mistakes", wrong)
-    scope: Any = {"route": SimpleNamespace(dependant=Dependant()), "app": SimpleNamespace(routes=[None] * size)}
-    assert [misuse_of(scope, Dependency) for _ in range(3)] == ["wrong"] * 3
-    assert looked_at == [scope["route"].dependant]
+    route = SimpleNamespace(dependant=Dependant())
+    scopes: Any = [{"route": route, "app": SimpleNamespace(routes=[None] * size)} for _ in range(2)]
+    assert [misuse_of(scope, Dependency) for _ in range(3) for scope in scopes] == ["wrong"] * 6
+    assert looked_at == [route.dependant] * 2
 
 
 def test_a_partial_of_a_dependency_is_looked_into() -> None:

@@ -19,8 +19,8 @@ _INSTANCES = ("self", "cls")
 """Names of the parameter through which a method receives its object or its class."""
 _PLAIN = (str, int, float, bool)
 
-_checked: dict[int, tuple[object, object, int | None, str | None]] = {}
-"""By the id of a route: the route, so that no other one gets its id, its app with its size, and the mistake found."""
+_checked: dict[tuple[int, int], tuple[object, object, int, str | None]] = {}
+"""By the ids of a route and its app: both, so that no others get these ids, the size of the app, and the mistake."""
 
 
 def misuses(app: object, ours: type[Any]) -> Iterator[str]:
@@ -50,11 +50,12 @@ def misuse_of(scope: Scope, ours: type[Any]) -> str | None:
     if (dependant := getattr(route, "dependant", None)) is None:
         return "it is not known to which route a dependency of access belongs: declare it on a route or a router"
     size = len(getattr(app, "routes", ()))
-    _, known_app, known_size, sentence = _checked.get(id(route), (None, None, None, None))
-    if known_app is not app or known_size != size:  # a router may be included in several apps
+    known = id(route), id(app)  # a router may be included in several apps
+    *_, known_size, sentence = _checked.get(known, (None, None, None, None))
+    if known_size != size:
         included = [tree for node in walk(app) if node.declared is route for tree in node.dependants]
         sentence = next((sentence for tree in [dependant, *included] for sentence in _mistakes(tree, ours)), None)
-        _checked[id(route)] = route, app, size, sentence
+        _checked[known] = route, app, size, sentence
     return sentence
 
 
