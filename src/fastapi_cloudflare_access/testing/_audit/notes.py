@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from inspect import getattr_static
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from fastapi.dependencies.models import Dependant
 
@@ -118,7 +118,7 @@ def _functions(value: Any, owner: type[Any] | None = None) -> Iterator[_Found]:
     """Yield the functions of the app that a value stands for: itself, or those of its class."""
     given: Any = value.func if _is(value, partial) else value
     if _is(given, MethodType):
-        owner = cast("type[Any]", type(given.__self__))
+        owner = _class_of(given.__self__)
     function: Any = given.__func__ if _is(given, *_HOLDERS) else given
     if not _is(function, FunctionType):  # a cached function, for example
         function = getattr_static(function, "__wrapped__", function)
@@ -126,7 +126,7 @@ def _functions(value: Any, owner: type[Any] | None = None) -> Iterator[_Found]:
         if not _is_of_another(function):
             yield _Found(function, owner)
     elif not _is(function, ModuleType):
-        yield from _methods(function if _is(function, type) else cast("type[Any]", type(function)))
+        yield from _methods(function if _is(function, type) else _class_of(function))
 
 
 def _methods(kind: type[Any]) -> Iterator[_Found]:
@@ -140,6 +140,10 @@ def _methods(kind: type[Any]) -> Iterator[_Found]:
 def _is(value: Any, *kinds: type[Any]) -> bool:
     """Check the class of an object; `isinstance` would run the code of an object that stands for another one."""
     return issubclass(type(value), kinds)
+
+
+def _class_of(value: object) -> type[Any]:
+    return type(value)
 
 
 def _is_of_another(value: Any) -> bool:
