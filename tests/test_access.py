@@ -519,7 +519,7 @@ async def _asynchronous(caller: Claims) -> bool:
 )
 def test_what_cannot_be_a_policy_is_refused_where_it_is_given(access: CloudflareAccess[Any], policy: Any) -> None:
     for require in (access.require, access.require_user, access.require_service):
-        with pytest.raises(ConfigurationError, match="a policy must be"):
+        with pytest.raises(ConfigurationError, match=r"a policy (must be|is not text)"):
             require(policy)
 
 
@@ -718,7 +718,7 @@ def test_the_lifespan_keeps_the_keys_fresh_and_ends(access: CloudflareAccess[Any
     [
         ("2effaf07" * 8, "audience 2effaf07…"),
         (["shop", "2effaf07" * 8], "audiences shop, 2effaf07…"),
-        ([f"app-{number}" for number in range(6)], "audiences app-0, app-1, app-2, app-3, app-4, …"),
+        ([f"app-{number}" for number in range(6)], "audiences app-0, app-1, app-2, …"),
     ],
 )
 def test_the_start_logs_once_which_tokens_are_accepted(audience: Any, shown: str, caplog: Any) -> None:

@@ -12,6 +12,8 @@ from support.public_names import MODULES, load, members, public_names
 
 from fastapi_cloudflare_access import CloudflareAccess
 
+pytest.importorskip("griffe", reason="needs the packages of the documentation")
+
 pytestmark = [pytest.mark.sources, pytest.mark.once]
 
 ROOT = Path(__file__).parents[1]

@@ -253,7 +253,7 @@ async def test_a_failure_is_logged_once_a_minute_and_how_often_it_was_left_out(
         failed = await rig.ask()
         assert isinstance(failed, IdentityUnavailable)
         assert failed.retry_after == 1
-    sentence = "get-identity could not be asked: a response with HTTP status 404"
+    sentence = "cf-access could not ask get-identity: a response with HTTP status 404"
     assert [record.getMessage() for record in caplog.records] == [
         sentence,
         f"{sentence} (2 equal records since the last one were not logged)",
