@@ -146,7 +146,7 @@ TESTS = {
     "stores._signing": ["tests/stores/test_signing.py", "tests/keys/test_shared_snapshot.py"],
     "stores.file": ["tests/stores/test_file.py", "tests/stores/test_checks.py"],
     "stores.memory": [*REVOCATIONS, "tests/stores/test_checks.py", "tests/keys/test_sharing.py"],
-    "stores.redis": ["tests/stores/test_redis.py"],
+    "stores.redis": ["tests/stores/test_redis.py", "tests/stores/test_checks.py"],
     "_revocations.arguments": ["tests/revocations/test_arguments.py"],
     "_revocations.following": REVOCATIONS,
     "_revocations.record": ["tests/revocations/test_record.py", "tests/revocations/test_table.py"],

@@ -1,5 +1,6 @@
 """The format of signed snapshots; lies that only someone with the secret could sign."""
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -25,6 +26,33 @@ def test_the_longest_snapshot_is_within_the_documented_limit() -> None:
         SharedSnapshot(1_767_225_600.123456, b"x" * MAX_DOCUMENT)
     )
     assert len(record) <= MAX_SNAPSHOT
+
+
+@pytest.mark.conformance(87)
+@pytest.mark.parametrize(
+    "record", [b"", b"x" * 100, Signer("b" * 32, purpose="snapshot").sign(b"{}\n{}")], ids=range(3)
+)
+def test_what_is_not_signed_with_the_secret_is_rejected(record: bytes) -> None:
+    with pytest.raises(SnapshotProblem, match="it is not "):
+        FORMAT.read(record, now=NOW)
+
+
+@pytest.mark.conformance(88)
+def test_a_snapshot_that_is_longer_than_the_limit_is_rejected() -> None:
+    head = b'{"issuer":"https://acme.cloudflareaccess.com","fetched_at":%s0}'
+    longest = SIGNER.sign(head % (b" " * (1024 - len(head) + 2)) + b"\n" + b"x" * (MAX_DOCUMENT - 1))
+    assert FORMAT.read(longest, now=NOW) == SharedSnapshot(0.0, b"x" * (MAX_DOCUMENT - 1))
+    with pytest.raises(SnapshotProblem, match="longer than 66560 bytes"):
+        FORMAT.read(longest + b"x", now=NOW)
+    for document in (b"{}", b"x" * (MAX_DOCUMENT - 2)):
+        record = SIGNER.sign(head % (b" " * (1025 - len(head) + 2)) + b"\n" + document)
+        with pytest.raises(SnapshotProblem, match="its format is unknown"):
+            FORMAT.read(record, now=NOW)
+
+
+def test_a_snapshot_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        SharedSnapshot(NOW, b"{}").fetched_at = 0  # type: ignore[misc]
 
 
 @pytest.mark.conformance(88)

@@ -15,7 +15,7 @@ from fastapi_cloudflare_access import ConfigurationError
 from fastapi_cloudflare_access._revocations.arguments import caller_keys, revocation_of, seconds_of
 from fastapi_cloudflare_access._revocations.record import LONGEST_SESSION, MICROSECONDS, RECORD_LIFETIME, Record
 from fastapi_cloudflare_access._revocations.subjects import address_names, folded, keys_of_caller, keys_of_claims
-from fastapi_cloudflare_access.claims import ServiceClaims, UserClaims
+from fastapi_cloudflare_access.claims import MAX_TIME, ServiceClaims, UserClaims
 from fastapi_cloudflare_access.stores._signing import Signer
 from fastapi_cloudflare_access.testing import FakeTeam
 
@@ -84,14 +84,38 @@ def test_a_user_is_found_by_sub_and_address_and_a_service_by_its_client_id() -> 
 # which caller
 
 
+class OtherText(str):
+    """A text of another type, such as those that libraries make of what is safe to show."""
+
+    __slots__ = ()
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "key"),
     [
         ({"sub": "7335d417"}, "sub", "7335d417"),
+        ({"sub": "a" * 256}, "sub", "a" * 256),
+        ({"sub": OtherText("7335d417")}, "sub", "7335d417"),
+        ({"sub": "cf-access-client-id"}, "sub", "cf-access-client-id"),
+        ({"client_id": "device@acme.example"}, "client_id", "device@acme.example"),
         ({"client_id": "0123.access"}, "client_id", "0123.access"),
         ({"email": "Ada@Example.com"}, "email", address_names("ada@example.com", SIGNER)[0].removeprefix("email:")),
+        (
+            {"email": "a" * 308 + "@example.com"},
+            "email",
+            names_of("a" * 308 + "@example.com")[0].removeprefix("email:"),
+        ),
     ],
-    ids=["sub", "client_id", "email"],
+    ids=[
+        "sub",
+        "longest sub",
+        "kind of text",
+        "name of a header",
+        "common name",
+        "client_id",
+        "email",
+        "longest email",
+    ],
 )
 def test_one_caller_is_given(given: dict[str, str], kind: str, key: str) -> None:
     assert caller_keys(SIGNER, "log_out", **{"sub": None, "email": None, **given}) == [(kind, key)]
@@ -104,6 +128,7 @@ def test_one_caller_is_given(given: dict[str, str], kind: str, key: str) -> None
         ({"sub": "a", "email": "b@c"}, "log_out takes one of"),
         ({"sub": ""}, "sub must be text that is not blank"),
         ({"sub": " ada"}, "has no blanks around it"),
+        ({"sub": "ada "}, "has no blanks around it"),
         ({"sub": 5}, "sub must be text"),
         ({"sub": ["ada"]}, "sub must be text"),
         ({"client_id": b"0123"}, "client_id must be text"),
@@ -111,6 +136,7 @@ def test_one_caller_is_given(given: dict[str, str], kind: str, key: str) -> None
         ({"email": "ada\u202e@example.com"}, "no control characters"),
         ({"email": "\ud800@example.com"}, "no control characters"),
         ({"sub": "a" * 257}, "at most 256 characters"),
+        ({"client_id": "a" * 257}, "at most 256 characters"),
         ({"email": "a" * 320 + "@"}, "at most 320 characters"),
         ({"email": "ada"}, "must be one address alone"),
         ({"email": "Ada <ada@example.com>"}, "must be one address alone"),
@@ -120,7 +146,7 @@ def test_one_caller_is_given(given: dict[str, str], kind: str, key: str) -> None
         ({"client_id": "CF-Access-Client-Id: ada.access"}, "is the Client ID alone"),
         ({"client_id": "cf-access-client-secret: ada"}, "is the Client ID alone"),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_another_caller_is_an_error_that_says_what_to_write(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as wrong:
@@ -195,8 +221,9 @@ def test_a_token_that_outlives_every_record_is_an_error() -> None:
         token_with({"exp": True}),
         token_with({"exp": 1e300}),
         token_with({"exp": -1}),
+        token_with({"exp": MAX_TIME + 1}),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_no_token_is_an_error_that_does_not_quote_it(token: Any) -> None:
     with pytest.raises(

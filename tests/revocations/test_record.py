@@ -1,6 +1,7 @@
 """The form of a record in a store: what is not exactly one of this team is refused."""
 
 import json
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from support.revocation_rig import NOW, SECRET, record
 
 from fastapi_cloudflare_access._revocations.log import RecordFormat
 from fastapi_cloudflare_access._revocations.record import (
+    DAY,
+    LONGEST_SESSION,
+    MAX_NAME,
     MAX_RECORD,
     MICROSECONDS,
     RECORD_LIFETIME,
@@ -19,6 +23,7 @@ from fastapi_cloudflare_access._revocations.record import (
     decode,
     encode,
 )
+from fastapi_cloudflare_access.claims import MAX_TIME
 from fastapi_cloudflare_access.stores._signing import Signer
 
 ACME, OLD = "https://acme.cloudflareaccess.com", "https://old.cloudflareaccess.com"
@@ -39,13 +44,38 @@ def decoded(**changes: Any) -> Record | Completion:
     return decode(payload, issuers=frozenset({ACME, OLD}))
 
 
+COMPLETE: dict[str, Any] = {"do": "complete", "by": ..., "key": ..., "until": ..., "epoch": "epoch"}
+"""The changes that make the statement of a worker of the record."""
+
+
+def test_the_limits_are_the_same_in_each_worker_of_a_fleet() -> None:
+    assert (MAX_RECORD, MAX_NAME, MICROSECONDS) == (4096, 256, 1_000_000)
+    assert (DAY, LONGEST_SESSION, RECORD_LIFETIME) == (86_400, 31 * 86_400, 31 * 86_400 + 3600)
+
+
+@pytest.mark.parametrize("each", [GOOD[0], GOOD[-1]], ids=["record", "completion"])
+def test_a_record_cannot_be_changed_and_has_no_dictionary_of_its_own(each: Any) -> None:
+    with pytest.raises(FrozenInstanceError):
+        each.at = 0
+    assert not hasattr(each, "__dict__")
+
+
+def test_a_block_has_an_effect_until_its_end_and_others_for_the_longest_session_and_an_hour() -> None:
+    block, log_out = decoded(until=NOW + 60), decoded(do="log_out", until=..., at=AT + 900_000)
+    assert isinstance(block, Record)
+    assert isinstance(log_out, Record)
+    assert block.ends_at == NOW + 60
+    assert (type(log_out.ends_at), log_out.ends_at) == (int, NOW + RECORD_LIFETIME)
+
+
 @pytest.mark.parametrize("each", GOOD, ids=range(len(GOOD)))
 def test_a_record_is_the_same_after_encoding_and_decoding(each: Record | Completion) -> None:
     assert decode(encode(each, issuer=OLD), issuers=frozenset({ACME, OLD})) == each
 
 
 def test_the_form_of_a_record_is_fixed() -> None:
-    assert encode(GOOD[0], issuer=ACME) == (
+    assert GOOD[0] == Record("log_out", "sub", "ada", AT)
+    assert encode(Record("log_out", "sub", "ada", AT), issuer=ACME) == (
         b'{"at":%d,"by":"sub","do":"log_out","iss":"https://acme.cloudflareaccess.com","key":"ada"}' % AT
     )
 
@@ -63,6 +93,8 @@ def test_every_record_fits_into_the_limit() -> None:
         ({"iss": [ACME]}, "of another team"),
         ({"iss": None}, "of another team"),
         ({"at": 0}, "time is out of range"),
+        ({"at": -1}, "time is out of range"),
+        ({"at": MAX_TIME * MICROSECONDS + 1}, "time is out of range"),
         ({"at": True}, "time is out of range"),
         ({"at": float(AT)}, "time is out of range"),
         ({"at": 10**30}, "time is out of range"),
@@ -82,11 +114,16 @@ def test_every_record_fits_into_the_limit() -> None:
         ({"until": True}, "end is out of range"),
         ({"until": NOW + RECORD_LIFETIME + 1}, "end is out of range"),
         ({"until": 10**30}, "end is out of range"),
+        ({"at": MAX_TIME * MICROSECONDS, "until": MAX_TIME + 1}, "end is out of range"),
         ({"do": "log_out"}, "end is out of range"),
+        ({"do": "log_out", "until": 1}, "end is out of range"),
         ({"do": "complete"}, "form is not known"),
-        ({"do": "complete", "epoch": 5}, "form is not known"),
+        ({"do": "complete", "epoch": "epoch"}, "form is not known"),
+        ({**COMPLETE, "epoch": 5}, "form is not known"),
+        ({**COMPLETE, "epoch": ...}, "form is not known"),
+        ({**COMPLETE, "key": "ada"}, "form is not known"),
     ],
-    ids=range(26),
+    ids=range(33),
 )
 def test_a_record_of_another_form_is_refused(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecordProblem, match=problem):
@@ -95,6 +132,13 @@ def test_a_record_of_another_form_is_refused(changes: dict[str, Any], problem: s
 
 def test_a_record_may_last_as_long_as_records_are_kept() -> None:
     assert isinstance(decoded(until=NOW + RECORD_LIFETIME), Record)
+
+
+def test_the_first_and_the_last_time_are_times() -> None:
+    assert decoded(at=1, until=1) == Record("block", "sub", "ada", 1, 1)
+    last = Record("block", "sub", "ada", MAX_TIME * MICROSECONDS, MAX_TIME)
+    assert decoded(at=last.at, until=last.until) == last
+    assert decoded(**COMPLETE) == Completion("epoch", AT)
 
 
 @pytest.mark.conformance(88)

@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 from support.revocation_rig import NOW, record
 
 from fastapi_cloudflare_access._revocations import table as module
-from fastapi_cloudflare_access._revocations.record import LONGEST_SESSION, MICROSECONDS, RECORD_LIFETIME, Record
+from fastapi_cloudflare_access._revocations.record import (
+    LONGEST_SESSION,
+    MICROSECONDS,
+    RECORD_LIFETIME,
+    Record,
+    decode,
+    encode,
+)
 from fastapi_cloudflare_access._revocations.table import MAX_RECORDS, Table
 from fastapi_cloudflare_access._verification.token_cache import RevocationKeys
 
-DAY = 86_400
+ISSUER = "https://acme.cloudflareaccess.com"
 
 
 def refuses(table: Table, *, iat: float = 0, now: float = 0, name: str = "sub:ada") -> bool:
@@ -25,6 +32,29 @@ def table_of(*records: Record, now: float = 0) -> Table:
     for each in records:
         table.add(each, NOW + now)
     return table
+
+
+def as_stored(each: Record) -> Record:
+    """Return the record as another worker reads it, with texts of its own."""
+    read = decode(encode(each, issuer=ISSUER), issuers=frozenset({ISSUER}))
+    assert isinstance(read, Record)
+    return read
+
+
+def test_records_that_a_store_returned_count_as_those_of_this_worker() -> None:
+    block, unblock, log_out = record("block", at=1, until=60), record("unblock", at=2), record(at=3)
+    table = table_of(as_stored(block), as_stored(log_out))
+    assert [refuses(table, iat=iat, now=5) for iat in (3, 4)] == [True, True]
+    table.add(as_stored(unblock), NOW)
+    assert [refuses(table, iat=iat, now=5) for iat in (3, 4)] == [True, False]
+    assert {each.action for each in table.records()} == {"log_out", "unblock"}
+    assert not any(table.would_change(as_stored(each)) for each in (block, unblock, log_out))
+    assert table.would_change(as_stored(record(at=4)))
+
+
+def test_a_block_that_has_ended_refuses_no_token_of_whatever_time_of_issue() -> None:
+    table = table_of(record("block", at=1, until=60))
+    assert not table.refuses(RevocationKeys(("sub:ada",), 0), NOW + 60)
 
 
 def test_an_empty_table_refuses_nothing() -> None:
@@ -110,14 +140,20 @@ def test_records_leave_after_the_longest_session_and_an_hour() -> None:
     assert len(table) == 3
     table.expire(NOW + RECORD_LIFETIME)
     assert {each.kind for each in table.records()} == {"sub"}
-    table.expire(NOW + RECORD_LIFETIME + 1)
+    table.expire(NOW + RECORD_LIFETIME + 9)
     assert (len(table), table.records()) == (0, [])
+
+
+def test_a_long_table_is_returned_whole_and_in_pieces_that_do_not_block_an_event_loop() -> None:
+    table = table_of(*(record(key=str(number)) for number in range(4001)))
+    assert [len(piece) for piece in table.pieces()] == [2000, 2000, 1]
+    assert len({each.key for each in table.records()}) == 4001
 
 
 def test_open_streams_of_a_token_are_found_by_its_caller_and_times_until_it_leaves() -> None:
     token = Record("block", "token", "digest", NOW * MICROSECONDS, NOW + 60, "stream")
     table = table_of(token)
-    assert [table.refuses_stream("stream", NOW + now) for now in (59, 60)] == [True, False]
+    assert [table.refuses_stream("stream", NOW + now) for now in (59, 60, 61)] == [True, False, False]
     assert not table.refuses_stream("other", NOW)
     table.expire(NOW + 60)
     assert not table._streams
@@ -136,6 +172,12 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Table:
 
 def test_there_is_space_for_a_hundred_thousand_records() -> None:
     assert MAX_RECORDS >= 100_000
+
+
+def test_a_table_that_is_not_full_can_add_a_caller_and_one_that_is_too_full_cannot(full: Table) -> None:
+    assert Table().can_add(record(key="eve", at=5))
+    full.add(record(key="eve", at=5), NOW)
+    assert not full.can_add(record(key="dan", at=5))
 
 
 def test_a_full_table_does_not_admit_one_more(full: Table) -> None:
@@ -171,7 +213,7 @@ RECORDS = st.builds(
     st.sampled_from(["ada", "bob"]),
     st.integers(1, 12),
     st.integers(13, 30),
-)
+).map(as_stored)
 
 
 def model(records: list[Record], *, key: str, iat: int, now: int) -> bool:

@@ -1,5 +1,6 @@
 """What `CloudflareAccess` accepts as a store, and what a store has to do with copies and combinations."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from fastapi import Depends, FastAPI
 from support.fleet_rig import WatchedStore
 
 from fastapi_cloudflare_access import CloudflareAccess, ConfigurationError
+from fastapi_cloudflare_access.protocols import RevocationStore, SnapshotStore
+from fastapi_cloudflare_access.stores._checks import check_revocation_store
 from fastapi_cloudflare_access.stores.file import FileStore
 from fastapi_cloudflare_access.stores.memory import MemoryStore
 from fastapi_cloudflare_access.stores.redis import RedisStore
@@ -34,6 +37,74 @@ def test_what_is_no_store_is_an_error_at_construction(store: Any) -> None:
     with pytest.raises(ConfigurationError) as wrong:
         CloudflareAccess(team_domain="acme", audience="a" * 64, snapshot_store=store)
     assert str(wrong.value) == SENTENCE
+
+
+class WithoutTime:
+    secret = "a" * 32
+    append = read = staticmethod(print)
+
+
+class WithoutSecretForRecords:
+    time = append = read = staticmethod(print)
+
+
+NO_REVOCATION_STORE = (
+    "revocation_store must be a RevocationStore, such as RedisStore('redis://HOST:PORT', secret=…): an object with "
+    "secret, time(), append() and read()"
+)
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["redis://:password@localhost", RedisStore, MemoryStore, 7, {}, WithoutTime(), WithoutSecretForRecords()],
+    ids=["url", "class", "other class", "number", "dict", "without time", "without secret"],
+)
+def test_what_is_no_store_of_revocations_is_an_error_at_construction(store: Any) -> None:
+    for unavailable in ("closed", None):
+        with pytest.raises(ConfigurationError) as wrong:
+            check_revocation_store(store, unavailable)
+        assert str(wrong.value) == NO_REVOCATION_STORE
+
+
+def test_a_store_of_revocations_and_what_holds_without_it_come_together() -> None:
+    check_revocation_store(None, None)
+    for unavailable in ("open", "closed"):
+        check_revocation_store(MemoryStore(), unavailable)
+        with pytest.raises(ConfigurationError, match="revocations_unavailable needs revocation_store: pass it, or"):
+            check_revocation_store(None, unavailable)
+    with pytest.raises(ConfigurationError, match="revocation_store needs revocations_unavailable, which says what"):
+        check_revocation_store(MemoryStore(), None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol"),
+    [
+        *((kind, SnapshotStore) for kind in (MemoryStore, FileStore, RedisStore)),
+        *((kind, RevocationStore) for kind in (MemoryStore, RedisStore)),
+    ],
+)
+def test_the_methods_of_a_store_take_the_arguments_of_the_protocol(kind: Any, protocol: Any) -> None:
+    for name in [name for name, each in vars(protocol).items() if name[0] != "_" and callable(each)]:
+        expected = signature(getattr(protocol, name)).parameters.values()
+        given = signature(getattr(kind, name)).parameters.values()
+        assert [(one.name, one.kind, one.default) for one in given] == [
+            (one.name, one.kind, one.default) for one in expected
+        ]
+
+
+def test_arguments_of_a_store_have_names_and_a_secret_has_no_place(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    secret = "a" * 32
+    FileStore(folder=tmp_path, secret=secret)
+    RedisStore(url="redis://localhost", secret=secret, prefix="acme:")
+    wrong: dict[Any, tuple[Any, ...]] = {
+        FileStore: (tmp_path, secret),
+        RedisStore: ("redis://localhost", secret),
+        MemoryStore: (secret,),
+    }
+    for kind, arguments in wrong.items():
+        with pytest.raises(TypeError, match="positional argument"):
+            kind(*arguments)
 
 
 def test_a_short_secret_of_a_store_of_the_app_is_an_error_at_construction() -> None:

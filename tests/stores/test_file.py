@@ -3,7 +3,9 @@
 import asyncio
 import os
 import stat
+import sys
 import threading
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.protocols import MAX_SNAPSHOT
+from fastapi_cloudflare_access.stores import file as module
 from fastapi_cloudflare_access.stores.file import FileStore
 
 pytestmark = pytest.mark.anyio
@@ -96,6 +99,33 @@ async def test_a_link_is_not_followed(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere").read_bytes() == b"elsewhere"
 
 
+async def test_a_link_in_place_of_the_lock_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (folder / f"{TEAM}.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        async with FileStore(folder, secret=SECRET).lock(TEAM, seconds=1):
+            pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_link_in_place_of_the_file_that_is_written_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"elsewhere")
+    beside(folder).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        module._write(folder / f"{TEAM}.snapshot", b"snapshot")
+    assert (tmp_path / "elsewhere").read_bytes() == b"elsewhere"
+
+
+def test_what_a_write_has_left_that_did_not_end_is_overwritten(folder: Path) -> None:
+    beside(folder).write_bytes(b"x" * 1000)
+    module._write(folder / f"{TEAM}.snapshot", b"snapshot")
+    assert (folder / f"{TEAM}.snapshot").read_bytes() == b"snapshot"
+
+
+def beside(folder: Path) -> Path:
+    """Return the file that this thread writes before it is renamed."""
+    return folder / f".{TEAM}.snapshot.{os.getpid()}.{threading.get_native_id()}"
+
+
 async def test_a_pipe_does_not_hang_the_reader(folder: Path) -> None:
     os.mkfifo(folder / f"{TEAM}.snapshot")
     with pytest.raises(OSError, match="is not a file"):
@@ -123,7 +153,28 @@ def test_a_relative_folder_stays_the_same_folder(folder: Path, monkeypatch: pyte
     assert repr(FileStore("keys", secret=SECRET)) == f"<FileStore {folder}>"
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+async def test_without_locks_of_the_system_each_worker_fetches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    spec = find_spec(module.__name__)
+    assert spec is not None
+    assert spec.loader is not None
+    other = module_from_spec(spec)
+    spec.loader.exec_module(other)
+    async with (
+        other.FileStore(folder, secret=SECRET).lock(TEAM, seconds=1) as first,
+        other.FileStore(folder, secret=SECRET).lock(TEAM, seconds=1) as second,
+    ):
+        assert (first, second) == (True, True)
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o705])
+def test_a_folder_that_others_can_read_is_accepted_since_no_snapshot_is_secret(folder: Path, mode: int) -> None:
+    folder.chmod(mode)
+    assert FileStore(folder, secret=SECRET)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o707, 0o702, 0o1777])
 def test_a_folder_that_others_can_write_is_refused(folder: Path, mode: int) -> None:
     folder.chmod(mode)
     with pytest.raises(ConfigurationError, match=r"other users may write to the folder .*: chown it, and chmod 700"):

@@ -71,7 +71,7 @@ class SnapshotFormat:
 
 def _read_head(head: bytes) -> tuple[Any, float]:
     try:
-        fields = parse_json_object(head[: _MAX_HEAD + 1])
+        fields = parse_json_object(head[:_MAX_HEAD])
     except EncodingProblem:
         raise SnapshotProblem("its format is unknown") from None
     fetched_at: Any = fields.get("fetched_at")

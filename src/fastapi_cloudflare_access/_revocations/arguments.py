@@ -16,7 +16,7 @@ from fastapi_cloudflare_access._revocations.record import (
 )
 from fastapi_cloudflare_access._revocations.subjects import address_names, stream_of, token_key
 from fastapi_cloudflare_access._verification.strict import EncodingProblem, parse_json_object
-from fastapi_cloudflare_access._verification.token import MAX_TOKEN, parse
+from fastapi_cloudflare_access._verification.token import parse
 from fastapi_cloudflare_access.claims import MAX_TIME
 from fastapi_cloudflare_access.errors import ConfigurationError, CredentialError
 from fastapi_cloudflare_access.stores._signing import Signer
@@ -87,7 +87,7 @@ def revocation_of(token: Any) -> Callable[[int], list[Record]]:
         ConfigurationError: This is not a token.
     """
     given = token.encode(errors="replace") if isinstance(token, str) else token
-    if not isinstance(given, bytes) or len(given) > MAX_TOKEN:
+    if not isinstance(given, bytes):
         raise _not_a_token()
     try:
         claims = parse_json_object(parse(given).payload)

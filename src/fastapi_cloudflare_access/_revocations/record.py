@@ -59,7 +59,7 @@ class Record:
     @property
     def ends_at(self) -> int:
         """The time from which the record has no effect any more, in seconds since 1970."""
-        return max(self.until, self.at // MICROSECONDS + (0 if self.action == "block" else RECORD_LIFETIME))
+        return self.until if self.action == "block" else self.at // MICROSECONDS + RECORD_LIFETIME
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,12 +55,12 @@ class Entry:
         return not any(_covers(block, record) for block in self.blocks)
 
     def would_grow(self, record: Record) -> bool:
-        """Check whether a record would be one more, instead of one in the place of others."""
+        """Check whether a log-out or a block would be one record more, instead of one in the place of others."""
         if not self.would_change(record):
             return False
         if record.action == "block":
             return not any(_covers(record, block) for block in self.blocks)
-        return (self.log_out if record.action == "log_out" else self.unblock) is None
+        return self.log_out is None
 
     def merge(self, record: Record) -> None:
         """Add a record that would change the entry."""

@@ -106,7 +106,7 @@ def _write(path: Path, snapshot: bytes) -> None:
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows
+except ImportError:  # Windows
 
     def _try_lock(file: int) -> bool:
         del file
