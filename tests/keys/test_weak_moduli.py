@@ -130,7 +130,14 @@ def test_the_exponents_are_those_of_mersenne_primes() -> None:
     assert [exponent for exponent in small if is_mersenne_prime(exponent)] == [
         exponent for exponent in weak_moduli._MERSENNE_PRIMES if exponent < 1300
     ]
-    assert all(map(is_mersenne_prime, (2203, 2281)))
+    assert all(map(is_mersenne_prime, (exponent for exponent in weak_moduli._MERSENNE_PRIMES if exponent > 1300)))
+
+
+def test_the_small_primes_are_those_below_4096() -> None:
+    sieve = [True] * 4096
+    for factor in range(2, 64):
+        sieve[2 * factor :: factor] = [False] * len(sieve[2 * factor :: factor])
+    assert weak_moduli._primes() == tuple(number for number in range(2, 4096) if sieve[number])
 
 
 def is_mersenne_prime(exponent: int) -> bool:

@@ -14,8 +14,8 @@ from fastapi_cloudflare_access._revocations.following import MAX_SILENCE, READ_T
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Completion
 from fastapi_cloudflare_access._revocations.source import FOLLOW_TASK, READ_TASK
 from fastapi_cloudflare_access.protocols import LogPage
-from fastapi_cloudflare_access.stores.memory import HEARTBEAT, MemoryStore
-from fastapi_cloudflare_access.testing import FakeClock, FakeTeam, MemoryFetch
+from fastapi_cloudflare_access.stores.memory import MemoryStore
+from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
 pytestmark = pytest.mark.anyio
 
@@ -523,42 +523,3 @@ async def test_a_fork_starts_its_own_tasks(rig: RevocationRig, monkeypatch: pyte
     assert access.revocations.health().following
     assert [*source_of(access)._loops.values()] != of_parent
     await rig.do(access.__aexit__(None, None, None))
-
-
-# the store in memory
-
-
-async def test_the_store_in_memory_yields_pages_at_once_and_a_heartbeat() -> None:
-    clock = FakeClock()
-    store, pages = MemoryStore(clock=clock), list[LogPage]()
-
-    async def follow() -> None:
-        async for page in store.read("acme", after=None):
-            pages.append(page)
-
-    task = asyncio.create_task(follow())
-    await clock.run_for(0)
-    await store.append("acme", [b"one", b"two"], keep=1)
-    await store.append("other", [b"three"], keep=1)
-    await clock.run_for(0)
-    assert [[*page.records] for page in pages] == [[], [b"one", b"two"]]
-    await clock.run_for(HEARTBEAT)
-    assert ([*pages[-1].records], pages[-1].is_end, pages[-1].epoch) == ([], True, "")
-    task.cancel()
-    assert await store.time() == clock.now()
-    assert [page.records async for page in first(store, after="1")] == [[b"two"]]
-
-
-async def first(store: MemoryStore, *, after: str | None) -> AsyncGenerator[LogPage]:
-    pages = store.read("acme", after=after)
-    yield await anext(pages)
-    await pages.aclose()
-
-
-async def test_the_store_in_memory_pages_long_logs() -> None:
-    store = MemoryStore()
-    await store.append("acme", [b"x"] * 1200, keep=1)
-    pages = store.read("acme", after=None)
-    found = [await anext(pages) for _ in range(3)]
-    assert [(len(page.records), page.is_end) for page in found] == [(500, False), (500, False), (200, True)]
-    await pages.aclose()

@@ -171,7 +171,7 @@ async def test_without_locks_of_the_system_each_worker_fetches(folder: Path, mon
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o705])
 def test_a_folder_that_others_can_read_is_accepted_since_no_snapshot_is_secret(folder: Path, mode: int) -> None:
     folder.chmod(mode)
-    assert FileStore(folder, secret=SECRET)
+    assert repr(FileStore(folder, secret=SECRET))
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o720, 0o707, 0o702, 0o1777])

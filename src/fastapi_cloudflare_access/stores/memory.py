@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -55,7 +54,7 @@ class MemoryStore:
     @asynccontextmanager
     async def lock(self, team: TeamName, *, seconds: float) -> AsyncGenerator[bool]:
         """Lock a team for so many seconds at most; the context is False if it is locked already."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now < self._locked_until.get(team, now):
             yield False
             return
