@@ -172,7 +172,7 @@ SLOW = (
         "seven_hundred_routes",
         "tokens_are_remembered_and",
     ),
-    "cost_at_most_two_kibibytes",
+    *("cost_at_most_two_kibibytes", "the_exponents_are_those_of"),
     *("a_fifth_more_fetches", "in_any_order", "makes_an_equal_table", "never_goes_down", "a_key_which_does_not_change"),
 )
 """Tests that take half a second and more; only who survives all others meets them."""

@@ -1,5 +1,6 @@
 """How a fetched set changes the keys: additions at once, removals once they are confirmed."""
 
+from dataclasses import FrozenInstanceError
 from types import MappingProxyType
 
 import pytest
@@ -36,7 +37,9 @@ def test_a_new_key_counts_at_once() -> None:
 def test_a_key_that_went_missing_is_used_until_the_delay_is_over_and_a_fetch_confirms_it() -> None:
     assert set(after(fetched("a", "b"), fetched("b", at=10)).keys) == {"a", "b"}
     assert set(after(fetched("a", "b"), fetched("b", at=10), fetched("b", at=39.9)).keys) == {"a", "b"}
-    assert set(after(fetched("a", "b"), fetched("b", at=10), fetched("b", at=40)).keys) == {"b"}
+    assert set(after(fetched("a", "b"), fetched("a", at=10), fetched("a", at=39.9)).keys) == {"a", "b"}
+    for at in (40, 40.1, 4000):
+        assert set(after(fetched("a", "b"), fetched("b", at=10), fetched("b", at=at)).keys) == {"b"}
 
 
 def test_a_key_that_comes_back_is_as_before() -> None:
@@ -88,6 +91,16 @@ def test_an_age_is_the_longer_of_both_clocks_and_never_negative() -> None:
     assert start.until(ClockReading(105, 4000)) == 3000, "the machine slept"
     assert start.until(ClockReading(105, 10)) == 5, "the wall clock was set back"
     assert start.until(ClockReading(100, 10)) == 0
+    assert start.until(ClockReading(305, 1000)) == 205
+    assert start.until(ClockReading(100, 3200)) == 2200
+
+
+def test_nothing_is_known_at_first_and_nothing_known_can_be_changed() -> None:
+    snapshot, document = Snapshot(), fetched("a")
+    assert (snapshot.generation, snapshot.sequence, snapshot.fetched, *snapshot.keys) == (0, 0, None)
+    for each, name in ((snapshot, "keys"), (document, "key_set"), (document.at, "wall")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(each, name, None)
 
 
 @pytest.mark.parametrize("may_confirm_removals", [True, False])
