@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -11,12 +10,11 @@ import pytest
 from support.fleet_rig import SECRET, TEAM, Fleet, WatchedStore
 
 from fastapi_cloudflare_access._keys.shared_snapshot import SharedSnapshot, SnapshotFormat
-from fastapi_cloudflare_access._keys.sharing import STORE_WAIT
+from fastapi_cloudflare_access._keys.sharing import STORE_PAUSE, STORE_WAIT
 from fastapi_cloudflare_access.events import SnapshotLoaded, SnapshotRejected, SnapshotStoreFailed
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.stores._problem import StoreProblem
 from fastapi_cloudflare_access.stores._signing import Signer
-from fastapi_cloudflare_access.stores.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -613,6 +611,7 @@ async def test_a_store_that_ignores_a_cancellation_leaves_no_task_behind() -> No
     async def ignore_cancellation() -> None:
         with suppress(asyncio.CancelledError):
             await hang()
+        await workers.clock.sleep(0.5)
 
     workers, store = fleet()
     worker = await workers.started()
@@ -620,8 +619,8 @@ async def test_a_store_that_ignores_a_cancellation_leaves_no_task_behind() -> No
         store.faults["load"] = ignore_cancellation
         await workers.clock.run_for(INTERVAL)
         assert len(waiting()) == 1, "the refresh asks the store first"
-        await workers.clock.run_for(STORE_WAIT)
-        assert waiting() == []
+        await workers.clock.run_for(STORE_WAIT + 0.5)
+        assert waiting() == [], "it does not ask the store once more"
     await stop(worker)
 
 
@@ -666,7 +665,8 @@ async def test_a_store_that_failed_is_not_asked_for_five_seconds() -> None:
     assert await shared.find(worker, shared.kid) == "ok"
     assert shared.clock.monotonic() - began < STORE_WAIT, "the gap between fetches, and no wait for the store"
     assert "load" not in store.operations
-    await shared.clock.run_for(5)
+    assert STORE_PAUSE == 5
+    await shared.clock.run_for(STORE_PAUSE)
     await shared.find(worker, "made up")
     assert store.operations.count("load") == 1
     await worker.stop()
@@ -778,13 +778,15 @@ async def test_the_lock_ends_with_the_save() -> None:
     await worker.stop()
 
 
-async def test_a_memory_store_locks_for_so_long_at_most() -> None:
-    store = MemoryStore()
-    abandoned = store.lock(TEAM, seconds=0.001)
-    assert await abandoned.__aenter__()
-    time.sleep(0.002)  # noqa: ASYNC251 - the lock is on the machine's clock
-    async with store.lock(TEAM, seconds=60) as is_free:
-        assert is_free
-        await abandoned.__aexit__(None, None, None)
-        async with store.lock(TEAM, seconds=60) as is_free_again:
-            assert not is_free_again, "the end of the first lock did not end the second"
+async def test_the_lock_outlasts_a_fetch_by_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, store = fleet(fetch_timeout=4)
+    lock, lasting = store.lock, list[float]()
+
+    def watched(team: str, *, seconds: float) -> Any:
+        lasting.append(seconds)
+        return lock(team, seconds=seconds)
+
+    monkeypatch.setattr(store, "lock", watched)
+    worker = await shared.started()
+    assert lasting == [6]
+    await worker.stop()
