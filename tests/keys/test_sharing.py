@@ -147,6 +147,21 @@ async def test_workers_wait_at_most_a_second_for_another_that_fetches() -> None:
     await stop(first, second)
 
 
+async def test_a_worker_that_waits_for_another_looks_at_the_store_after_longer_and_longer_pauses() -> None:
+    shared, store = fleet()
+    worker, looks = shared.worker(), list[int]()
+    async with store.inner.lock(TEAM, seconds=60):
+        starting = asyncio.ensure_future(worker.start())
+        await shared.clock.run_for(0)
+        store.operations.clear()
+        for seconds in (0.05, 0.1, 0.2, 0.4, 0.2):
+            await shared.clock.run_for(seconds)
+            looks.append(store.operations.count("load"))
+    assert looks == [0, 1, 2, 3, 3]
+    await shared.clock.run_until(starting)
+    await worker.stop()
+
+
 async def test_a_worker_whose_fetch_fails_leaves_the_next_one_its_turn() -> None:
     shared, _ = fleet()
     shared.certs.fail_with(times=1)
