@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from support.revocation_rig import ADA, BOB, HOUR, NOW, SECRET, BreakableStore, RevocationRig, record, signed, source_of
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access._revocations import following
+from fastapi_cloudflare_access._revocations import following, source
 from fastapi_cloudflare_access._revocations.following import MAX_SILENCE, READ_TIMEOUT, RESYNC_INTERVAL, SETTLING
 from fastapi_cloudflare_access._revocations.record import MICROSECONDS, Completion
 from fastapi_cloudflare_access._revocations.source import FOLLOW_TASK, READ_TASK
@@ -321,6 +322,76 @@ async def test_pauses_between_failures_grow_to_a_second(rig: RevocationRig, monk
     assert 60 <= attempts <= 60 * 2 + 12
 
 
+async def test_the_pauses_of_a_worker_are_random_and_double_after_each_failure(
+    rig: RevocationRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, attempts = set[tuple[float, float]](), list[float]()
+
+    def highest(low: float, high: float) -> float:
+        asked.add((low, high))
+        return high
+
+    async def read(team: str, *, after: str | None) -> AsyncGenerator[LogPage]:
+        attempts.append(rig.clock.monotonic())
+        raise OSError
+        yield
+
+    monkeypatch.setattr(following, "_between", highest)
+    await rig.worker()
+    monkeypatch.setattr(rig.store, "read", read)
+    await rig.store.restart()
+    await rig.clock.run_for(8)
+    pauses = [later - earlier for earlier, later in pairwise(attempts)]
+    growing = [pause for pause in pauses if pause > 0.15]
+    assert growing[:5] == pytest.approx([0.2, 0.4, 0.8, 1, 1])
+    assert pauses[0] == pytest.approx(0.1), "at first the store may be back at once"
+    assert sum(pauses) - sum(growing) <= 1.2
+    assert asked == {(0.9, 1.1), (0, 0.5), (0.5, 1.0)}
+
+
+def test_the_durations_and_limits_are_the_same_in_each_worker_of_a_fleet() -> None:
+    assert (SETTLING, MAX_SILENCE, READ_TIMEOUT, RESYNC_INTERVAL) == (5, 10, 8, 600)
+    assert (following.SPREAD, following.COMPLETION_LIFETIME, following.MAX_WRITTEN) == (0.5, 86_400, 2000)
+    assert (following.FIRST_PAUSE, following.LONGEST_PAUSE) == (0.1, 1)
+    assert (source.READ_INTERVAL, source.CATCH_UP_TIMEOUT, source.READ_ALL_TIMEOUT) == (1, 1, 60)
+    assert (source.MAX_CLOCK_SKEW, source.MAX_ADDRESSES, source.START_POLL) == (300, 4096, 0.05)
+
+
+async def test_a_generator_that_does_not_close_is_left_after_a_second(
+    rig: RevocationRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access, attempts = await rig.worker(), list[float]()
+
+    class Hanging:
+        async def __anext__(self) -> LogPage:
+            attempts.append(rig.clock.monotonic())
+            raise OSError
+
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(following, "_between", lambda _, high: high)
+    monkeypatch.setattr(rig.store, "read", lambda *_, **__: Hanging())
+    await rig.store.restart()
+    await rig.clock.run_for(2)
+    assert access.revocations.health().last_error == "it failed with OSError"
+    assert 1 <= attempts[1] - attempts[0] <= 1.25
+
+
+async def test_without_a_lifespan_a_request_reads_a_log_with_gaps_three_times_at_most(
+    rig: RevocationRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access, positions = rig.make(), list[str | None]()
+
+    async def read(team: str, *, after: str | None) -> AsyncGenerator[LogPage]:
+        positions.append(after)
+        yield LogPage([], "1", is_end=True, has_gap=True)
+
+    monkeypatch.setattr(rig.store, "read", read)
+    assert await rig.outcome(access, rig.token()) == "revocations_unavailable"
+    assert positions == [None] * 3
+
+
 async def test_a_generator_that_cannot_be_closed_stops_nothing(
     rig: RevocationRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,11 +555,11 @@ def test_one_object_works_in_one_event_loop_after_another_and_in_two_at_once() -
 
 async def test_a_loop_that_was_complete_before_a_silence_does_not_vouch_for_another_one(rig: RevocationRig) -> None:
     access = await rig.worker()
-    source = source_of(access)
-    thread = threading.Thread(target=asyncio.run, args=[source.read_all()])
+    mine = source_of(access)
+    thread = threading.Thread(target=asyncio.run, args=[mine.read_all()])
     thread.start()
     thread.join()
-    assert len(source._loops) == 2
+    assert len(mine._loops) == 2
     rig.store.problem = OSError()
     await rig.clock.run_for(MAX_SILENCE + 1)
     rig.store.lose()  # with what others added meanwhile
