@@ -109,14 +109,18 @@ async def first(store: MemoryStore, *, after: str | None) -> AsyncGenerator[LogP
     ids=["long", "whole pages", "empty"],
 )
 async def test_long_logs_are_read_in_pages_each_record_once(length: int, expected: list[tuple[int, bool]]) -> None:
-    store, records = MemoryStore(), [b"%d" % number for number in range(length)]
+    clock, records = FakeClock(), [b"%d" % number for number in range(length)]
+    store, before = MemoryStore(clock=clock), clock.monotonic()
     await store.append("acme", records[:700], keep=1)
     await store.append("acme", records[700:], keep=1)
     pages = store.read("acme", after=None)
-    found = [await anext(pages) for _ in expected]
+    found = [await clock.run_until(anext(pages)) for _ in expected]
+    assert clock.monotonic() == before, "without a pause between pages"
     assert [(len(page.records), page.is_end) for page in found] == expected
     assert [record for page in found for record in page.records] == records
     assert [page.position for page in found] == [str(min(500 * (n + 1), length)) for n in range(len(expected))]
+    assert (await clock.run_until(anext(pages))).records == []
+    assert clock.monotonic() == pytest.approx(before + HEARTBEAT)
     await pages.aclose()
 
 
