@@ -150,7 +150,7 @@ TESTS = {
     "_revocations.arguments": ["tests/revocations/test_arguments.py"],
     "_revocations.following": REVOCATIONS,
     "_revocations.record": ["tests/revocations/test_record.py", "tests/revocations/test_table.py"],
-    "_revocations.reporting": REVOCATIONS,
+    "_revocations.reporting": ["tests/revocations/test_reporting.py"],
     "_revocations.source": REVOCATIONS,
     "_revocations.subjects": ["tests/revocations/test_arguments.py", "tests/revocations/test_requests.py"],
     "_revocations.table": ["tests/revocations/test_table.py"],
