@@ -14,11 +14,6 @@ from fastapi_cloudflare_access.protocols import MAX_SNAPSHOT, Secret
 from fastapi_cloudflare_access.stores._problem import TeamName
 from fastapi_cloudflare_access.stores._signing import checked_secrets
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]
-
 _OWNER_ONLY = 0o600
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -109,11 +104,18 @@ def _write(path: Path, snapshot: bytes) -> None:
     beside.replace(path)
 
 
-def _try_lock(file: int) -> bool:
-    if fcntl is None:
+try:
+    import fcntl
+except ImportError:  # Windows
+
+    def _try_lock(file: int) -> bool:
+        del file
         return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+else:
+
+    def _try_lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
