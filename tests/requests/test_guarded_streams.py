@@ -15,7 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from support.soaking import in_full
-from support.stream_rig import LEEWAY, LIFETIME, Rig, wait_forever
+from support.stream_rig import LEEWAY, LIFETIME, Rig, timers, wait_forever
 
 from fastapi_cloudflare_access import ConfigurationError
 from fastapi_cloudflare_access.streams import run_while_valid
@@ -246,6 +246,18 @@ async def test_a_response_of_known_length_is_completed(guard: Guard) -> None:
     assert guard.ended() == []
 
 
+async def test_a_response_that_is_no_stream_starts_no_timer(guard: Guard) -> None:
+    running: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in ({**START, "headers": [(b"content-length", b"0")]}, END):
+            await send(message)
+            running.append(timers())
+
+    await guard.run(app)
+    assert running == [[], []]
+
+
 async def test_a_slow_request_gets_its_response(guard: Guard) -> None:
     async def endpoint(request: Any) -> PlainTextResponse:
         await guard.clock.sleep(2 * LIFETIME)
@@ -308,6 +320,33 @@ async def test_an_app_that_suppresses_its_cancellation_sends_nothing_more(guard:
     assert (guard.sent, task.done()) == ([START, chunk(b"a"), END], False)
     await guard.clock.run_until(task)
     assert (guard.sent, heard) == ([START, chunk(b"a"), END], [{"type": "http.disconnect"}])
+
+
+async def test_an_app_has_a_quarter_of_a_second_to_return(guard: Guard) -> None:
+    """In which it may still write to the log, for example; the connection is then ended at once."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):
+            await stream(scope, receive, send)
+        await guard.clock.sleep(0.2)
+
+    task = await guard.start(app)
+    await guard.expire()
+    assert (guard.sent, task.done()) == ([START, chunk(b"a")], False)
+    await guard.clock.run_for(0.2)
+    assert (guard.sent, task.done()) == ([START, chunk(b"a"), END], True)
+
+
+async def test_a_stream_that_was_revoked_before_it_began_gives_that_reason_also_after_its_token(guard: Guard) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        guard.access._authenticator.open_streams.end_streams_of(lambda _: True)
+        await guard.clock.sleep(LIFETIME + LEEWAY)
+        await stream(scope, receive, send)
+
+    task = await guard.start(app)
+    await guard.clock.run_until(task)
+    assert guard.sent == [START, END]
+    assert [event.reason for event in guard.ended()] == ["token_revoked"]
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "in a group"])
