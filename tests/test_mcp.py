@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, get_overloads
+from unittest.mock import ANY
 
 import pytest
 
@@ -749,6 +750,36 @@ def test_a_function_that_the_app_keeps_in_a_table_of_its_own_is_guarded(
     }
     rig = Rig(team, admins(tables[kept].get("handler", hello)))
     assert [rig.call(ada), rig.call(eve)] == ["hello", "CallRefused: This caller is not allowed here"]
+
+
+class EqualToAll(type):
+    """The type of a class that is equal to every other."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    __hash__ = type.__hash__
+
+
+class Kept(metaclass=EqualToAll):
+    """What an app keeps a function in."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+
+@pytest.mark.parametrize("name", ["raw_function", "fn", None])
+def test_what_is_equal_to_the_function_does_not_register_it(team: FakeTeam, ada: UserClaims, name: str | None) -> None:
+    """Such as `unittest.mock.ANY`, which is equal to everything."""
+
+    def hello() -> str:
+        return "hello"
+
+    kept: Any = {name: ANY, "name": hello, "description": ""} if name else Kept(hello)
+    rig = Rig(team, admins(hello))
+    assert (rig.call(ada), bool(kept)) == ("hello", True)
 
 
 def test_generators_are_guarded_too(team: FakeTeam, ada: UserClaims, eve: UserClaims) -> None:

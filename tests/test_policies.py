@@ -457,6 +457,11 @@ def test_no_policy_can_be_changed(value: Any) -> None:
             setattr(value, name, ())
 
 
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_a_policy_has_no_attributes_but_its_fields(value: Any) -> None:
+    assert not hasattr(value, "__dict__")
+
+
 def test_a_policy_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Group("a").names = ("b",)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - on purpose

@@ -81,6 +81,8 @@ class Subject(NamedTuple):
 class Policy(ABC):
     """The base of the policies; an immutable value, equal to others of the same content."""
 
+    __slots__ = ()
+
     def evaluate(
         self,
         caller: Annotated[Claims, NO_DEPENDENCY],
