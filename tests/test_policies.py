@@ -375,6 +375,8 @@ def test_policies_are_values_with_equality_hash_and_a_readable_repr() -> None:
         assert value.__eq__(5) in (NotImplemented, False)
     assert Group("b", "a", "a") == Group("a", "b")
     assert Claim("custom.x", 1) != Claim("custom.x", 1.0)
+    assert Claim("custom.x", 1) != Claim("custom.x", 1, 2)
+    assert Claim("custom.x", 1, 2) != Claim("custom.x", 1)
     assert ServiceToken("a.access", name="backup") == ServiceToken("a.access")
     assert Predicate(is_ada, name="is Ada") == Predicate(is_ada)
     assert hash(Predicate(is_ada, name="is Ada")) == hash(Predicate(is_ada))
