@@ -3,6 +3,7 @@
 import pickle
 import re
 from contextlib import nullcontext
+from enum import StrEnum
 from itertools import product
 from typing import Any, Optional
 
@@ -229,6 +230,7 @@ def test_international_domains_compare_as_idna_and_addresses_in_any_case() -> No
 def test_countries_and_service_tokens() -> None:
     assert Country("de").evaluate(user(country="DE")) is YES
     assert Country("FR", "DE").evaluate(user(country="US")) is NO
+    assert [Country(code).evaluate(user(country=code)) for code in ("AD", "XK", "ZA")] == [YES, YES, YES]
     assert Country("DE").evaluate(user(country=None)) is UNKNOWN
     assert ServiceToken(SERVICE.client_id).evaluate(SERVICE) is YES
     assert Claim("common_name", SERVICE.client_id).evaluate(SERVICE) is YES  # as for a client certificate
@@ -236,6 +238,16 @@ def test_countries_and_service_tokens() -> None:
     assert ServiceToken("other.access").evaluate(SERVICE) is NO
     assert ServiceToken(SERVICE.client_id).evaluate(user(common_name=SERVICE.client_id)) is NO
     assert Anyone().evaluate(SERVICE) is Anyone().evaluate(user()) is YES
+
+
+class Name(StrEnum):
+    GROUP = "admins"
+    CLIENT_ID = "0123.access"
+
+
+def test_names_may_be_members_of_an_enumeration() -> None:
+    assert Group(Name.GROUP).evaluate(user(groups=["admins"])) is YES
+    assert ServiceToken(Name.CLIENT_ID).client_ids == ("0123.access",)
 
 
 @pytest.mark.parametrize(

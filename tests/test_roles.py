@@ -122,6 +122,12 @@ def test_a_text_that_is_no_policy_is_refused_with_one_sentence(text: Any, senten
         parse_policy(text)
 
 
+def test_a_text_has_at_most_ten_thousand_characters() -> None:
+    assert parse_policy("Group('a')".ljust(10_000)) == Group("a")
+    with pytest.raises(ConfigurationError, match="at most 10000 characters"):
+        parse_policy("Group('a')".ljust(10_001))
+
+
 @pytest.mark.parametrize(("length", "shown"), [(60, "x" * 60), (61, "x" * 59 + "…")])
 def test_a_part_of_at_most_sixty_characters_is_shown_whole(length: int, shown: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{shown} is not a policy"):

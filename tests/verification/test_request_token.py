@@ -11,6 +11,7 @@ from fastapi_cloudflare_access._verification.request_token import (
     find_token,
     other_credentials,
     short_digest,
+    unread_source,
     without_credentials,
 )
 from fastapi_cloudflare_access.errors import AmbiguousToken, MalformedToken
@@ -138,7 +139,7 @@ def test_a_digest_is_short_and_is_not_the_token() -> None:
 
 
 def test_without_credentials_the_token_is_in_no_header() -> None:
-    kept = [(b"host", b"a.example"), (b"cookie", b"theme=dark; lang=en"), (b"x-cf-authorization", b"x")]
+    kept = [(b"accept", b"*/*"), (b"cookie", b"theme=dark; lang=en"), (b"x-cf-authorization", b"x")]
     names = (b"authorization", b"cf-access-jwt-assertion", b"cf-access-token", b"cf-access-client-secret")
     assert without_credentials([*kept, *((name, b"secret") for name in names), *kept]) == [*kept, *kept]
 
@@ -182,3 +183,23 @@ def test_without_credentials_no_reader_finds_a_token(parts: list[bytes]) -> None
 )
 def test_a_header_with_another_credential_is_named_without_its_value(header: bytes, note: str) -> None:
     assert other_credentials([(b"host", b"x"), (header, b"a secret")]) == note
+
+
+@pytest.mark.parametrize(
+    ("headers", "sources", "sentence"),
+    [
+        ([(b"cookie", b"CF_Authorization=c")], ("header",), "the cookie CF_Authorization is present, and"),
+        ([(b"cookie", b"a=b")], ("header",), None),
+        ([(b"accept", b"CF_Authorization=c")], ("header",), None),
+        ([(b"set-cookie", b"CF_Authorization=c")], ("header",), None),
+        ([(HEADER, b"h")], ("cookie",), "the header Cf-Access-Jwt-Assertion is present, and"),
+        ([(b"accept", b"h")], ("cookie",), None),
+        ([(b"host", b"h")], ("cookie",), None),
+        ([(HEADER, b"h"), (b"cookie", b"CF_Authorization=c")], BOTH, None),
+    ],
+)
+def test_a_token_in_the_place_that_is_not_read_is_named(
+    headers: list[tuple[bytes, bytes]], sources: tuple[TokenSource, ...], sentence: str | None
+) -> None:
+    said = unread_source(headers, sources)
+    assert said is None if sentence is None else f"{sentence} token_sources does not read it" in str(said)
