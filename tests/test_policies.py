@@ -142,8 +142,11 @@ def test_a_policy_that_decides_nothing_cannot_be_made() -> None:
         type("Undecided", (Policy,), {})()
 
 
+KINDS = [Policy, Both, Either, Not, Anyone, Predicate, Claim, Country, Email, EmailDomain, Group, ServiceToken]
+
+
 @pytest.mark.conformance(107)
-@pytest.mark.parametrize("kind", [Policy, Both, Either, Not, Anyone, Predicate], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_a_class_of_policies_as_a_dependency_is_refused(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match="a policy is not a dependency"):
         FastAPI().get("/", dependencies=[Depends(kind)])(lambda: None)

@@ -22,7 +22,7 @@ _CLIENT_ID = re.compile(r"\.access(?:\.|$)")
 _MAX_SHOWN = 60
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class _OneOf(Policy):
     """A policy with one or more names."""
 
@@ -126,7 +126,7 @@ class Country(_OneOf):
         return (("country",),)
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class ServiceToken(Policy):
     """Services with one of these Client IDs: `ServiceToken("0123abcd….access", name="backup")`.
 
@@ -168,7 +168,7 @@ class ServiceToken(Policy):
         return f"ServiceToken({ids})" if self.name is None else f"ServiceToken({ids}, name={self.name!r})"
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Claim(Policy):
     """Callers whose claim is one of these values, or a list that has one: `Claim("custom.department", "sales")`.
 
