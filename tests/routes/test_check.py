@@ -336,6 +336,10 @@ class Employee(UserClaims):
     """A model of the app's own."""
 
 
+class Contractor(UserClaims):
+    """Another one."""
+
+
 def written(annotation: str, dependency: str) -> str:
     return f"caller: Annotated[{annotation}, Depends(access.{dependency})]"
 
@@ -363,6 +367,7 @@ STAFF = CloudflareAccess(team_domain="acme", audience=TEAM.audience, user_model=
         (Employee, "user", f"returns UserClaims: write {MODEL}"),
         (Employee, "access", f"returns UserClaims | ServiceClaims: write {MODEL}"),
         (Employee | None, "optional", f"also returns UserClaims | ServiceClaims: write {MODEL}"),
+        (Employee | Contractor, "user", f"returns UserClaims: write {MODEL}"),
     ],
 )  # fmt: skip
 def test_a_parameter_that_is_annotated_with_less_than_it_receives_is_an_error_at_the_start(
