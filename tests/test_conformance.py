@@ -75,6 +75,7 @@ def test_each_recorded_mutant_that_survived_is_explained() -> None:
         *(f"_identity.{name}" for name in ("document", "limits", "source")),
         *(f"_requests.{name}" for name in ("authentication", "choosing", "login_redirect", "refusing", "urls")),
         *(f"policies.{name}" for name in ("callers", "expressions", "logic", "reading", "roles")),
+        *("_routes.check", "mcp.requirements"),
         *(f"_keys.{name}" for name in ("shared_snapshot", "snapshot")),
         *(f"_revocations.{name}" for name in ("record", "reporting", "subjects", "table")),
         *(f"stores.{name}" for name in ("_checks", "_signing", "file", "memory", "redis")),
