@@ -249,10 +249,11 @@ def make(mistake: str) -> None:
     names: dict[str, Any] = {name: getattr(fastapi, name) for name in ("Depends", "FastAPI", "Security")}
     names |= {"CloudflareAccess": CloudflareAccess, "UserClaims": UserClaims, "Annotated": Annotated}
     names |= {"access": access, "Strict": Strict, "async_policy": async_policy, "policy_of_two": policy_of_two}
-    names |= {"request": HTTPConnection({"type": "http"}), "View": View, "Employee": Employee, "Typed": Typed}
+    names |= {"request": HTTPConnection({"type": "http"}), "View": View, "Employee": Employee}
     names |= {"Group": Group, "AccessGuard": AccessGuard}
+    names["access_of_typed"] = CloudflareAccess(user_model=Typed)
     names["app"] = app = fastapi.FastAPI(lifespan=access.lifespan)
-    if mistake.startswith(("CloudflareAccess(", "AccessGuard(", "access.", "app.")):
+    if mistake.startswith(("CloudflareAccess(", "AccessGuard(", "access.", "access_of_typed.", "app.")):
         eval(mistake, names)  # noqa: S307 - what the guide shows
     elif mistake.startswith("FastAPI("):
         app = eval(mistake, names)  # noqa: S307 - the same

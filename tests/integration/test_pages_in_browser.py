@@ -15,6 +15,8 @@ pytestmark = needs_browser
 
 PHONE: "ViewportSize" = {"width": 390, "height": 844}
 LAPTOP: "ViewportSize" = {"width": 1280, "height": 800}
+PARTS = 10
+"""Number of tests that the pages are divided among, so that none takes long on a busy machine."""
 FAULTS = """() => {
     const faults = [];
     const room = document.documentElement.clientWidth;
@@ -49,9 +51,10 @@ def address_of(page: str) -> str:
     return page.removesuffix(".md").removesuffix("index")
 
 
-def test_every_page_fits_a_phone_and_a_laptop(tab: "Page") -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_page_fits_a_phone_and_a_laptop(tab: "Page", part: int) -> None:
     faults: dict[str, Any] = {}
-    for page in PAGES:
+    for page in PAGES[part::PARTS]:
         tab.set_viewport_size(LAPTOP)
         tab.goto(address_of(page))
         for size in (LAPTOP, PHONE):
