@@ -190,8 +190,7 @@ def _is_instance_of_method(name: str, function: Any) -> bool:
 
 
 def _qualified_name(function: Any) -> str:
-    while isinstance(function, partial):
-        function = function.func
+    function = _unwrapped(function)
     return str(getattr(function, "__qualname__", type(function).__qualname__)).rpartition("<locals>.")[2]
 
 

@@ -108,31 +108,32 @@ class InProcessApp:
             self._stopped.set()
 
 
-class FailedApp:
+class _Page:
+    """A backend that sends an error page, and nothing else."""
+
+    title: str
+    text: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the page."""
+        await message(self.title, self.text, status=502)(scope, receive, send)
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+
+class FailedApp(_Page):
     """The backend of an app that cannot be imported; the next reload starts a new process."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an error page."""
-        text = "It cannot be imported; read the error in the terminal, and correct the file."
-        await message("The app did not start", text, status=502)(scope, receive, send)
-
-    async def start(self) -> None:
-        """Do nothing."""
-
-    async def stop(self) -> None:
-        """Do nothing."""
+    title = "The app did not start"
+    text = "It cannot be imported; read the error in the terminal, and correct the file."
 
 
-class NoBackend:
+class NoBackend(_Page):
     """The backend of an app that is not set yet."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an error page."""
-        text = "Name an app or --upstream on the command line, or set the app's upstream in access.toml."
-        await message("This app has no backend", text, status=502)(scope, receive, send)
-
-    async def start(self) -> None:
-        """Do nothing."""
-
-    async def stop(self) -> None:
-        """Do nothing."""
+    title = "This app has no backend"
+    text = "Name an app or --upstream on the command line, or set the app's upstream in access.toml."
