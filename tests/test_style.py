@@ -31,6 +31,9 @@ METAPHORS = "face|door|house|room|rooms|rim|arrow|arrows|life|errand|wish|crowd"
 PHRASES = "stands twice|stand twice|will not do|(?<!in )(?<!in-)flight"
 FORBIDDEN = re.compile(rf"(?<![\w-])(?:{PRONOUNS}|{METAPHORS}|{PHRASES})(?![\w-])", re.IGNORECASE)
 
+DIGITS = re.compile(r"[0-9a-f]{1,6}")
+"""Words that a trace, a digest or an ID contains by chance; an `@` after a name makes it one that none contains."""
+
 
 def of_path(path: Path) -> str:
     return str(path.relative_to(ROOT))
@@ -81,6 +84,17 @@ def test_no_name_of_a_test_has_a_metaphor_or_a_pronoun_for_an_actor() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     ]
     assert [name for name in names if re.search(rf"_(?:{PRONOUNS}|crowds?|errand|wish)(?:_|$)", name)] == []
+
+
+def test_no_test_looks_for_a_short_word_that_a_random_digest_can_contain() -> None:
+    words = [
+        f"{of_path(path)}:{node.lineno}: {node.left.value}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.NotIn)
+        if isinstance(node.left, ast.Constant) and DIGITS.fullmatch(str(node.left.value))
+    ]
+    assert words == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=of_path)

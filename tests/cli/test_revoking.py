@@ -68,7 +68,7 @@ def test_the_list_shows_times_and_no_control_characters(cli: Cli, store: Breakab
     assert f"log-out of sub {'s' * 39}…: added 2026-01-01T00:00:00Z, 1 minute ago\n" in out
     assert ", until 2026-01-01T00:01:31Z, in 31 seconds\n" in out
     assert "1 record of the store ignored" in out
-    assert "ada" not in out
+    assert "ada@" not in out
     assert "\x1b" not in out
 
 

@@ -63,7 +63,7 @@ def test_an_address_is_kept_only_as_a_keyed_digest_of_each_secret() -> None:
     names = address_names("ada@example.com", Signer([SECRET, "former" * 6], purpose="revocation"))
     assert len(set(names)) == 2
     assert names[0] == address_names("ADA@example.com", SIGNER)[0]
-    assert not any("ada" in name or sha256(b"ada@example.com").hexdigest() in name for name in names)
+    assert not any("ada@" in name or sha256(b"ada@example.com").hexdigest() in name for name in names)
 
 
 def test_a_user_is_found_by_sub_and_address_and_a_service_by_its_client_id() -> None:
@@ -127,31 +127,31 @@ def test_one_caller_is_given(given: dict[str, str], kind: str, key: str) -> None
         ({}, "log_out takes one of sub=…, email=… and client_id=…"),
         ({"sub": "a", "email": "b@c"}, "log_out takes one of"),
         ({"sub": ""}, "sub must be text that is not blank"),
-        ({"sub": " ada"}, "has no blanks around it"),
-        ({"sub": "ada "}, "has no blanks around it"),
+        ({"sub": " robin"}, "has no blanks around it"),
+        ({"sub": "robin "}, "has no blanks around it"),
         ({"sub": 5}, "sub must be text"),
-        ({"sub": ["ada"]}, "sub must be text"),
+        ({"sub": ["robin"]}, "sub must be text"),
         ({"client_id": b"0123"}, "client_id must be text"),
         ({"sub": "a\nb"}, "no control characters"),
-        ({"email": "ada\u202e@example.com"}, "no control characters"),
+        ({"email": "robin\u202e@example.com"}, "no control characters"),
         ({"email": "\ud800@example.com"}, "no control characters"),
         ({"sub": "a" * 257}, "at most 256 characters"),
         ({"client_id": "a" * 257}, "at most 256 characters"),
         ({"email": "a" * 320 + "@"}, "at most 320 characters"),
-        ({"email": "ada"}, "must be one address alone"),
-        ({"email": "Ada <ada@example.com>"}, "must be one address alone"),
-        ({"email": "ada@example.com,bob@example.com"}, "must be one address alone"),
-        ({"email": "mailto:ada@example.com"}, "must be one address alone"),
-        ({"sub": "ada@example.com"}, "pass the address as email=…"),
-        ({"client_id": "CF-Access-Client-Id: ada.access"}, "is the Client ID alone"),
-        ({"client_id": "cf-access-client-secret: ada"}, "is the Client ID alone"),
+        ({"email": "robin"}, "must be one address alone"),
+        ({"email": "Robin <robin@example.com>"}, "must be one address alone"),
+        ({"email": "robin@example.com,bob@example.com"}, "must be one address alone"),
+        ({"email": "mailto:robin@example.com"}, "must be one address alone"),
+        ({"sub": "robin@example.com"}, "pass the address as email=…"),
+        ({"client_id": "CF-Access-Client-Id: robin.access"}, "is the Client ID alone"),
+        ({"client_id": "cf-access-client-secret: robin"}, "is the Client ID alone"),
     ],
     ids=range(21),
 )
 def test_another_caller_is_an_error_that_says_what_to_write(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as wrong:
         caller_keys(SIGNER, "log_out", **given)
-    assert "ada" not in str(wrong.value).replace("ada@acme.example", "")
+    assert "robin" not in str(wrong.value).lower()
 
 
 # for how long
@@ -184,12 +184,12 @@ def token_with(payload: Any) -> str:
 
 @pytest.mark.parametrize("form", [str, str.encode])
 def test_a_token_is_revoked_by_its_digest_until_it_expires(form: Any) -> None:
-    token = token_with({"sub": "ada", "iat": NOW, "exp": NOW + 60})
+    token = token_with({"sub": "robin", "iat": NOW, "exp": NOW + 60})
     (record,) = revocation_of(form(token))(AT)
     assert isinstance(record, Record)
     assert (record.action, record.kind, record.key) == ("block", "token", sha256(token.encode()).hexdigest())
     assert record.until == NOW + 60 + 3600
-    assert "ada" not in str(record)
+    assert "robin" not in str(record)
 
 
 def test_the_longest_token_is_refused_until_it_expires() -> None:
