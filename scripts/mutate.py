@@ -344,15 +344,35 @@ class Loop:
             seconds = 10 + 5 * (time.monotonic() - began)
             lines = [json.loads(line) for line in Path(measured.name).read_text().splitlines()]
         items = sorted(zip(lines, session.items, strict=True), key=lambda pair: int(log2(pair[0][0] + 1e-3)))
+        limits = Limits({item.nodeid: 10 + 5 * took for (took, _), item in items})
         for mutant in self.mutants:
             changed = changed_by(mutant)
             names = {key_of(was) for was, _ in changed}
             chosen = [item for (_, calls), item in items if not names.isdisjoint(calls)]
-            work = partial(run_swapped, session, chosen, changed, functions, caches)
+            work = partial(run_swapped, session, chosen, limits, changed, functions, caches)
             outcome = in_child(work, seconds=seconds) if chosen else "survived"
             is_final = outcome != "survived" or (changed and names.isdisjoint(self.called.keys))
             print(outcome if is_final else "unknown", file=self.results, flush=True)
         return True
+
+
+class Limits:
+    """A pytest plugin that ends a child in which a test takes far longer than it takes without a change.
+
+    Attributes:
+        seconds: Of the processor, for each test; six times as long it may wait.
+    """
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.seconds = seconds
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        signal.setitimer(signal.ITIMER_PROF, self.seconds[nodeid])
+        signal.setitimer(signal.ITIMER_REAL, 6 * self.seconds[nodeid])
+
+    def pytest_runtest_logfinish(self) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Calls:
@@ -410,7 +430,12 @@ def measure(session: Any, paths: set[str], caches: list[Any], measured: IO[str])
 
 
 def run_swapped(
-    session: Any, items: list[Any], changed: Changes, functions: list[FunctionType], caches: list[Any]
+    session: Any,
+    items: list[Any],
+    limits: Limits,
+    changed: Changes,
+    functions: list[FunctionType],
+    caches: list[Any],
 ) -> int:
     """Run tests of a session with other code in some functions."""
     from _pytest.main import pytest_runtestloop
@@ -422,6 +447,7 @@ def run_swapped(
     for cache in caches:
         cache.cache_clear()
     session.items[:] = items
+    session.config.pluginmanager.register(limits)
     pytest_runtestloop(session)
     return int(session.testsfailed > 0)
 
