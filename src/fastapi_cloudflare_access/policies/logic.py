@@ -33,15 +33,17 @@ class Decision(Enum):
 
     def __and__(self, other: "Decision") -> "Decision":
         """Return the conjunction: false if either is false, true if both are."""
-        if self is _DENY or other is _DENY:
+        both = self, other
+        if _DENY in both:
             return _DENY
-        return _UNKNOWN if self is _UNKNOWN or other is _UNKNOWN else _ALLOW
+        return _UNKNOWN if _UNKNOWN in both else _ALLOW
 
     def __or__(self, other: "Decision") -> "Decision":
         """Return the disjunction: true if either is true, false if both are."""
-        if self is _ALLOW or other is _ALLOW:
+        both = self, other
+        if _ALLOW in both:
             return _ALLOW
-        return _UNKNOWN if self is _UNKNOWN or other is _UNKNOWN else _DENY
+        return _UNKNOWN if _UNKNOWN in both else _DENY
 
     def __invert__(self) -> "Decision":
         """Return the negation; that of unknown is unknown."""

@@ -4,8 +4,8 @@ import asyncio
 import os
 import stat
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
@@ -55,11 +55,8 @@ class FileStore:
 
         The operating system ends the lock when the process ends. Where it has no such lock, the context is True.
         """
-        file = os.open(self._folder / f"{team}.lock", os.O_RDWR | os.O_CREAT | _NO_LINK, _OWNER_ONLY)
-        try:
-            yield _try_lock(file)
-        finally:
-            os.close(file)
+        with _opened_lock(self._folder / f"{team}.lock") as locked:
+            yield locked
 
 
 forbid_as_dependency(FileStore, "A store is not a dependency: write CloudflareAccess(snapshot_store=FileStore(…))")
@@ -81,27 +78,36 @@ def _checked_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # the open of a pipe would wait for its writer
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # the open of a pipe would wait for its other end
+
+
+def _open(path: str, flags: int) -> int:
+    """Open a file that is no link; a new one is for its owner only."""
+    return os.open(path, flags | _NO_LINK | _NO_WAIT, _OWNER_ONLY)
 
 
 def _read(path: Path) -> bytes | None:
     try:
-        file = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
+        with open(path, "rb", opener=_open) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(f"{path.name} is not a file")
+            return file.read(MAX_SNAPSHOT + 1)
     except FileNotFoundError:
         return None
-    with os.fdopen(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise OSError(f"{path.name} is not a file")
-        return opened.read(MAX_SNAPSHOT + 1)
 
 
 def _write(path: Path, snapshot: bytes) -> None:
     """Write a file beside it and rename that, so that a reader sees the old or the new snapshot."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
-    file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINK, _OWNER_ONLY)
-    with os.fdopen(file, "wb") as opened:
-        opened.write(snapshot)
+    with open(beside, "wb", opener=_open) as file:
+        file.write(snapshot)
     beside.replace(path)
+
+
+@contextmanager
+def _opened_lock(path: Path) -> Generator[bool]:
+    with open(path, "ab", opener=_open) as file:
+        yield _try_lock(file.fileno())
 
 
 try:
