@@ -56,6 +56,24 @@ URLS = ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"]
 MCP = ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
 STREAMS = ["tests/test_streams.py", "tests/requests/test_open_streams.py", "tests/requests/test_guarded_streams.py"]
 REVOCATIONS = ["tests/revocations/test_requests.py", "tests/revocations/test_following.py"]
+SNAPSHOTS_IN_REDIS = [
+    f"tests/integration/test_fleet_keys.py::test_{name}"
+    for name in (
+        "a_store_reads_writes_and_locks",
+        "a_lock_that_ended_by_itself_is_not_taken_from_its_next_owner",
+        "a_lock_ends_by_itself_after_its_seconds",
+        "a_command_that_fails_is_not_sent_again",
+    )
+]
+REVOCATIONS_IN_REDIS = [
+    f"tests/integration/test_fleet_revocations.py::test_{name}"
+    for name in (
+        "a_log_is_read_in_pages_followed_and_trimmed",
+        "a_user_of_the_server_with_few_rights_suffices",
+        "the_server_gets_these_commands",
+        "a_log_of_another_type_of_value_is_an_error",
+    )
+]
 ENDED_STREAMS = [*STREAMS, "tests/revocations/test_requests.py"]
 TESTS = {
     "_verification.strict": [
@@ -107,7 +125,7 @@ TESTS = {
     ],
     "_verification.token_cache": ["tests/verification/test_token_cache.py"],
     **{f"policies.{name}": POLICIES for name in ("callers", "expressions", "logic", "reading", "roles")},
-    "guard": ["tests/test_guard.py"],
+    "guard": ["tests/test_guard.py", "tests/test_calls.py"],
     "identity": ["tests/identity/test_identity.py"],
     "_identity.document": ["tests/identity/test_document.py"],
     "_identity.limits": ["tests/identity/test_limits.py"],
@@ -142,6 +160,9 @@ TESTS = {
         f"mcp.{name}": MCP
         for name in ("bridging", "calls", "other_schemes", "provider", "requirements", "sdk", "versions")
     },
+    "stores._redis.connection": ["tests/stores/test_redis.py", *SNAPSHOTS_IN_REDIS],
+    "stores._redis.revocations": ["tests/stores/test_redis.py", *REVOCATIONS_IN_REDIS],
+    "stores._redis.snapshots": SNAPSHOTS_IN_REDIS,
     "stores._checks": ["tests/stores/test_checks.py"],
     "stores._signing": ["tests/stores/test_signing.py", "tests/keys/test_shared_snapshot.py"],
     "stores.file": ["tests/stores/test_file.py", "tests/stores/test_checks.py"],
@@ -160,7 +181,7 @@ TESTS = {
     "_keys.snapshot": ["tests/keys/test_snapshot.py", "tests/keys/test_document.py", "tests/keys/test_cache.py"],
     "_keys.weak_moduli": ["tests/keys/test_weak_moduli.py"],
 }
-"""The tests that know a module, the quickest first."""
+"""The tests that know a module, the quickest first: files, or single tests of one."""
 SLOW = (
     *("no_keys_backoff_caps", "under_any_flood", "fresh_kid_accepted_within", "revoked_key_gone"),
     *("decided_without_groups_is_not", "cannot_be_read_refuses_every", "is_a_text_that_means_the_same"),
@@ -497,7 +518,7 @@ def tested_at_once(found: list[Mutant]) -> list[Mutant]:
             try:
                 import pytest
 
-                tests = [str(ROOT / test) for test in TESTS[found[0].module] if (ROOT / test).exists()]
+                tests = tests_of(found[0].module)
                 with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                     pytest.main([*OPTIONS, *tests], plugins=[Loop(found, results)])
             finally:
@@ -518,7 +539,7 @@ def run_tests(mutant: Mutant) -> int:
     forget()
     sys.meta_path.insert(0, Finder(mutant))
     importlib.import_module(f"{PACKAGE}.{mutant.module}")  # one that cannot be imported is noticed without a test
-    tests = [str(ROOT / test) for test in TESTS[mutant.module] if (ROOT / test).exists()]
+    tests = tests_of(mutant.module)
     slow = " or ".join(SLOW)
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         for chosen in (f"not ({slow})", slow):
@@ -526,6 +547,10 @@ def run_tests(mutant: Mutant) -> int:
             if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                 return int(code)
     return 0
+
+
+def tests_of(module: str) -> list[str]:
+    return [str(ROOT / test) for test in TESTS[module] if (ROOT / test.partition("::")[0]).exists()]
 
 
 def forget() -> None:

@@ -546,6 +546,24 @@ async def test_an_exempt_path_that_is_not_served_is_logged_when_the_app_has_star
     ]
 
 
+@pytest.mark.anyio
+async def test_an_app_that_does_not_start_logs_nothing_about_exempt_paths(
+    access: CloudflareAccess[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.failed"})
+
+    sent = await lifespan(AccessGuard(broken, access=access, exempt=["/health"]))
+    assert (sent, caplog.messages) == ([{"type": "lifespan.startup.failed"}], [])
+
+
+def test_a_guard_has_attributes_for_what_it_was_given(access: CloudflareAccess[Any]) -> None:
+    guard = AccessGuard(FastAPI(), access=access, exempt=["/health"], end_streams=True)
+    assert (guard.dependency, guard.exempt, guard.ends_streams) == (access, {"/health"}, True)
+    only_ada = AccessGuard(FastAPI(), access=access, policy=is_ada)
+    assert (only_ada.dependency, only_ada.exempt, only_ada.ends_streams) == (access.require(is_ada), set(), False)
+
+
 # private answers
 
 
@@ -729,6 +747,19 @@ async def test_a_message_that_the_app_sends_again_stays_as_it_is(access: Cloudfl
     headers = [(name.lower().encode(), value.encode()) for name, value in ADA.items()]
     await messages(AccessGuard(app, access=access), {"type": "http", "method": "GET", "path": "/", "headers": headers})
     assert shared == {"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]}
+
+
+@pytest.mark.anyio
+async def test_trailers_of_a_response_stay_as_they_are(access: CloudflareAccess[Any]) -> None:
+    trailers: Message = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send(trailers)
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in ADA.items()]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    assert (await messages(AccessGuard(app, access=access), scope))[1] == trailers
 
 
 @pytest.mark.anyio

@@ -228,7 +228,7 @@ def _private(scope: Scope, send: Send, cache_control: _Field | None) -> Send:
     def send_private(message: Message) -> Awaitable[None]:  # without a coroutine of its own: half a microsecond less
         if message["type"] == "http.response.start":
             for kept in outcomes.values():
-                if kept[1] is not None and isinstance(kept[1], CALLERS):
+                if isinstance(kept[1], CALLERS):
                     message = _with_cache_control(message, cache_control)
                     break
         return send(message)

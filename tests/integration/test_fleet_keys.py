@@ -26,6 +26,7 @@ from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access._keys.shared_snapshot import SharedSnapshot, SnapshotFormat
 from fastapi_cloudflare_access.keys import KeysHealth
 from fastapi_cloudflare_access.stores._signing import Signer
+from fastapi_cloudflare_access.stores._redis.snapshots import SNAPSHOT_TTL
 from fastapi_cloudflare_access.stores.redis import RedisStore
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
@@ -98,7 +99,35 @@ def test_a_store_reads_writes_and_locks(engine: str) -> None:
         with server.client() as client:
             names = {"cf-access:{acme}:snapshot", "mine/{acme}:snapshot"}
             assert {name.decode() for name in client.scan_iter()} == names
-            assert all(0 < client.ttl(name) <= 7 * 86_400 for name in names)
+            assert all(7 * 86_400 - 60 < client.ttl(name) <= 7 * 86_400 for name in names)
+    assert SNAPSHOT_TTL == 604_800
+
+
+@needs_redis
+def test_a_lock_ends_by_itself_after_its_seconds() -> None:
+    async def use(store: RedisStore, client: Any) -> None:
+        async with store.lock("acme", seconds=60):
+            assert 50_000 < client.pttl("cf-access:{acme}:lock") <= 60_000
+
+    with redis_server() as server, server.client() as client:
+        asyncio.run(use(RedisStore(server.url, secret=SECRET), client))
+
+
+def test_a_command_that_fails_is_not_sent_again() -> None:
+    connections: list[str] = []
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append("closed")
+        writer.close()
+
+    async def use() -> None:
+        async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(ConnectionError):
+                await RedisStore(f"redis://127.0.0.1:{port}/0", secret=SECRET).load("acme")
+
+    asyncio.run(asyncio.wait_for(use(), 60))
+    assert connections == ["closed"]
 
 
 @needs_redis

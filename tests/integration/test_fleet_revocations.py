@@ -23,6 +23,7 @@ from fastapi_cloudflare_access._revocations.log import RecordFormat
 from fastapi_cloudflare_access._revocations.record import Completion
 from fastapi_cloudflare_access.errors import AccessError, RevocationsUnavailable
 from fastapi_cloudflare_access.protocols import LogPage
+from fastapi_cloudflare_access.stores._problem import StoreProblem
 from fastapi_cloudflare_access.stores._redis.revocations import PAGE, _epoch
 from fastapi_cloudflare_access.stores._signing import Signer
 from fastapi_cloudflare_access.stores.redis import RedisStore
@@ -32,6 +33,7 @@ from fastapi_cloudflare_access.testing._issuer import Issuer
 WORKERS = 8
 PATIENCE = 20.0
 STREAM = f"cf-access:{{{TEAM}}}:revocations"
+STREAM_OF_ACME = "cf-access:{acme}:revocations"
 HTML = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html>400</html>"
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
@@ -124,6 +126,42 @@ async def pages(store: RedisStore, after: str | None, number: int, *, team: str 
         return [await anext(reading) for _ in range(number)]
     finally:
         await reading.aclose()
+
+
+@needs_redis
+def test_the_server_gets_these_commands() -> None:
+    async def use(store: RedisStore) -> None:
+        await store.append("acme", [b"one"], keep=60)
+        reading = store.read("acme", after=None)
+        assert [(await anext(reading)).records for _ in range(2)] == [[b"one"], []]
+        await reading.aclose()
+
+    with redis_server() as server, server.client() as client, client.monitor() as monitor:
+        asyncio.run(use(RedisStore(server.url, secret=SECRET)))
+        server.ask(b"ECHO end\r\n")
+        time_, xadd, *read = iter(lambda: monitor.next_command()["command"], "ECHO end")
+    entry = read[-1].split(" ")[2]
+    oldest = int(xadd.split(" ")[4].removesuffix("-0"))
+    assert (time_, xadd) == ("TIME", f"XADD {STREAM_OF_ACME} MINID ~ {oldest}-0 * r one")
+    assert 59_000 < int(entry.partition("-")[0]) - oldest <= 60_000 + 1000
+    assert read == [
+        "INFO server",
+        "INFO replication",
+        f"XREAD COUNT 200 STREAMS {STREAM_OF_ACME} 0-0",
+        f"XREAD BLOCK 500 COUNT 200 STREAMS {STREAM_OF_ACME} {entry}",
+        f"XRANGE {STREAM_OF_ACME} {entry} {entry} COUNT 1",
+    ]
+
+
+@needs_redis
+def test_a_log_of_another_type_of_value_is_an_error() -> None:
+    async def use(store: RedisStore) -> None:
+        with pytest.raises(StoreProblem, match="a name of the store holds another type of value"):
+            await anext(store.read("acme", after=None))
+
+    with redis_server() as server, server.client() as client:
+        client.set("cf-access:{acme}:revocations", "text")
+        asyncio.run(use(RedisStore(server.url, secret=SECRET)))
 
 
 @needs_redis

@@ -1,6 +1,8 @@
 """The store in Redis: what is known at construction, and the words for what the server answers."""
 
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from fastapi_cloudflare_access._keys.document import describe_store
 from fastapi_cloudflare_access.errors import ConfigurationError
 from fastapi_cloudflare_access.stores._problem import StoreProblem
 from fastapi_cloudflare_access.stores._redis.connection import RedisConnection, translated
+from fastapi_cloudflare_access.stores._redis.revocations import _epoch
 from fastapi_cloudflare_access.stores.redis import RedisStore
 
 SECRET = "a secret of the tests, long enough"
@@ -24,6 +27,7 @@ NO_URL = f"url is not a URL of Redis or Valkey: {WRITE}"
         ("redis://user:password@cache.internal:6380/3?socket_timeout=2", "redis://cache.internal:6380/3"),
         ("rediss://:password@cache.internal:6380/0", "rediss://cache.internal:6380/0"),
         ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("redis://localhost:1", "redis://localhost:1"),
         ("unix://:password@/run/redis.sock?db=1", "unix:///run/redis.sock"),
     ],
 )
@@ -40,7 +44,10 @@ def test_its_representation_has_no_user_password_or_option(url: str, shown: str)
         ("localhost:6379", NO_URL),
         ("http://user:password@localhost:6379", NO_URL),
         ("valkey://localhost", NO_URL),
+        ("valkey://localhost/0", NO_URL),
+        ("valkey:///run/valkey.sock", NO_URL),
         ("redis://", NO_URL),
+        ("redis://localhost:0", NO_URL),
         ("redis:///0", NO_URL),
         ("unix://", NO_URL),
         ("redis://localhost:port", NO_URL),
@@ -74,10 +81,47 @@ def test_the_url_does_not_choose_what_the_responses_look_like(option: str) -> No
     assert ("socket_keepalive" in given, given["db"]) == ((True, 1) if "db=1" in option else (False, 0))
 
 
+def test_a_connection_and_a_command_may_take_one_second() -> None:
+    given = RedisConnection("redis://localhost/0", prefix="")._client().connection_pool.connection_kwargs
+    assert (given["socket_connect_timeout"], given["socket_timeout"]) == (1, 1)
+
+
 @pytest.mark.parametrize("prefix", [None, 7, "a b", "{acme}", "x" * 65, "ü"])
 def test_a_wrong_prefix_is_an_error_at_construction(prefix: Any) -> None:
     with pytest.raises(ConfigurationError, match="prefix must be at most 64 printable ASCII characters"):
         RedisStore("redis://localhost", secret=SECRET, prefix=prefix)
+
+
+@pytest.mark.anyio
+async def test_a_revocation_waits_longer_for_the_server_than_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts: list[float] = []
+
+    @asynccontextmanager
+    async def connect(_: object, *, command_timeout: float = 1) -> AsyncGenerator[Any]:
+        timeouts.append(command_timeout)
+        raise ConnectionError
+        yield
+
+    monkeypatch.setattr(RedisConnection, "connect", connect)
+    store = RedisStore("redis://localhost", secret=SECRET)
+    for use in (
+        lambda: store.load("acme"),
+        store.time,
+        lambda: store.append("acme", [b"record"], keep=60),
+        lambda: anext(store.read("acme", after=None)),
+    ):
+        with pytest.raises(ConnectionError):
+            await use()
+    assert timeouts == [1, 5, 5, 5.5]
+
+
+def test_the_epoch_differs_after_a_restart_and_after_a_fail_over() -> None:
+    known = [_epoch({"run_id": run}, {"master_replid": replid}) for run in ("a", "b") for replid in ("c", "d")]
+    assert len({*known, "unknown"}) == 5
+    assert [_epoch({"run_id": "a"}, {"master_replid": "c"})] == known[:1]
+    refused = exceptions.NoPermissionError()
+    for server, replication in ((refused, refused), (refused, {}), ({}, refused)):
+        assert _epoch(server, replication) == "unknown"
 
 
 def test_a_short_secret_is_an_error_at_construction() -> None:

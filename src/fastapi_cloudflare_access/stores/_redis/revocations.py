@@ -78,14 +78,17 @@ async def _first_page(client: Any, name: str, after: str | None) -> LogPage:
     pipeline.info("server")
     pipeline.info("replication")
     _ask(pipeline, name, after, block=None)
-    server, replication, *answers = await pipeline.execute(raise_on_error=False)
+    server, replication, *answers = await pipeline.execute(raise_on_error=False)  # the first two may be forbidden
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
     return _page(answers, after, _epoch(server, replication))
 
 
 async def _next_page(client: Any, name: str, page: LogPage) -> LogPage:
     pipeline = client.pipeline(transaction=False)
     _ask(pipeline, name, page.position, block=int(HEARTBEAT * 1000) if page.is_end else None)
-    return _page(await pipeline.execute(raise_on_error=False), page.position, page.epoch)
+    return _page(await pipeline.execute(), page.position, page.epoch)
 
 
 def _ask(pipeline: Any, name: str, after: str | None, *, block: int | None) -> None:
@@ -95,11 +98,7 @@ def _ask(pipeline: Any, name: str, after: str | None, *, block: int | None) -> N
 
 
 def _page(answers: Sequence[Any], after: str | None, epoch: str) -> LogPage:
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    found = answers[0]
-    entries: list[tuple[bytes, dict[bytes, bytes]]] = found[0][1] if found else []
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = answers[0][0][1] if answers[0] else []
     return LogPage(
         records=[fields.get(_FIELD, b"") for _, fields in entries],
         position=entries[-1][0].decode() if entries else after,
