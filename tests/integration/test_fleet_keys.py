@@ -25,8 +25,8 @@ from support.redis_server import ENGINES, RedisServer, needs_redis, redis_server
 from fastapi_cloudflare_access import CloudflareAccess
 from fastapi_cloudflare_access._keys.shared_snapshot import SharedSnapshot, SnapshotFormat
 from fastapi_cloudflare_access.keys import KeysHealth
-from fastapi_cloudflare_access.stores._signing import Signer
 from fastapi_cloudflare_access.stores._redis.snapshots import SNAPSHOT_TTL
+from fastapi_cloudflare_access.stores._signing import Signer
 from fastapi_cloudflare_access.stores.redis import RedisStore
 from fastapi_cloudflare_access.testing import CertsServer, FakeTeam, SystemClock
 
