@@ -515,6 +515,16 @@ async def test_outage_longer_than_max_staleness_ends_with_the_first_good_fetch()
     assert rig.keys.health().state == "ok"
 
 
+async def test_keys_are_ready_from_their_first_fetch_until_a_day_after_the_last_one() -> None:
+    rig = KeyRig()
+    assert rig.keys.ready is False
+    await rig.clock.run_until(rig.keys.refresh())
+    rig.certs.fail_with(503)
+    for seconds, ready in ((86_400, True), (1, False)):
+        rig.clock.advance(seconds)
+        assert rig.keys.ready is ready
+
+
 async def test_after_30_minutes_health_reports_degraded_and_one_event_is_emitted() -> None:
     rig = await warm()
     rig.certs.fail_with(503)

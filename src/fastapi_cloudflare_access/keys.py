@@ -161,13 +161,15 @@ class KeySource:
         Raises:
             KeysUnavailable: There are no keys, or they are older than `max_staleness`.
         """
-        cache = self._cache
-        if self._monotonic() >= cache.next_check_at or self._wall() >= cache.next_check_wall:  # due
-            self._check_freshness()
-        return cache.snapshot.keys.get(kid)
+        self._check_freshness_if_due()
+        return self._cache.snapshot.keys.get(kid)
 
     def _check_freshness_if_due(self) -> None:
-        """Start a refresh in the background if one is due."""
+        """Start a refresh in the background if one is due.
+
+        Raises:
+            KeysUnavailable: There are no keys, or they are older than `max_staleness`.
+        """
         cache = self._cache
         if self._monotonic() >= cache.next_check_at or self._wall() >= cache.next_check_wall:
             self._check_freshness()
