@@ -311,8 +311,10 @@ def test_key_settings_are_an_object(wrong: Any) -> None:
 
 def test_key_settings_are_no_variable_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CF_ACCESS_KEY_SETTINGS", '{"refresh_interval": 60}')
-    with pytest.raises(ConfigurationError, match=r"must be KeySettings\("):
+    with pytest.raises(ConfigurationError) as wrong:
         load()
+    write = "write CloudflareAccess(key_settings=KeySettings(refresh_interval=300))"
+    assert str(wrong.value) == f"CF_ACCESS_KEY_SETTINGS cannot be text: {write}"
 
 
 def test_a_setting_is_given_by_name() -> None:
