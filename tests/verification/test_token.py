@@ -18,6 +18,7 @@ from fastapi_cloudflare_access._verification.token import (
     check_claims,
     parse,
     precheck,
+    shown_tags,
     verify,
     wrong_audience,
 )
@@ -118,6 +119,7 @@ def test_a_token_of_the_wrong_shape_is_malformed(token: str | bytes) -> None:
     [
         (H, "the token is cut or damaged: it has 1 part, and a token has 3"),
         (f"{H}.{P}", "the token is cut or damaged: it has 2 parts, and a token has 3"),
+        ("a.b.c.d.e", "the token is cut or damaged: it has 5 parts, and a token has 3"),
         (f"{H}.{P}.{S[:-1]}", "the token is cut or damaged: a part of it is not canonical base64url"),
         (f"Zg.{P}.{S}", "the token is not three base64url segments around JSON: not JSON"),
     ],
@@ -544,6 +546,7 @@ def test_a_word_before_a_token_is_named_without_the_token(word: str) -> None:
 
 def test_a_wrong_audience_or_issuer_is_answered_with_what_is_configured_shortened() -> None:
     tags = ["32eafc7626e737941cc9a3c2f6a0c1ab4dbef0a2", "b" * 64, "short", "d" * 64]
+    assert shown_tags(["eight-to", *tags[:2]]) == "eight-to, 32eafc76…, bbbbbbbb…"
     assert str(wrong_audience(tags[:1])) == "the audience is none of the configured ones: 32eafc76…"
     assert str(wrong_audience(tags)) == "the audience is none of the configured ones: 32eafc76…, bbbbbbbb…, short, …"
     settings = Settings.load(team_domain="acme", audience=tags)
