@@ -26,6 +26,9 @@ ONCE_FILES = frozenset(
         *("test_key_source_flood", "test_poisoned_sockets"),  # of rate limits and keys, which have quicker tests too
         *("test_fleet_keys", "test_fleet_revocations", "test_fleet_files", "test_sharing"),  # of Redis and simulations
         *("test_schema", "test_verify"),  # of the output of cf-access
+        *("test_weak_moduli", "test_strict", "test_differential_generated"),  # of arithmetic and of texts
+        *("test_long_runs", "test_other_servers", "test_key_source_life", "test_local_identity"),  # of many processes
+        *("test_logging_guide", "test_supply_chain", "test_distribution"),  # of pages and packaging
     }
 )
 """Files whose tests do not depend on the versions of other packages; `scripts/test --lowest` omits them."""

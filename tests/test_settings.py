@@ -320,3 +320,48 @@ def test_key_settings_are_no_variable_of_the_environment(monkeypatch: pytest.Mon
 def test_a_setting_is_given_by_name() -> None:
     with pytest.raises(TypeError):
         KeySettings(600)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def test_the_addresses_of_a_team_are_those_of_cloudflare() -> None:
+    settings = Settings.load(team_domain="acme", audience=AUD)
+    assert settings.certs_url == "https://acme.cloudflareaccess.com/cdn-cgi/access/certs"
+    assert settings.identity_url == "https://acme.cloudflareaccess.com/cdn-cgi/access/get-identity"
+
+
+def test_a_session_is_checked_again_after_five_seconds_at_the_earliest() -> None:
+    shortest = Settings.load(team_domain="acme", audience=AUD, recheck_session=5, recheck_unavailable="deny")
+    assert shortest.recheck_session == 5
+    with pytest.raises(ConfigurationError, match="^recheck_session must be 0 or from 5 seconds$"):
+        Settings.load(team_domain="acme", audience=AUD, recheck_session=4.9, recheck_unavailable="deny")
+
+
+@pytest.mark.parametrize(
+    ("team", "former"), [("acme", "http://127.0.0.1:8000"), ("http://127.0.0.1:8000", "globex")], ids=["real", "local"]
+)
+def test_a_real_team_was_no_local_one_and_a_local_one_no_real_one(team: str, former: str) -> None:
+    with pytest.raises(ConfigurationError, match="must not have a loopback origin beside a real team"):
+        Settings.load(team_domain=team, audience=AUD, former_team_domains=[former])
+
+
+@pytest.mark.parametrize("port", [7999, 8001])
+def test_a_local_team_of_the_code_and_another_one_of_the_environment_are_noticed(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CF_ACCESS_TEAM_DOMAIN", f"http://127.0.0.1:{port}")
+    other, _ = Settings.load(team_domain="http://127.0.0.1:8000", audience=AUD).warnings
+    assert other.startswith(
+        f"the code sets team_domain to http://127.0.0.1:8000, and the environment names the local "
+        f"Access http://127.0.0.1:{port}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("team", "hint"),
+    [
+        ("http://localhost:8000", "; the local Access of this package is the team http://127.0.0.1:8000"),
+        ("http://127.0.0.1:8000", ""),
+    ],
+)
+def test_the_host_of_the_local_apps_is_not_that_of_the_local_team(team: str, hint: str) -> None:
+    (local,) = Settings.load(team_domain=team, audience=AUD).warnings
+    assert local == f"the Cloudflare Access team is a local one at {team}: for development only{hint}"
