@@ -331,7 +331,7 @@ def test_the_addresses_of_a_team_are_those_of_cloudflare() -> None:
 def test_a_session_is_checked_again_after_five_seconds_at_the_earliest() -> None:
     shortest = Settings.load(team_domain="acme", audience=AUD, recheck_session=5, recheck_unavailable="deny")
     assert shortest.recheck_session == 5
-    with pytest.raises(ConfigurationError, match="^recheck_session must be 0 or from 5 seconds$"):
+    with pytest.raises(ConfigurationError, match=r"^recheck_session must be 0 or from 5 seconds$"):
         Settings.load(team_domain="acme", audience=AUD, recheck_session=4.9, recheck_unavailable="deny")
 
 
