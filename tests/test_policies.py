@@ -4,6 +4,7 @@ import pickle
 import re
 from contextlib import nullcontext
 from enum import StrEnum
+from inspect import signature
 from itertools import product
 from typing import Any, Optional
 
@@ -150,6 +151,12 @@ KINDS = [Policy, Both, Either, Not, Anyone, Predicate, Claim, Country, Email, Em
 def test_a_class_of_policies_as_a_dependency_is_refused(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match="a policy is not a dependency"):
         FastAPI().get("/", dependencies=[Depends(kind)])(lambda: None)
+
+
+@pytest.mark.parametrize("kind", KINDS[5:], ids=lambda kind: kind.__name__)
+def test_the_signature_of_a_policy_has_its_own_parameters(kind: Any) -> None:
+    _, *own = signature(kind.__init__).parameters
+    assert [name for name in signature(kind).parameters if name != "not_a_dependency"] == own
 
 
 @pytest.mark.conformance(68)

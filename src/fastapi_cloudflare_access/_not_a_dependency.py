@@ -61,7 +61,15 @@ def forbid_as_dependency(kind: type[Any], sentence: str, *, signature: inspect.S
         sentence: What is wrong, and what to write.
         signature: The signature of its constructor; by default the one that `inspect` finds.
     """
-    kind.__signature__ = _ClassSignature(_marked(signature or inspect.signature(kind), sentence))
+    kind.__signature__ = _ClassSignature(_marked(signature or _signature_of(kind), sentence))
+
+
+def _signature_of(kind: type[Any]) -> inspect.Signature:
+    """Return the signature of a class itself, where `inspect` would find the one that was set on its base."""
+    if "__signature__" in vars(kind) or not hasattr(kind, "__signature__"):
+        return inspect.signature(kind)
+    own = inspect.signature(kind.__init__)
+    return own.replace(parameters=[*own.parameters.values()][1:])
 
 
 def _marked(signature: inspect.Signature, sentence: str) -> inspect.Signature:

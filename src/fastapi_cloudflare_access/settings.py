@@ -176,7 +176,7 @@ class KeySettings(_Group):
 
 def _key_settings(value: object) -> object:
     if isinstance(value, str):
-        raise ValueError("cannot be text: write CloudflareAccess(key_settings=KeySettings(refresh_interval=300))")
+        raise ValueError("cannot be text: write CloudflareAccess(key_settings=KeySettings(refresh_interval=300))")  # noqa: TRY004
     if not isinstance(value, KeySettings):
         raise ValueError("must be KeySettings(…), such as KeySettings(refresh_interval=300)")  # noqa: TRY004
     return value

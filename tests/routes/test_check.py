@@ -593,6 +593,12 @@ class Search:
     def without_object(cls: str) -> None: ...  # noqa: PLW0211  # pyright: ignore[reportSelfClsParameterName]
 
 
+class OtherSelf:
+    """A function with a filter that is named `self`."""
+
+    def __call__(this, self) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001, N805  # pyright: ignore[reportSelfClsParameterName, reportMissingParameterType]
+
+
 class Outer:
     """A class with another one in it."""
 
@@ -602,10 +608,11 @@ class Outer:
 
 def test_a_filter_named_cls_is_admitted_wherever_its_function_has_its_object_or_needs_none() -> None:
     loose: dict[str, Any] = {}
-    exec("def last(page, cls): ...\ndef default(cls=None): ...", loose)  # noqa: S102 - without annotations
+    without_annotations = "def last(page, cls): ...\ndef last_too(always, self): ...\ndef default(cls=None): ..."
+    exec(without_annotations, loose)  # noqa: S102
     one, inner = Search(), Outer.Inner()
     functions = (one.of_object, one.wrapped, partial(Search.of_object, one), Search.without_object, Outer.Inner, inner)
     app = FastAPI()
-    for number, function in enumerate((*functions, loose["last"], loose["default"])):
+    for number, function in enumerate((*functions, loose["last"], loose["last_too"], loose["default"], OtherSelf())):
         app.add_api_route(f"/{number}", ok, dependencies=[Depends(function)])
     assert sentences(app) == []

@@ -254,7 +254,7 @@ class Predicate(Policy):
         return self.name
 
 
-for _kind in (Policy, Both, Either, Not, Anyone, Predicate):
+for _kind in (Policy, Predicate):  # those without parameters of their own, or only with policies, inherit it
     forbid_as_dependency(_kind, NO_DEPENDENCY.sentence)
 
 
