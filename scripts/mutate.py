@@ -120,6 +120,7 @@ TESTS = {
         "tests/test_streams.py",
         "tests/identity/test_dependency.py",
         "tests/revocations/test_requests.py",
+        "tests/requests/test_telemetry.py",
         "tests/attacks/test_limits.py",
         "tests/attacks/test_unknown_keys.py",
     ],

@@ -7,7 +7,7 @@ import pytest
 from attacks.workshop import Workshop
 
 from fastapi_cloudflare_access import CloudflareAccess
-from fastapi_cloudflare_access._verification.token import MAX_UNVERIFIED_PAYLOAD
+from fastapi_cloudflare_access._verification.token import MAX_UNVERIFIED_PAYLOAD, parse
 from fastapi_cloudflare_access.errors import AccessError, CredentialError, KeyUnconfirmed
 from fastapi_cloudflare_access.testing import FakeTeam, MemoryFetch
 
@@ -66,3 +66,26 @@ def test_a_payload_too_long_to_be_read_unverified_is_rejected_only_while_keys_ar
     assert asyncio.run(reasons(keys_first=False)) == ("accepted", 1)
     assert asyncio.run(reasons(keys_first=False, failing=True)) == ("keys_unavailable", 1)
     assert asyncio.run(reasons(keys_first=True)) == ("unknown_key", 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "reason"), [(0, "token_expired"), (1, "keys_unavailable")], ids=["longest", "longer"]
+)
+def test_the_longest_payload_that_is_read_unverified_has_8192_bytes(length: int, reason: str) -> None:
+    async def outcome() -> str:
+        team = FakeTeam("acme")
+        certs = MemoryFetch(team)
+        certs.fail_with(503)
+        access: CloudflareAccess[Any] = CloudflareAccess(
+            team_domain=team.team_domain, audience=team.audience, fetch=certs, clock=team.clock
+        )
+        empty = team.user_token("ada@example.com", groups=[""])
+        size = len(parse(empty.encode()).payload)
+        token = team.user_token("ada@example.com", groups=["x" * (MAX_UNVERIFIED_PAYLOAD + length - size)])
+        assert len(parse(token.encode()).payload) == 8_192 + length
+        team.clock.advance(2 * 86_400)
+        with pytest.raises(AccessError) as refused:
+            await team.clock.run_until(access.verify(token))
+        return refused.value.reason
+
+    assert asyncio.run(outcome()) == reason

@@ -620,3 +620,17 @@ async def test_an_object_that_has_read_nothing_is_cold(rig: RevocationRig) -> No
     health = rig.make().revocations.health()
     assert (health.state, health.ready, health.age, health.records, health.following) == ("cold", False, None, 0, False)
     assert source_of(rig.make()).is_read_due
+
+
+async def test_a_start_that_is_cancelled_while_it_reads_the_revocations_leaves_no_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async with RevocationRig() as rig:
+        access = rig.make()
+        monkeypatch.setattr(source_of(access), "start", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await rig.do(access.__aenter__())
+        assert access.keys.health().refresher_alive is False
