@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import count
 from math import gcd, isqrt, prod
 
 import pytest
@@ -112,6 +113,24 @@ def test_factors_that_are_close_to_each_other_are_noticed() -> None:
     assert weak_moduli._has_close_factors((root - distance) * (root + distance))
     far = isqrt(2 * root * (FERMAT_ROUNDS + 2))
     assert not weak_moduli._has_close_factors((root - far) * (root + far))
+
+
+def test_a_modulus_next_to_a_power_of_two_is_noticed_up_to_a_distance_of_65536() -> None:
+    small = weak_moduli._small_primorial()
+
+    def nearest(distance: int, sign: int) -> int:
+        return next(n for n in count(distance) if gcd(2**2048 + sign * n, small) == 1)
+
+    for sign in (1, -1):
+        for distance, is_near in ((1, True), (32_768, True), (65_000, True), (65_537, False), (100_000, False)):
+            assert (weakness(2**2048 + sign * nearest(distance, sign)) == MERSENNE) is is_near
+
+
+def test_each_prime_and_each_of_its_odd_powers_is_noticed() -> None:
+    chance = random.Random(0)
+    for _ in range(8):
+        prime = next_prime(chance.getrandbits(420) | 1 << 420 | 1)
+        assert [weakness(prime**power) for power in (1, 3, 5)] == [PRIME_POWER] * 3
 
 
 def test_the_roca_fingerprint_alone_is_noticed() -> None:
