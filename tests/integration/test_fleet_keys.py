@@ -108,6 +108,7 @@ def test_a_lock_ends_by_itself_after_its_seconds() -> None:
     async def use(store: RedisStore, client: Any) -> None:
         async with store.lock("acme", seconds=60):
             assert 50_000 < client.pttl("cf-access:{acme}:lock") <= 60_000
+            assert len(client.get("cf-access:{acme}:lock")) == 32, "128 random bits, which no other worker has"
 
     with redis_server() as server, server.client() as client:
         asyncio.run(use(RedisStore(server.url, secret=SECRET), client))
