@@ -37,6 +37,12 @@ settings.register_profile("house", deadline=None, derandomize=not SOAKING)  # ne
 settings.load_profile("house")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are cores, since many tests wait for a server or a browser."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what runs once, and select the tests of attacks and conformance if another library verifies signatures."""
     for item in items:
