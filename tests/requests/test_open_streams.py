@@ -135,6 +135,7 @@ async def test_all_streams_end_if_the_clock_fails(caplog: pytest.LogCaptureFixtu
             await clock.run_until(wait_forever())
     assert (closed.value.code, closed.value.reason) == (1013, "cannot_decide")
     assert "cf-access ends the open streams, since the clock failed" in caplog.text
+    assert "Traceback" in caplog.text
     await asyncio.sleep(0)
     assert timers() == []
 
