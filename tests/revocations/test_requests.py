@@ -254,6 +254,7 @@ async def test_a_callback_that_fails_does_not_keep_a_record_from_counting(
     assert await rig.outcome(second, token) == "token_revoked"
     assert second.revocations.health().last_error is None
     assert "could not end the streams of revoked callers" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 async def test_only_weak_references_to_callbacks_are_kept(rig: RevocationRig) -> None:
