@@ -344,7 +344,8 @@ class Loop:
     """A pytest plugin that runs the collected tests in a child for each mutant, in place of running them once.
 
     A mutant changes the functions of a loaded module. It is asked of the tests that call one of them, the quickest
-    first. Its outcome is `unknown` if it changes something else, or if the function was called during the collection.
+    first. Its outcome is `unknown` if it changes something else, or a function that is not loaded or was called during
+    the collection.
     """
 
     def __init__(self, mutants: list[Mutant], results: IO[str]) -> None:
@@ -366,6 +367,7 @@ class Loop:
             seconds = 10 + 5 * (time.monotonic() - began)
             lines = [json.loads(line) for line in Path(measured.name).read_text().splitlines()]
         items = sorted(zip(lines, session.items, strict=True), key=lambda pair: int(log2(pair[0][0] + 1e-3)))
+        loaded = {key_of(function.__code__) for function in functions}
         limits = Limits({item.nodeid: 10 + 5 * took for (took, _), item in items})
         for mutant in self.mutants:
             changed = changed_by(mutant)
@@ -373,7 +375,7 @@ class Loop:
             chosen = [item for (_, calls), item in items if not names.isdisjoint(calls)]
             work = partial(run_swapped, session, chosen, limits, changed, functions, caches)
             outcome = in_child(work, seconds=seconds) if chosen else "survived"
-            is_final = outcome != "survived" or (changed and names.isdisjoint(self.called.keys))
+            is_final = outcome != "survived" or (changed and names <= loaded and names.isdisjoint(self.called.keys))
             print(outcome if is_final else "unknown", file=self.results, flush=True)
         return True
 

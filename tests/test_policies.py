@@ -321,6 +321,13 @@ def test_a_policy_about_a_claim_that_the_model_of_users_drops_is_refused_where_i
     plain.require(policy)
 
 
+def test_the_field_that_a_model_lacks_is_named_also_for_a_claim_inside_it() -> None:
+    access: Any = CloudflareAccess(team_domain="acme", audience="x", user_model=employee(Directory))
+    write = "which Claim('custom.team.name', 'web') reads: write team: Any = None in Directory, or extra='allow'"
+    with pytest.raises(ConfigurationError, match=re.escape(write)):
+        access.require(Claim("custom.team.name", "web"))
+
+
 @pytest.mark.parametrize("custom", [Any, dict[str, Any], Open, WithGroups, Open | None, Directory | dict[str, Any]])
 def test_a_policy_about_a_claim_that_the_model_of_users_keeps_is_admitted(custom: Any) -> None:
     access: Any = CloudflareAccess(team_domain="acme", audience="x", user_model=employee(custom))

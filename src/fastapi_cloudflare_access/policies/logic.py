@@ -283,10 +283,11 @@ def check_claims_are_kept(policy: Policy, model: type[UserClaims], group_claims:
         ConfigurationError: A model without a field for a claim drops it.
     """
     for path, part in claims_read(policy, split_paths(group_claims)).items():
-        if (dropping := dropping_model(model, path)) is not None:
+        if (found := dropping_model(model, path)) is not None:
+            name, field_name = found[0].__name__, found[1]
             raise ConfigurationError(
-                f"the model {dropping.__name__} drops the claim {'.'.join(path)}, which {part!r} reads: "
-                f"write {path[-1]}: Any = None in {dropping.__name__}, or extra='allow' in its model_config"
+                f"the model {name} drops the claim {'.'.join(path)}, which {part!r} reads: "
+                f"write {field_name}: Any = None in {name}, or extra='allow' in its model_config"
             )
 
 

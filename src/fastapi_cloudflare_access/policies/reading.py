@@ -36,8 +36,8 @@ def _read(value: object, path: Sequence[str]) -> object:
     return value
 
 
-def dropping_model(kind: object, path: Sequence[str]) -> type[BaseModel] | None:
-    """Return the model that drops the claim at a path, so that the claim is never read; None if none does.
+def dropping_model(kind: object, path: Sequence[str]) -> tuple[type[BaseModel], str] | None:
+    """Return the model that drops the claim at a path, and the field that it lacks; None if none drops it.
 
     A model without a field for a claim drops it, unless it has `extra="allow"`.
 
@@ -48,7 +48,7 @@ def dropping_model(kind: object, path: Sequence[str]) -> type[BaseModel] | None:
     if not path or not isinstance(kind, type) or not issubclass(kind, BaseModel):
         return None
     if (field := kind.model_fields.get(path[0])) is None:
-        return None if kind.model_config.get("extra") == "allow" else kind
+        return None if kind.model_config.get("extra") == "allow" else (kind, path[0])
     kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
     found = [dropping_model(each, path[1:]) for each in kinds if each is not NoneType]
     return next(iter(found), None) if all(found) else None

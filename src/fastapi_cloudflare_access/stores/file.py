@@ -15,7 +15,7 @@ from fastapi_cloudflare_access.stores._problem import TeamName
 from fastapi_cloudflare_access.stores._signing import checked_secrets
 
 _OWNER_ONLY = 0o600
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_WRITE = 0o022
 
 
 class FileStore:
