@@ -31,7 +31,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, replace
 from difflib import unified_diff
 from functools import _lru_cache_wrapper, lru_cache, partial
@@ -321,6 +321,7 @@ def start(mutant: Mutant) -> int:
     """Begin to run the tests in a child."""
     child = os.fork()
     if not child:
+        os.setpgid(0, 0)  # so that servers that its tests started end with it
         try:
             os._exit(run_tests(mutant))
         finally:
@@ -332,7 +333,10 @@ def ended(child: int, deadline: float) -> str:
     """Say what became of a mutant; nothing while its tests run."""
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
-        return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(status)
+        return "survived" if code == 0 else "timeout" if -code in (signal.SIGPROF, signal.SIGALRM) else "killed"
     if time.monotonic() < deadline:
         return ""
     os.kill(child, signal.SIGKILL)
@@ -368,11 +372,11 @@ class Loop:
             lines = [json.loads(line) for line in Path(measured.name).read_text().splitlines()]
         items = sorted(zip(lines, session.items, strict=True), key=lambda pair: int(log2(pair[0][0] + 1e-3)))
         loaded = {key_of(function.__code__) for function in functions}
-        limits = Limits({item.nodeid: 10 + 5 * took for (took, _), item in items})
+        limits = Limits({item.nodeid: (10 + 5 * took, 60 + 5 * waited) for (took, _, waited), item in items})
         for mutant in self.mutants:
             changed = changed_by(mutant)
             names = {key_of(was) for was, _ in changed}
-            chosen = [item for (_, calls), item in items if not names.isdisjoint(calls)]
+            chosen = [item for (_, calls, _), item in items if not names.isdisjoint(calls)]
             work = partial(run_swapped, session, chosen, limits, changed, functions, caches)
             outcome = in_child(work, seconds=seconds) if chosen else "survived"
             is_final = outcome != "survived" or (changed and names <= loaded and names.isdisjoint(self.called.keys))
@@ -384,15 +388,16 @@ class Limits:
     """A pytest plugin that ends a child in which a test takes far longer than it takes without a change.
 
     Attributes:
-        seconds: Of the processor, for each test; six times as long it may wait.
+        seconds: For each test those of the processor, and those of the clock.
     """
 
-    def __init__(self, seconds: Mapping[str, float]) -> None:
+    def __init__(self, seconds: Mapping[str, tuple[float, float]]) -> None:
         self.seconds = seconds
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        signal.setitimer(signal.ITIMER_PROF, self.seconds[nodeid])
-        signal.setitimer(signal.ITIMER_REAL, 6 * self.seconds[nodeid])
+        of_processor, of_clock = self.seconds[nodeid]
+        signal.setitimer(signal.ITIMER_PROF, of_processor)
+        signal.setitimer(signal.ITIMER_REAL, of_clock)
 
     def pytest_runtest_logfinish(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -427,6 +432,7 @@ def in_child(work: Callable[[], int], *, seconds: float) -> str:
     """Do something in a child, for so long at most, and return how it ended."""
     child = os.fork()
     if not child:
+        os.setpgid(0, 0)  # so that servers that its tests started end with it
         try:
             os._exit(work())
         finally:
@@ -438,18 +444,19 @@ def in_child(work: Callable[[], int], *, seconds: float) -> str:
 
 
 def measure(session: Any, paths: set[str], caches: list[Any], measured: IO[str]) -> int:
-    """Write how many seconds of the processor each test takes, and which functions of these files it calls.
+    """Write how many seconds each test takes, of the processor and of the clock, and which functions it calls.
 
     Nothing is remembered from one test to the next, or only the first one would call a function that has a cache.
     """
     for item in session.items:
         for cache in caches:
             cache.cache_clear()
-        began, calls = time.process_time(), Calls(paths)
+        began, calls, started = time.process_time(), Calls(paths), time.monotonic()
         calls.begin()
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
         calls.end()
-        print(json.dumps([time.process_time() - began, sorted(calls.keys)]), file=measured, flush=True)
+        took, waited = time.process_time() - began, time.monotonic() - started
+        print(json.dumps([took, sorted(calls.keys), waited]), file=measured, flush=True)
     return int(session.testsfailed > 0)
 
 

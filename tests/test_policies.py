@@ -151,6 +151,10 @@ KINDS = [Policy, Both, Either, Not, Anyone, Predicate, Claim, Country, Email, Em
 def test_a_class_of_policies_as_a_dependency_is_refused(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match="a policy is not a dependency"):
         FastAPI().get("/", dependencies=[Depends(kind)])(lambda: None)
+    names = signature(kind.__init__).parameters
+    for name in [name for name in names if name != "self" and kind in KINDS[5:]]:
+        with pytest.raises(ConfigurationError, match="a policy is not a dependency"):
+            FastAPI().get(f"/{{{name}}}", dependencies=[Depends(kind)])(lambda: None)
 
 
 @pytest.mark.parametrize("kind", KINDS[5:], ids=lambda kind: kind.__name__)

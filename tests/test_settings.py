@@ -313,8 +313,11 @@ def test_key_settings_are_no_variable_of_the_environment(monkeypatch: pytest.Mon
     monkeypatch.setenv("CF_ACCESS_KEY_SETTINGS", '{"refresh_interval": 60}')
     with pytest.raises(ConfigurationError) as wrong:
         load()
-    write = "write CloudflareAccess(key_settings=KeySettings(refresh_interval=300))"
+    write = "write key_settings=KeySettings(refresh_interval=300), or set CF_ACCESS_REFRESH_INTERVAL=300"
     assert str(wrong.value) == f"CF_ACCESS_KEY_SETTINGS cannot be text: {write}"
+    monkeypatch.delenv("CF_ACCESS_KEY_SETTINGS")
+    monkeypatch.setenv("CF_ACCESS_REFRESH_INTERVAL", "300")
+    assert load().key_settings == KeySettings(refresh_interval=300)
 
 
 def test_a_setting_is_given_by_name() -> None:

@@ -31,7 +31,7 @@ METAPHORS = "face|door|house|room|rooms|rim|arrow|arrows|life|errand|wish|crowd"
 PHRASES = "stands twice|stand twice|will not do|(?<!in )(?<!in-)flight"
 FORBIDDEN = re.compile(rf"(?<![\w-])(?:{PRONOUNS}|{METAPHORS}|{PHRASES})(?![\w-])", re.IGNORECASE)
 
-DIGITS = re.compile(r"[0-9a-f]{1,6}")
+DIGITS = re.compile(r"[0-9a-fA-F]{1,6}")
 """Words that a trace, a digest or an ID contains by chance; an `@` after a name makes it one that none contains."""
 
 
@@ -88,11 +88,12 @@ def test_no_name_of_a_test_has_a_metaphor_or_a_pronoun_for_an_actor() -> None:
 
 def test_no_test_looks_for_a_short_word_that_a_random_digest_can_contain() -> None:
     words = [
-        f"{of_path(path)}:{node.lineno}: {node.left.value}"
+        f"{of_path(path)}:{node.lineno}: {node.left.value!r}"
         for path in sorted((ROOT / "tests").rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.NotIn)
-        if isinstance(node.left, ast.Constant) and DIGITS.fullmatch(str(node.left.value))
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn)
+        if isinstance(node.left, ast.Constant) and isinstance(node.left.value, str | bytes)
+        if DIGITS.fullmatch(node.left.value if isinstance(node.left.value, str) else node.left.value.decode("latin-1"))
     ]
     assert words == []
 

@@ -66,7 +66,8 @@ def forbid_as_dependency(kind: type[Any], sentence: str, *, signature: inspect.S
 
 def _signature_of(kind: type[Any]) -> inspect.Signature:
     """Return the signature of a class itself, where `inspect` would find the one that was set on its base."""
-    if "__signature__" in vars(kind) or not hasattr(kind, "__signature__"):
+    nearest = next(base for base in kind.__mro__ if {"__signature__", "__init__"} & vars(base).keys())
+    if "__signature__" in vars(nearest) or not hasattr(kind, "__signature__"):
         return inspect.signature(kind)
     own = inspect.signature(kind.__init__)
     return own.replace(parameters=[*own.parameters.values()][1:])

@@ -176,7 +176,10 @@ class KeySettings(_Group):
 
 def _key_settings(value: object) -> object:
     if isinstance(value, str):
-        raise ValueError("cannot be text: write CloudflareAccess(key_settings=KeySettings(refresh_interval=300))")  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004
+            "cannot be text: write key_settings=KeySettings(refresh_interval=300), "
+            "or set CF_ACCESS_REFRESH_INTERVAL=300"
+        )
     if not isinstance(value, KeySettings):
         raise ValueError("must be KeySettings(…), such as KeySettings(refresh_interval=300)")  # noqa: TRY004
     return value

@@ -128,22 +128,23 @@ async def pages(store: RedisStore, after: str | None, number: int, *, team: str 
         await reading.aclose()
 
 
-@needs_redis
-def test_the_server_gets_these_commands() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_server_gets_these_commands(engine: str) -> None:
     async def use(store: RedisStore) -> None:
         await store.append("acme", [b"one"], keep=60)
         reading = store.read("acme", after=None)
         assert [(await anext(reading)).records for _ in range(2)] == [[b"one"], []]
         await reading.aclose()
 
-    with redis_server() as server, server.client() as client, client.monitor() as monitor:
+    with redis_server(executable=engine) as server, server.client() as client, client.monitor() as monitor:
         asyncio.run(use(RedisStore(server.url, secret=SECRET)))
         server.ask(b"ECHO end\r\n")
-        time_, xadd, *read = iter(lambda: monitor.next_command()["command"], "ECHO end")
+        commands = [*iter(lambda: monitor.next_command()["command"], "ECHO end")]
+    time_, xadd, *read = [one for one in commands if not one.startswith("CLIENT SETINFO ")]  # not before Redis 7.2
     entry = read[-1].split(" ")[2]
     oldest = int(xadd.split(" ")[4].removesuffix("-0"))
     assert (time_, xadd) == ("TIME", f"XADD {STREAM_OF_ACME} MINID ~ {oldest}-0 * r one")
-    assert 59_000 < int(entry.partition("-")[0]) - oldest <= 60_000 + 1000
+    assert 59_000 < int(entry.partition("-")[0]) - oldest <= 60_000 + 5_000
     assert read == [
         "INFO server",
         "INFO replication",
@@ -155,13 +156,18 @@ def test_the_server_gets_these_commands() -> None:
 
 @needs_redis
 def test_a_log_of_another_type_of_value_is_an_error() -> None:
-    async def use(store: RedisStore) -> None:
+    async def use(store: RedisStore, client: Any) -> None:
+        reading = store.read("acme", after=None)
+        await anext(reading)
+        client.set(STREAM_OF_ACME, "text")
+        for page in (reading, store.read("acme", after=None)):
+            with pytest.raises(StoreProblem, match="a name of the store holds another type of value"):
+                await anext(page)
         with pytest.raises(StoreProblem, match="a name of the store holds another type of value"):
-            await anext(store.read("acme", after=None))
+            await store.append("acme", [b"one"], keep=60)
 
     with redis_server() as server, server.client() as client:
-        client.set("cf-access:{acme}:revocations", "text")
-        asyncio.run(use(RedisStore(server.url, secret=SECRET)))
+        asyncio.run(use(RedisStore(server.url, secret=SECRET), client))
 
 
 @needs_redis

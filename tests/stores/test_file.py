@@ -132,6 +132,13 @@ async def test_a_pipe_does_not_hang_the_reader(folder: Path) -> None:
         await FileStore(folder, secret=SECRET).load(TEAM)
 
 
+async def test_a_pipe_in_place_of_the_lock_hangs_no_worker(folder: Path) -> None:
+    os.mkfifo(folder / f"{TEAM}.lock")
+    with pytest.raises(OSError, match="No such device"):
+        async with FileStore(folder, secret=SECRET).lock(TEAM, seconds=1):
+            pass
+
+
 async def test_one_worker_has_the_lock(folder: Path) -> None:
     first, second = FileStore(folder, secret=SECRET), FileStore(folder, secret=SECRET)
     async with (
@@ -156,8 +163,8 @@ def test_a_relative_folder_stays_the_same_folder(folder: Path, monkeypatch: pyte
 async def test_without_locks_of_the_system_each_worker_fetches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    monkeypatch.delattr(os, "O_NOFOLLOW")
-    monkeypatch.delattr(os, "O_NONBLOCK")
+    monkeypatch.delattr(os, "O_NOFOLLOW", raising=False)
+    monkeypatch.delattr(os, "O_NONBLOCK", raising=False)
     spec = find_spec(module.__name__)
     assert spec is not None
     assert spec.loader is not None

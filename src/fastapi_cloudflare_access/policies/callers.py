@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Annotated, cast
 
 from fastapi_cloudflare_access._domains import normal_domain
 from fastapi_cloudflare_access._not_a_dependency import forbid_as_dependency
@@ -183,7 +183,7 @@ class Claim(Policy):
     path: tuple[str, ...]
     values: tuple[str | int | float | bool, ...]
 
-    def __init__(self, path: str | Sequence[str], /, *values: str | float) -> None:
+    def __init__(self, path: Annotated[str | Sequence[str], NO_DEPENDENCY], /, *values: str | float) -> None:
         """Create the policy.
 
         Args:

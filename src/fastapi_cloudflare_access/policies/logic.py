@@ -33,17 +33,15 @@ class Decision(Enum):
 
     def __and__(self, other: "Decision") -> "Decision":
         """Return the conjunction: false if either is false, true if both are."""
-        both = self, other
-        if _DENY in both:
+        if self is _DENY or other is _DENY:
             return _DENY
-        return _UNKNOWN if _UNKNOWN in both else _ALLOW
+        return _UNKNOWN if self is _UNKNOWN or other is _UNKNOWN else _ALLOW
 
     def __or__(self, other: "Decision") -> "Decision":
         """Return the disjunction: true if either is true, false if both are."""
-        both = self, other
-        if _ALLOW in both:
+        if self is _ALLOW or other is _ALLOW:
             return _ALLOW
-        return _UNKNOWN if _UNKNOWN in both else _DENY
+        return _UNKNOWN if self is _UNKNOWN or other is _UNKNOWN else _DENY
 
     def __invert__(self) -> "Decision":
         """Return the negation; that of unknown is unknown."""

@@ -47,7 +47,7 @@ class RedisRevocations:
             pipeline: Any = client.pipeline(transaction=False)
             for record in records:
                 pipeline.xadd(self._name(team), {_FIELD: record}, minid=f"{int((now - keep) * 1000)}-0")
-            await pipeline.execute()
+            _checked(await pipeline.execute(raise_on_error=False))
 
     async def read(self, team: str, *, after: str | None) -> AsyncGenerator[LogPage]:
         """Yield pages of the stream of a team, and then each new record, until the generator is closed.
@@ -79,16 +79,21 @@ async def _first_page(client: Any, name: str, after: str | None) -> LogPage:
     pipeline.info("replication")
     _ask(pipeline, name, after, block=None)
     server, replication, *answers = await pipeline.execute(raise_on_error=False)  # the first two may be forbidden
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return _page(answers, after, _epoch(server, replication))
+    return _page(_checked(answers), after, _epoch(server, replication))
 
 
 async def _next_page(client: Any, name: str, page: LogPage) -> LogPage:
     pipeline = client.pipeline(transaction=False)
     _ask(pipeline, name, page.position, block=int(HEARTBEAT * 1000) if page.is_end else None)
-    return _page(await pipeline.execute(), page.position, page.epoch)
+    return _page(_checked(await pipeline.execute(raise_on_error=False)), page.position, page.epoch)
+
+
+def _checked(answers: Sequence[Any]) -> Sequence[Any]:
+    """Return the answers, or raise the first error as the server sent it; the pipeline would write words before it."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 def _ask(pipeline: Any, name: str, after: str | None, *, block: int | None) -> None:
