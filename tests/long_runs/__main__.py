@@ -31,6 +31,8 @@ from fastapi_cloudflare_access.testing import CertsServer, FakeTeam
 SECRET = "the secret of the long run, for tests"
 WARM_UP = 1 / 3
 """Fraction of the run after which memory and open files are compared, once everything has happened."""
+PEAK = 1.5
+"""Load of the warm-up: a process keeps the memory of its highest load, so what grows afterwards is not released."""
 SENDERS = 4
 UNKNOWN_KEYS = 60.0
 """Least seconds of the clock between two tokens of unknown keys, which leave fetches for rotations."""
@@ -79,14 +81,14 @@ class Stage:
     began: float
 
     @asynccontextmanager
-    async def clients(self) -> AsyncGenerator[None]:
-        """Let clients send requests and keep streams open until the context ends."""
+    async def clients(self, load: float) -> AsyncGenerator[None]:
+        """Let clients send requests and keep streams open until the context ends, at this multiple of the load."""
         requests, streams = self.plan.requests, self.plan.streams
         work: list[Coroutine[Any, Any, None]] = [
             requests.send_unknown_keys(pause=max(self.plan.cycle / 100, UNKNOWN_KEYS))
         ]
-        work += [requests.send(pause=SENDERS / self.run.rate) for _ in range(SENDERS)]
-        work += [streams.keep(number) for number in range(self.run.streams)]
+        work += [requests.send(pause=SENDERS / self.run.rate / load) for _ in range(SENDERS)]
+        work += [streams.keep(number) for number in range(round(self.run.streams * load))]
         tasks = [asyncio.ensure_future(each) for each in work]
         try:
             yield
@@ -97,9 +99,9 @@ class Stage:
                 if isinstance(ended, Exception):
                     self.tally.mistake("a client failed", repr(ended))
 
-    async def go_on(self, seconds: float) -> None:
+    async def go_on(self, seconds: float, *, load: float = 1.0) -> None:
         """Let everything go on for so many seconds, and sample the memory of the workers."""
-        async with self.clients():
+        async with self.clients(load):
             await self._wait_until_served()
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -157,7 +159,7 @@ async def hold(run: Run, folder: Path) -> tuple[list[Worker], Tally]:
                 await process.wait_until_ready(client)
             acts.began = time.monotonic()
             events = asyncio.ensure_future(acts.plan.run(new_name, run.report))
-            await acts.go_on(run.seconds * WARM_UP)
+            await acts.go_on(run.seconds * WARM_UP, load=PEAK)
             warm = len(acts.processes[0].samples)
             before = await acts.quiet_states(client)
             await acts.go_on(run.seconds * (1 - WARM_UP))
