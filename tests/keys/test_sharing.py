@@ -10,7 +10,7 @@ import pytest
 from support.fleet_rig import SECRET, TEAM, Fleet, WatchedStore
 
 from fastapi_cloudflare_access._keys.shared_snapshot import SharedSnapshot, SnapshotFormat
-from fastapi_cloudflare_access._keys.sharing import STORE_PAUSE, STORE_WAIT
+from fastapi_cloudflare_access._keys.sharing import SAVE_TIMEOUT, STORE_PAUSE, STORE_WAIT
 from fastapi_cloudflare_access.events import SnapshotLoaded, SnapshotRejected, SnapshotStoreFailed
 from fastapi_cloudflare_access.keys import KeySource
 from fastapi_cloudflare_access.stores._problem import StoreProblem
@@ -680,7 +680,7 @@ async def test_a_store_that_failed_is_not_asked_for_five_seconds() -> None:
     assert await shared.find(worker, shared.kid) == "ok"
     assert shared.clock.monotonic() - began < STORE_WAIT, "the gap between fetches, and no wait for the store"
     assert "load" not in store.operations
-    assert (STORE_WAIT, STORE_PAUSE) == (1, 5)
+    assert (STORE_WAIT, STORE_PAUSE, SAVE_TIMEOUT) == (1, 5, 1)
     await shared.clock.run_for(STORE_PAUSE)
     await shared.find(worker, "made up")
     assert store.operations.count("load") == 1

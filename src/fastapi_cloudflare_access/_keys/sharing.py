@@ -149,7 +149,7 @@ class Turn:
             await self.fleet.clock.sleep(pause)
             pause *= 2
             served = await self._load_for(pending)
-        return served and not pending.options.force
+        return served
 
     async def _load_for(self, pending: PendingFetch) -> bool:
         await self._load(may_confirm_removals=pending.options.may_confirm_removals)
