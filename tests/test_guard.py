@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from traceback import walk_tb
 from typing import Annotated, Any
 
@@ -550,11 +550,25 @@ async def test_an_exempt_path_that_is_not_served_is_logged_when_the_app_has_star
 async def test_an_app_that_does_not_start_logs_nothing_about_exempt_paths(
     access: CloudflareAccess[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "lifespan.startup.failed"})
+    @asynccontextmanager
+    async def broken(_: FastAPI) -> AsyncIterator[None]:
+        raise OSError
+        yield
 
-    sent = await lifespan(AccessGuard(broken, access=access, exempt=["/health"]))
-    assert (sent, caplog.messages) == ([{"type": "lifespan.startup.failed"}], [])
+    seen: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        seen.append(message)
+
+    guard = AccessGuard(FastAPI(lifespan=broken), access=access, exempt=["/health"])
+    with pytest.raises(OSError, match=r"^$"):
+        await guard({"type": "lifespan", "state": {}}, receive, send)
+    assert [message["type"] for message in seen] == ["lifespan.startup.failed"]
+    assert guard.unserved() == ["/health"]
+    assert caplog.messages == []
 
 
 def test_a_guard_has_attributes_for_what_it_was_given(access: CloudflareAccess[Any]) -> None:
