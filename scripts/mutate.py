@@ -55,7 +55,7 @@ POLICIES = ["tests/test_policies.py", "tests/test_roles.py", "tests/identity/tes
 URLS = ["tests/requests/test_urls.py", "tests/requests/test_login_redirect.py"]
 MCP = ["tests/test_mcp.py", "tests/integration/test_mcp_sessions.py"]
 STREAMS = ["tests/test_streams.py", "tests/requests/test_open_streams.py", "tests/requests/test_guarded_streams.py"]
-REVOCATIONS = [f"tests/revocations/test_{name}.py" for name in ("source", "requests", "following")]
+REVOCATIONS = [f"tests/revocations/test_{name}.py" for name in ("source", "reading", "requests", "following")]
 SNAPSHOTS_IN_REDIS = [
     f"tests/integration/test_fleet_keys.py::test_{name}"
     for name in (
