@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from enum import StrEnum
 from inspect import signature
 from itertools import product
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 import pytest
 from fastapi import Depends, FastAPI
@@ -332,7 +332,9 @@ def test_the_field_that_a_model_lacks_is_named_also_for_a_claim_inside_it() -> N
         access.require(Claim("custom.team.name", "web"))
 
 
-@pytest.mark.parametrize("custom", [Any, dict[str, Any], Open, WithGroups, Open | None, Directory | dict[str, Any]])
+@pytest.mark.parametrize(
+    "custom", [Any, dict[str, Any], Literal["none"], Open, WithGroups, Open | None, Directory | dict[str, Any]]
+)
 def test_a_policy_about_a_claim_that_the_model_of_users_keeps_is_admitted(custom: Any) -> None:
     access: Any = CloudflareAccess(team_domain="acme", audience="x", user_model=employee(custom))
     access.require(Group("admins") & Claim("other.claim", 1) & Country("DE") & EmailDomain("acme.example"))
