@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from support.revocation_rig import RevocationRig, source_of
+from support.revocation_rig import RevocationRig, record, source_of
 
 from fastapi_cloudflare_access._revocations import following
 from fastapi_cloudflare_access._revocations.following import RESYNC_INTERVAL, LogReader
@@ -63,12 +63,12 @@ async def test_a_store_that_never_answers_is_asked_again_after_pauses_that_doubl
         yield
 
     monkeypatch.setattr(rig.store, "read", read)
-    monkeypatch.setattr(following, "_between", lambda low, high: low)
+    monkeypatch.setattr(following, "_between", lambda low, high: low + 0.2 * (high - low))
     pauses = pauses_of(rig, monkeypatch)
     source = source_of(rig.make())
     await rig.do(source.start())
     await rig.clock.run_for(4)
-    assert [pause for pause in pauses if 0.05 < pause <= 0.5][:6] == [0.1, 0.2, 0.4, 0.5, 0.5, 0.5]
+    assert [pause for pause in pauses if 0.05 < pause < 1][:5] == pytest.approx([0.12, 0.24, 0.48, 0.6, 0.6])
     await rig.do(source.stop())
 
 
@@ -100,6 +100,16 @@ async def test_a_store_that_cannot_restart_unnoticed_is_relied_on_at_once(rig: R
     await rig.do(source.start())
     assert rig.clock.monotonic() - began < 0.5
     await rig.do(source.stop())
+
+
+async def test_a_record_that_ends_at_this_moment_is_not_written_back(rig: RevocationRig) -> None:
+    reader = reader_of(rig.make())
+    block = record("block", until=60)
+    reader._table.add(block, rig.clock.now())
+    assert await reader._lacking() == [block]
+    rig.clock.advance(60)
+    assert rig.clock.now() == block.ends_at
+    assert await reader._lacking() == []
 
 
 # what is said
