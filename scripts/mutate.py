@@ -144,7 +144,7 @@ TESTS = {
     ],
     "_requests.choosing": ["tests/requests/test_choosing.py"],
     "_requests.guarded_streams": ENDED_STREAMS,
-    "_requests.login_redirect": URLS,
+    "_requests.login_redirect": [*URLS, "tests/test_guard.py"],
     "_requests.open_streams": ENDED_STREAMS,
     "_requests.refusing": ["tests/requests/test_refusing.py"],
     "_requests.stream_block": ENDED_STREAMS,

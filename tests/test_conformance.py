@@ -92,3 +92,10 @@ def test_each_recorded_mutant_that_survived_is_explained() -> None:
         source = (ROOT / "src/fastapi_cloudflare_access" / f"{module.replace('.', '/')}.py").read_text().splitlines()
         removed = [line[1:] for one in found["survivors"] for line in one["change"] if line.startswith("-")]
         assert [line for line in removed if line not in source] == [], f"{module} has changed since: record it again"
+
+
+def test_the_page_has_the_figures_of_the_recorded_mutants(script: dict[str, Any]) -> None:
+    record = json.loads((ROOT / "tests/vectors/mutants.json").read_text()).values()
+    made, noticed = (sum(found[name] for found in record) for name in ("mutants", "noticed"))
+    figures = f"the tests notice {noticed:,} ({100 * noticed / made:.1f}%) of {made:,}"
+    assert figures in " ".join(script["PAGE"].read_text().split())

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from support.revocation_rig import NOW, PAGE, RevocationRig, record, source_of
 
 from fastapi_cloudflare_access._revocations.following import MAX_SILENCE, READ_TIMEOUT, SETTLING
@@ -165,3 +166,23 @@ async def test_the_clock_of_the_store_may_differ_by_300_seconds(rig: RevocationR
         source._check_time(now + skew)
         with pytest.raises(RevocationsUnavailable, match="differs by"):
             source._check_time(now + skew * 1.01)
+
+
+# what is shown
+
+
+@pytest.mark.parametrize("method", ["log_out", "unblock"])
+async def test_a_caller_is_given_by_name(rig: RevocationRig, method: str) -> None:
+    access = rig.make()
+    with pytest.raises(TypeError, match="positional"):
+        await getattr(access.revocations, method)("ada@example.com")
+
+
+async def test_what_is_shown_cannot_be_changed(rig: RevocationRig) -> None:
+    access = rig.make()
+    source_of(access).apply([record("block", until=60)])
+    (shown,) = access.revocations.in_force()
+    with pytest.raises(AttributeError, match="cannot assign"):
+        shown.key = "bob"
+    with pytest.raises(ValidationError, match="frozen"):
+        access.revocations.health().records = 0
