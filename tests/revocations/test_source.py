@@ -183,6 +183,6 @@ async def test_what_is_shown_cannot_be_changed(rig: RevocationRig) -> None:
     source_of(access).apply([record("block", until=60)])
     (shown,) = access.revocations.in_force()
     with pytest.raises(AttributeError, match="cannot assign"):
-        shown.key = "bob"
+        shown.key = "bob"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue] - to see it refused
     with pytest.raises(ValidationError, match="frozen"):
         access.revocations.health().records = 0
