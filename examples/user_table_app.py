@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, FastAPI
@@ -33,7 +33,7 @@ access = CloudflareAccess()
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    with sqlite3.connect(DATABASE) as database:
+    with closing(sqlite3.connect(DATABASE)) as database:
         database.execute(TABLE)
     async with access.lifespan(app):
         yield

@@ -14,7 +14,7 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import griffe
 from pydantic.fields import FieldInfo
@@ -134,7 +134,7 @@ def values(field: FieldInfo) -> str:
     if limits := {name: limit for part in field.metadata for name, limit in vars_of(part).items()}:
         low = number(limits["ge"]) if "ge" in limits else f"above {number(limits['gt'])},"
         return f"{low} to {number(limits['le'])}"
-    if isinstance(kind, UnionType):
+    if get_origin(kind) in (Union, UnionType):
         kind = get_args(kind)[0]
     several = get_origin(kind) is tuple
     kind = get_args(kind)[0] if several else kind

@@ -14,14 +14,20 @@ from starlette.responses import Response
 from fastapi_cloudflare_access import Claims, CloudflareAccess, ServiceClaims, UserClaims, access, claims
 
 ACCESS = CloudflareAccess(team_domain="acme", audience="tag")
+
+
+def everyone(caller: object) -> bool:
+    return caller is not None
+
+
 NODES: dict[str, Callable[..., Any]] = {
     "access": ACCESS,
     "optional": ACCESS.optional,
     "user": ACCESS.user,
     "service": ACCESS.service,
-    "require": ACCESS.require(bool),
-    "require_user": ACCESS.require_user(bool),
-    "require_service": ACCESS.require_service(bool),
+    "require": ACCESS.require(everyone),
+    "require_user": ACCESS.require_user(everyone),
+    "require_service": ACCESS.require_service(everyone),
 }
 
 

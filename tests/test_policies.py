@@ -306,7 +306,11 @@ DROPPED = (
 )
 
 
-@pytest.mark.parametrize("custom", [Directory, Directory | None, Optional[Directory], Directory | WithGroups | None])  # noqa: UP045
+@pytest.mark.parametrize(
+    "custom",
+    [Directory, Directory | None, Optional[Directory], Directory | WithGroups | None],  # noqa: UP045
+    ids=["model", "or none", "optional", "or one that keeps it"],
+)
 @pytest.mark.parametrize(
     "policy", [Group("admins"), ~Group("admins"), Email("a@b.c") | Group("admins"), ~(Anyone() & Group("admins"))]
 )
@@ -333,7 +337,9 @@ def test_the_field_that_a_model_lacks_is_named_also_for_a_claim_inside_it() -> N
 
 
 @pytest.mark.parametrize(
-    "custom", [Any, dict[str, Any], Literal["none"], Open, WithGroups, Open | None, Directory | dict[str, Any]]
+    "custom",
+    [Any, dict[str, Any], Literal["none"], Open, WithGroups, Open | None, Directory | dict[str, Any]],
+    ids=range(7),
 )
 def test_a_policy_about_a_claim_that_the_model_of_users_keeps_is_admitted(custom: Any) -> None:
     access: Any = CloudflareAccess(team_domain="acme", audience="x", user_model=employee(custom))

@@ -3,7 +3,7 @@
 import gc
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from starlette.concurrency import run_in_threadpool
@@ -88,7 +88,7 @@ class Requirement:
         """
         if hasattr(target, "component") and hasattr(target, "token"):
             return self._admits()
-        if not inspect.isroutine(target):
+        if not inspect.isroutine(target) or isinstance(target, partial):  # which is a routine from Python 3.14 on
             raise ConfigurationError(
                 f"{self!r} decorates a function, not {type(target).__name__}: write it below the decorator of the SDK"
             )

@@ -108,10 +108,18 @@ def _values(found: _Found, names: set[str]) -> Iterator[tuple[Any, type[Any] | N
     for space in (spaces, *map(vars, modules)):
         yield from ((space[name], None) for name in names if name in space)
     if found.owner is not None:
-        yield from ((getattr_static(found.owner, name, None), found.owner) for name in names)
+        yield from ((_static(found.owner, name), found.owner) for name in names)
     for cell in found.function.__closure__ or ():
         with suppress(ValueError):  # an empty cell
             yield cell.cell_contents, None
+
+
+def _static(value: Any, name: str, default: Any = None) -> Any:
+    """Return an attribute without running code of the app."""
+    try:
+        return getattr_static(value, name, default)
+    except TypeError:  # from Python 3.14 on, of an object whose class cannot be hashed
+        return default
 
 
 def _functions(value: Any, owner: type[Any] | None = None) -> Iterator[_Found]:
@@ -121,7 +129,7 @@ def _functions(value: Any, owner: type[Any] | None = None) -> Iterator[_Found]:
         owner = _class_of(given.__self__)
     function: Any = given.__func__ if _is(given, *_HOLDERS) else given
     if not _is(function, FunctionType):  # a cached function, for example
-        function = getattr_static(function, "__wrapped__", function)
+        function = _static(function, "__wrapped__", function)
     if _is(function, FunctionType):
         if not _is_of_another(function):
             yield _Found(function, owner)
