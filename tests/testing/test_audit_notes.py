@@ -301,3 +301,19 @@ def test_notes_are_no_failure_and_stand_below_one() -> None:
         f"  WS /live  {ANY_ORIGIN.what} → {ANY_ORIGIN.advice}\n"
         f"  WS /live  {NO_END.what} → {NO_END.advice}"
     )
+
+
+def test_an_attribute_that_cannot_be_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from Python 3.14 on, where `inspect.getattr_static` hashes the class of an object."""
+
+    def refuse(*_: object) -> object:
+        raise TypeError("unhashable type")
+
+    monkeypatch.setattr(notes, "getattr_static", refuse)
+
+    value = Standing()
+
+    async def handler(socket: WebSocket, user: CurrentUser) -> None:
+        value.run()
+
+    assert notes_of(with_socket(handler)) == [ANY_ORIGIN, NO_END]
