@@ -311,7 +311,7 @@ def test_an_attribute_that_cannot_be_read_is_left_out(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(notes, "getattr_static", refuse)
 
-    value = Standing()
+    value: Any = Standing()
 
     async def handler(socket: WebSocket, user: CurrentUser) -> None:
         value.run()
